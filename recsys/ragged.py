@@ -1,0 +1,106 @@
+"""Rows of unequal length as flat values and offsets (compressed sparse rows), on any device.
+
+Row `u` of a `Ragged` is `values[offsets[u]:offsets[u + 1]]`. Histories, targets and batches all have
+this form, and everything below is index arithmetic on whole tensors: no loop over rows.
+
+Shapes: U rows, E values in all, B gathered rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """U rows of unequal length.
+
+    Attributes:
+        values: (E, ...), the rows one after the other.
+        offsets: (U + 1,) int64, from 0 to E, never falling.
+
+    Raises:
+        ValueError: offsets are not one-dimensional int64 with at least one entry.
+    """
+
+    values: Tensor
+    offsets: Tensor
+
+    def __post_init__(self) -> None:
+        if self.offsets.dtype != torch.int64 or self.offsets.ndim != 1 or not len(self.offsets):
+            raise ValueError(
+                f"offsets of shape {tuple(self.offsets.shape)} and type {self.offsets.dtype}; "
+                "expected (rows + 1,) int64"
+            )
+
+    @classmethod
+    def from_lists(cls, rows: Iterable[Sequence[int]]) -> Ragged:
+        """One row per list, as int64."""
+        rows = list(rows)
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+        values = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64)
+        return cls(values, offsets_of(lengths))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """(U,) int64, the number of values in each row."""
+        return self.offsets.diff()
+
+    def owners(self) -> Tensor:
+        """(E,) int64, the row that each value belongs to."""
+        rows = torch.arange(len(self), device=self.offsets.device)
+        return rows.repeat_interleave(self.lengths, output_size=len(self.values))
+
+    def to(self, device: torch.device | str) -> Ragged:
+        return Ragged(self.values.to(device), self.offsets.to(device))
+
+    def rows(self, index: Tensor) -> Ragged:
+        """The rows that `index` (B,) names, in its order; a row may be named more than once."""
+        positions, offsets = gather_positions(self.offsets, index)
+        return Ragged(self.values[positions], offsets)
+
+    def dense(self, num_columns: int) -> Tensor:
+        """(U, num_columns) bool, true at the columns that a row holds."""
+        mask = torch.zeros(len(self), num_columns, dtype=torch.bool, device=self.values.device)
+        mask[self.owners(), self.values] = True
+        return mask
+
+    def distinct(self, num_columns: int) -> Ragged:
+        """Each row's values ascending and once each; values lie in 0 .. num_columns - 1."""
+        keys = torch.unique(self.owners() * num_columns + self.values)
+        lengths = torch.bincount(keys // num_columns, minlength=len(self))
+        return Ragged(keys % num_columns, offsets_of(lengths))
+
+
+def offsets_of(lengths: Tensor) -> Tensor:
+    """Offsets (U + 1,) int64 of rows whose lengths are given as (U,)."""
+    offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=lengths.device)
+    torch.cumsum(lengths, 0, out=offsets[1:])
+    return offsets
+
+
+def gather_positions(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the values of `rows` lie, so that value tensors that share offsets are gathered alike.
+
+    Args:
+        offsets: (U + 1,) int64.
+        rows: (B,) int64, rows 0 .. U - 1, in any order and with repeats.
+
+    Returns:
+        positions (E',) int64 into the values, and the offsets (B + 1,) of the gathered rows.
+    """
+    starts = offsets[rows]
+    lengths = offsets[rows + 1] - starts
+    gathered = offsets_of(lengths)
+    # The one transfer to the host: without it repeat_interleave would make its own.
+    total = int(gathered[-1])
+    shift = (starts - gathered[:-1]).repeat_interleave(lengths, output_size=total)
+    return torch.arange(total, device=offsets.device) + shift, gathered
