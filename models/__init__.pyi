@@ -1,0 +1,13 @@
+from .bpr_mf import BPRMF as BPRMF
+from .count_vae import CountVAE as CountVAE
+from .decayed_personal import DecayedPersonal as DecayedPersonal
+from .ease import EASE as EASE
+from .hybrid import Hybrid as Hybrid
+from .ials import IALS as IALS
+from .item_knn import ItemKNN as ItemKNN
+from .markov import Markov as Markov
+from .personal_top import PersonalTop as PersonalTop
+from .popularity import Popularity as Popularity
+from .text_tfidf import TextTFIDF as TextTFIDF
+from .tifuknn import TIFUKNN as TIFUKNN
+from .up_cf import UPCF as UPCF

@@ -1,0 +1,34 @@
+"""What can go wrong on a user's side: one small tree, each message one line.
+
+The command line prints the message of a `RecsysError` and exits with a non-zero code; any other
+exception is a fault of ours and keeps its traceback. A message gives the value, what was expected
+and what to do: ``k=500 exceeds the 312 items in the index; lower k or rebuild the index``.
+"""
+
+
+class RecsysError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+    def __str__(self) -> str:
+        """The message as it was given: `KeyError` would print it in quotes."""
+        return " ".join(str(arg) for arg in self.args)
+
+
+class DataError(RecsysError, ValueError):
+    """A log, or a file of one, that cannot be used as it is."""
+
+
+class ConfigError(RecsysError, ValueError):
+    """An option, or a value of one, that does not exist or cannot be."""
+
+
+class RunError(RecsysError):
+    """A run's folder that is missing, incomplete or not a run's."""
+
+
+class CatalogueError(RecsysError, ValueError):
+    """A request that the catalogue cannot meet, such as more items than it holds."""
+
+
+class UnknownIdError(RecsysError, KeyError):
+    """A user or item id that the vocabulary does not know."""
