@@ -1,0 +1,55 @@
+"""EmbeddingTable: one matrix of vectors with one owner and any number of borrowers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from recsys.types import ItemVectors
+
+
+class EmbeddingTable(nn.Module):
+    """Vectors of n items and one padding row of zeros, on one device, trained once.
+
+    A model that makes the table assigns it as an attribute and so owns it: the table is among its
+    parameters and in its checkpoint. A model that is handed the table keeps it with
+    `borrow(table)`: it reads and trains the same storage, but leaves it out of its own parameters
+    and state, so that an optimiser steps it once and a checkpoint holds it once.
+
+    Args:
+        num_embeddings: n; index n is the padding.
+        embedding_dim: D.
+        std: of the normal distribution that the vectors start from.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, *, std: float = 0.02) -> None:
+        super().__init__()
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.weight = nn.Parameter(torch.randn(num_embeddings + 1, embedding_dim) * std)
+        with torch.no_grad():
+            self.weight[num_embeddings].zero_()
+
+    @property
+    def vectors(self) -> ItemVectors:
+        """(n, D): the real rows, a view of the table's own storage."""
+        return self.weight[: self.num_embeddings]
+
+    def forward(self, index: Tensor) -> Tensor:
+        """(..., D) vectors of `index` (...) int64; the padding row takes no gradient."""
+        return nn.functional.embedding(index, self.weight, padding_idx=self.num_embeddings)
+
+
+class Borrowed:
+    """Holds a table without registering it: `borrowed()` is the table."""
+
+    def __init__(self, table: EmbeddingTable) -> None:
+        self._table = table
+
+    def __call__(self) -> EmbeddingTable:
+        return self._table
+
+
+def borrow(table: EmbeddingTable) -> Borrowed:
+    """A reference that `nn.Module` does not take for a submodule of the borrower."""
+    return Borrowed(table)

@@ -1,0 +1,123 @@
+"""What a model is: a `Scorer`; one in closed form is fitted, one with a loss is trained.
+
+A model says how to rank in one of two ways. Either it overrides `score`, or `encode_users` and
+`encode_items`, whose inner products are the scores; retrieval then searches the vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from recsys.batch import BasketBatch
+from recsys.retrieval import ItemIndex, TopK, top_k
+from recsys.splits import Part, Split
+from recsys.types import ItemVectors, Scores, UserVectors
+
+
+class Scorer(nn.Module):
+    """Ranks the whole catalogue for histories."""
+
+    def score(self, batch: BasketBatch) -> Scores:
+        """(B, n): a score per user and item, higher is better.
+
+        A model gives every item a finite score, for users that it has never seen too.
+        """
+        return self.encode_users(batch) @ self.encode_items().T
+
+    def encode_users(self, batch: BasketBatch) -> UserVectors:
+        """(B, D), where scores are inner products of vectors."""
+        raise NotImplementedError(f"{type(self).__name__} has neither score nor encode_users")
+
+    def encode_items(self) -> ItemVectors:
+        """(n, D), likewise."""
+        raise NotImplementedError(f"{type(self).__name__} has no item vectors")
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether `encode_users` and `encode_items` are there for a retrieval index."""
+        return type(self).encode_items is not Scorer.encode_items
+
+    def members(self) -> Iterable[tuple[str, Scorer]]:
+        """Models that this one is made of and that are fitted before it, by name."""
+        return ()
+
+    @torch.inference_mode()
+    def top_k(
+        self,
+        batch: BasketBatch,
+        k: int,
+        *,
+        mask_history: bool = False,
+        index: ItemIndex | None = None,
+    ) -> TopK:
+        """The k best items for each of B users.
+
+        Args:
+            batch: histories on the model's device.
+            k: at most the size of the catalogue.
+            mask_history: leave out the items of a user's history.
+            index: searches the item vectors of a model that has them, instead of scoring all.
+        """
+        exclude = batch.ragged if mask_history else None
+        if index is not None and self.has_vectors:
+            return index.search(self.encode_users(batch), k, exclude)
+        return top_k(self.score(batch), k, exclude)
+
+
+class ClosedForm(Scorer):
+    """A model whose parameters are computed from the counts of a split, without gradients.
+
+    What `fit` computes is kept in buffers, which have the size that the log gives them.
+    """
+
+    def fit(self, split: Split) -> Self:
+        """Compute the model from `split.training`."""
+        raise NotImplementedError
+
+    def keep(self, name: str, value: Tensor) -> None:
+        """Hold a tensor that `fit` computed as the buffer `name`."""
+        self.register_buffer(name, value)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The sizes are the log's: take the saved tensors as they are.
+        for name in [n for n in state_dict if n.startswith(prefix)]:
+            if "." not in (own := name.removeprefix(prefix)):
+                self.register_buffer(own, state_dict[name])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Recommender(Scorer, LightningModule):
+    """A model with a loss, trained by Lightning on batches of users.
+
+    Args:
+        learning_rate, weight_decay: of AdamW.
+    """
+
+    def __init__(self, *, learning_rate: float, weight_decay: float) -> None:
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+
+    def loss(self, part: Part) -> Tensor:
+        """A scalar for a batch of training users, each with a history and a target."""
+        raise NotImplementedError
+
+    def training_part(self, split: Split) -> Part:
+        """What is trained on: by default each user's last training basket and those before it."""
+        return split.train
+
+    def training_step(self, part: Part, batch_index: int) -> Tensor:
+        loss = self.loss(part)
+        self.log(
+            "train/loss", loss, on_epoch=True, on_step=False, prog_bar=True, batch_size=len(part)
+        )
+        return loss
+
+    def configure_optimizers(self) -> Optimizer:
+        return AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)

@@ -1,0 +1,304 @@
+"""Splits: what is known when a model is trained, when it is tuned and when it is tested.
+
+Every split puts two marks on an event. `phase` says from when it may be seen: 0 in training, 1 when
+the validation users are asked, 2 when the test users are. `target` says that it is to be predicted
+at its phase; afterwards it is history. So in phase p
+
+    target of a user  =  events with phase == p and target
+    history of a user =  events with phase <  p, and those with phase == p that are no target.
+
+A model is fitted on phase 0 alone. In training the last basket of a user is the target of those
+before it. Events after the last question (phase 3) are seen by no phase.
+
+The catalogue is every item with an event in the log, ordered by id: an item first seen after
+training is a candidate like any other and counts as missed where a model cannot rank it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.batch import BasketBatch
+from recsys.errors import DataError
+from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, EventLog
+from recsys.ragged import Ragged
+from recsys.vocab import Vocabulary
+
+TRAIN, VALIDATION, TEST, NEVER = 0, 1, 2, 3
+
+Splitter = Callable[[EventLog], "Split"]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The users that are asked in one phase.
+
+    Attributes:
+        name: `train`, `validation` or `test`.
+        history: what is known of U users; `history.users` says who they are.
+        target: U rows of distinct item indices, ascending.
+    """
+
+    name: str
+    history: BasketBatch
+    target: Ragged
+
+    def __len__(self) -> int:
+        return len(self.history)
+
+    def to(self, device: torch.device | str, **_: object) -> Part:
+        """The same tensors on `device`; further options that Lightning passes have no use here."""
+        return Part(self.name, self.history.to(device), self.target.to(device))
+
+    def rows(self, index: Tensor) -> Part:
+        """The users at `index` (B,) int64, in that order."""
+        return Part(self.name, self.history.rows(index), self.target.rows(index))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A log with its phases.
+
+    Attributes:
+        log: the log that was split, for the attributes of its items and users.
+        users, items: ids by index.
+        events: `user, item, basket, time, quantity, phase, target`, one row per user, basket and
+            item (quantities summed), ordered by user and time. `time` is in seconds or ordinal.
+    """
+
+    log: EventLog
+    users: Vocabulary
+    items: Vocabulary
+    events: pl.DataFrame
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def train(self) -> Part:
+        return self._part("train", TRAIN)
+
+    @cached_property
+    def validation(self) -> Part:
+        return self._part("validation", VALIDATION)
+
+    @cached_property
+    def test(self) -> Part:
+        return self._part("test", TEST)
+
+    @cached_property
+    def training(self) -> BasketBatch:
+        """All training events of the training users, their last basket too."""
+        return self._batch(self.events.filter(pl.col("phase") == TRAIN))
+
+    @cached_property
+    def latest(self) -> BasketBatch:
+        """All events of all users, for recommendations after the end of the log."""
+        return self._batch(self.events)
+
+    @cached_property
+    def item_table(self) -> pl.DataFrame:
+        """A row per item index: the attributes of the catalogue."""
+        order = self.items.ids.rename(ITEM).to_frame()
+        return order.join(self.log.items, on=ITEM, how="left", maintain_order="left")
+
+    def _part(self, name: str, phase: int) -> Part:
+        here = pl.col("phase") == phase
+        asked = self.events.filter(here & pl.col("target"))
+        users = asked["user"].unique(maintain_order=True)
+        past = self.events.filter((pl.col("phase") < phase) | (here & ~pl.col("target")))
+        if len(users) < len(self.users):
+            past = past.filter(pl.col("user").is_in(users.implode()))
+        target = Ragged(_tensor(asked["item"]), _offsets(asked["user"], users))
+        history = self._batch(past, users)
+        return Part(name, history, target.distinct(self.num_items))
+
+    def _batch(self, events: pl.DataFrame, users: pl.Series | None = None) -> BasketBatch:
+        users = events["user"].unique(maintain_order=True) if users is None else users
+        return BasketBatch(
+            items=_tensor(events["item"]),
+            baskets=_tensor(events["basket"]),
+            times=_tensor(events["time"]),
+            quantities=torch.from_numpy(events["quantity"].to_numpy(writable=True)),
+            offsets=_offsets(events["user"], users),
+            users=_tensor(users),
+            num_items=self.num_items,
+        )
+
+
+def leave_last_out(log: EventLog) -> Split:
+    """Per user the last event is the test target, the one before it the validation target.
+
+    Users with fewer than three events are training users only. The test history holds the
+    validation event. Events after another user's target may be in training: the protocol of
+    sequential recommendation, which `global_time` does not share.
+    """
+    return _leave_last(log, by_basket=False)
+
+
+def last_basket(log: EventLog) -> Split:
+    """As `leave_last_out`, with whole baskets."""
+    return _leave_last(log, by_basket=True)
+
+
+def user_holdout(log: EventLog, *, column: str = "split") -> Split:
+    """Users are divided; of each the last basket is the target of those before it.
+
+    Args:
+        log: `log.users` holds `column` with `train`, `validation` or `test` for every user.
+        column: its name.
+
+    Raises:
+        DataError: no such column, another value in it, or a part without users.
+    """
+    if column not in log.users.columns:
+        raise DataError(
+            f"{log.name}: users have no column {column!r}; user_holdout needs train, validation "
+            "or test for every user"
+        )
+    names = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+    found = set(log.users[column].unique())
+    if found != set(names):
+        raise DataError(
+            f"{log.name}: users.{column} holds {sorted(map(str, found))}; expected {list(names)}"
+        )
+    phase = log.users.select(
+        USER, phase=pl.col(column).replace_strict(names, return_dtype=pl.UInt8)
+    )
+    frame, users, items = _encoded(log)
+    phases = users.ids.rename(USER).to_frame().join(phase, on=USER, maintain_order="left")["phase"]
+    frame = frame.with_columns(phase=phases.gather(frame["user"]), target=_in_last_basket())
+    return _checked(Split(log, users, items, frame))
+
+
+def global_time(
+    log: EventLog, *, validation_start: datetime | int, test_start: datetime | int
+) -> Split:
+    """Training ends at `validation_start`; nothing that is learnt or known lies after the question.
+
+    The target of a user is the first basket in [validation_start, test_start) and the first basket
+    from `test_start` on; only users with an earlier history are asked. Later baskets of the
+    validation window are history in the test.
+
+    Raises:
+        DataError: the times are not in order, not of the log's kind, or leave a part empty.
+    """
+    kind = datetime if log.has_calendar_time else int
+    for name, start in (("validation_start", validation_start), ("test_start", test_start)):
+        if not isinstance(start, kind):
+            raise DataError(f"{name}={start!r}: {log.name} has timestamps of type {kind.__name__}")
+    if not validation_start < test_start:  # type: ignore[operator]
+        raise DataError(
+            f"test_start={test_start} must lie after validation_start={validation_start}"
+        )
+    frame, users, items = _encoded(log)
+    zone = getattr(log.events[TIME].dtype, "time_zone", None)
+    began = pl.col("time").first().over("user", "basket")
+    in_validation, in_test = (
+        began >= _ordinal(start, zone) for start in (validation_start, test_start)
+    )
+    frame = frame.with_columns(window=in_validation.cast(pl.UInt8) + in_test.cast(pl.UInt8))
+    basket, window = pl.col("basket"), pl.col("window")
+    first, last = (f().over("user", "window") for f in (basket.min, basket.max))
+    # In training the last basket is the target, later on the first; the log's first never is.
+    asked = (basket > 0) & pl.when(window == TRAIN).then(basket == last).otherwise(basket == first)
+    phase = pl.when((window == TRAIN) | asked).then(window).otherwise(window + 1)
+    frame = frame.with_columns(target=asked, phase=phase.cast(pl.UInt8)).drop("window")
+    return _checked(Split(log, users, items, frame))
+
+
+def _leave_last(log: EventLog, *, by_basket: bool) -> Split:
+    frame, users, items = _encoded(log, by_basket=by_basket)
+    last = pl.col("basket").last().over("user")
+    from_end, enough = last - pl.col("basket"), last >= 2
+    phase = pl.when(enough & (from_end < 2)).then(2 - from_end).otherwise(0).cast(pl.UInt8)
+    train_target = pl.when(enough).then(from_end == 2).otherwise(from_end == 0) & (
+        pl.col("basket") > 0
+    )
+    frame = frame.with_columns(phase=phase).with_columns(
+        target=(pl.col("phase") > 0) | train_target
+    )
+    return _checked(Split(log, users, items, frame))
+
+
+def _encoded(
+    log: EventLog, *, by_basket: bool = True
+) -> tuple[pl.DataFrame, Vocabulary, Vocabulary]:
+    """Events by index, with baskets numbered from 0 within their user."""
+    users = Vocabulary(log.users[USER])
+    seen = log.events.select(pl.col(ITEM).unique())
+    items = Vocabulary(log.items.join(seen, on=ITEM, how="semi", maintain_order="left")[ITEM])
+    time = log.events[TIME]
+    quantity = log.events[QUANTITY].cast(pl.Float32) if QUANTITY in log.events.columns else 1.0
+    frame = pl.DataFrame(
+        {
+            "user": users.index_of(log.events[USER]),
+            "item": items.index_of(log.events[ITEM]),
+            "time": time.dt.epoch("s") if time.dtype.is_temporal() else time,
+        }
+    ).with_columns(pl.lit(quantity, dtype=pl.Float32).alias("quantity"))
+    if by_basket and BASKET in log.events.columns:
+        frame = _with_baskets(frame, log.events[BASKET])
+    else:
+        frame = frame.with_columns(basket=_row_within_user(frame["user"]))
+    return frame, users, items
+
+
+def _row_within_user(user: pl.Series) -> pl.Series:
+    users = user.to_numpy()
+    begins = np.flatnonzero(np.diff(users, prepend=-1))
+    lengths = np.diff(begins, append=len(users))
+    return pl.Series(np.arange(len(users)) - np.repeat(begins, lengths))
+
+
+def _with_baskets(frame: pl.DataFrame, basket_id: pl.Series) -> pl.DataFrame:
+    """Baskets numbered within their user, and an item once a basket with its quantities summed."""
+    changed = (basket_id != basket_id.shift(1)) | (frame["user"] != frame["user"].shift(1))
+    begun = changed.fill_null(True).cast(pl.Int64).cum_sum()
+    frame = frame.with_columns(begun.alias("basket")).with_columns(
+        pl.col("basket") - pl.col("basket").first().over("user")
+    )
+    keys = ["user", "basket", "item"]
+    return frame.group_by(keys, maintain_order=True).agg(
+        pl.col("time").first(), pl.col("quantity").sum()
+    )
+
+
+def _in_last_basket() -> pl.Expr:
+    last = pl.col("basket").max().over("user")
+    return (pl.col("basket") == last) & (last > 0)
+
+
+def _ordinal(start: datetime | int, zone: str | None) -> int:
+    if isinstance(start, int):
+        return start
+    return pl.Series([start]).dt.replace_time_zone(zone).dt.epoch("s")[0]
+
+
+def _checked(split: Split) -> Split:
+    for phase, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
+        asked = split.events.filter((pl.col("phase") == phase) & pl.col("target"))
+        if asked.is_empty():
+            raise DataError(
+                f"{split.log.name}: no user is left for {name}; the log is too short for this split"
+            )
+    return split
+
+
+def _tensor(values: pl.Series) -> Tensor:
+    return torch.from_numpy(values.cast(pl.Int64).to_numpy(writable=True))
+
+
+def _offsets(owner: pl.Series, users: pl.Series) -> Tensor:
+    """Offsets of the events of `users`, both ascending; users without events have an empty row."""
+    begins = owner.search_sorted(users, side="left").to_numpy()
+    return torch.from_numpy(np.append(begins, len(owner)).astype(np.int64))

@@ -1,0 +1,50 @@
+"""Vocabulary: the user's keys (ids) and the rows that tensors know them by (indices)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+
+UNKNOWN = -1
+"""The index of an id that a vocabulary does not hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Ids in index order: `ids[i]` has index `i`; `len(vocabulary)` is the padding index.
+
+    Attributes:
+        ids: unique and without nulls, integers or strings.
+    """
+
+    ids: pl.Series
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def padding(self) -> int:
+        """The row after the last real one."""
+        return len(self.ids)
+
+    @cached_property
+    def _lookup(self) -> pl.DataFrame:
+        return pl.DataFrame({"id": self.ids, "index": pl.int_range(len(self), eager=True)})
+
+    def index_of(self, ids: pl.Series) -> pl.Series:
+        """Index (int64) of each id, `UNKNOWN` for an id that is not held.
+
+        Ids of another type are compared by value: `"42"` finds the integer 42.
+        """
+        if ids.dtype != self.ids.dtype:
+            ids = ids.cast(self.ids.dtype, strict=False)
+        found = pl.DataFrame({"id": ids}).join(
+            self._lookup, on="id", how="left", maintain_order="left"
+        )
+        return found["index"].fill_null(UNKNOWN)
+
+    def ids_of(self, index: pl.Series) -> pl.Series:
+        """The id of each index 0 .. n-1."""
+        return self.ids.gather(index)
