@@ -5,4 +5,4 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 if __name__ != "recsys.models":
-    raise ImportError(f"this package is recsys.models: import recsys.models, not {__name__}")
+    raise ImportError(f"import recsys.models, not {__name__}")

@@ -1,32 +1,34 @@
-"""Shape checks for the whole package, and what the markers `data` and `gpu` need."""
+"""Shape checks for the whole package, and what tests marked `data` and `gpu` need."""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 install_import_hook("recsys", "beartype.beartype")
 
+# A slow machine is no failure.
+settings.register_profile("recsys", deadline=None)
+settings.load_profile("recsys")
 
-@pytest.fixture(autouse=True)
-def _cache_of_its_own(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """No test reads or writes the user's own data folder, except those marked `data`."""
-    if request.node.get_closest_marker("data") is None:
-        monkeypatch.setenv("RECSYS_DATA", str(tmp_path_factory.getbasetemp() / "recsys_data"))
+PUBLIC_DATA = os.environ.get("RECSYS_DATA")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _folder_for_prepared_logs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Without RECSYS_DATA, tests leave the user's own cache alone."""
+    if PUBLIC_DATA is None:
+        os.environ["RECSYS_DATA"] = str(tmp_path_factory.mktemp("recsys_data"))
 
 
 @pytest.fixture
 def public_data() -> Path:
     """The folder of public logs, for tests marked `data`."""
-    folder = Path(os.environ.get("RECSYS_DATA", ""))
-    if not os.environ.get("RECSYS_DATA") or not folder.is_dir():
+    if PUBLIC_DATA is None or not Path(PUBLIC_DATA).is_dir():
         pytest.skip("RECSYS_DATA does not name the folder of public logs")
-    return folder
+    return Path(PUBLIC_DATA)
 
 
 @pytest.fixture

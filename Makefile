@@ -1,0 +1,44 @@
+# make run    train and evaluate on the purchase log that comes with the package
+# make test   the whole test suite
+# make lint   style, types, import contracts
+# make clean  remove what these made; runs/ stays
+#
+# Each makes .venv if it is not there. PYTHON=python3.12 picks the interpreter, ARGS adds to the
+# command: make run ARGS="model=ease", make test ARGS="-k events".
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: run test lint clean
+
+run: .venv/installed
+	$(BIN)/recsys train experiment=quickstart $(ARGS)
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+clean:
+	rm -rf .venv build dist *.egg-info .*_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/pyvenv.cfg:
+	@echo "Making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/pyvenv.cfg
+	@echo "Installing recsys and what it needs into .venv; torch makes this a few minutes"
+	@$(PIP) --editable .
+	@touch $@
+
+.venv/installed-test: pyproject.toml constraints.txt | .venv/pyvenv.cfg
+	@echo "Installing recsys, what it needs and its tests into .venv; torch makes this a few minutes"
+	@$(PIP) --editable ".[test]"
+	@touch .venv/installed $@

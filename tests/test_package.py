@@ -1,0 +1,154 @@
+"""The package as a whole: its public names, its links, its wheel, and how lightly it starts."""
+
+import importlib
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from omegaconf import OmegaConf
+
+import recsys
+import recsys.data
+import recsys.models
+from recsys import errors
+
+ROOT = Path(__file__).parent.parent
+LINKS = ("models", "data", "conf")
+PACKAGES = (recsys, recsys.models, recsys.data)
+
+
+def python(code: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [(package, name) for package in PACKAGES for name in package.__all__],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_public_names_resolve(package: ModuleType, name: str) -> None:
+    value = getattr(package, name)
+    assert name == "__version__" or value.__module__.startswith(f"{package.__name__}.")
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_public_names_are_listed_and_no_others(package: ModuleType) -> None:
+    namespace: dict[str, object] = {}
+    exec(f"from {package.__name__} import *", namespace)
+    assert set(namespace) - {"__builtins__"} == set(package.__all__)
+    assert dir(package) == package.__all__
+    with pytest.raises(AttributeError, match="Popularty"):
+        _ = package.Popularty
+
+
+def test_a_function_named_like_its_module_stays_the_function() -> None:
+    importlib.import_module("recsys.evaluate")
+    assert inspect.isfunction(recsys.evaluate)
+
+
+def test_every_model_file_is_in_the_zoo() -> None:
+    homes = {getattr(recsys.models, name).__module__ for name in recsys.models.__all__}
+    files = {f"recsys.models.{path.stem}" for path in (ROOT / "models").glob("[!_]*.py")}
+    assert homes == files
+
+
+def test_zoo_and_configs_and_table_agree() -> None:
+    """A target is `recsys.models.ease.EASE`, a row of the table opens with `EASE`."""
+    zoo = set(recsys.models.__all__)
+    configs = [OmegaConf.load(path) for path in (ROOT / "conf/model").glob("*.yaml")]
+    assert {config._target_.rpartition(".")[2] for config in configs} == zoo
+    table = (ROOT / "models/README.md").read_text()
+    assert set(re.findall(r"^\| *\[?`(\w+)`", table, flags=re.MULTILINE)) == zoo
+
+
+def test_starts_without_the_heavy_libraries() -> None:
+    code = (
+        "import recsys, recsys.models, recsys.data, sys;"
+        "print({'torch', 'polars', 'numpy', 'pytorch_lightning', 'faiss'} & set(sys.modules))"
+    )
+    assert python(code, ROOT).stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("link", ["models", "data"])
+def test_linked_packages_have_one_name(link: str) -> None:
+    done = python(f"import {link}", ROOT)
+    assert f"ImportError: import recsys.{link}, not {link}" in done.stderr
+
+
+@pytest.mark.parametrize("lost", LINKS)
+def test_a_checkout_without_its_links_says_what_to_do(tmp_path: Path, lost: str) -> None:
+    (tmp_path / "recsys").mkdir()
+    for name in ("__init__.py", "__init__.pyi"):
+        shutil.copy(ROOT / "recsys" / name, tmp_path / "recsys")
+    for link in LINKS:
+        if link == lost:
+            (tmp_path / "recsys" / link).write_text(f"../{link}")
+        else:
+            (tmp_path / "recsys" / link).mkdir()
+    done = python("import recsys", tmp_path, PYTHONPATH=str(tmp_path))
+    assert f"ImportError: recsys/{lost} is not a folder" in done.stderr
+    assert "core.symlinks true" in done.stderr
+
+
+def test_errors_are_one_tree_and_print_their_message() -> None:
+    tree = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
+    assert all(issubclass(kind, errors.RecsysError) for kind in tree)
+    assert issubclass(errors.CatalogueError, ValueError)
+    message = "k=500 exceeds the 312 items in the index; lower k or rebuild the index"
+    assert {str(kind(message)) for kind in tree} == {message}
+
+
+def shipped(root: Path) -> set[str]:
+    """The package's files below a folder that holds `recsys`, through its links."""
+    kinds = (".py", ".pyi", ".yaml", ".typed")
+    return {
+        str((Path(folder) / name).relative_to(root))
+        for folder, _, names in os.walk(root / "recsys", followlinks=True)
+        for name in names
+        if name.endswith(kinds)
+    }
+
+
+@pytest.mark.slow
+def test_wheel_built_through_the_sdist_holds_the_tree(tmp_path: Path) -> None:
+    source, dist, site = tmp_path / "source", tmp_path / "dist", tmp_path / "site"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("recsys", *LINKS):
+        unwanted = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=unwanted)
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(dist), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
+
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as sdist:
+        assert not [member.name for member in sdist if member.issym()]
+    with zipfile.ZipFile(next(dist.glob("*.whl"))) as wheel:
+        wheel.extractall(site)
+        assert {name.partition("/")[0] for name in wheel.namelist()} == {
+            "recsys",
+            f"recsys-{recsys.__version__}.dist-info",
+        }
+    assert shipped(site) == shipped(ROOT)
+
+    code = "import recsys, recsys.models; print(recsys.__file__, recsys.models.__file__)"
+    done = python(code, tmp_path, PYTHONPATH=str(site))
+    assert done.stdout.split() == [
+        str(site / "recsys/__init__.py"),
+        str(site / "recsys/models/__init__.py"),
+    ]
