@@ -84,7 +84,7 @@ def test_starts_without_the_heavy_libraries() -> None:
     assert python(code, ROOT).stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("link", ["models", "data"])
+@pytest.mark.parametrize("link", LINKS)
 def test_linked_packages_have_one_name(link: str) -> None:
     done = python(f"import {link}", ROOT)
     assert f"ImportError: import recsys.{link}, not {link}" in done.stderr
