@@ -1,0 +1,229 @@
+"""A trained model at rest: weights as safetensors, its config, its vocabulary and its histories.
+
+    model/config.json            what `recsys` builds the model from
+    model/weights.safetensors
+    model/items.parquet          the catalogue in index order, with what is known of each item
+    model/users.parquet          user ids in index order
+    model/histories.safetensors  everything the log knows of them, for recommendations by user id
+
+Nothing is pickled, and a config builds classes of trusted packages only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from hydra.utils import get_object, instantiate
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from recsys.batch import BasketBatch
+from recsys.errors import ConfigError, RunError, UnknownIdError
+from recsys.events import ITEM, USER
+from recsys.module import Scorer
+from recsys.splits import Split
+from recsys.vocab import UNKNOWN, Vocabulary
+
+Id = int | str
+FILES = (
+    "config.json",
+    "weights.safetensors",
+    "items.parquet",
+    "users.parquet",
+    "histories.safetensors",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SavedModel:
+    """A trained model with what it takes to recommend to users by id and in words.
+
+    Attributes:
+        model: ready to score, on the CPU.
+        item_table: the catalogue, a row per item index.
+        users: ids of the users that the log knows.
+        histories: of those users, everything the log holds, in index order.
+        mask_history: whether the task leaves out what a user has had.
+    """
+
+    model: Scorer
+    item_table: pl.DataFrame
+    users: Vocabulary
+    histories: BasketBatch
+    mask_history: bool
+
+    @property
+    def items(self) -> Vocabulary:
+        return Vocabulary(self.item_table[ITEM])
+
+    def recommend(
+        self,
+        user_ids: Sequence[Id] | None = None,
+        *,
+        histories: Sequence[Sequence[Id] | Sequence[Sequence[Id]]] | None = None,
+        k: int = 10,
+        mask_history: bool | None = None,
+    ) -> pl.DataFrame:
+        """The k best items for users of the log, or for histories that it has never seen.
+
+        Args:
+            user_ids: users of the log, asked with everything that it knows of them.
+            histories: instead, per user a list of item ids, or a list of baskets of item ids,
+                oldest first.
+            k: items a user.
+            mask_history: leave out what the user has had; by default as in the task.
+
+        Returns:
+            A row per user and rank: `user_id` (or `history`, the number of the history), `rank`
+            from 1, `item_id`, `title` where the log has one, `score`.
+
+        Raises:
+            UnknownIdError: a user or item that the log does not hold.
+            CatalogueError: k is larger than the catalogue.
+        """
+        if (user_ids is None) == (histories is None):
+            raise ConfigError("recommend takes either user_ids or histories; give one of them")
+        if histories is None:
+            assert user_ids is not None
+            asked = pl.Series(USER, list(user_ids))
+            batch = self.histories.rows(_indices(self.users, asked, "user_id"))
+        else:
+            asked = pl.Series("history", range(len(histories)))
+            batch = self._batch(histories)
+        masked = self.mask_history if mask_history is None else mask_history
+        self.model.eval()
+        top = self.model.top_k(batch, k, mask_history=masked)
+        return recommendations(asked, top.items, top.scores, self.item_table)
+
+    def _batch(self, histories: Sequence[Sequence[Id] | Sequence[Sequence[Id]]]) -> BasketBatch:
+        baskets = [
+            [[entry] if isinstance(entry, int | str) else list(entry) for entry in history]
+            for history in histories
+        ]
+        flat = [item for history in baskets for basket in history for item in basket]
+        index = _indices(self.items, pl.Series(flat), "item_id") if flat else torch.empty(0)
+        found = iter(index.tolist())
+        indexed = [[[next(found) for _ in basket] for basket in history] for history in baskets]
+        return BasketBatch.from_lists(indexed, len(self.item_table))
+
+
+def recommendations(
+    asked: pl.Series, items: Tensor, scores: Tensor, item_table: pl.DataFrame
+) -> pl.DataFrame:
+    """Ranked lists (U, k) as a row per user and rank; places without an item are left out."""
+    users, k = items.shape
+    shown = [column for column in (ITEM, "title") if column in item_table.columns]
+    frame = pl.DataFrame(
+        {
+            asked.name: asked.gather(pl.Series(range(users)).repeat_by(k).explode()),
+            "rank": list(range(1, k + 1)) * users,
+            "index": items.flatten().numpy(),
+            "score": scores.flatten().numpy(),
+        }
+    ).filter(pl.col("index") >= 0)
+    chosen = item_table.select(shown)[frame["index"]]
+    return pl.concat(
+        [frame.drop("index", "score"), chosen, frame.select("score")], how="horizontal"
+    )
+
+
+def save(
+    folder: Path, model: Scorer, split: Split, config: dict[str, Any], *, mask_history: bool
+) -> None:
+    """Write `folder` whole or not at all.
+
+    Args:
+        folder: the model's folder; one that is there is replaced.
+        model: fitted.
+        split: whose catalogue, users and histories are kept.
+        config: from which the model is built again, with `_target_`.
+        mask_history: what `recommend` does by default.
+    """
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    described = {"model": config, "mask_history": mask_history}
+    (scratch / "config.json").write_text(json.dumps(described, indent=2))
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, scratch / "weights.safetensors")
+    split.item_table.write_parquet(scratch / "items.parquet")
+    split.users.ids.rename(USER).to_frame().write_parquet(scratch / "users.parquet")
+    save_file(_tensors(split.latest), scratch / "histories.safetensors")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(scratch, folder)
+
+
+def build(config: dict[str, Any]) -> Scorer:
+    """A model from its config."""
+    return instantiate(config, _convert_="all")
+
+
+def load(run: str | Path, *, trusted: Sequence[str] = ("recsys",)) -> SavedModel:
+    """The model of a run's folder.
+
+    Args:
+        run: the folder.
+        trusted: packages whose classes the folder's config may build: add your own package to
+            load a model that it defines.
+
+    Raises:
+        RunError: the folder is not a run's, or its model is incomplete.
+        ConfigError: its config names anything else than a class of a trusted package.
+    """
+    folder = Path(run) / "model"
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise RunError(f"{run} holds no finished run: there is no model/{missing[0]}")
+    described = json.loads((folder / "config.json").read_text())
+    _check_targets(described["model"], trusted)
+    model = build(described["model"])
+    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    model.eval()
+    item_table = pl.read_parquet(folder / "items.parquet")
+    histories = BasketBatch(
+        **load_file(folder / "histories.safetensors"), num_items=len(item_table)
+    )
+    users = Vocabulary(pl.read_parquet(folder / "users.parquet")[USER])
+    return SavedModel(model, item_table, users, histories, described["mask_history"])
+
+
+def _check_targets(config: dict[str, Any], trusted: Sequence[str]) -> None:
+    """Raises ConfigError unless every `_target_` is a class defined in a trusted package."""
+    for target in _targets(config):
+        package = target.partition(".")[0]
+        # The class's own module counts: `recsys.checkpoint.os.system` is none of ours.
+        found = get_object(target) if package in trusted else None
+        if not isinstance(found, type) or found.__module__.partition(".")[0] not in trusted:
+            raise ConfigError(
+                f"_target_: {target} is no class of {', '.join(trusted)}; name its package in "
+                "load(…, trusted=…) if you trust this folder"
+            )
+
+
+def _targets(config: Any) -> list[str]:
+    if isinstance(config, dict):
+        own = [config["_target_"]] if "_target_" in config else []
+        return own + [t for value in config.values() for t in _targets(value)]
+    return [t for value in config for t in _targets(value)] if isinstance(config, list) else []
+
+
+def _tensors(batch: BasketBatch) -> dict[str, Tensor]:
+    return {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "num_items"}
+
+
+def _indices(vocabulary: Vocabulary, ids: pl.Series, what: str) -> Tensor:
+    index = vocabulary.index_of(ids)
+    unknown = ids.filter(index == UNKNOWN)
+    if len(unknown):
+        raise UnknownIdError(
+            f"{what} {unknown[0]!r} is not among the {len(vocabulary)} that the model knows"
+        )
+    return torch.from_numpy(index.to_numpy(writable=True))

@@ -1,0 +1,309 @@
+"""Evaluation: histories → top-k of the full catalogue → metrics per user → means with intervals.
+
+One evaluator for every model. Every item of the catalogue is a candidate, except, where the
+protocol masks it, the items of the user's history. Equal scores go to the lower item index. A
+user's metrics are kept in a frame beside the run, and everything else is computed from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import torch
+from scipy import stats
+from torch import Tensor
+
+from recsys import metrics
+from recsys.errors import RunError
+from recsys.loader import Loader
+from recsys.module import Scorer
+from recsys.ragged import Ragged, offsets_of
+from recsys.retrieval import ItemIndex, TopK
+from recsys.splits import Part
+
+BuildIndex = Callable[[Tensor], ItemIndex]
+ABOUT_USER = ("user", "history_length", "num_targets", "repeat_share", "target_popularity")
+"""Columns of a per-user frame that are no metrics."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a model is asked.
+
+    Attributes:
+        ks: lengths of the ranked list at which metrics are taken.
+        mask_history: whether the items of a user's history are left out of the ranking.
+        batch_size: users scored at once; the result does not depend on it.
+    """
+
+    ks: Sequence[int] = (10,)
+    mask_history: bool = False
+    batch_size: int = 512
+
+
+DEFAULT = Protocol()
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a model reached on a part.
+
+    Attributes:
+        per_user: a row per user: `ABOUT_USER`, then a column per metric. `repeat/…` columns count
+            only the targets that the history holds, `explore/…` only the others; they are null
+            for users that have no such target.
+        catalogue: metrics of all lists together: coverage, novelty, Gini.
+        top: the ranked lists, in the order of `per_user`.
+    """
+
+    per_user: pl.DataFrame
+    catalogue: dict[str, float]
+    top: TopK
+
+    @property
+    def metrics(self) -> list[str]:
+        return [column for column in self.per_user.columns if column not in ABOUT_USER]
+
+    @cached_property
+    def means(self) -> dict[str, float]:
+        """Every metric's mean over the users for whom it is defined, and the catalogue's."""
+        means = self.per_user.select(self.metrics).mean().row(0, named=True)
+        return {name: value for name, value in means.items() if value is not None} | self.catalogue
+
+    def intervals(
+        self, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+    ) -> dict[str, tuple[float, float]]:
+        """Percentile bootstrap intervals of the per-user means, users drawn with replacement."""
+        return bootstrap(self.per_user.select(self.metrics), level, resamples, seed)
+
+    def slices(self, by: str, metric: str, *, num_groups: int = 4) -> pl.DataFrame:
+        """A metric's mean and standard error in groups of users of about equal size.
+
+        Args:
+            by: one of `ABOUT_USER`, by whose quantiles users are grouped.
+            metric: a column of `per_user`.
+            num_groups: how many; fewer where many users share a value.
+        """
+        values = self.per_user[by].cast(pl.Float64)
+        cuts = sorted({values.quantile(g / num_groups) for g in range(1, num_groups)})
+        group = pl.Series("group", np.searchsorted(np.array(cuts, float), values, side="left"))
+        frame = self.per_user.with_columns(group)
+        return (
+            frame.group_by("group")
+            .agg(
+                pl.col(by).min().alias("from"),
+                pl.col(by).max().alias("to"),
+                pl.len().alias("users"),
+                pl.col(metric).mean(),
+                (pl.col(metric).std() / pl.col(metric).count().sqrt()).alias("standard_error"),
+            )
+            .sort("group")
+            .drop("group")
+        )
+
+
+def evaluate(
+    model: Scorer,
+    part: Part,
+    protocol: Protocol = DEFAULT,
+    *,
+    popularity: Tensor | None = None,
+    build_index: BuildIndex | None = None,
+    progress: Callable[[Loader], Iterable[Part]] = iter,
+) -> Evaluation:
+    """Rank the catalogue for every user of a part and compare with the targets.
+
+    Args:
+        model: fitted, on any device.
+        part: histories and targets.
+        protocol: list lengths, and whether histories are masked.
+        popularity: (n,) events of each item in training, for novelty and slices.
+        build_index: makes a retrieval index of item vectors `(n, D)`; without it all are scored.
+        progress: wraps the batches, for a progress bar.
+
+    Raises:
+        CatalogueError: a list is to be longer than the catalogue.
+    """
+    part = part.to("cpu")
+    k = max(protocol.ks)
+    top = rank(model, part, k, protocol, build_index=build_index, progress=progress)
+    targets, num_items = part.target, part.history.num_items
+    hits = metrics.hits(top.items, targets, num_items)
+    measured = metrics.per_user(hits, targets.lengths, protocol.ks)
+    repeated = _member(targets, part.history.ragged, num_items)
+    frames = [
+        _about(part, repeated, popularity),
+        pl.DataFrame({name: values.numpy() for name, values in measured.items()}),
+        _recalls("repeat", top.items, _chosen(targets, repeated), protocol.ks, num_items),
+        _recalls("explore", top.items, _chosen(targets, ~repeated), protocol.ks, num_items),
+    ]
+    catalogue = _catalogue(top.items, num_items, popularity, protocol.ks)
+    return Evaluation(pl.concat(frames, how="horizontal"), catalogue, top)
+
+
+def rank(
+    model: Scorer,
+    part: Part,
+    k: int,
+    protocol: Protocol,
+    *,
+    build_index: BuildIndex | None = None,
+    progress: Callable[[Loader], Iterable[Part]] = iter,
+) -> TopK:
+    """The k best items for every user of a part, on the CPU."""
+    was_training = model.training
+    model.eval()
+    device = next((t.device for t in model.state_dict().values()), torch.device("cpu"))
+    index = None
+    if build_index is not None and model.has_vectors:
+        with torch.inference_mode():
+            index = build_index(model.encode_items())
+    loader = Loader(part.to(device), protocol.batch_size)
+    found = [
+        model.top_k(batch.history, k, mask_history=protocol.mask_history, index=index)
+        for batch in progress(loader)
+    ]
+    model.train(was_training)
+    return TopK(
+        torch.cat([top.items for top in found]).cpu(),
+        torch.cat([top.scores for top in found]).cpu(),
+    )
+
+
+def _member(rows: Ragged, others: Ragged, num_items: int) -> Tensor:
+    """(E,) bool: whether each value of a row is among the values of the same row of `others`."""
+    keys = rows.owners() * num_items + rows.values
+    return torch.isin(keys, others.owners() * num_items + others.values)
+
+
+def _chosen(rows: Ragged, keep: Tensor) -> Ragged:
+    """The values at `keep` (E,) bool only, by row."""
+    kept = torch.bincount(rows.owners()[keep], minlength=len(rows))
+    return Ragged(rows.values[keep], offsets_of(kept))
+
+
+def _about(part: Part, repeated: Tensor, popularity: Tensor | None) -> pl.DataFrame:
+    """The columns `ABOUT_USER`; target popularity is the mean share of training events."""
+    targets = part.target
+    count = targets.lengths
+    owners = targets.owners()
+
+    def mean(values: Tensor) -> np.ndarray:
+        total = torch.zeros(len(part), dtype=torch.float64).index_add_(0, owners, values.double())
+        return (total / count).numpy()
+
+    seen = torch.ones(part.history.num_items) if popularity is None else popularity.cpu()
+    columns = {
+        "user": part.history.users.numpy(),
+        "history_length": part.history.lengths().numpy(),
+        "num_targets": count.numpy(),
+        "repeat_share": mean(repeated),
+        "target_popularity": mean(seen[targets.values] / seen.sum()),
+    }
+    return pl.DataFrame(columns)
+
+
+def _recalls(
+    name: str, items: Tensor, targets: Ragged, ks: Sequence[int], num_items: int
+) -> pl.DataFrame:
+    """`<name>/recall@k`, null for users without such targets."""
+    hits = metrics.hits(items, targets, num_items)
+    count = targets.lengths.numpy()
+    columns = {f"{name}/recall@{k}": (hits[:, :k].sum(1) / targets.lengths).numpy() for k in ks}
+    undefined = pl.Series(count == 0)
+    return pl.DataFrame(columns).with_columns(pl.when(~undefined).then(pl.all()))
+
+
+def _catalogue(
+    items: Tensor, num_items: int, popularity: Tensor | None, ks: Sequence[int]
+) -> dict[str, float]:
+    found = {}
+    for k in ks:
+        found[f"coverage@{k}"] = float(metrics.coverage(items[:, :k], num_items))
+        found[f"gini@{k}"] = float(metrics.gini(items[:, :k], num_items))
+        if popularity is not None:
+            found[f"novelty@{k}"] = float(metrics.novelty(items[:, :k], popularity))
+    return found
+
+
+def bootstrap(
+    per_user: pl.DataFrame, level: float, resamples: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of each column's mean over resampled rows; nulls are left out."""
+    values = per_user.to_numpy().astype(np.float64)
+    defined = ~np.isnan(values)
+    values = np.where(defined, values, 0.0)
+    generator = np.random.default_rng(seed)
+    users = len(values)
+    means = np.empty((resamples, values.shape[1]))
+    for r in range(resamples):
+        drawn = np.bincount(generator.integers(users, size=users), minlength=users)
+        means[r] = drawn @ values / np.maximum(drawn @ defined, 1)
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    return {name: (float(low[c]), float(high[c])) for c, name in enumerate(per_user.columns)}
+
+
+def compare(
+    first: pl.DataFrame, second: pl.DataFrame, *, names: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Paired comparison of two per-user frames of the same users.
+
+    A row per metric that both hold: `metric, first, second, difference, low, high, p_value,
+    p_holm`. The difference is second - first with its 95% interval of Student's t over the paired
+    differences, `p_value` is the paired t-test's and `p_holm` Holm's correction over all rows.
+
+    Args:
+        first, second: with a column `user_id` and metrics, as a run's `per_user.parquet`.
+        names: metrics to compare; default all that both hold.
+
+    Raises:
+        RunError: the frames hold different users, or no common metric.
+    """
+    if set(first["user_id"]) != set(second["user_id"]):
+        common = len(set(first["user_id"]) & set(second["user_id"]))
+        raise RunError(
+            f"the runs were evaluated on different users ({len(first)} and {len(second)}, {common} "
+            "in common); compare runs of one data set and task"
+        )
+    shared = [c for c in first.columns if c in second.columns and "@" in c]
+    names = [name for name in shared if names is None or name in names]
+    if not names:
+        raise RunError("the runs have no metric in common; evaluate both at the same k")
+    both = first.join(second, on="user_id", suffix="_second")
+    rows = [_paired(name, both[name], both[f"{name}_second"]) for name in names]
+    table = pl.DataFrame(rows)
+    return table.with_columns(pl.Series("p_holm", holm(table["p_value"].to_numpy())))
+
+
+def _paired(name: str, first: pl.Series, second: pl.Series) -> dict[str, str | float]:
+    difference = (second - first).drop_nulls().to_numpy()
+    mean, count = float(difference.mean()), len(difference)
+    error = float(difference.std(ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
+    if error > 0:
+        p_value = float(2 * stats.t.sf(abs(mean / error), count - 1))
+        margin = float(stats.t.ppf(0.975, count - 1) * error)
+    else:  # no user differs: nothing speaks for a difference
+        p_value, margin = 1.0, 0.0
+    return {
+        "metric": name,
+        "first": first.mean(),
+        "second": second.mean(),
+        "difference": mean,
+        "low": mean - margin,
+        "high": mean + margin,
+        "p_value": p_value,
+    }  # type: ignore[dict-item]
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's step-down correction (1979): family-wise adjusted p-values, in the input's order."""
+    order = np.argsort(p_values)
+    steps = p_values[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted

@@ -1,0 +1,91 @@
+"""What a run prints: rich tables of logs, metrics and recommendations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+from rich.table import Table
+
+from recsys.evaluate import Evaluation, Protocol
+from recsys.retrieval import TopK
+from recsys.splits import Part, Split
+
+SHOWN = ("recall", "ndcg", "phr", "mrr")
+
+
+def describe(split: Split, protocol: Protocol) -> str:
+    """One line: the log, its sizes, its parts and how it is asked."""
+    asked = ", ".join(f"{len(part):,} {part.name}" for part in (split.validation, split.test))
+    return (
+        f"{split.log.name}: {len(split.users):,} users, {split.num_items:,} items, "
+        f"{len(split.events):,} events; asked: {asked} users; {history_rule(protocol)}"
+    )
+
+
+def history_rule(protocol: Protocol) -> str:
+    return "history masked" if protocol.mask_history else "history kept"
+
+
+def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> Table:
+    """A row per model: the test metrics at the first k with their 95% intervals."""
+    k = protocol.ks[0]
+    users = len(next(iter(results.values())).per_user)
+    table = Table(title=f"{log}, {users:,} test users, full catalogue, {history_rule(protocol)}")
+    table.add_column("model")
+    names = [f"{name}@{k}" for name in SHOWN]
+    for name in names:
+        table.add_column(name, justify="right")
+    best = {name: max(result.means[name] for result in results.values()) for name in names}
+    for model, result in results.items():
+        intervals = result.intervals()
+        table.add_row(model, *(_cell(result.means[n], intervals[n], best[n]) for n in names))
+    return table
+
+
+def _cell(mean: float, interval: tuple[float, float], best: float) -> str:
+    style = "bold" if mean == best else "default"
+    return f"[{style}]{_short(mean)}[/] [dim]{_short(interval[0])}–{_short(interval[1])}[/]"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}".removeprefix("0") if value < 1 else f"{value:.4f}"
+
+
+def samples(part: Part, top: TopK, split: Split, *, num_users: int = 3) -> Table:
+    """What a few users have had of late and what they are recommended, in words."""
+    title = pl.coalesce(
+        *(pl.col(c) for c in ("title", "text") if c in split.item_table.columns),
+        pl.col("item_id").cast(pl.String),
+    )
+    words = split.item_table.select(title.alias("words"))["words"]
+    table = Table(
+        "user", "latest in the history", "recommended (✓: in the target)", show_lines=True
+    )
+    # Users at the quartiles of the part: always the same, and not chosen for their results.
+    for row in [len(part) * (n + 1) // (num_users + 1) for n in range(num_users)]:
+        history = part.history.ragged
+        seen = history.values[history.offsets[row] : history.offsets[row + 1]].tolist()
+        targets = part.target
+        wanted = set(targets.values[targets.offsets[row] : targets.offsets[row + 1]].tolist())
+        latest = list(dict.fromkeys(reversed(seen)))[:8]
+        given = [item for item in top.items[row, :8].tolist() if item >= 0]
+        marks = ["✓ " if item in wanted else "  " for item in given]
+        user = split.users.ids[int(part.history.users[row])]
+        table.add_row(str(user), _lines(words, latest), _lines(words, given, marks))
+    return table
+
+
+def _lines(words: pl.Series, items: Sequence[int], marks: Sequence[str] | None = None) -> str:
+    marks = marks or [""] * len(items)
+    return "\n".join(f"{mark}{str(words[i])[:48]}" for mark, i in zip(marks, items, strict=True))
+
+
+def frame(table: pl.DataFrame, *, title: str | None = None) -> Table:
+    """A polars frame as a table, numbers to four digits."""
+    shown = Table(title=title)
+    for name, dtype in table.schema.items():
+        shown.add_column(name, justify="right" if dtype.is_numeric() else "left")
+    for row in table.iter_rows():
+        shown.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
+    return shown

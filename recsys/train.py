@@ -1,0 +1,214 @@
+"""One run: from a composed config to a folder with a model, its numbers and its lists.
+
+A run's folder holds
+
+    config.yaml                  the composed config
+    train.csv                    a row per epoch, for models that are trained
+    checkpoints/                 the last and the best epoch
+    model/                       see `recsys.checkpoint`
+    metrics.json, intervals.json means and 95% intervals, by part and metric
+    per_user.parquet             every test and validation user's metrics
+    recommendations.parquet      what the test users were given
+    baselines/<name>/            the same files for each model it is compared with
+    report.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from hydra.utils import get_method, instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning import seed_everything
+from pytorch_lightning.loggers import Logger
+from rich.console import Console
+from rich.progress import track
+
+from recsys import checkpoint, report, tables
+from recsys.data.cache import cached
+from recsys.errors import ConfigError, DataError
+from recsys.evaluate import Evaluation, Protocol, evaluate
+from recsys.events import USER, EventLog
+from recsys.filters import filtered
+from recsys.loader import Loader
+from recsys.module import Scorer
+from recsys.splits import Part, Split
+from recsys.training import fit
+
+console = Console()
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A split of a log and how it is asked about.
+
+    Attributes:
+        split: training, validation and test.
+        protocol: list lengths, and whether histories are masked.
+        popularity: (n,) training events of each item.
+        build_index: makes the retrieval index; None scores the whole catalogue.
+    """
+
+    split: Split
+    protocol: Protocol
+    popularity: torch.Tensor
+    build_index: Callable[..., Any] | None
+
+
+def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
+    """Fit `config.model` on `config.data` and write what it reached to `folder`.
+
+    Returns:
+        What `metrics.json` holds.
+    """
+    task = prepare(config)
+    claim(folder, config)
+    console.print(tables.describe(task.split, task.protocol))
+    seed_everything(config.seed, verbose=False)
+    results = {"model": _fit_and_ask(config.model, config, task, folder, console.is_terminal)}
+    for name, baseline in config.baselines.items():
+        place = folder / "baselines" / str(name)
+        results[str(name)] = _fit_and_ask(baseline, config, task, place, console.is_terminal)
+    report.write(folder)
+    label = _label(config)
+    tests = {label if name == "model" else name: r["test"] for name, r in results.items()}
+    console.print(tables.metrics(tests, task.split.log.name, task.protocol))
+    console.print(tables.samples(task.split.test, results["model"]["test"].top, task.split))
+    console.print(f"run folder: {folder}", soft_wrap=True)
+    return {part: result.means for part, result in results["model"].items()}
+
+
+def prepare(config: DictConfig) -> Task:
+    """Read the log, filter it and split it; sets `config.num_items`."""
+    log = read(config.data)
+    log = filtered(log, **OmegaConf.to_container(config.task.filters))  # type: ignore[arg-type]
+    split = instantiate(config.task.split)(log)
+    with open_dict(config):
+        config.num_items = split.num_items
+    ks, masked = list(config.task.ks), config.task.mask_history
+    if max(ks) > split.num_items:
+        raise ConfigError(
+            f"task.ks: k={max(ks)} exceeds the {split.num_items} items of {log.name}; lower it"
+        )
+    popularity = torch.bincount(split.training.items, minlength=split.num_items)
+    index = instantiate(config.retrieval.index) if config.retrieval.index else None
+    return Task(split, Protocol(ks, masked), popularity, index)
+
+
+def read(data: DictConfig) -> EventLog:
+    """The log that a data config names, from the cache where it has been read before."""
+    options = OmegaConf.to_container(data, resolve=True)
+    assert isinstance(options, dict)
+    if missing := OmegaConf.missing_keys(data):
+        name = min(missing)
+        raise DataError(f"data.{name} is not set; give it as data.{name}=VALUE")
+    return cached(get_method(options.pop("_target_")), **options)  # type: ignore[misc]
+
+
+def claim(folder: Path, config: DictConfig) -> None:
+    """Write the config to a new run's folder, or check that a resumed run has the same.
+
+    Raises:
+        ConfigError: the folder holds a run of another config.
+    """
+    composed = OmegaConf.to_yaml(config, resolve=True)
+    path = folder / "config.yaml"
+    if path.exists() and path.read_text() != composed:
+        raise ConfigError(
+            f"{folder} holds a run of another config; choose another hydra.run.dir, or remove it"
+        )
+    write_text(path, composed)
+
+
+def _fit_and_ask(
+    model_config: DictConfig, config: DictConfig, task: Task, folder: Path, progress: bool
+) -> dict[str, Evaluation]:
+    """Fit a model, save it, and evaluate it on the validation and test users."""
+    built = OmegaConf.to_container(model_config, resolve=True)
+    assert isinstance(built, dict)
+    model = checkpoint.build(built)
+    fit(
+        model,
+        task.split,
+        instantiate(config.trainer),
+        task.protocol,
+        folder=folder / "checkpoints",
+        loggers=partial(_loggers, config, folder),
+        progress=progress,
+    )
+    masked = task.protocol.mask_history
+    checkpoint.save(folder / "model", model, task.split, built, mask_history=masked)
+    results = {
+        part.name: ask(model, part, task) for part in (task.split.validation, task.split.test)
+    }
+    write_results(folder, results, task.split)
+    return results
+
+
+def ask(model: Scorer, part: Part, task: Task) -> Evaluation:
+    """Evaluate a model on a part, with a progress bar where there is a terminal."""
+    return evaluate(
+        model,
+        part,
+        task.protocol,
+        popularity=task.popularity,
+        build_index=task.build_index,
+        progress=partial(_bar, f"evaluating on {part.name}"),
+    )
+
+
+def write_results(folder: Path, results: dict[str, Evaluation], split: Split) -> None:
+    """`metrics.json`, `intervals.json`, `per_user.parquet` and `recommendations.parquet`."""
+    parts = []
+    for name, result in results.items():
+        ids = split.users.ids_of(result.per_user["user"]).rename(USER)
+        parts.append(
+            result.per_user.drop("user").insert_column(0, ids).with_columns(part=pl.lit(name))
+        )
+    asked = split.users.ids_of(results["test"].per_user["user"]).rename(USER)
+    top = results["test"].top
+    lists = checkpoint.recommendations(asked, top.items, top.scores, split.item_table)
+    write_parquet(folder / "per_user.parquet", pl.concat(parts, how="diagonal"))
+    write_parquet(folder / "recommendations.parquet", lists)
+    intervals = {name: result.intervals() for name, result in results.items()}
+    write_text(folder / "intervals.json", json.dumps(intervals, indent=2))
+    # Last, so that a folder with metrics is whole.
+    means = {name: result.means for name, result in results.items()}
+    write_text(folder / "metrics.json", json.dumps(means, indent=2))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text)
+    os.replace(scratch, path)
+
+
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """Write a file whole or not at all."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    frame.write_parquet(scratch)
+    os.replace(scratch, path)
+
+
+def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:
+    return track(batches, title, console=console, disable=not console.is_terminal, transient=True)
+
+
+def _loggers(config: DictConfig, folder: Path, place: Path) -> list[Logger]:
+    """Lightning's loggers in the run's folder; members of a model log below it."""
+    below = folder / place.relative_to(folder / "checkpoints")
+    return [instantiate(logger)(save_dir=below) for logger in config.logger.loggers]
+
+
+def _label(config: DictConfig) -> str:
+    return str(config.model._target_).rpartition(".")[2]
