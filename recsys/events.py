@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import polars as pl
 
@@ -20,6 +21,14 @@ from recsys.errors import DataError
 USER, ITEM, TIME = "user_id", "item_id", "timestamp"
 BASKET, QUANTITY, VALUE = "basket_id", "quantity", "value"
 REQUIRED = (USER, ITEM, TIME)
+
+_TEXT = (pl.String, pl.Categorical, pl.Enum)
+_DATE, _CLOCK = "%Y-%m-%d", "%H:%M"
+_TIME_FORMS = (
+    _DATE,
+    *(f"{_DATE}{gap}{_CLOCK}{seconds}" for gap in " T" for seconds in (":%S%.f", "")),
+    "%+",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +73,16 @@ class EventLog:
         problems = list(_missing_columns(events, items, users))
         if problems:
             raise DataError(f"{name}: " + "; ".join(problems))
+        problems += [*_bad_ids(events, USER, ITEM), *_bad_ids(items, ITEM), *_bad_ids(users, USER)]
+        if problems:
+            raise DataError(f"{name}: " + "; ".join(problems))
         events = _normalised_ids(events, USER, ITEM)
         items = None if items is None else _normalised_ids(items, ITEM)
         users = None if users is None else _normalised_ids(users, USER)
         readable, unreadable = _readable_times(events)
         problems += [*unreadable, *_impossible_values(events)]
-        problems += [*_bad_keys("items", items, ITEM), *_bad_keys("users", users, USER)]
+        problems += [*_bad_keys("items", items, events[ITEM])]
+        problems += [*_bad_keys("users", users, events[USER])]
         if problems:
             raise DataError(f"{name}: " + "; ".join(problems))
         events = in_order(readable)
@@ -103,17 +116,20 @@ class EventLog:
 def in_order(events: pl.DataFrame) -> pl.DataFrame:
     """Events by user, then time, then input order, with the rows of a basket side by side.
 
-    A basket's time is that of its first event.
+    A basket stands where its first event does.
     """
+    events = _sorted_by_user_and_time(events)
     if BASKET not in events.columns:
-        return _sorted_by_user_and_time(events)
-    row = pl.int_range(pl.len(), dtype=pl.UInt32)
-    basket = [USER, BASKET]
-    started = events.with_columns(
-        pl.col(TIME).min().over(basket).alias("_started"), row.min().over(basket).alias("_first")
-    )
-    keys = [USER, "_started", "_first", TIME]
-    return started.sort(keys, maintain_order=True).drop("_started", "_first")
+        return events
+    same = (pl.col(c) == pl.col(c).shift() for c in (USER, BASKET))
+    stretches, baskets = events.select(
+        (~pl.all_horizontal(same).fill_null(False)).sum().alias("stretches"),
+        pl.struct(USER, BASKET).n_unique().alias("baskets"),
+    ).row(0)
+    if stretches == baskets:
+        return events
+    first = pl.int_range(pl.len()).first().over(USER, BASKET)
+    return events.with_columns(_first=first).sort("_first", maintain_order=True).drop("_first")
 
 
 def _sorted_by_user_and_time(events: pl.DataFrame) -> pl.DataFrame:
@@ -140,10 +156,29 @@ def _missing_columns(
             yield f"{table}: no column {', '.join(missing)} (there are: {there})"
 
 
+def _bad_ids(frame: pl.DataFrame | None, *columns: str) -> Iterator[str]:
+    for column in columns if frame is not None else ():
+        ids = frame[column]  # type: ignore[index]
+        if ids.dtype.is_float():
+            broken = ids.filter(ids.is_finite() & (ids != ids.round()))
+            if len(broken):
+                yield f"{column}: {broken[0]} is no id; ids are integers or text"
+        elif not (ids.dtype.is_integer() or ids.dtype in _TEXT):
+            yield f"{column}: {ids.dtype} is no id; ids are integers or text"
+
+
 def _normalised_ids(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
-    """Ids as Int64 where they are integers and as String otherwise."""
-    casts = {c: pl.Int64 if frame[c].dtype.is_integer() else pl.String for c in columns}
-    return frame.with_columns(pl.col(c).cast(dtype) for c, dtype in casts.items())
+    """Ids as Int64 where they are whole numbers that fit and as String otherwise."""
+    return frame.with_columns(_normalised(frame[column]) for column in columns)
+
+
+def _normalised(ids: pl.Series) -> pl.Series:
+    if ids.dtype.is_float():  # pandas turns integers beside a missing one into floats
+        return ids.cast(pl.Int64, strict=False)
+    if ids.dtype.is_integer():
+        fits = ids.cast(pl.Int64, strict=False)
+        return fits if fits.null_count() == ids.null_count() else ids.cast(pl.String)
+    return ids.cast(pl.String)
 
 
 def _readable_times(events: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
@@ -166,51 +201,57 @@ def _readable_times(events: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
 
 
 def _parsed(times: pl.Series) -> pl.Series:
-    numbers = times.cast(pl.Int64, strict=False)
-    if numbers.null_count() == times.null_count():
-        return numbers
-    for form in ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"):
+    """Integers, or the form of ISO 8601 that reads most of the texts."""
+    wanted = len(times) - times.null_count()
+    best = times.cast(pl.Int64, strict=False)
+    for form in _TIME_FORMS:
+        if len(best) - best.null_count() == wanted:
+            break
         parsed = times.str.to_datetime(form, time_unit="us", strict=False)
-        if parsed.null_count() < len(times):
-            return parsed
-    return times.str.to_datetime("%+", time_unit="us", strict=False)
+        best = min(best, parsed, key=pl.Series.null_count)
+    return best
 
 
 def _impossible_values(events: pl.DataFrame) -> Iterator[str]:
     if events.is_empty():
         yield "no events: the log has no rows"
         return
-    for column in REQUIRED:
+    for column in [c for c in (*REQUIRED, BASKET) if c in events.columns]:
         nulls = events[column].is_null()
         if nulls.any():
             yield f"{column}: {nulls.sum()} null, the first in row {nulls.arg_true()[0] + 1}"
-    for column in {QUANTITY}.intersection(events.columns):
-        if not events[column].dtype.is_numeric():
-            yield f"{column}: {events[column].dtype} is no number"
-            continue
-        bad = (
-            (events[column] < 0)
-            | events[column].is_null()
-            | ~events[column].cast(float).is_finite()
-        )
-        if bad.any():
-            value, row = events[column].filter(bad)[0], bad.arg_true()[0]
-            yield (
-                f"{column}: {bad.sum()} negative or not a number, the first {value} in row "
-                f"{row + 1}; drop returns or give them an event column"
-            )
-    if events[USER].n_unique() < 2:
+    if QUANTITY in events.columns:
+        yield from _bad_quantities(events[QUANTITY])
+    if events[USER].drop_nulls().n_unique() == 1:
         yield "user_id: one user only; a recommender learns from at least two"
 
 
-def _bad_keys(table: str, frame: pl.DataFrame | None, key: str) -> Iterator[str]:
+def _bad_quantities(quantity: pl.Series) -> Iterator[str]:
+    if not quantity.dtype.is_numeric():
+        yield f"{QUANTITY}: {quantity.dtype} is no number"
+        return
+    bad = (quantity < 0) | quantity.is_null() | ~quantity.cast(pl.Float64).is_finite()
+    if bad.any():
+        yield (
+            f"{QUANTITY}: {bad.sum()} negative or not a number, the first "
+            f"{quantity.filter(bad)[0]} in row {bad.arg_true()[0] + 1}; leave returns out"
+        )
+
+
+def _bad_keys(table: str, frame: pl.DataFrame | None, ids: pl.Series) -> Iterator[str]:
     if frame is None:
         return
-    if frame[key].null_count():
-        yield f"{table}: {frame[key].null_count()} rows without {key}"
-    repeated = frame[key].filter(frame[key].is_duplicated()).unique().sort()
+    keys = frame[ids.name]
+    if keys.null_count():
+        yield f"{table}: {keys.null_count()} rows without {ids.name}"
+    repeated = keys.filter(keys.is_duplicated()).drop_nulls().unique().sort()
     if len(repeated):
-        yield f"{table}: {len(repeated)} {key} more than once, the first {repeated[0]!r}"
+        yield f"{table}: {len(repeated)} {ids.name} more than once, the first {repeated[0]!r}"
+    if keys.dtype != ids.dtype:
+        yield (
+            f"{table}: {ids.name} is {keys.dtype} but {ids.dtype} in the events; make both "
+            "integers or both text"
+        )
 
 
 def _complete(
@@ -220,10 +261,5 @@ def _complete(
     seen = ids.unique().to_frame()
     if attributes is None:
         return seen.sort(ids.name)
-    if attributes[ids.name].dtype != ids.dtype:
-        raise DataError(
-            f"{ids.name}: {ids.dtype} in the events but {attributes[ids.name].dtype} in its table; "
-            "make both integers or both text"
-        )
-    how = "full" if keep_unseen else "left"
-    return seen.join(attributes, on=ids.name, how=how, coalesce=True).sort(ids.name)  # type: ignore[arg-type]
+    how: Literal["full", "left"] = "full" if keep_unseen else "left"
+    return seen.join(attributes, on=ids.name, how=how, coalesce=True).sort(ids.name)

@@ -181,7 +181,7 @@ def user_holdout(log: EventLog, *, column: str = "split") -> Split:
 
 
 def global_time(
-    log: EventLog, *, validation_start: datetime | int, test_start: datetime | int
+    log: EventLog, *, validation_start: datetime | str | int, test_start: datetime | str | int
 ) -> Split:
     """Training ends at `validation_start`; nothing that is learnt or known lies after the question.
 
@@ -189,23 +189,25 @@ def global_time(
     from `test_start` on; only users with an earlier history are asked. Later baskets of the
     validation window are history in the test.
 
+    Args:
+        log: any.
+        validation_start, test_start: times, or ISO 8601 text, in the log's time zone where they
+            name none; integers for a log that knows only an order.
+
     Raises:
         DataError: the times are not in order, not of the log's kind, or leave a part empty.
     """
-    kind = datetime if log.has_calendar_time else int
-    for name, start in (("validation_start", validation_start), ("test_start", test_start)):
-        if not isinstance(start, kind):
-            raise DataError(f"{name}={start!r}: {log.name} has timestamps of type {kind.__name__}")
-    if not validation_start < test_start:  # type: ignore[operator]
+    begins = [
+        _place(log, name, start)
+        for name, start in (("validation_start", validation_start), ("test_start", test_start))
+    ]
+    if begins[0] >= begins[1]:
         raise DataError(
             f"test_start={test_start} must lie after validation_start={validation_start}"
         )
     frame, users, items = _encoded(log)
-    zone = getattr(log.events[TIME].dtype, "time_zone", None)
     began = pl.col("time").first().over("user", "basket")
-    in_validation, in_test = (
-        began >= _ordinal(start, zone) for start in (validation_start, test_start)
-    )
+    in_validation, in_test = (began >= begin for begin in begins)
     frame = frame.with_columns(window=in_validation.cast(pl.UInt8) + in_test.cast(pl.UInt8))
     basket, window = pl.col("basket"), pl.col("window")
     first, last = (f().over("user", "window") for f in (basket.min, basket.max))
@@ -278,10 +280,27 @@ def _in_last_basket() -> pl.Expr:
     return (pl.col("basket") == last) & (last > 0)
 
 
-def _ordinal(start: datetime | int, zone: str | None) -> int:
+def _place(log: EventLog, name: str, start: datetime | str | int) -> int:
+    """A time as `Split.events` counts it: seconds, or the place in the order."""
+    wanted = "a time, such as 2017-12-04" if log.has_calendar_time else "an integer"
+    wrong = DataError(f"{name}={start!r}: the timestamps of {log.name} ask for {wanted}")
     if isinstance(start, int):
+        if log.has_calendar_time:
+            raise wrong
         return start
-    return pl.Series([start]).dt.replace_time_zone(zone).dt.epoch("s")[0]
+    try:
+        time = datetime.fromisoformat(start) if isinstance(start, str) else start
+    except ValueError:
+        raise wrong from None
+    if not log.has_calendar_time:
+        raise wrong
+    zone = getattr(log.events[TIME].dtype, "time_zone", None)
+    moment = pl.Series([time])
+    if time.tzinfo is None:
+        moment = moment.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    if (seconds := moment.dt.epoch("s")[0]) is None:
+        raise DataError(f"{name}={start}: no such time in {zone}; clocks were put forward")
+    return seconds
 
 
 def _checked(split: Split) -> Split:
