@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from omegaconf import OmegaConf
 
 import recsys
 import recsys.data
@@ -70,8 +69,8 @@ def test_every_model_file_is_in_the_zoo() -> None:
 def test_zoo_and_configs_and_table_agree() -> None:
     """A target is `recsys.models.ease.EASE`, a row of the table opens with `EASE`."""
     zoo = set(recsys.models.__all__)
-    configs = [OmegaConf.load(path) for path in (ROOT / "conf/model").glob("*.yaml")]
-    assert {config._target_.rpartition(".")[2] for config in configs} == zoo
+    configs = "".join(path.read_text() for path in (ROOT / "conf/model").glob("*.yaml"))
+    assert set(re.findall(r"_target_: recsys\.models\.\w+\.(\w+)", configs)) == zoo
     table = (ROOT / "models/README.md").read_text()
     assert set(re.findall(r"^\| *\[?`(\w+)`", table, flags=re.MULTILINE)) == zoo
 
