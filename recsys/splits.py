@@ -251,26 +251,26 @@ def _encoded(
     if by_basket and BASKET in log.events.columns:
         frame = _with_baskets(frame, log.events[BASKET])
     else:
-        frame = frame.with_columns(basket=_row_within_user(frame["user"]))
+        frame = frame.with_columns(basket=_within_user(np.arange(len(frame)), frame["user"]))
     return frame, users, items
 
 
-def _row_within_user(user: pl.Series) -> pl.Series:
-    users = user.to_numpy()
-    begins = np.flatnonzero(np.diff(users, prepend=-1))
-    lengths = np.diff(begins, append=len(users))
-    return pl.Series(np.arange(len(users)) - np.repeat(begins, lengths))
+def _within_user(numbers: np.ndarray, user: pl.Series) -> pl.Series:
+    """Rising numbers, counted from 0 within their user."""
+    begins = np.flatnonzero(np.diff(user.to_numpy(), prepend=-1))
+    lengths = np.diff(begins, append=len(user))
+    return pl.Series(numbers - np.repeat(numbers[begins], lengths))
 
 
 def _with_baskets(frame: pl.DataFrame, basket_id: pl.Series) -> pl.DataFrame:
     """Baskets numbered within their user, and an item once a basket with its quantities summed."""
-    changed = (basket_id != basket_id.shift(1)) | (frame["user"] != frame["user"].shift(1))
-    begun = changed.fill_null(True).cast(pl.Int64).cum_sum()
-    frame = frame.with_columns(begun.alias("basket")).with_columns(
-        pl.col("basket") - pl.col("basket").first().over("user")
-    )
-    keys = ["user", "basket", "item"]
-    return frame.group_by(keys, maintain_order=True).agg(
+    same = (basket_id == basket_id.shift(1)) & (frame["user"] == frame["user"].shift(1))
+    begun = (~same.fill_null(False)).cast(pl.Int64).cum_sum()
+    row = begun * (frame["item"].max() + 1) + frame["item"]  # type: ignore[operator]
+    frame = frame.with_columns(basket=_within_user(begun.to_numpy(), frame["user"]))
+    if row.n_unique() == len(row):
+        return frame
+    return frame.group_by("user", "basket", "item", maintain_order=True).agg(
         pl.col("time").first(), pl.col("quantity").sum()
     )
 
