@@ -1,0 +1,43 @@
+"""Loss functions, named as in the literature. They return a value an example; callers reduce."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def bpr(
+    positive_scores: Float[Tensor, "*#pairs"], negative_scores: Float[Tensor, "*#pairs"]
+) -> Float[Tensor, "*#pairs"]:
+    """Bayesian personalised ranking: -log sigmoid(positive - negative).
+
+    Rendle et al. (2009), the likelihood term of BPR-Opt; its regulariser is the optimiser's
+    weight decay.
+
+    Args:
+        positive_scores: (B,), or (B, 1) where each has several negatives.
+        negative_scores: (B,) or (B, num_negatives).
+
+    Returns:
+        One value a pair, in the shape of the negatives, not reduced.
+
+    Raises:
+        ValueError: the two differ in their number of axes, so that broadcasting would pair
+            scores of different examples.
+    """
+    if positive_scores.ndim != negative_scores.ndim:
+        raise ValueError(
+            f"positive_scores {tuple(positive_scores.shape)} and negative_scores "
+            f"{tuple(negative_scores.shape)} differ in their number of axes; "
+            "add the missing one, as in positive_scores.unsqueeze(-1)"
+        )
+    return -F.logsigmoid(positive_scores - negative_scores)
+
+
+def kl_standard_normal(
+    mean: Float[Tensor, "batch dim"], log_variance: Float[Tensor, "batch dim"]
+) -> Float[Tensor, " batch"]:
+    """KL(N(mean, diag exp(log_variance)) || N(0, I)) in nats, summed over the latent dimensions.
+
+    Kingma & Welling (2014), appendix B.
+    """
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)

@@ -1,0 +1,47 @@
+"""Each loss at points computed by hand and against an independent implementation."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from recsys.losses import bpr, kl_standard_normal
+
+
+def test_bpr_is_the_log_odds_of_the_right_order() -> None:
+    loss = bpr(torch.tensor([1.0, 2.0, 0.0]), torch.tensor([1.0, 0.0, 3.0]))
+    expected = [math.log(2), math.log1p(math.exp(-2)), math.log1p(math.exp(3))]
+    torch.testing.assert_close(loss, torch.tensor(expected))
+
+
+def test_bpr_pairs_one_positive_with_each_of_its_negatives() -> None:
+    positive, negative = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0, 1.0, 2.0], [3.0] * 3])
+    loss = bpr(positive, negative)
+    assert loss.shape == (2, 3)
+    torch.testing.assert_close(loss[1, 2], torch.tensor(math.log1p(math.exp(1.0))))
+
+
+def test_bpr_of_far_apart_scores_is_finite_with_a_gradient() -> None:
+    positive = torch.tensor([-1e4, 1e4], requires_grad=True)
+    loss = bpr(positive, torch.zeros(2))
+    (gradient,) = torch.autograd.grad(loss.sum(), positive)
+    torch.testing.assert_close(loss, torch.tensor([1e4, 0.0]))
+    torch.testing.assert_close(gradient, torch.tensor([-1.0, 0.0]))
+
+
+def test_bpr_refuses_to_pair_scores_of_different_examples() -> None:
+    with pytest.raises(ValueError, match=r"\(4,\) and negative_scores \(4, 4\) differ"):
+        bpr(torch.zeros(4), torch.zeros(4, 4))
+
+
+def test_kl_equals_torchs() -> None:
+    torch.manual_seed(0)
+    mean, log_variance = torch.randn(4, 3), torch.randn(4, 3)
+    normal = Normal(mean, (log_variance / 2).exp())
+    expected = kl_divergence(normal, Normal(0.0, 1.0)).sum(-1)
+    torch.testing.assert_close(kl_standard_normal(mean, log_variance), expected)
+
+
+def test_kl_of_the_standard_normal_is_zero() -> None:
+    assert torch.equal(kl_standard_normal(torch.zeros(2, 3), torch.zeros(2, 3)), torch.zeros(2))
