@@ -1,7 +1,7 @@
 """Rows of unequal length as flat values and offsets (compressed sparse rows), on any device.
 
-Row `u` of a `Ragged` is `values[offsets[u]:offsets[u + 1]]`. Histories, targets and batches all have
-this form, and everything below is index arithmetic on whole tensors: no loop over rows.
+Row `u` of a `Ragged` is `values[offsets[u]:offsets[u + 1]]`. Histories, targets and batches all
+have this form, and everything below is index arithmetic on whole tensors: no loop over rows.
 
 Shapes: U rows, E values in all, B gathered rows.
 """
