@@ -36,8 +36,11 @@ class Vocabulary:
     def index_of(self, ids: pl.Series) -> pl.Series:
         """Index (int64) of each id, `UNKNOWN` for an id that is not held.
 
-        Ids of another type are compared by value: `"42"` finds the integer 42.
+        Ids of another type are compared by value: `"42"` and 42.0 find the integer 42.
         """
+        if ids.dtype.is_float():
+            whole = ids.cast(pl.Int64, strict=False)
+            ids = whole.set(whole != ids, None)  # 42.5 is not 42
         if ids.dtype != self.ids.dtype:
             ids = ids.cast(self.ids.dtype, strict=False)
         found = pl.DataFrame({"id": ids}).join(
@@ -46,5 +49,6 @@ class Vocabulary:
         return found["index"].fill_null(UNKNOWN)
 
     def ids_of(self, index: pl.Series) -> pl.Series:
-        """The id of each index 0 .. n-1."""
-        return self.ids.gather(index)
+        """The id of each index 0 .. n-1, and null for `UNKNOWN`."""
+        known = index.cast(pl.Int64)
+        return self.ids.gather(known.set(known == UNKNOWN, None))
