@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +14,8 @@ from recsys import __version__
 from recsys.errors import ConfigError, RecsysError
 
 CONF = Path(__file__).parent / "conf"
+
+COMMANDS = ("train", "evaluate", "recommend", "compare", "data", "models")
 
 OVERVIEW = """\
 recsys {version}: recommender-system research. One behaviour log in, an honest table out.
@@ -54,12 +57,14 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return 0
     if arguments[0] == "train":
         return _train(arguments[1:])
-    if arguments[0] == "models":
+    if arguments == ["models"]:
         print(_zoo())
         return 0
     if arguments[0] == "data" and arguments[1:] in ([], ["list"]):
         print(_described("data"))
         return 0
+    if arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
+        raise ConfigError(f"there is no command {arguments[0]}{nearest(arguments[0], COMMANDS)}")
     given = _parser().parse_args(arguments)
     from recsys import commands  # torch comes with it
 
@@ -82,7 +87,7 @@ def names(group: str) -> list[str]:
 def nearest(word: str, known: Sequence[str]) -> str:
     """Known words that a misspelt one may have meant, as the end of a sentence."""
     close = get_close_matches(word, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; there are {', '.join(known)}"
+    return f"; did you mean {' or '.join(close)}?" if close else f"; there is {', '.join(known)}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,9 +148,7 @@ def _zoo() -> str:
 
 
 def _wrapped(words: Sequence[str], indent: int = 15, width: int = 96) -> str:
-    import textwrap
-
-    return textwrap.fill(", ".join(words), width, subsequent_indent=" " * indent)[0:] or "none"
+    return textwrap.fill(", ".join(words), width, subsequent_indent=" " * indent)
 
 
 def _failed(message: str, code: int = 2) -> int:

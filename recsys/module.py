@@ -108,8 +108,11 @@ class Recommender(Scorer, LightningModule):
         """A scalar for a batch of training users, each with a history and a target."""
         raise NotImplementedError
 
-    def training_part(self, split: Split) -> Part:
-        """What is trained on: by default each user's last training basket and those before it."""
+    def prepare(self, split: Split) -> Part:
+        """Start from what the training data says, and return the users to train on.
+
+        By default each training user's last basket as the target of those before it.
+        """
         return split.train
 
     def training_step(self, part: Part, batch_index: int) -> Tensor:

@@ -140,8 +140,8 @@ def _fit_and_ask(
         task.split,
         instantiate(config.trainer),
         task.protocol,
-        folder=folder / "checkpoints",
-        loggers=partial(_loggers, config, folder),
+        folder=folder,
+        loggers=partial(_loggers, config),
         progress=progress,
     )
     masked = task.protocol.mask_history
@@ -204,10 +204,9 @@ def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:
     return track(batches, title, console=console, disable=not console.is_terminal, transient=True)
 
 
-def _loggers(config: DictConfig, folder: Path, place: Path) -> list[Logger]:
-    """Lightning's loggers in the run's folder; members of a model log below it."""
-    below = folder / place.relative_to(folder / "checkpoints")
-    return [instantiate(logger)(save_dir=below) for logger in config.logger.loggers]
+def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
+    """Lightning's loggers, writing to a folder."""
+    return [instantiate(logger)(save_dir=folder) for logger in config.logger.loggers]
 
 
 def _label(config: DictConfig) -> str:

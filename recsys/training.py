@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 import torch
 from pytorch_lightning import (
     Callback,
@@ -98,6 +99,24 @@ class Validate(Callback):
             pl_module.log_dict({k: torch.tensor(v, dtype=torch.float32) for k, v in found.items()})
 
 
+class Curve(Callback):
+    """Writes a row per epoch to a CSV file; a resumed run goes on where its checkpoint was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = pl.DataFrame({"epoch": trainer.current_epoch, **found})
+        if self.path.exists():
+            before = pl.read_csv(self.path).filter(pl.col("epoch") < trainer.current_epoch)
+            row = pl.concat([before, row], how="diagonal_relaxed")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.path.with_name(f".{self.path.name}")
+        row.write_csv(scratch)
+        scratch.replace(self.path)
+
+
 def epoch_seed(seed: int, epoch: int) -> int:
     """A different seed for each epoch of each seed."""
     return (seed * 1_000_003 + epoch) % 2**31
@@ -120,12 +139,13 @@ def fit(
         split: what it is fitted on.
         training: for models with a loss.
         protocol: how the validation users are asked.
-        folder: for checkpoints; a run that finds its last one there goes on from it.
+        folder: for `checkpoints/` and `train.csv`; a run that finds its last checkpoint there goes
+            on from it. Members have theirs in `members/<name>/`.
         loggers: Lightning's, made for a folder.
         progress: whether to show a bar.
     """
     for name, member in model.members():
-        place = None if folder is None else folder / name
+        place = None if folder is None else folder / "members" / name
         fit(member, split, training, protocol, folder=place, loggers=loggers, progress=progress)
     if isinstance(model, ClosedForm):
         return model.fit(split)
@@ -161,9 +181,10 @@ def _train(
     """Train, and leave the model with the weights of its best epoch on the validation users."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) if folder is None else folder
+        checkpoints = place / "checkpoints"
         monitor = f"validation/{training.monitor}"
         best = ModelCheckpoint(
-            place,
+            checkpoints,
             "best",
             monitor=monitor,
             mode="max",
@@ -172,12 +193,13 @@ def _train(
             save_on_train_epoch_end=True,
         )
         last = ModelCheckpoint(
-            place, "last", enable_version_counter=False, save_on_train_epoch_end=True
+            checkpoints, "last", enable_version_counter=False, save_on_train_epoch_end=True
         )
         callbacks: list[Callback] = [
             Reseed(training.seed),
             Validate(split.validation, protocol, training.evaluate_every),
             _Stop(monitor, training.patience, training.evaluate_every),
+            Curve(place / "train.csv"),
             best,
             last,
         ]
@@ -197,10 +219,10 @@ def _train(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        epochs = Epochs(model.training_part(split), training.batch_size, training.seed)
-        path = place / "last.ckpt"
+        epochs = Epochs(model.prepare(split), training.batch_size, training.seed)
+        path = checkpoints / "last.ckpt"
         trainer.fit(model, epochs, ckpt_path=path if path.exists() else None, weights_only=True)
-        saved = torch.load(place / "best.ckpt", map_location="cpu", weights_only=True)
+        saved = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
         model.load_state_dict(saved["state_dict"])
         # The run is over: without a trainer the model can be moved, saved and copied.
         model.trainer = None
