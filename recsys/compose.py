@@ -53,7 +53,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 
 def one_line(error: Exception) -> RecsysError:
     """Hydra's and OmegaConf's mistakes as one line that names the option and what to do."""
-    cause = error
+    cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, RecsysError):
             return cause

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import torch
@@ -89,7 +89,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 def prepare(config: DictConfig) -> Task:
     """Read the log, filter it and split it; sets `config.num_items`."""
     log = read(config.data)
-    log = filtered(log, **OmegaConf.to_container(config.task.filters))  # type: ignore[arg-type]
+    log = filtered(log, **_plain(config.task.filters))
     split = instantiate(config.task.split)(log)
     with open_dict(config):
         config.num_items = split.num_items
@@ -105,12 +105,11 @@ def prepare(config: DictConfig) -> Task:
 
 def read(data: DictConfig) -> EventLog:
     """The log that a data config names, from the cache where it has been read before."""
-    options = OmegaConf.to_container(data, resolve=True)
-    assert isinstance(options, dict)
     if missing := OmegaConf.missing_keys(data):
         name = min(missing)
         raise DataError(f"data.{name} is not set; give it as data.{name}=VALUE")
-    return cached(get_method(options.pop("_target_")), **options)  # type: ignore[misc]
+    options = _plain(data)
+    return cached(get_method(options.pop("_target_")), **options)
 
 
 def claim(folder: Path, config: DictConfig) -> None:
@@ -132,8 +131,7 @@ def _fit_and_ask(
     model_config: DictConfig, config: DictConfig, task: Task, folder: Path, progress: bool
 ) -> dict[str, Evaluation]:
     """Fit a model, save it, and evaluate it on the validation and test users."""
-    built = OmegaConf.to_container(model_config, resolve=True)
-    assert isinstance(built, dict)
+    built = _plain(model_config)
     model = checkpoint.build(built)
     fit(
         model,
@@ -207,6 +205,11 @@ def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:
 def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """Lightning's loggers, writing to a folder."""
     return [instantiate(logger)(save_dir=folder) for logger in config.logger.loggers]
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """A config as plain dicts and lists, interpolations resolved."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
 def _label(config: DictConfig) -> str:

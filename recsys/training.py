@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 import torch
@@ -27,6 +28,9 @@ from recsys.evaluate import Protocol, evaluate
 from recsys.loader import Loader
 from recsys.module import ClosedForm, Recommender, Scorer
 from recsys.splits import Part, Split
+
+
+Precision = Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Training:
     gradient_clip: float | None = None
     accelerator: str = "auto"
     devices: int = 1
-    precision: str = "32-true"
+    precision: Precision = "32-true"
     seed: int = 0
 
 
