@@ -33,24 +33,17 @@ def hits(items: TopItems, targets: Ragged, num_items: int) -> Hits:
             so that `targets.lengths` counts each once.
         num_items: n.
     """
-    wanted = (targets.owners() * num_items + targets.values).sort().values
-    if not len(wanted):
-        return torch.zeros_like(items, dtype=torch.bool)
-    first = torch.arange(len(items), device=items.device) * num_items
-    keys = first[:, None] + items
-    place = torch.searchsorted(wanted, keys).clamp_(max=len(wanted) - 1)
-    # The key of item -1 is that of the row before's last item.
-    return (wanted[place] == keys) & (items >= 0)
+    return targets.contains(items, num_items)
 
 
 def recall(hits: Hits, num_targets: Counts) -> PerUser:
     """Hits / T: the share of the targets that are in the list."""
-    return hits.sum(1).double() / num_targets
+    return _sum(hits, torch.ones_like(_places(hits))) / num_targets
 
 
 def precision(hits: Hits, num_targets: Counts) -> PerUser:
     """Hits / k: the share of the list that are targets."""
-    return hits.double().mean(1)
+    return _sum(hits, torch.ones_like(_places(hits))) / hits.shape[1]
 
 
 def ndcg(hits: Hits, num_targets: Counts) -> PerUser:
@@ -60,7 +53,7 @@ def ndcg(hits: Hits, num_targets: Counts) -> PerUser:
     """
     discount = 1 / torch.log2(_places(hits) + 1)
     ideal = discount.cumsum(0)[num_targets.clamp(max=hits.shape[1]) - 1]
-    return hits.double() @ discount / ideal
+    return _sum(hits, discount) / ideal
 
 
 def phr(hits: Hits, num_targets: Counts) -> PerUser:
@@ -76,8 +69,11 @@ def mrr(hits: Hits, num_targets: Counts) -> PerUser:
 
 def map(hits: Hits, num_targets: Counts) -> PerUser:
     """Mean over min(k, T) of the precision at the place of each hit: average precision."""
-    precisions = hits.cumsum(1) * hits / _places(hits)
-    return precisions.sum(1) / num_targets.clamp(max=hits.shape[1])
+    row, place = hits.nonzero(as_tuple=True)
+    so_far = torch.arange(1, len(row) + 1, device=row.device) - torch.searchsorted(row, row)
+    precisions = so_far / (place + 1).double()
+    total = torch.bincount(row, precisions, minlength=len(hits)).double()
+    return total / num_targets.clamp(max=hits.shape[1])
 
 
 METRICS: dict[str, Callable[[Hits, Counts], PerUser]] = {
@@ -140,6 +136,15 @@ def novelty(items: TopItems, popularity: Tensor) -> float:
     information = -(popularity.double().clamp(min=1) / popularity.sum()).log2()
     recommended = items[items >= 0]
     return information[recommended].sum().item() / max(len(recommended), 1)
+
+
+def _sum(hits: Tensor, weights: Tensor) -> Tensor:
+    """(U,) float64: the sum of the weights (k,) of the places that hold a hit.
+
+    Over the few hits, not over all places: lists hold many misses.
+    """
+    row, place = hits.nonzero(as_tuple=True)
+    return torch.bincount(row, weights[place], minlength=len(hits)).double()
 
 
 def _places(hits: Tensor) -> Tensor:

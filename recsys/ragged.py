@@ -73,6 +73,17 @@ class Ragged:
         mask[self.owners(), self.values] = True
         return mask
 
+    def contains(self, candidates: Tensor, num_columns: int) -> Tensor:
+        """(U, k) bool: which of the candidates (U, k) their row holds; -1 is in no row."""
+        keys = (self.owners() * num_columns + self.values).sort().values
+        if not len(keys):
+            return torch.zeros_like(candidates, dtype=torch.bool)
+        row = torch.arange(len(self), device=candidates.device)
+        wanted = row[:, None] * num_columns + candidates
+        place = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+        # The key of candidate -1 is that of the row before's last column.
+        return (keys[place] == wanted) & (candidates >= 0)
+
     def distinct(self, num_columns: int) -> Ragged:
         """Each row's values ascending and once each; values lie in 0 .. num_columns - 1."""
         keys = torch.unique(self.owners() * num_columns + self.values)

@@ -1,0 +1,372 @@
+"""The k best items for each query: from a matrix of scores, or searched among item vectors.
+
+Every exact path gives one answer, whatever the batch size, the device or the library: items in
+order of (score descending, index ascending). For vectors that takes more than one matrix product,
+whose float32 rounding depends on its blocking: a shortlist from float32 is scored again in float64,
+and where the rounding error of float32 could have kept an item off the shortlist, the row is
+searched again for everything within that error.
+
+Shapes: B or Q queries, n items, D dimensions, k places.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import faiss
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recsys.errors import CatalogueError, ConfigError, DataError
+from recsys.ragged import Ragged, offsets_of
+from recsys.types import ItemVectors, Scores, TopItems, UserVectors
+
+NEVER = -torch.inf
+
+
+@dataclass(frozen=True, eq=False)
+class TopK:
+    """The best items of each query, best first, equal scores by ascending index.
+
+    Attributes:
+        items: (Q, k) int64, -1 where fewer than k candidates remain.
+        scores: (Q, k), -inf there.
+    """
+
+    items: TopItems
+    scores: Float[Tensor, "users k"]
+
+
+def top_k(scores: Scores, k: int, exclude: Ragged | None = None) -> TopK:
+    """The k best columns of each row of `scores` (B, n); a score of -inf is no candidate.
+
+    Args:
+        scores: (B, n), left as they are.
+        k: 1 .. n.
+        exclude: B rows of columns that are no candidates.
+
+    Raises:
+        CatalogueError: k is not in 1 .. n.
+        DataError: a candidate's score is NaN.
+    """
+    n = scores.shape[1]
+    _check_k(k, n)
+    if exclude is not None:
+        scores = scores.clone()
+        scores[exclude.owners(), exclude.values] = NEVER
+    best, items = scores.topk(min(k + 1, n), dim=1)  # one more shows a tie at the boundary
+    if best[:, 0].isnan().any():  # topk puts NaN first
+        row = int(best[:, 0].isnan().nonzero()[0])
+        raise DataError(f"scores of row {row} hold NaN; look for a diverged or unfitted model")
+    items = items[:, :k]
+    if k < n:
+        tied = ((best[:, k - 1] == best[:, k]) & (best[:, k] > NEVER)).nonzero()[:, 0]
+        items[tied] = _lowest_among_ties(scores[tied], best[tied, k - 1 : k], k)
+    return _ordered(scores.gather(1, items), items)
+
+
+def _lowest_among_ties(scores: Tensor, boundary: Tensor, k: int) -> Tensor:
+    """(B, k): columns above the boundary (B, 1), and the first at it, as many as are missing."""
+    above, at = scores > boundary, scores == boundary
+    missing = k - above.sum(1, keepdim=True)
+    chosen = above | (at & (at.cumsum(1) <= missing))
+    return chosen.nonzero()[:, 1].view(-1, k)
+
+
+def _ordered(scores: Tensor, items: Tensor) -> TopK:
+    """Each row by (score descending, item ascending); items of score -inf become -1."""
+    items, order = items.sort(dim=1)
+    scores, order = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return TopK(items.gather(1, order).masked_fill(scores == NEVER, -1), scores)
+
+
+def _check_k(k: int, num_items: int) -> None:
+    if k < 1:
+        raise CatalogueError(f"k={k} is not a length of list; expected at least 1")
+    if k > num_items:
+        raise CatalogueError(f"k={k} exceeds the {num_items} items in the catalogue; lower k")
+
+
+class ItemIndex(ABC):
+    """Searches item vectors by inner product.
+
+    Args:
+        vectors: (n, D). float32 is searched where it lies; other types are converted.
+
+    Attributes:
+        exact: whether `search` finds the true k best.
+        queries_at_once: rows of queries per step, which bounds the memory and nothing else.
+
+    Raises:
+        DataError: a vector is not finite.
+    """
+
+    exact = True
+    queries_at_once = 256
+
+    def __init__(self, vectors: ItemVectors) -> None:
+        self.vectors = vectors.detach().float()
+        self.longest = _norms(self.vectors, "item vectors").max().item()
+
+    @abstractmethod
+    def shortlist(self, queries: Tensor, width: int, exclude: Ragged | None) -> TopK:
+        """The `width` best in float32, best first; ties and rounding are left to `search`."""
+
+    @torch.no_grad()
+    def search(self, queries: UserVectors, k: int, exclude: Ragged | None = None) -> TopK:
+        """The k items with the largest inner product for each query.
+
+        Args:
+            queries: (Q, D), on the device of the vectors.
+            k: 1 .. n.
+            exclude: Q rows of item indices that are no candidates.
+
+        Raises:
+            CatalogueError: k is not in 1 .. n.
+            DataError: a query is not finite.
+        """
+        _check_k(k, len(self.vectors))
+        queries = queries.float()
+        found = []
+        with _full_float32(queries.device):
+            every = torch.arange(len(queries), device=queries.device)
+            for rows in every.split(self.queries_at_once):
+                excluded = None if exclude is None else exclude.rows(rows)
+                found.append(self._search(queries[rows], k, excluded))
+        items = torch.cat([top.items for top in found])
+        return TopK(items, torch.cat([top.scores for top in found]).float())
+
+    def _search(self, queries: Tensor, k: int, exclude: Ragged | None) -> TopK:
+        norms = _norms(queries, "queries")
+        width = min(len(self.vectors), k + max(k // 4, 16))
+        short = self.shortlist(queries, width, exclude)
+        none = short.scores == NEVER
+        items = short.items.masked_fill(none, 0)
+        best = _ordered(self._score(queries[:, None], items).masked_fill(none, NEVER), items)
+        best = TopK(best.items[:, :k], best.scores[:, :k])
+        if not self.exact or width == len(self.vectors):
+            return best
+        # What is off the shortlist has at most its last score in float32, and this much more.
+        error = _rounding(norms, self.longest, queries.shape[1])
+        last = short.scores[:, -1]
+        doubtful = ((last + error >= best.scores[:, -1]) & (last > NEVER)).nonzero()[:, 0]
+        for rows in doubtful.split(max(1, _TIES_AT_ONCE // len(self.vectors))):
+            excluded = None if exclude is None else exclude.rows(rows)
+            floor = best.scores[rows, -1] - error[rows]
+            again = self._search_above(queries[rows], floor, k, excluded)
+            best.items[rows], best.scores[rows] = again.items, again.scores
+        return best
+
+    def _search_above(self, queries: Tensor, floor: Tensor, k: int, exclude: Ragged | None) -> TopK:
+        """The k best among all items whose float32 score reaches the row's floor (B,)."""
+        pairs = [
+            (row, start + column)
+            for start, scores in _tiles(queries, self.vectors, exclude)
+            for row, column in [(scores >= floor[:, None]).nonzero(as_tuple=True)]
+        ]
+        row, item = (torch.cat(part) for part in zip(*pairs, strict=True))
+        pieces = zip(row.split(_PAIRS_AT_ONCE), item.split(_PAIRS_AT_ONCE), strict=True)
+        scores = torch.cat([self._score(queries[r], i) for r, i in pieces])
+        # Items ascend within a row, and both sorts keep the order of equals.
+        scores, order = scores.sort(descending=True, stable=True)
+        row, by_row = row[order].sort(stable=True)
+        first = offsets_of(torch.bincount(row, minlength=len(queries)))[:-1]
+        places = first[:, None] + torch.arange(k, device=row.device)
+        return TopK(item[order][by_row][places], scores[by_row][places])
+
+    def _score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Inner products in float64, each of them the same in any company."""
+        return (queries.double() * self.vectors[items].double()).sum(-1)
+
+
+class ExactIndex(ItemIndex):
+    """Exact search where the vectors lie, tile by tile of the catalogue.
+
+    A tile's scores are reduced to the maxima of groups of columns while they are in the cache, and
+    only groups that hold something better than the width-th best so far are looked into: the
+    search costs little more than the matrix product.
+    """
+
+    def shortlist(self, queries: Tensor, width: int, exclude: Ragged | None) -> TopK:
+        tiles = _tiles(queries, self.vectors, exclude, at_least=width)
+        scores, items = next(tiles)[1].topk(width, dim=1)
+        waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        for start, tile in tiles:
+            row, column, score = _better(tile, scores[:, -1:])
+            waiting.append((row, start + column, score))
+            if sum(len(row) for row, _, _ in waiting) > items.numel():
+                scores, items = _merged(scores, items, waiting)
+                waiting = []
+        if waiting:
+            scores, items = _merged(scores, items, waiting)
+        return TopK(items, scores)
+
+
+class FaissIndex(ItemIndex):
+    """A FAISS index over a copy of the vectors, exact or approximate by its factory string.
+
+    On a GPU where vectors and FAISS's build are there. An approximate index finds fewer than k
+    items where its parameters have it look at too few.
+
+    Args:
+        vectors: (n, D).
+        factory: as `faiss.index_factory` reads it: `Flat` is exact, `IVF1024,Flat` searches
+            some of 1,024 cells, `HNSW32` walks a graph.
+        parameters: of the search, as `faiss.ParameterSpace` reads them: `nprobe=16` cells of
+            an IVF, `efSearch=128` candidates of an HNSW.
+
+    Raises:
+        ConfigError: FAISS refuses the factory string or the parameters for these vectors.
+        DataError: a vector is not finite.
+    """
+
+    queries_at_once = 1024
+
+    def __init__(
+        self, vectors: ItemVectors, *, factory: str = "Flat", parameters: str = ""
+    ) -> None:
+        super().__init__(vectors)
+        try:
+            dim = self.vectors.shape[1]
+            self.index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+            faiss.ParameterSpace().set_index_parameters(self.index, parameters)  # type: ignore[arg-type]
+            rows = self.vectors.cpu().contiguous().numpy()
+            self.index.train(rows)
+            self.index.add(rows)
+        except RuntimeError as error:
+            reason = str(error).rpartition(": ")[2]
+            raise ConfigError(
+                f"FAISS refuses factory={factory!r} with parameters={parameters!r} for "
+                f"{len(vectors)} items: {reason}; see the FAISS wiki on the index factory"
+            ) from error
+        self.exact = isinstance(self.index, faiss.IndexFlat)
+        if vectors.is_cuda and faiss.get_num_gpus():
+            self.index = faiss.index_cpu_to_all_gpus(self.index)
+
+    def shortlist(self, queries: Tensor, width: int, exclude: Ragged | None) -> TopK:
+        n = len(self.vectors)
+        most = 0 if exclude is None or not len(exclude) else int(exclude.lengths.max())
+        with _matrix_products():
+            found = self.index.search(queries.cpu().contiguous().numpy(), min(width + most, n))
+        scores, items = (torch.from_numpy(array).to(queries.device) for array in found)
+        scores = scores.masked_fill(items < 0, NEVER)
+        if exclude is not None:
+            scores = scores.masked_fill(exclude.contains(items, n), NEVER)
+        scores, order = scores.topk(width, dim=1)
+        return TopK(items.gather(1, order), scores)
+
+
+@contextmanager
+def _matrix_products() -> Iterator[None]:
+    """FAISS's flat search by matrix products from 20 queries on, not from 128,000 / D.
+
+    The threshold is global to FAISS: it is put back.
+    """
+    before = faiss.cvar.distance_compute_blas_threshold
+    faiss.cvar.distance_compute_blas_threshold = 20
+    try:
+        yield
+    finally:
+        faiss.cvar.distance_compute_blas_threshold = before
+
+
+@contextmanager
+def _full_float32(device: torch.device) -> Iterator[None]:
+    """Matrix products neither in TF32 nor in bfloat16, whatever the training around chose."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+_GROUP = 32
+_CELLS_PER_THREAD = 2**19
+"""Scores of a tile per thread: 2 MiB, about what a core's own cache holds."""
+_CELLS_ON_GPU = 2**26
+_PAIRS_AT_ONCE = 2**16
+_TIES_AT_ONCE = 2**22
+
+
+def _tiles(
+    queries: Tensor, vectors: Tensor, exclude: Ragged | None, *, at_least: int = 1
+) -> Iterator[tuple[int, Tensor]]:
+    """First item and float32 scores (B, C) of one tile of the catalogue after the other.
+
+    Excluded items, and columns past the end of the catalogue, score -inf. C is a multiple of the
+    group and not below `at_least`. The tensor is overwritten by the next tile.
+    """
+    n, on_cpu = len(vectors), queries.device.type == "cpu"
+    cells = _CELLS_PER_THREAD * torch.get_num_threads() if on_cpu else _CELLS_ON_GPU
+    columns = max(min(cells // max(len(queries), 1), n), at_least)
+    columns = -(-columns // _GROUP) * _GROUP
+    starts = range(0, n, columns)
+    excluded = None if exclude is None else _by_tile(exclude, columns, len(starts))
+    scores = queries.new_empty(len(queries), columns)
+    for tile, start in enumerate(starts):
+        part = vectors[start : start + columns]
+        torch.mm(queries, part.T, out=scores[:, : len(part)])
+        scores[:, len(part) :] = NEVER
+        if excluded is not None:
+            row, item = excluded[tile]
+            scores[row, item - start] = NEVER
+        yield start, scores
+
+
+def _by_tile(exclude: Ragged, columns: int, num_tiles: int) -> list[tuple[Tensor, Tensor]]:
+    """Rows and items of the excluded cells of each tile."""
+    items, order = exclude.values.sort()
+    sizes = torch.bincount(items // columns, minlength=num_tiles).tolist()
+    return list(zip(exclude.owners()[order].split(sizes), items.split(sizes), strict=True))
+
+
+def _better(scores: Tensor, floor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Row, column and score of every cell of (B, C) above its row's floor (B, 1)."""
+    num_groups = scores.shape[1] // _GROUP
+    # A group's columns lie num_groups apart: the maximum is then taken of whole vectors.
+    groups = scores.view(len(scores), _GROUP, num_groups)
+    row, group = (groups.amax(1) > floor).nonzero(as_tuple=True)
+    members = groups[row, :, group]
+    place, member = (members > floor[row]).nonzero(as_tuple=True)
+    return row[place], group[place] + member * num_groups, members[place, member]
+
+
+def _merged(
+    scores: Tensor, items: Tensor, waiting: list[tuple[Tensor, Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """The best of (B, width) and of the cells that wait, (row, item, score) each."""
+    row, item, score = (torch.cat(part) for part in zip(*waiting, strict=True))
+    row, order = row.sort()
+    counts = torch.bincount(row, minlength=len(scores))
+    place = torch.arange(len(row), device=row.device) - offsets_of(counts)[row]
+    more = int(counts.max())
+    new_scores = scores.new_full((len(scores), more), NEVER)
+    new_items = items.new_full((len(items), more), -1)
+    new_scores[row, place], new_items[row, place] = score[order], item[order]
+    scores, best = torch.cat([scores, new_scores], 1).topk(scores.shape[1], dim=1)
+    return scores, torch.cat([items, new_items], 1).gather(1, best)
+
+
+def _norms(vectors: Tensor, what: str) -> Tensor:
+    """Euclidean lengths (rows,) in float64."""
+    norms = torch.linalg.vector_norm(vectors, dim=1).double()
+    if not norms.isfinite().all():
+        row = int((~norms.isfinite()).nonzero()[0])
+        raise DataError(f"{what} hold NaN or infinity, first in row {row}; look for divergence")
+    return norms
+
+
+def _rounding(norms: Tensor, longest: float, dim: int) -> Tensor:
+    """Twice the most that float32 inner products of `dim` terms can be off, in any order.
+
+    Higham (2002), eq. 3.5: |error| <= dim u |x| |y|, here with u = 2^-23 for 2^-24, and the last
+    term for products that underflow.
+    """
+    limits = torch.finfo(torch.float32)
+    return dim * (limits.eps * norms * longest + limits.tiny)
