@@ -1,0 +1,5 @@
+from . import sources as sources
+from .audit import audit as audit
+from .audit import describe as describe
+from .audit import statistics as statistics
+from .cache import cached as cached

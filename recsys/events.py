@@ -10,7 +10,7 @@ and `items.text` what a language model reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -41,12 +41,14 @@ class EventLog:
             Rows of one basket stand together.
         items: one row per item that the events or the given items name, ordered by id.
         users: one row per user that the events name, ordered by id.
+        out_of_order: how many rows the input gave after a later event of their user.
     """
 
     name: str
     events: pl.DataFrame
     items: pl.DataFrame
     users: pl.DataFrame
+    out_of_order: int = 0
 
     @classmethod
     def from_frames(
@@ -70,27 +72,21 @@ class EventLog:
             DataError: one message with everything that is wrong: missing columns, nulls,
                 unreadable timestamps, impossible quantities, duplicate keys, no rows, one user.
         """
-        problems = list(_missing_columns(events, items, users))
-        if problems:
-            raise DataError(f"{name}: " + "; ".join(problems))
-        problems += [*_bad_ids(events, USER, ITEM), *_bad_ids(items, ITEM), *_bad_ids(users, USER)]
-        if problems:
-            raise DataError(f"{name}: " + "; ".join(problems))
+        for checks in (_missing_columns(events, items, users), _bad_ids(events, items, users)):
+            _raise(name, checks)
         events = _normalised_ids(events, USER, ITEM)
         items = None if items is None else _normalised_ids(items, ITEM)
         users = None if users is None else _normalised_ids(users, USER)
         readable, unreadable = _readable_times(events)
-        problems += [*unreadable, *_impossible_values(events)]
-        problems += [*_bad_keys("items", items, events[ITEM])]
-        problems += [*_bad_keys("users", users, events[USER])]
-        if problems:
-            raise DataError(f"{name}: " + "; ".join(problems))
-        events = in_order(readable)
+        keys = (*_bad_keys("items", items, events[ITEM]), *_bad_keys("users", users, events[USER]))
+        _raise(name, (*unreadable, *_impossible_values(events), *keys))
+        ordered, out_of_order = _in_time_order(readable)
         return cls(
             name,
-            events,
+            _baskets_together(ordered),
             _complete(events[ITEM], items, keep_unseen=True),
             _complete(events[USER], users, keep_unseen=False),
+            out_of_order,
         )
 
     @property
@@ -113,12 +109,21 @@ class EventLog:
         return replace(self, events=events, users=users, items=items)
 
 
-def in_order(events: pl.DataFrame) -> pl.DataFrame:
-    """Events by user, then time, then input order, with the rows of a basket side by side.
+def _raise(name: str, problems: Iterable[str]) -> None:
+    if found := "; ".join(problems):
+        raise DataError(f"{name}: {found}")
 
-    A basket stands where its first event does.
-    """
-    events = _sorted_by_user_and_time(events)
+
+def _in_time_order(events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Events by user, then time, then input order, and how many the input had after a later one."""
+    ordered = _sorted_by_user_and_time(events.with_row_index("_row"))
+    row, user = ordered["_row"], ordered[USER]
+    late = (row < row.shift()) & (user == user.shift())
+    return ordered.drop("_row"), int(late.sum())
+
+
+def _baskets_together(events: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a basket side by side; a basket stands where its first event does."""
     if BASKET not in events.columns:
         return events
     same = (pl.col(c) == pl.col(c).shift() for c in (USER, BASKET))
@@ -156,15 +161,18 @@ def _missing_columns(
             yield f"{table}: no column {', '.join(missing)} (there are: {there})"
 
 
-def _bad_ids(frame: pl.DataFrame | None, *columns: str) -> Iterator[str]:
-    for column in columns if frame is not None else ():
-        ids = frame[column]  # type: ignore[index]
+def _bad_ids(
+    events: pl.DataFrame, items: pl.DataFrame | None, users: pl.DataFrame | None
+) -> Iterator[str]:
+    columns = [events[USER], events[ITEM]]
+    columns += [frame[key] for frame, key in ((items, ITEM), (users, USER)) if frame is not None]
+    for ids in columns:
         if ids.dtype.is_float():
             broken = ids.filter(ids.is_finite() & (ids != ids.round()))
             if len(broken):
-                yield f"{column}: {broken[0]} is no id; ids are integers or text"
+                yield f"{ids.name}: {broken[0]} is no id; ids are integers or text"
         elif not (ids.dtype.is_integer() or ids.dtype in _TEXT):
-            yield f"{column}: {ids.dtype} is no id; ids are integers or text"
+            yield f"{ids.name}: {ids.dtype} is no id; ids are integers or text"
 
 
 def _normalised_ids(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:

@@ -27,7 +27,7 @@ SALES = PublicFile(
 
 
 def customers(path: str | None = None) -> EventLog:
-    """A user is a customer, a basket an invoice: 4,338 users.
+    """A user is a customer, a basket an invoice: 4,339 users.
 
     `events` hold `basket_id`, `quantity`, `value` (quantity times price, pounds), `price` and
     `country`; `items` hold `title` and `text`: the description that the code has most often.

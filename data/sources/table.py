@@ -21,7 +21,7 @@ _ITEM_TEXT = ("title", "text")
 
 
 def table(
-    path: str | None = None,
+    path: str,
     *,
     columns: Mapping[str, str | None] | None = None,
     items_path: str | None = None,
@@ -43,8 +43,6 @@ def table(
     Raises:
         DataError: whatever is wrong with the files, in one line.
     """
-    if path is None:
-        raise DataError("no path: name the file of events with data.path=FILE")
     names = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
     events_file = found(path)
     events = _read(events_file, names)

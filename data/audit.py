@@ -1,0 +1,215 @@
+"""What a log is, and what is odd about it before anyone trains on it.
+
+`describe` gives its size and shape. `audit` looks for what has spoilt published comparisons: order
+that carries no behaviour (neighbours in ascending id order, users with one timestamp), targets that
+the history holds already, duplicates, rows out of order, impossible times, gaps, items without
+words, quantities in other units.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog
+
+_TEXT = ("title", "text")
+_1990 = 631_152_000  # seconds since 1970
+
+
+class Spread(NamedTuple):
+    """How a count is spread over its owners: its mean, and its quartiles from least to most."""
+
+    mean: float
+    quartiles: tuple[int, int, int, int, int]
+
+
+class Finding(NamedTuple):
+    """A row of `audit`: `count` of `total` things are so; what that may mean is in `note`."""
+
+    finding: str
+    count: int
+    total: int
+    note: str
+
+
+def describe(log: EventLog) -> pl.DataFrame:
+    """The size and shape of a log: columns `statistic` and `value`, both text.
+
+    `statistics` gives the same as numbers.
+    """
+    rows = [(name, _shown(value)) for name, value in statistics(log).items()]
+    return pl.DataFrame(rows, schema={"statistic": pl.String, "value": pl.String}, orient="row")
+
+
+def statistics(log: EventLog) -> dict[str, Any]:
+    """Counts, quantiles, times and shares, by name.
+
+    `density` is the share of user-item pairs with an event, `repeats` the share of events whose
+    user had the item before. Items are those with an event.
+    """
+    events = log.events
+    seen = events.select(pl.col(ITEM).unique())
+    users, items = len(log.users), len(seen)
+    pairs = events.select(pl.struct(USER, ITEM).n_unique()).item()
+    facts: dict[str, Any] = {
+        "events": len(events),
+        "users": users,
+        "items": items,
+        "items without an event": len(log.items) - items,
+        "events a user": _spread(events.group_by(USER).len()["len"]),
+        "events an item": _spread(events.group_by(ITEM).len()["len"]),
+        "density": pairs / (users * items),
+        "repeats": 1 - pairs / len(events),
+        "first event": events[TIME].min(),
+        "last event": events[TIME].max(),
+    }
+    if BASKET in events.columns:
+        baskets = events.group_by(USER, BASKET).len()
+        facts["baskets"] = len(baskets)
+        facts["baskets a user"] = _spread(baskets.group_by(USER).len()["len"])
+        facts["rows a basket"] = _spread(baskets["len"])
+    known = log.items.join(seen, on=ITEM, how="semi")
+    facts |= {f"items with {c}": _worded(known[c]).mean() for c in _TEXT if c in known.columns}
+    facts |= {f"{c} in all": events[c].sum() for c in (QUANTITY, VALUE) if c in events.columns}
+    return facts
+
+
+def audit(log: EventLog) -> pl.DataFrame:
+    """What is odd about a log: columns `finding`, `count`, `of`, `share` and `note`.
+
+    Every question that the log allows is answered, also where the count is 0.
+    """
+    rows = [*_order(log), *_times(log), *_targets(log), *_contents(log)]
+    schema = {"finding": pl.String, "count": pl.Int64, "of": pl.Int64, "note": pl.String}
+    found = pl.DataFrame(rows, schema=schema, orient="row")
+    share = pl.col("count") / pl.col("of")
+    return found.select("finding", "count", "of", share=share.fill_nan(None), note="note")
+
+
+def _order(log: EventLog) -> Iterator[Finding]:
+    for key in _keys(log):
+        ids = log.events.select(ITEM).join(
+            log.items.select(ITEM, key=key), on=ITEM, how="left", maintain_order="left"
+        )["key"]
+        pair = (log.events[USER] == log.events[USER].shift()) & (ids != ids.shift())
+        rising = pair & (ids > ids.shift())
+        yield Finding(
+            f"neighbours in ascending {key} order",
+            int(rising.sum()),
+            int(pair.sum()),
+            "half is by chance; far more: the order of items is the file's, not the user's",
+        )
+    single = log.events.group_by(USER).agg(pl.col(TIME).n_unique())[TIME] == 1
+    yield Finding(
+        "users with a single timestamp",
+        int(single.sum()),
+        len(single),
+        "their order of events is arbitrary",
+    )
+    yield Finding(
+        "rows before an earlier event of their user",
+        log.out_of_order,
+        log.num_events,
+        "the input was not in order of time; it is now",
+    )
+
+
+def _keys(log: EventLog) -> list[str]:
+    """The item id and other columns that tell items apart, such as a shop's number."""
+    columns = (c for c in log.items.columns if c not in (ITEM, *_TEXT))
+    unique = (c for c in columns if not log.items[c].dtype.is_nested())
+    return [ITEM, *(c for c in unique if log.items[c].drop_nulls().n_unique() == len(log.items))]
+
+
+def _times(log: EventLog) -> Iterator[Finding]:
+    if not log.has_calendar_time:
+        return
+    times = log.events[TIME].sort()
+    seconds, now = times.dt.epoch("s"), int(time.time())
+    yield Finding("events in the future", int((seconds > now).sum()), len(times), "")
+    early = seconds < _1990
+    note = "a missing time, or another unit than was said"
+    yield Finding("events before 1990", int(early.sum()), len(times), note)
+    if len(times) > 1:
+        end = int(seconds.diff().arg_max() or 1)
+        ends = times.gather([end - 1, end]).dt.to_string("%Y-%m-%d %H:%M")
+        yield Finding(
+            "hours of the longest stretch without an event",
+            int(seconds[end] - seconds[end - 1]) // 3600,
+            int(seconds[-1] - seconds[0]) // 3600,
+            " to ".join(ends),
+        )
+
+
+def _targets(log: EventLog) -> Iterator[Finding]:
+    if BASKET in log.events.columns:
+        what, last = "basket", pl.col(BASKET) == pl.col(BASKET).last().over(USER)
+    else:
+        what, last = "event", (pl.col(USER) != pl.col(USER).shift(-1)).fill_null(True)
+    history, target = log.events.filter(~last), log.events.filter(last).unique([USER, ITEM])
+    asked = target.join(history, on=USER, how="semi")
+    seen = asked.join(history, on=[USER, ITEM], how="semi")
+    yield Finding(
+        f"items of the last {what} that the history holds",
+        len(seen),
+        len(asked),
+        "where the history is masked they cannot be hit",
+    )
+
+
+def _contents(log: EventLog) -> Iterator[Finding]:
+    events = log.events
+    keys = [c for c in (USER, ITEM, TIME, BASKET) if c in events.columns]
+    distinct = events.select(pl.struct(keys).n_unique()).item()
+    yield Finding(
+        f"rows that repeat their {', '.join(keys)}", len(events) - distinct, len(events), ""
+    )
+    few = events.group_by(USER).len()["len"] < 3
+    yield Finding(
+        "users with fewer than 3 events", int(few.sum()), len(few), "leave-last-out asks none"
+    )
+    known = log.items.join(events.select(ITEM), on=ITEM, how="semi")
+    words = known.select(pl.lit(False), *(_worded(known[c]) for c in _TEXT if c in known.columns))
+    wordless = len(known) - words.select(pl.any_horizontal(pl.all()).sum()).item()
+    yield Finding("items without words", wordless, len(known), "neither title nor text")
+    if QUANTITY in events.columns:
+        yield from _quantities(events)
+
+
+def _quantities(events: pl.DataFrame) -> Iterator[Finding]:
+    quantity = events[QUANTITY]
+    yield Finding("quantities of 0", int((quantity == 0).sum()), len(quantity), "nothing was taken")
+    usual = quantity.filter(quantity > 0).median() or 1
+    many = quantity > 100 * usual  # type: ignore[operator]
+    note = (
+        f"the median is {_shown(usual)}, the largest {_shown(quantity.max())}; a weight or volume?"
+    )
+    yield Finding("quantities above 100 medians", int(many.sum()), len(quantity), note)
+
+
+def _worded(text: pl.Series) -> pl.Series:
+    return text.fill_null("").str.strip_chars().str.len_bytes() > 0
+
+
+def _spread(counts: pl.Series) -> Spread:
+    ordered = counts.sort()
+    least, *quarters, most = (int(ordered[(len(counts) - 1) * n // 4]) for n in range(5))
+    return Spread(float(counts.mean()), (least, *quarters, most))  # type: ignore[arg-type]
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case Spread():
+            return f"mean {_shown(value.mean)}; quartiles {' '.join(map(_shown, value.quartiles))}"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M:%S %Z}".rstrip()
+    return str(value)

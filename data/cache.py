@@ -1,0 +1,105 @@
+"""Prepared logs as Parquet under `$RECSYS_CACHE` (default `~/.cache/recsys/prepared`).
+
+An entry's name is a hash of the source, its options and its code. `entry.json` says from which
+files the log was read and what its own files hold, all as SHA-256: an entry whose inputs have
+changed, or that is incomplete or damaged, is made anew. It is written last and every file is moved
+into place whole, so a process that dies or a second one that writes the same entry does no harm.
+The folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+import recsys
+from recsys.data.sources.files import data_folder, record, recorded
+from recsys.errors import DataError
+from recsys.events import EventLog
+
+_FRAMES = ("events", "items", "users")
+
+
+def cached(source: Callable[..., EventLog], **options: Any) -> EventLog:
+    """What `source(**options)` returns, from the cache where its inputs are the same.
+
+    Raises:
+        DataError: what the source raises.
+    """
+    entry = cache_folder() / f"{source.__name__}-{_key(source, options)}"
+    log = _loaded(entry)
+    if log is None:
+        with recorded() as inputs:
+            log = source(**options)
+        try:
+            _store(log, entry, inputs)
+        except OSError as error:
+            warnings.warn(f"the log is not cached ({error}); set RECSYS_CACHE", stacklevel=2)
+    return log
+
+
+def cache_folder() -> Path:
+    """`$RECSYS_CACHE`, or `~/.cache/recsys/prepared`."""
+    default = Path.home() / ".cache" / "recsys" / "prepared"
+    return Path(os.environ.get("RECSYS_CACHE") or default).absolute()
+
+
+def _key(source: Callable[..., EventLog], options: dict[str, Any]) -> str:
+    code = [sys.modules[name].__file__ for name in (source.__module__, EventLog.__module__)]
+    asked = {
+        "source": f"{source.__module__}.{source.__qualname__}",
+        "options": {name: _absolute(value) for name, value in options.items()},
+        "data_folder": str(data_folder()),
+        "version": recsys.__version__,
+        "code": [_digest(Path(file)) for file in code if file is not None],
+    }
+    text = json.dumps(asked, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _absolute(value: Any) -> Any:
+    """A relative path means another file in another working folder."""
+    is_path = isinstance(value, str) and Path(value).exists()
+    return str(Path(value).absolute()) if is_path else value
+
+
+def _loaded(entry: Path) -> EventLog | None:
+    try:
+        about = json.loads((entry / "entry.json").read_bytes())
+        files = {entry / f"{frame}.parquet": about["frames"][frame] for frame in _FRAMES}
+        if any(_digest(path) != digest for path, digest in files.items()):
+            return None
+        if any(record(Path(path)) != digest for path, digest in about["inputs"].items()):
+            return None
+        events, items, users = (pl.read_parquet(path, glob=False) for path in files)
+        return EventLog(about["name"], events, items, users, about["out_of_order"])
+    except (OSError, ValueError, LookupError, TypeError, DataError, pl.exceptions.PolarsError):
+        return None
+
+
+def _store(log: EventLog, entry: Path, inputs: dict[str, str]) -> None:
+    entry.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=entry, prefix=".") as scratch:
+        frames = {frame: Path(scratch, f"{frame}.parquet") for frame in _FRAMES}
+        for frame, path in frames.items():
+            getattr(log, frame).write_parquet(path)
+        digests = {frame: _digest(path) for frame, path in frames.items()}
+        facts = {"name": log.name, "out_of_order": log.out_of_order}
+        about = Path(scratch, "entry.json")
+        about.write_text(json.dumps({**facts, "inputs": inputs, "frames": digests}))
+        for path in (*frames.values(), about):
+            os.replace(path, entry / path.name)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
