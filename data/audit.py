@@ -29,10 +29,10 @@ class Spread(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A row of `audit`: `count` of `total` things are so; what that may mean is in `note`."""
+    """A row of `audit`: `number` of `total` things are so; what that may mean is in `note`."""
 
     finding: str
-    count: int
+    number: int
     total: int
     note: str
 
@@ -112,7 +112,7 @@ def _order(log: EventLog) -> Iterator[Finding]:
         "their order of events is arbitrary",
     )
     yield Finding(
-        "rows before an earlier event of their user",
+        "rows after a later event of their user",
         log.out_of_order,
         log.num_events,
         "the input was not in order of time; it is now",

@@ -133,8 +133,9 @@ def _baskets_together(events: pl.DataFrame) -> pl.DataFrame:
     ).row(0)
     if stretches == baskets:
         return events
-    first = pl.int_range(pl.len()).first().over(USER, BASKET)
-    return events.with_columns(_first=first).sort("_first", maintain_order=True).drop("_first")
+    first = pl.col("_row").first().over(USER, BASKET)
+    placed = events.with_row_index("_row").with_columns(first)
+    return placed.sort("_row", maintain_order=True).drop("_row")
 
 
 def _sorted_by_user_and_time(events: pl.DataFrame) -> pl.DataFrame:

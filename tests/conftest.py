@@ -18,7 +18,8 @@ PUBLIC_DATA = os.environ.get("RECSYS_DATA")
 
 @pytest.fixture(scope="session", autouse=True)
 def _folder_for_prepared_logs(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Without RECSYS_DATA, tests leave the user's own cache alone."""
+    """Tests leave the user's own cache alone."""
+    os.environ["RECSYS_CACHE"] = str(tmp_path_factory.mktemp("recsys_cache"))
     if PUBLIC_DATA is None:
         os.environ["RECSYS_DATA"] = str(tmp_path_factory.mktemp("recsys_data"))
 
