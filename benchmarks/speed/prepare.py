@@ -4,7 +4,7 @@ The work: read Parquet, sort by user and time (equal times keep the file's order
 and items to a fixed point, leave-one-out (last event test, last but one validation), sequences per
 user. Both sides must give the same users, items, events, targets and sequences.
 
-    python benchmarks/speed/prepare.py --rows 10000000 --repeats 3    # needs pandas and pyarrow
+    python -m benchmarks.speed.prepare        # needs pandas and pyarrow
 
 pandas is written as its documentation would have it: whole-column operations, the fastest of the
 idioms tried for each step, no Python per row. `pandas_arrays` differs in the last step only: numpy
@@ -17,18 +17,23 @@ import argparse
 import hashlib
 import json
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks.record import ROOT, ratio, spread, write
+
+RESULT = ROOT / "benchmarks/speed/results/prepare.json"
 MINIMUM = 5
+ROWS_PER_USER, ROWS_PER_ITEM = 20, 100
 CLOCKS = ("wall", "cpu")
+MEMORY = ("peak_mib", "imports_mib")
 
 
 def generate(path: Path, *, rows: int, users: int, items: int, seed: int) -> None:
@@ -124,7 +129,7 @@ def ours(path: Path) -> dict:
 
     from recsys.events import EventLog
     from recsys.filters import k_core
-    from recsys.splits import leave_last_out
+    from recsys.splits import TEST, VALIDATION, leave_last_out
 
     laps, imports = Laps(), _peak_mib()
     events = pl.read_parquet(path)
@@ -134,20 +139,27 @@ def ours(path: Path) -> dict:
     log = k_core(log, min_user_events=MINIMUM, min_item_events=MINIMUM)
     laps("5-core")
     split = leave_last_out(log)
+    validation, test = (_targets(split, phase) for phase in (VALIDATION, TEST))
     laps("leave-one-out")
-    validation, test = split.validation, split.test
+    train = split.training
     laps("sequences")
     peak = _peak_mib()
-    item_ids, history = split.items.ids.to_numpy(), validation.history
+    item_ids = split.items.ids.to_numpy()
     result = _summary(
-        users=split.users.ids.gather(history.users.numpy()),
-        lengths=history.lengths(),
-        sequences=item_ids[history.items],
-        validation=item_ids[validation.target.values],
-        test=item_ids[test.target.values],
+        users=split.users.ids.gather(train.users.numpy()),
+        lengths=train.lengths(),
+        sequences=item_ids[train.items],
+        validation=item_ids[validation],
+        test=item_ids[test],
         items=log.events["item_id"].n_unique(),
     )
     return {"steps": laps.steps, "peak_mib": peak, "imports_mib": imports, "result": result}
+
+
+def _targets(split, phase: int):
+    import polars as pl
+
+    return split.events.filter(pl.col("phase") == phase)["item"]
 
 
 SIDES = {side.__name__: side for side in (ours, pandas_lists, pandas_arrays)}
@@ -179,41 +191,49 @@ def measure(path: Path, repeats: int) -> dict[str, list[dict]]:
     """
     runs: dict[str, list[dict]] = {side: [] for side in SIDES}
     for _ in range(repeats):
-        for side in SIDES:
-            runs[side].append(_child(path, "--side", side))
-    results = {json.dumps(run["result"]) for side in runs.values() for run in side}
+        for side, of_side in runs.items():
+            of_side.append(_child(path, side))
+    results = {json.dumps(run["result"]) for of_side in runs.values() for run in of_side}
     if len(results) > 1:
         raise SystemExit("the sides disagree: " + " ".join(sorted(results)))
     return runs
 
 
-def _child(path: Path, *arguments: str) -> dict:
+def _child(path: Path, side: str) -> dict:
     """A run in a process of its own, so that its peak memory is its own."""
-    command = [sys.executable, __file__, "--path", str(path), *arguments]
-    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    module = [sys.executable, "-m", "benchmarks.speed.prepare"]
+    command = [*module, "--side", side, "--path", str(path.resolve())]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
     return json.loads(finished.stdout)
 
 
-def median_seconds(runs: list[dict], clock: str) -> float:
-    """The median over a side's runs of its seconds in all."""
-    return statistics.median(sum(step[clock] for step in run["steps"].values()) for run in runs)
-
-
-def show(runs: dict[str, list[dict]]) -> None:
+def summarised(runs: dict[str, list[dict]]) -> dict[str, Any]:
+    """Each side's seconds, in all and by step, its peak memory, and the ratios to ours."""
+    sides = {}
     for side, of_side in runs.items():
-        steps = (
-            f"{name} {statistics.median(run['steps'][name]['wall'] for run in of_side):.2f}"
-            for name in of_side[0]["steps"]
-        )
-        wall, cpu = (median_seconds(of_side, clock) for clock in ("wall", "cpu"))
-        peak = max(run["peak_mib"] for run in of_side)
-        print(f"{side}: {wall:.2f} s wall ({', '.join(steps)}), {cpu:.2f} s CPU, {peak:.0f} MiB")
-    for side in ("pandas_lists", "pandas_arrays"):
-        ratios = (
-            f"{median_seconds(runs[side], clock) / median_seconds(runs['ours'], clock):.2f} {clock}"
+        totals = {
+            clock: spread(sum(step[clock] for step in run["steps"].values()) for run in of_side)
             for clock in CLOCKS
-        )
-        print(f"{side} / ours: " + ", ".join(ratios))
+        }
+        steps = {
+            step: {clock: spread(run["steps"][step][clock] for run in of_side) for clock in CLOCKS}
+            for step in of_side[0]["steps"]
+        }
+        memory = {
+            name: spread(run[name] for run in of_side) for name in ("peak_mib", "imports_mib")
+        }
+        sides[side] = totals | {"steps": steps} | memory
+    ratios = {f"{side}/ours": ratio(sides, side, "ours") for side in sides if side != "ours"}
+    return {"result": runs["ours"][0]["result"], "sides": sides, "ratios": ratios}
+
+
+def show(measured: dict[str, Any]) -> None:
+    for name, side in measured["sides"].items():
+        wall, cpu, peak = (side[key]["median"] for key in (*CLOCKS, "peak_mib"))
+        steps = (f"{step} {part['cpu']['median']:.2f}" for step, part in side["steps"].items())
+        print(f"{name}: {wall:.2f} s wall, {cpu:.2f} s CPU ({', '.join(steps)}), {peak:.0f} MiB")
+    for name, clocks in measured["ratios"].items():
+        print(f"{name}: {clocks['wall']['median']:.2f} wall, {clocks['cpu']['median']:.2f} CPU")
 
 
 def main() -> None:
@@ -223,16 +243,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--path", type=Path, help="keep the generated log here, or reuse it")
     parser.add_argument("--side", choices=SIDES, help="run one side on PATH, print JSON and stop")
-    arguments = parser.parse_args()
-    if arguments.side:
-        print(json.dumps(SIDES[arguments.side](arguments.path)))
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(SIDES[options.side](options.path)))
         return
+    size = {
+        "rows": options.rows,
+        "users": options.rows // ROWS_PER_USER,
+        "items": options.rows // ROWS_PER_ITEM,
+    }
     with tempfile.TemporaryDirectory() as folder:
-        path = arguments.path or Path(folder) / "log.parquet"
+        path = options.path or Path(folder) / "log.parquet"
         if not path.exists():
-            size = {"users": arguments.rows // 20, "items": arguments.rows // 100}
-            generate(path, rows=arguments.rows, **size, seed=arguments.seed)
-        show(measure(path, arguments.repeats))
+            generate(path, **size, seed=options.seed)
+        measured = summarised(measure(path, options.repeats))
+    show(measured)
+    packages = ["polars", "numpy", "torch", "pandas", "pyarrow"]
+    write(RESULT, {"log": size} | measured, packages=packages, seed=options.seed)
 
 
 if __name__ == "__main__":
