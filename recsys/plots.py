@@ -1,0 +1,159 @@
+"""The plots of a run's page, as inline SVG.
+
+Colours become CSS variables and text stays text, so that a plot follows the page's theme and font.
+The same numbers give the same bytes. In every plot the first model is the run's, the others are
+what it is compared with.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+COLOURS = {
+    "ink": "#1c1e21",
+    "muted": "#63686f",
+    "line": "#d8dbdf",
+    "model": "#1a66c9",
+    "baseline": "#98a0ab",
+}
+"""CSS variable -> its value in the light theme; no two are equal."""
+
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a model may be called a$b$
+    "font.size": 9,
+    "text.color": COLOURS["ink"],
+    "axes.labelcolor": COLOURS["ink"],
+    "axes.edgecolor": COLOURS["line"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": COLOURS["line"],
+    "grid.linewidth": 0.6,
+    "xtick.labelcolor": COLOURS["muted"],
+    "ytick.labelcolor": COLOURS["muted"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """An inline SVG, and in words what it shows."""
+
+    svg: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A model's mean with its 95% interval."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+
+
+@mpl.rc_context(STYLE)
+def bars(metric: str, models: Sequence[Bar], *, limit: float) -> Plot:
+    """A horizontal bar per model, on a scale from 0 to a little over `limit`."""
+    figure, axes = _axes(height=0.6 + 0.27 * len(models))
+    limit = 1.22 * limit or 1.0
+    for y, bar in enumerate(models):
+        axes.barh(y, bar.mean, color=_colour(y), height=0.62)
+        axes.hlines(y, bar.low, bar.high, color=COLOURS["ink"], linewidth=1.2)
+        axes.text(max(bar.mean, bar.high) + 0.02 * limit, y, f"{bar.mean:.4f}", va="center")
+    axes.set_yticks(range(len(models)), [bar.name for bar in models])
+    axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
+    axes.invert_yaxis()
+    axes.set_xlim(0, limit)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.grid(axis="x")
+    axes.set_xlabel(metric)
+    return _plot(figure, f"{metric} of each model")
+
+
+@mpl.rc_context(STYLE)
+def curve(label: str, epochs: pl.Series, values: pl.Series, *, best: float) -> Plot:
+    """A value by epoch, with the epoch whose weights were kept."""
+    figure, axes = _axes(height=2.4)
+    marker = "o" if len(epochs) < 20 else None
+    axes.plot(epochs, values, color=COLOURS["model"], linewidth=1.5, marker=marker, ms=3)
+    axes.axvline(best, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_title(f"best epoch: {best:.0f}", loc="right", size=9, color=COLOURS["muted"])
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.grid(axis="y")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    return _plot(figure, f"{label} by epoch")
+
+
+@mpl.rc_context(STYLE)
+def slices(label: str, metric: str, models: Mapping[str, pl.DataFrame], *, unit: float = 1) -> Plot:
+    """A metric's mean and standard error in groups of users.
+
+    Args:
+        label: by what they are grouped.
+        metric: a column of the frames.
+        models: name -> `Evaluation.slices`, of the same users.
+        unit: by which the ends of the groups are multiplied: 100 for percent.
+    """
+    figure, axes = _axes(height=2.9)
+    shift = 0.12 * (np.arange(len(models)) - (len(models) - 1) / 2)
+    for n, (name, groups) in enumerate(models.items()):
+        x, error = np.arange(len(groups)) + shift[n], groups["standard_error"].fill_null(0)
+        axes.errorbar(
+            x, groups[metric], error, fmt="o-", color=_colour(n), label=name, ms=4, lw=1.2
+        )
+    ends = groups.select(pl.col("from", "to") * unit).rows()
+    axes.set_xticks(range(len(ends)), [_span(low, high) for low, high in ends])
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y")
+    axes.set_xlabel(label)
+    axes.set_ylabel(metric)
+    figure.legend(loc="outside upper left", ncols=2)
+    return _plot(figure, f"{metric} by {label}")
+
+
+def _span(low: float, high: float) -> str:
+    if low == high:
+        return f"{low:.3g}"
+    return f"{low}–{high}" if isinstance(low, int) else f"{low:.2g}\n–{high:.2g}"
+
+
+def _colour(n: int) -> str:
+    return COLOURS["baseline" if n else "model"]
+
+
+def _axes(*, height: float) -> tuple[Figure, Axes]:
+    """A figure of its own: pyplot's are global, and kept."""
+    figure = Figure(figsize=(3.8, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _plot(figure: Figure, words: str) -> Plot:
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    # The salt makes ids that are the same in every run and differ between the plots of a page.
+    with mpl.rc_context({"svg.hashsalt": words}):
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", svg, count=1)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    for name, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    return Plot(svg, words)
