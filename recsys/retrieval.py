@@ -23,9 +23,11 @@ from torch import Tensor
 
 from recsys.errors import CatalogueError, ConfigError, DataError
 from recsys.ragged import Ragged, offsets_of
+from recsys.tiles import NEVER, best_of, tiles
 from recsys.types import ItemVectors, Scores, TopItems, UserVectors
 
-NEVER = -torch.inf
+_PAIRS_AT_ONCE = 2**16
+_TIES_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ def _lowest_among_ties(scores: Tensor, boundary: Tensor, k: int) -> Tensor:
     """(B, k): columns above the boundary (B, 1), and the first at it, as many as are missing."""
     above, at = scores > boundary, scores == boundary
     missing = k - above.sum(1, keepdim=True)
-    chosen = above | (at & (at.cumsum(1) <= missing))
+    chosen = above | (at & (at.cumsum(1, dtype=torch.int32) <= missing))
     return chosen.nonzero()[:, 1].view(-1, k)
 
 
@@ -165,7 +167,7 @@ class ItemIndex(ABC):
         """The k best among all items whose float32 score reaches the row's floor (B,)."""
         pairs = [
             (row, start + column)
-            for start, scores in _tiles(queries, self.vectors, exclude)
+            for start, scores in tiles(queries, self.vectors, exclude)
             for row, column in [(scores >= floor[:, None]).nonzero(as_tuple=True)]
         ]
         row, item = (torch.cat(part) for part in zip(*pairs, strict=True))
@@ -184,25 +186,11 @@ class ItemIndex(ABC):
 
 
 class ExactIndex(ItemIndex):
-    """Exact search where the vectors lie, tile by tile of the catalogue.
-
-    A tile's scores are reduced to the maxima of groups of columns while they are in the cache, and
-    only groups that hold something better than the width-th best so far are looked into: the
-    search costs little more than the matrix product.
-    """
+    """Exact search where the vectors lie, on their device, tile by tile of the catalogue."""
 
     def shortlist(self, queries: Tensor, width: int, exclude: Ragged | None) -> TopK:
-        tiles = _tiles(queries, self.vectors, exclude, at_least=width)
-        scores, items = next(tiles)[1].topk(width, dim=1)
-        waiting: list[tuple[Tensor, Tensor, Tensor]] = []
-        for start, tile in tiles:
-            row, column, score = _better(tile, scores[:, -1:])
-            waiting.append((row, start + column, score))
-            if sum(len(row) for row, _, _ in waiting) > items.numel():
-                scores, items = _merged(scores, items, waiting)
-                waiting = []
-        if waiting:
-            scores, items = _merged(scores, items, waiting)
+        scored = tiles(queries, self.vectors, exclude, at_least=width)
+        scores, items = best_of(scored, width)
         return TopK(items, scores)
 
 
@@ -284,73 +272,6 @@ def _full_float32(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-_GROUP = 32
-_CELLS_PER_THREAD = 2**19
-"""Scores of a tile per thread: 2 MiB, about what a core's own cache holds."""
-_CELLS_ON_GPU = 2**26
-_PAIRS_AT_ONCE = 2**16
-_TIES_AT_ONCE = 2**22
-
-
-def _tiles(
-    queries: Tensor, vectors: Tensor, exclude: Ragged | None, *, at_least: int = 1
-) -> Iterator[tuple[int, Tensor]]:
-    """First item and float32 scores (B, C) of one tile of the catalogue after the other.
-
-    Excluded items, and columns past the end of the catalogue, score -inf. C is a multiple of the
-    group and not below `at_least`. The tensor is overwritten by the next tile.
-    """
-    n, on_cpu = len(vectors), queries.device.type == "cpu"
-    cells = _CELLS_PER_THREAD * torch.get_num_threads() if on_cpu else _CELLS_ON_GPU
-    columns = max(min(cells // max(len(queries), 1), n), at_least)
-    columns = -(-columns // _GROUP) * _GROUP
-    starts = range(0, n, columns)
-    excluded = None if exclude is None else _by_tile(exclude, columns, len(starts))
-    scores = queries.new_empty(len(queries), columns)
-    for tile, start in enumerate(starts):
-        part = vectors[start : start + columns]
-        torch.mm(queries, part.T, out=scores[:, : len(part)])
-        scores[:, len(part) :] = NEVER
-        if excluded is not None:
-            row, item = excluded[tile]
-            scores[row, item - start] = NEVER
-        yield start, scores
-
-
-def _by_tile(exclude: Ragged, columns: int, num_tiles: int) -> list[tuple[Tensor, Tensor]]:
-    """Rows and items of the excluded cells of each tile."""
-    items, order = exclude.values.sort()
-    sizes = torch.bincount(items // columns, minlength=num_tiles).tolist()
-    return list(zip(exclude.owners()[order].split(sizes), items.split(sizes), strict=True))
-
-
-def _better(scores: Tensor, floor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Row, column and score of every cell of (B, C) above its row's floor (B, 1)."""
-    num_groups = scores.shape[1] // _GROUP
-    # A group's columns lie num_groups apart: the maximum is then taken of whole vectors.
-    groups = scores.view(len(scores), _GROUP, num_groups)
-    row, group = (groups.amax(1) > floor).nonzero(as_tuple=True)
-    members = groups[row, :, group]
-    place, member = (members > floor[row]).nonzero(as_tuple=True)
-    return row[place], group[place] + member * num_groups, members[place, member]
-
-
-def _merged(
-    scores: Tensor, items: Tensor, waiting: list[tuple[Tensor, Tensor, Tensor]]
-) -> tuple[Tensor, Tensor]:
-    """The best of (B, width) and of the cells that wait, (row, item, score) each."""
-    row, item, score = (torch.cat(part) for part in zip(*waiting, strict=True))
-    row, order = row.sort()
-    counts = torch.bincount(row, minlength=len(scores))
-    place = torch.arange(len(row), device=row.device) - offsets_of(counts)[row]
-    more = int(counts.max())
-    new_scores = scores.new_full((len(scores), more), NEVER)
-    new_items = items.new_full((len(items), more), -1)
-    new_scores[row, place], new_items[row, place] = score[order], item[order]
-    scores, best = torch.cat([scores, new_scores], 1).topk(scores.shape[1], dim=1)
-    return scores, torch.cat([items, new_items], 1).gather(1, best)
 
 
 def _norms(vectors: Tensor, what: str) -> Tensor:
