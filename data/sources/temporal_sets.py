@@ -67,11 +67,14 @@ def read(path: Path, *, name: str) -> EventLog:
     """
     with reading(path):
         parts = json.loads(path.read_bytes())
-    if not isinstance(parts, dict) or set(parts) != set(_PARTS):
-        raise DataError(f"{path}: expected an object of {', '.join(_PARTS)}")
-    with reading(path):
+    try:
         user_ids, splits, sets_of = zip(*_users(parts), strict=True)
         events = _events(sets_of)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise DataError(
+            f"{path}: expected train, validate and test, each with users, each with a list of "
+            "lists of item numbers"
+        ) from error
     users = pl.DataFrame({USER: user_ids, "split": splits}, schema_overrides={USER: pl.String})
     if users[USER].is_duplicated().any():
         users = users.with_columns(pl.concat_str("split", USER, separator="/").alias(USER))
