@@ -213,7 +213,8 @@ def _recalls(
     """`<name>/recall@k`, null for users without such targets."""
     hits = metrics.hits(items, targets, num_items)
     count = targets.lengths.numpy()
-    columns = {f"{name}/recall@{k}": (hits[:, :k].sum(1) / targets.lengths).numpy() for k in ks}
+    found = {f"{name}/recall@{k}": metrics.recall(hits[:, :k], targets.lengths) for k in ks}
+    columns = {column: values.numpy() for column, values in found.items()}
     undefined = pl.Series(count == 0)
     return pl.DataFrame(columns).with_columns(pl.when(~undefined).then(pl.all()))
 

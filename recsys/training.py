@@ -7,11 +7,15 @@ the seed and the epoch alone.
 
 from __future__ import annotations
 
+import logging
+import os
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 import torch
@@ -21,14 +25,15 @@ from pytorch_lightning import (
     LightningModule,
     Trainer,
 )
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 
+from recsys.errors import ConfigError
 from recsys.evaluate import Protocol, evaluate
 from recsys.loader import Loader
+from recsys.metrics import METRICS
 from recsys.module import ClosedForm, Recommender, Scorer
 from recsys.splits import Part, Split
-
 
 Precision = Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"]
 
@@ -46,6 +51,9 @@ class Training:
         gradient_clip: largest norm of the gradient; None does not clip.
         accelerator, devices, precision: as Lightning's `Trainer` takes them.
         seed: of everything random.
+
+    Raises:
+        ConfigError: no epoch would be evaluated.
     """
 
     max_epochs: int = 100
@@ -58,6 +66,94 @@ class Training:
     devices: int = 1
     precision: Precision = "32-true"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.evaluate_every <= self.max_epochs:
+            raise ConfigError(
+                f"evaluate_every={self.evaluate_every} is not in 1 .. max_epochs="
+                f"{self.max_epochs}; no epoch would be evaluated and kept"
+            )
+
+
+def fit(
+    model: Scorer,
+    split: Split,
+    training: Training,
+    protocol: Protocol,
+    *,
+    folder: Path | None = None,
+    loggers: Callable[[Path], list[Logger]] = lambda folder: [],
+    progress: bool = False,
+) -> Scorer:
+    """Fit a model and, before it, the models that it is made of.
+
+    Args:
+        model: in closed form, with a loss, or made of such.
+        split: what it is fitted on.
+        training: for models with a loss.
+        protocol: how the validation users are asked.
+        folder: for `checkpoints/` and `train.csv`; a run that finds its last checkpoint there goes
+            on from it. Members have theirs in `members/<name>/`.
+        loggers: Lightning's, made for a folder.
+        progress: whether to show a bar.
+
+    Raises:
+        ConfigError: the protocol does not measure `training.monitor`.
+    """
+    for name, member in model.members():
+        place = None if folder is None else folder / "members" / name
+        fit(member, split, training, protocol, folder=place, loggers=loggers, progress=progress)
+    if isinstance(model, ClosedForm):
+        return model.fit(split)
+    if isinstance(model, Recommender):
+        measured = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS]
+        if training.monitor not in measured:
+            raise ConfigError(
+                f"monitor={training.monitor} is not measured; choose among {', '.join(measured)}"
+            )
+        with tempfile.TemporaryDirectory() as scratch:
+            place = Path(scratch) if folder is None else folder
+            _train(model, split, training, protocol, place, loggers(place), progress)
+    return model
+
+
+def _train(
+    model: Recommender,
+    split: Split,
+    training: Training,
+    protocol: Protocol,
+    folder: Path,
+    loggers: list[Logger],
+    progress: bool,
+) -> None:
+    """Train, and leave the model with the weights of its best epoch on the validation users."""
+    callbacks = [Reseed(training.seed), Validate(split.validation, protocol, training, folder)]
+    with _quiet_lightning():
+        trainer = Trainer(
+            max_epochs=training.max_epochs,
+            accelerator=training.accelerator,
+            devices=training.devices,
+            precision=training.precision,
+            gradient_clip_val=training.gradient_clip,
+            callbacks=callbacks + [RichProgressBar(leave=True)] * progress,
+            logger=loggers,
+            reload_dataloaders_every_n_epochs=1,
+            log_every_n_steps=1,
+            enable_progress_bar=progress,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        epochs = Epochs(model.prepare(split), training.batch_size, training.seed)
+        last = folder / LAST
+        trainer.fit(model, epochs, ckpt_path=last if last.exists() else None, weights_only=True)
+    best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
+    model.load_state_dict(best["state_dict"])
+    # The run is over: without a trainer the model can be moved, saved and copied.
+    model.trainer = None
+
+
+LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
 
 
 class Epochs(LightningDataModule):
@@ -86,147 +182,94 @@ class Reseed(Callback):
         torch.manual_seed(epoch_seed(self.seed, trainer.current_epoch))
 
 
-class Validate(Callback):
-    """Evaluates on the validation users as the test will be, and logs `validation/<metric>`."""
-
-    def __init__(self, part: Part, protocol: Protocol, every: int) -> None:
-        self.part = part
-        self.protocol = protocol
-        self.every = every
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if last or (trainer.current_epoch + 1) % self.every == 0:
-            assert isinstance(pl_module, Scorer)
-            means = evaluate(pl_module, self.part, self.protocol).means
-            found = {f"validation/{name}": value for name, value in means.items()}
-            pl_module.log_dict({k: torch.tensor(v, dtype=torch.float32) for k, v in found.items()})
-
-
-class Curve(Callback):
-    """Writes a row per epoch to a CSV file; a resumed run goes on where its checkpoint was."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row = pl.DataFrame({"epoch": trainer.current_epoch, **found})
-        if self.path.exists():
-            before = pl.read_csv(self.path).filter(pl.col("epoch") < trainer.current_epoch)
-            row = pl.concat([before, row], how="diagonal_relaxed")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.path.with_name(f".{self.path.name}")
-        row.write_csv(scratch)
-        scratch.replace(self.path)
-
-
 def epoch_seed(seed: int, epoch: int) -> int:
     """A different seed for each epoch of each seed."""
     return (seed * 1_000_003 + epoch) % 2**31
 
 
-def fit(
-    model: Scorer,
-    split: Split,
-    training: Training,
-    protocol: Protocol,
-    *,
-    folder: Path | None = None,
-    loggers: Callable[[Path], list[Logger]] = lambda folder: [],
-    progress: bool = False,
-) -> Scorer:
-    """Fit a model and, before it, the models that it is made of.
+class Validate(Callback):
+    """Asks the validation users as the test users will be, keeps the best epoch, and stops.
+
+    Lightning's own callbacks for this count epochs, not evaluations, and forget which epoch was
+    the best when the folder has been moved.
 
     Args:
-        model: in closed form, with a loss, or made of such.
-        split: what it is fitted on.
-        training: for models with a loss.
-        protocol: how the validation users are asked.
-        folder: for `checkpoints/` and `train.csv`; a run that finds its last checkpoint there goes
-            on from it. Members have theirs in `members/<name>/`.
-        loggers: Lightning's, made for a folder.
-        progress: whether to show a bar.
+        part: the validation users.
+        protocol: how they are asked.
+        training: for `monitor`, `patience` and `evaluate_every`.
+        folder: for the checkpoints and `train.csv`.
     """
-    for name, member in model.members():
-        place = None if folder is None else folder / "members" / name
-        fit(member, split, training, protocol, folder=place, loggers=loggers, progress=progress)
-    if isinstance(model, ClosedForm):
-        return model.fit(split)
-    if isinstance(model, Recommender):
-        _train(model, split, training, protocol, folder, loggers, progress)
-    return model
 
+    def __init__(self, part: Part, protocol: Protocol, training: Training, folder: Path) -> None:
+        self.part = part
+        self.protocol = protocol
+        self.training = training
+        self.folder = folder
+        self.best, self.best_epoch = float("-inf"), -1
 
-class _Stop(EarlyStopping):
-    """Counts evaluations, not epochs, and stays stopped when a stopped run is started again."""
+    @property
+    def patience(self) -> int:
+        """In epochs."""
+        return self.training.patience * self.training.evaluate_every
 
-    def __init__(self, monitor: str, patience: int, every: int) -> None:
-        super().__init__(monitor, mode="max", patience=patience, check_on_train_epoch_end=True)
-        self.every = every
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.should_stop = trainer.should_stop or self.stopped_epoch > 0
+        # A run that was stopped stays stopped when it is started again.
+        trainer.should_stop = trainer.current_epoch - self.best_epoch >= self.patience
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if (trainer.current_epoch + 1) % self.every == 0:
-            super().on_train_epoch_end(trainer, pl_module)
+        epoch = trainer.current_epoch
+        row = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        if (epoch + 1) % self.training.evaluate_every == 0:
+            assert isinstance(pl_module, Scorer)
+            means = evaluate(pl_module, self.part, self.protocol).means
+            found = {f"validation/{name}": value for name, value in means.items()}
+            pl_module.log_dict(found)
+            if means[self.training.monitor] > self.best:
+                self.best, self.best_epoch = means[self.training.monitor], epoch
+                self._save(trainer, BEST, weights_only=True)
+            trainer.should_stop = epoch - self.best_epoch >= self.patience
+            row |= found
+        self._append(epoch, row)
+        self._save(trainer, LAST)
+
+    def _save(self, trainer: Trainer, name: Path, *, weights_only: bool = False) -> None:
+        """A checkpoint, whole or not at all: Lightning's scratch file may be on another disk."""
+        path = self.folder / name
+        scratch = path.with_name(f".{path.name}")
+        trainer.save_checkpoint(scratch, weights_only=weights_only)
+        os.replace(scratch, path)
+
+    def _append(self, epoch: int, row: dict[str, float]) -> None:
+        """Add a row to `train.csv`; a resumed run goes on where its checkpoint was."""
+        path = self.folder / "train.csv"
+        rows = pl.DataFrame({"epoch": epoch, **row})
+        if path.exists():
+            before = pl.read_csv(path).filter(pl.col("epoch") < epoch)
+            rows = pl.concat([before, rows], how="diagonal_relaxed")
+        scratch = path.with_name(f".{path.name}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows.write_csv(scratch)
+        os.replace(scratch, path)
 
 
-def _train(
-    model: Recommender,
-    split: Split,
-    training: Training,
-    protocol: Protocol,
-    folder: Path | None,
-    loggers: Callable[[Path], list[Logger]],
-    progress: bool,
-) -> None:
-    """Train, and leave the model with the weights of its best epoch on the validation users."""
-    with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch) if folder is None else folder
-        checkpoints = place / "checkpoints"
-        monitor = f"validation/{training.monitor}"
-        best = ModelCheckpoint(
-            checkpoints,
-            "best",
-            monitor=monitor,
-            mode="max",
-            enable_version_counter=False,
-            every_n_epochs=training.evaluate_every,
-            save_on_train_epoch_end=True,
-        )
-        last = ModelCheckpoint(
-            checkpoints, "last", enable_version_counter=False, save_on_train_epoch_end=True
-        )
-        callbacks: list[Callback] = [
-            Reseed(training.seed),
-            Validate(split.validation, protocol, training.evaluate_every),
-            _Stop(monitor, training.patience, training.evaluate_every),
-            Curve(place / "train.csv"),
-            best,
-            last,
-        ]
-        if progress:
-            callbacks.append(RichProgressBar(leave=True))
-        trainer = Trainer(
-            max_epochs=training.max_epochs,
-            accelerator=training.accelerator,
-            devices=training.devices,
-            precision=training.precision,
-            gradient_clip_val=training.gradient_clip,
-            callbacks=callbacks,
-            logger=loggers(place),
-            reload_dataloaders_every_n_epochs=1,
-            log_every_n_steps=1,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        epochs = Epochs(model.prepare(split), training.batch_size, training.seed)
-        path = checkpoints / "last.ckpt"
-        trainer.fit(model, epochs, ckpt_path=path if path.exists() else None, weights_only=True)
-        saved = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
-        model.load_state_dict(saved["state_dict"])
-        # The run is over: without a trainer the model can be moved, saved and copied.
-        model.trainer = None
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's notes on devices and its own products; its warnings stay."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # Lightning's own call, which newer torch deprecates.
+            warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+            # The device is chosen in the config.
+            warnings.filterwarnings("ignore", "GPU available but not used")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,203 @@
+"""For people who add models: a log whose right answer is known, and the tests every model passes.
+
+    from recsys.testing import ModelContract
+
+    class TestMyModel(ModelContract):
+        def config(self, split):
+            return {"_target_": "my_package.MyModel", "num_items": split.num_items}
+
+Needs pytest. Register the marker `gpu`, or run `pytest -m "not gpu"` where there is none.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+
+from recsys import checkpoint
+from recsys.batch import BasketBatch
+from recsys.evaluate import Protocol
+from recsys.events import EventLog
+from recsys.module import Scorer
+from recsys.retrieval import ExactIndex
+from recsys.splits import Split, last_basket
+from recsys.training import Training, fit
+
+COLOURS = ("black", "white")
+
+
+def checkerboard(
+    *, num_users: int = 60, num_items: int = 40, num_baskets: int = 6, seed: int = 0
+) -> EventLog:
+    """Users who only take items of their own colour: that of user or item `i` is `COLOURS[i % 2]`.
+
+    Within the colour users have tastes of their own, which they come back to, and some items are
+    more popular than others. Every user has one basket a day with one to four items. Ids are
+    indices: all items are taken.
+
+    Args:
+        num_users: at least `num_items`.
+        num_items: even.
+        num_baskets: of each user; every split finds its parts in 4.
+        seed: of the draws.
+    """
+    generator = np.random.default_rng(seed)
+    taste = generator.normal(size=(num_users, num_items // 2))
+    taste += generator.normal(size=num_items // 2)
+    draws = generator.integers(1, 5, size=num_users * num_baskets)
+    basket = np.repeat(np.arange(num_users * num_baskets), draws)
+    user = basket // num_baskets
+    # The largest of log weights with Gumbel noise is a draw from the weights.
+    noisy = taste[user] + generator.gumbel(size=(len(user), num_items // 2))
+    item = 2 * noisy.argmax(1) + user % 2
+    opening = np.diff(user, prepend=-1) > 0
+    item[opening] = np.arange(num_users) % num_items
+    day = pl.duration(days=pl.col("basket_id") % num_baskets)
+    events = pl.DataFrame({"user_id": user, "item_id": item, "basket_id": basket}).with_columns(
+        timestamp=datetime(2024, 1, 1) + day,
+        quantity=pl.Series(generator.integers(1, 4, size=len(user))),
+    )
+    events = events.unique(["basket_id", "item_id"], maintain_order=True)
+    return EventLog.from_frames(
+        events,
+        _coloured("item_id", num_items),
+        _coloured("user_id", num_users),
+        name="checkerboard",
+    )
+
+
+def _coloured(key: str, count: int) -> pl.DataFrame:
+    colour = [COLOURS[i % 2] for i in range(count)]
+    texts = [f"a {c} stone, number {i}" for i, c in enumerate(colour)]
+    titles = [f"{c} {i}" for i, c in enumerate(colour)]
+    return pl.DataFrame({key: range(count), "colour": colour, "title": titles, "text": texts})
+
+
+class ModelContract:
+    """What every model must do. A subclass says how its model is built.
+
+    Attributes:
+        finds_colours: whether the best items of a user are of its colour. False for a model that
+            ranks alike for all users.
+        finds_new_items: whether that holds among items that the user has not had. False for a
+            model that personalises nothing but the user's own items.
+        training: for models with a loss.
+        k: length of the lists.
+    """
+
+    finds_colours: ClassVar[bool] = True
+    finds_new_items: ClassVar[bool] = True
+    training: ClassVar[Training] = Training(
+        max_epochs=30, batch_size=16, monitor="ndcg@5", evaluate_every=10, accelerator="cpu"
+    )
+    k: ClassVar[int] = 5
+
+    def config(self, split: Split) -> dict[str, Any]:
+        """The model's config for a split, as its YAML file would give it, with `_target_`."""
+        raise NotImplementedError
+
+    def fitted(self, split: Split) -> Scorer:
+        """A model, built and fitted from a fixed seed."""
+        torch.manual_seed(0)
+        model = checkpoint.build(self.config(split))
+        return fit(model, split, self.training, Protocol(ks=(self.k,)))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def split(cls) -> Split:
+        return last_basket(checkerboard())
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def model(cls, split: Split) -> Scorer:
+        return cls().fitted(split)
+
+    def test_scores_are_finite_for_every_user_and_item(self, model: Scorer, split: Split) -> None:
+        scores = _scores(model, split.test.history)
+        assert scores.shape == (len(split.test), split.num_items)
+        assert scores.isfinite().all()
+
+    def test_best_items_are_of_the_users_colour(self, model: Scorer, split: Split) -> None:
+        if not self.finds_colours:
+            pytest.skip("this model does not tell users apart")
+        best = model.top_k(split.test.history, self.k).items
+        assert (best % 2 == split.test.history.users[:, None] % 2).all()
+
+    def test_best_new_items_are_of_the_users_colour(self, model: Scorer, split: Split) -> None:
+        if not self.finds_new_items:
+            pytest.skip("this model does not tell items apart that the user has not had")
+        best = model.top_k(split.test.history, self.k, mask_history=True).items
+        assert (best % 2 == split.test.history.users[:, None] % 2).all()
+
+    def test_masks_the_history(self, model: Scorer, split: Split) -> None:
+        history = split.test.history
+        top = model.top_k(history, self.k, mask_history=True)
+        assert not history.multi_hot().gather(1, top.items).any()
+        scores = _scores(model, history)
+        torch.testing.assert_close(top.scores, scores.gather(1, top.items))
+
+    def test_users_whom_the_log_does_not_know(self, model: Scorer, split: Split) -> None:
+        histories = [[[0, 2], [4], [2, 6]], [[1, 3], [5], [3, 7]], []]
+        batch = BasketBatch.from_lists(histories, split.num_items)
+        assert _scores(model, batch).isfinite().all()
+        if self.finds_new_items:
+            best = model.top_k(batch, self.k, mask_history=True).items
+            assert (best[:2] % 2 == torch.tensor([[0], [1]])).all()
+
+    def test_a_user_scores_the_same_in_any_batch(self, model: Scorer, split: Split) -> None:
+        known = split.test.history.rows(torch.arange(8))
+        lengths = (0, 1, 5, 40)
+        unknown = [[[t % split.num_items] for t in range(length)] for length in lengths]
+        for batch in (known, BasketBatch.from_lists(unknown, split.num_items)):
+            rows = torch.arange(len(batch))
+            alone = torch.cat([_scores(model, batch.rows(row)) for row in rows.split(1)])
+            torch.testing.assert_close(_scores(model, batch), alone, rtol=1e-4, atol=1e-5)
+
+    def test_same_seed_gives_the_same_numbers(self, model: Scorer, split: Split) -> None:
+        again = self.fitted(split)
+        history = split.test.history
+        assert _scores(again, history).equal(_scores(model, history))
+
+    def test_saved_and_loaded_it_scores_the_same(
+        self, model: Scorer, split: Split, tmp_path: Path
+    ) -> None:
+        config = self.config(split)
+        checkpoint.save(tmp_path / "model", model, split, config, mask_history=False)
+        package = config["_target_"].partition(".")[0]
+        loaded = checkpoint.load(tmp_path, trusted=("recsys", package))
+        history = split.test.history
+        assert _scores(loaded.model, history).equal(_scores(model, history))
+        assert len(loaded.recommend([0, 1], k=self.k)) == 2 * self.k
+
+    def test_vectors_rank_as_scores_do(self, model: Scorer, split: Split) -> None:
+        if not model.has_vectors:
+            pytest.skip("this model has no vectors")
+        history = split.test.history
+        with torch.inference_mode():
+            index = ExactIndex(model.encode_items())
+        found = model.top_k(history, self.k, index=index).items
+        scores = _scores(model, history)
+        best = model.top_k(history, self.k).items
+        torch.testing.assert_close(scores.gather(1, found), scores.gather(1, best))
+
+    @pytest.mark.gpu
+    def test_scores_alike_on_a_gpu(self, model: Scorer, split: Split) -> None:
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        history = split.test.history
+        there = _scores(deepcopy(model).to("cuda"), history.to("cuda"))
+        assert there.is_cuda
+        torch.testing.assert_close(there.cpu(), _scores(model, history), rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
+def _scores(model: Scorer, batch: BasketBatch) -> Tensor:
+    return model.score(batch)
