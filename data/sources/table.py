@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import polars as pl
 
@@ -16,7 +15,7 @@ from recsys.data.sources.files import found, reading
 from recsys.errors import DataError
 from recsys.events import ITEM, REQUIRED, TIME, USER, EventLog
 
-TimeUnit: TypeAlias = Literal["s", "ms", "us"]
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6}
 _ITEM_TEXT = ("title", "text")
 
 
@@ -26,7 +25,7 @@ def table(
     columns: Mapping[str, str | None] | None = None,
     items_path: str | None = None,
     users_path: str | None = None,
-    time_unit: TimeUnit | None = None,
+    time_unit: str | None = None,
 ) -> EventLog:
     """A log named after its file.
 
@@ -38,7 +37,8 @@ def table(
         items_path: a table with a row per item, read with the same `columns`. Without it `title`
             and `text` are taken from an item's first event.
         users_path: likewise, a row per user.
-        time_unit: of integer timestamps since 1970. Without it integers are an order.
+        time_unit: `s`, `ms` or `us`, of timestamps counted from 1970. Without it integers are an
+            order.
 
     Raises:
         DataError: whatever is wrong with the files, in one line.
@@ -96,9 +96,10 @@ def _typed(text: pl.Series, *, is_id: bool) -> pl.Series:
 
 def _named(frame: pl.DataFrame, names: Mapping[str, str]) -> pl.DataFrame:
     """The frame with our names; a column that bears one of them by chance makes way."""
-    renamed = {theirs: ours for ours, theirs in names.items() if theirs in frame.columns}
-    in_the_way = [o for t, o in renamed.items() if t != o and o in frame.columns]
-    return frame.drop(in_the_way).rename({t: o for t, o in renamed.items() if t not in in_the_way})
+    ours = {ours: theirs for ours, theirs in names.items() if theirs in frame.columns}
+    taken = {*ours, *ours.values()}
+    others = [column for column in frame.columns if column not in taken]
+    return frame.select(*(pl.col(theirs).alias(name) for name, theirs in ours.items()), *others)
 
 
 def _no_column(path: Path, ours: str, theirs: str, there: list[str]) -> DataError:
@@ -110,11 +111,10 @@ def _no_column(path: Path, ours: str, theirs: str, there: list[str]) -> DataErro
     )
 
 
-def _from_epoch(times: pl.Series, unit: TimeUnit) -> pl.Series:
-    if unit not in ("s", "ms", "us"):
-        raise DataError(f"time_unit={unit}: expected s, ms or us")
+def _from_epoch(times: pl.Series, unit: str) -> pl.Series:
+    if unit not in _PER_SECOND:
+        raise DataError(f"time_unit={unit}: expected {', '.join(_PER_SECOND)}")
     if not times.dtype.is_numeric():
         raise DataError(f"time_unit={unit} is for timestamps in numbers; {TIME} is {times.dtype}")
-    per_second = {"s": 1, "ms": 10**3, "us": 10**6}[unit]
-    microseconds = (times * (10**6 // per_second)).cast(pl.Int64, strict=False)
+    microseconds = (times * (10**6 // _PER_SECOND[unit])).cast(pl.Int64, strict=False)
     return microseconds.cast(pl.Datetime("us")).alias(TIME)
