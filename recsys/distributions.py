@@ -10,7 +10,7 @@ Tweedie densities; Liang et al. (2018), Mult-VAE, for the multinomial and Gaussi
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float64
@@ -236,6 +236,7 @@ def tweedie_deviance(
     return 2 * (saturated - fitted)
 
 
+@runtime_checkable
 class OutputHead(Protocol):
     """What a decoder's logits mean: one logit, and one count, for every user and item."""
 
