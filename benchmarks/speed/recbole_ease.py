@@ -4,7 +4,9 @@ Runs in an environment of its own (Python 3.11), never in that of `recsys`:
 
     python3.11 -m venv recbole_env
     recbole_env/bin/pip install recbole==1.2.1 torch==2.13.0 'numpy==1.26.4' 'pandas==2.1.4'
-    recbole_env/bin/python benchmarks/speed/recbole_ease.py --repeats 5 --threads 2
+    recbole_env/bin/python benchmarks/speed/recbole_ease.py --repeats 5 --threads 1
+
+`benchmarks.speed.evaluation` runs it so beside our evaluation.
 
 RecBole carries ml-100k in its package. Everything is its default (full ranking, 4,096 user x item
 cells per batch, Recall, MRR, NDCG, Hit and Precision at 10, no progress bar, no GPU) except
@@ -73,7 +75,7 @@ def time_evaluation(trainer, data, repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=2020)
     arguments = parser.parse_args()
     sys.argv = sys.argv[:1]  # RecBole would read its own settings from it
