@@ -1,0 +1,44 @@
+"""Personal top: what a user has taken most often, the strongest simple baseline of next baskets.
+
+score(u, i) = the number of u's baskets that hold i; with `fill`, popularity decides among items
+that u took equally often, and so fills the list with the most popular of the items u never took.
+Without `fill`, equal scores go to the lower item index.
+
+A user without a history gets popularity, or without `fill` zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from recsys.batch import BasketBatch
+from recsys.module import ClosedForm
+from recsys.splits import Split
+from recsys.types import Scores
+
+
+class PersonalTop(ClosedForm):
+    """In how many of a user's baskets an item occurs.
+
+    Args:
+        fill: settle ties by the number of training baskets that hold the item.
+    """
+
+    popularity_share: Tensor
+
+    def __init__(self, *, fill: bool = True) -> None:
+        super().__init__()
+        self.fill = fill
+
+    def fit(self, split: Split) -> Self:
+        counts = torch.bincount(split.training.items, minlength=split.num_items).double()
+        share = counts / (counts.max() + 1)
+        self.keep("popularity_share", share if self.fill else torch.zeros_like(share))
+        return self
+
+    def score(self, batch: BasketBatch) -> Scores:
+        # Doubles: a share below 1 beside counts in the hundreds would lose digits in floats.
+        return batch.counts() + self.popularity_share
