@@ -69,9 +69,9 @@ class Bar:
 
 @mpl.rc_context(STYLE)
 def bars(metric: str, models: Sequence[Bar], *, limit: float) -> Plot:
-    """A horizontal bar per model, on a scale from 0 to a little over `limit`."""
+    """A horizontal bar per model, on a scale from 0 to `limit`."""
     figure, axes = _axes(height=0.6 + 0.27 * len(models))
-    limit = 1.22 * limit or 1.0
+    limit = limit or 1.0
     for y, bar in enumerate(models):
         axes.barh(y, bar.mean, color=_colour(y), height=0.62)
         axes.hlines(y, bar.low, bar.high, color=COLOURS["ink"], linewidth=1.2)
@@ -79,8 +79,8 @@ def bars(metric: str, models: Sequence[Bar], *, limit: float) -> Plot:
     axes.set_yticks(range(len(models)), [bar.name for bar in models])
     axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
     axes.invert_yaxis()
-    axes.set_xlim(0, limit)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.set_xticks([tick for tick in MaxNLocator(4).tick_values(0, limit) if tick <= limit])
+    axes.set_xlim(0, 1.22 * limit)  # room for the numbers
     axes.grid(axis="x")
     axes.set_xlabel(metric)
     return _plot(figure, f"{metric} of each model")
@@ -102,7 +102,7 @@ def curve(label: str, epochs: pl.Series, values: pl.Series, *, best: float) -> P
 
 
 @mpl.rc_context(STYLE)
-def slices(label: str, metric: str, models: Mapping[str, pl.DataFrame], *, unit: float = 1) -> Plot:
+def slices(label: str, metric: str, models: Mapping[str, pl.DataFrame], *, unit: int = 1) -> Plot:
     """A metric's mean and standard error in groups of users.
 
     Args:
@@ -115,9 +115,8 @@ def slices(label: str, metric: str, models: Mapping[str, pl.DataFrame], *, unit:
     shift = 0.12 * (np.arange(len(models)) - (len(models) - 1) / 2)
     for n, (name, groups) in enumerate(models.items()):
         x, error = np.arange(len(groups)) + shift[n], groups["standard_error"].fill_null(0)
-        axes.errorbar(
-            x, groups[metric], error, fmt="o-", color=_colour(n), label=name, ms=4, lw=1.2
-        )
+        style: Any = {"fmt": "o-", "color": _colour(n), "ms": 4, "lw": 1.2, "clip_on": False}
+        axes.errorbar(x, groups[metric], error, label=name, **style)
     ends = groups.select(pl.col("from", "to") * unit).rows()
     axes.set_xticks(range(len(ends)), [_span(low, high) for low, high in ends])
     axes.set_ylim(bottom=0)
@@ -128,10 +127,10 @@ def slices(label: str, metric: str, models: Mapping[str, pl.DataFrame], *, unit:
     return _plot(figure, f"{metric} by {label}")
 
 
-def _span(low: float, high: float) -> str:
+def _span(low: int | float, high: int | float) -> str:
     if low == high:
         return f"{low:.3g}"
-    return f"{low}–{high}" if isinstance(low, int) else f"{low:.2g}\n–{high:.2g}"
+    return f"{low}–{high}" if isinstance(low, int) else f"{low:.2g}\nto {high:.2g}"
 
 
 def _colour(n: int) -> str:

@@ -63,13 +63,13 @@ class Result:
     Attributes:
         name: of the model.
         means: every metric's mean.
-        intervals: 95% intervals of the means over users.
+        intervals: their 95% intervals over users, `[low, high]`.
         per_user: a row per test user.
     """
 
     name: str
     means: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
+    intervals: dict[str, list[float]]
     per_user: pl.DataFrame
 
     @classmethod
@@ -157,7 +157,7 @@ def _slices(metric: str, model: Result, baselines: Sequence[Result]) -> Iterator
     best = sorted(baselines, key=lambda result: -result.means[metric])[:1]
     for by, label, unit in (
         ("history_length", "events in the history", 1),
-        ("target_popularity", "mean share of the targets in training events, %", 100),
+        ("target_popularity", "popularity of the targets, % of training events", 100),
     ):
         groups = {result.name: result.slices(by, metric) for result in [model, *best]}
         yield plots.slices(label, metric, groups, unit=unit)
