@@ -97,6 +97,9 @@ def fit(
         loggers: Lightning's, made for a folder.
         progress: whether to show a bar.
 
+    Returns:
+        The model, with the weights of its best epoch on the validation users, ready to score.
+
     Raises:
         ConfigError: the protocol does not measure `training.monitor`.
     """
@@ -104,8 +107,8 @@ def fit(
         place = None if folder is None else folder / "members" / name
         fit(member, split, training, protocol, folder=place, loggers=loggers, progress=progress)
     if isinstance(model, ClosedForm):
-        return model.fit(split)
-    if isinstance(model, Recommender):
+        model.fit(split)
+    elif isinstance(model, Recommender):
         measured = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS]
         if training.monitor not in measured:
             raise ConfigError(
@@ -114,7 +117,7 @@ def fit(
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch) if folder is None else folder
             _train(model, split, training, protocol, place, loggers(place), progress)
-    return model
+    return model.eval()
 
 
 def _train(
@@ -126,7 +129,7 @@ def _train(
     loggers: list[Logger],
     progress: bool,
 ) -> None:
-    """Train, and leave the model with the weights of its best epoch on the validation users."""
+    """Train, and go back to the best epoch."""
     callbacks = [Reseed(training.seed), Validate(split.validation, protocol, training, folder)]
     with _quiet_lightning():
         trainer = Trainer(

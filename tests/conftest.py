@@ -8,6 +8,9 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+# The tensors of tests are small, and the other cores have tests of their own to run.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Methods are checked one by one, and there beartype does not know what Self is.
 SELF_IS_ANYTHING = "beartype.FrozenDict({beartype.typing.Self: object})"
 CHECK = f"beartype.beartype(conf=beartype.BeartypeConf(hint_overrides={SELF_IS_ANYTHING}))"
