@@ -114,7 +114,7 @@ def test_errors_are_one_tree_and_print_their_message() -> None:
 
 def shipped(root: Path) -> set[str]:
     """The package's files below a folder that holds `recsys`, through its links."""
-    kinds = (".py", ".pyi", ".yaml", ".typed")
+    kinds = (".py", ".pyi", ".yaml", ".typed", ".jinja")
     return {
         str((Path(folder) / name).relative_to(root))
         for folder, _, names in os.walk(root / "recsys", followlinks=True)

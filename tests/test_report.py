@@ -241,6 +241,13 @@ def test_log_without_titles_shows_ids(tmp_path: Path) -> None:
     assert len(shown) > 15
 
 
+def test_two_test_users_are_shown_once_each(run: Path) -> None:
+    for place in ("", "baselines/a<b$c$", "baselines/twin"):
+        path = run / place / "per_user.parquet"
+        pl.read_parquet(path).filter(part="test").head(2).write_parquet(path)
+    assert re.findall(r"<h3>User (.*)</h3>", page(run)) == ["u00", "u01"]
+
+
 @pytest.mark.parametrize(("lost", "left"), [("repeat", "explore"), ("explore", "repeat")])
 def test_metric_that_no_user_defines_has_no_plot(run: Path, lost: str, left: str) -> None:
     for place in ("", "baselines/a<b$c$", "baselines/twin"):
