@@ -71,19 +71,21 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     """
     task = prepare(config)
     claim(folder, config)
-    console.print(tables.describe(task.split, task.protocol))
-    seed_everything(config.seed, verbose=False)
-    results = {"model": _fit_and_ask(config.model, config, task, folder, console.is_terminal)}
+    console.print(tables.describe(task.split, task.protocol), soft_wrap=True)
+    model = _fitted(config.model, config, task, folder)
+    own = _asked(model, task, folder)
+    results = {_label(config): own}
+    for name, member in model.members():
+        results[f"  {name} alone"] = _asked(member, task, folder / "members" / name)
     for name, baseline in config.baselines.items():
         place = folder / "baselines" / str(name)
-        results[str(name)] = _fit_and_ask(baseline, config, task, place, console.is_terminal)
+        results[str(name)] = _asked(_fitted(baseline, config, task, place), task, place)
     report.write(folder)
-    label = _label(config)
-    tests = {label if name == "model" else name: r["test"] for name, r in results.items()}
+    tests = {name: parts["test"] for name, parts in results.items()}
     console.print(tables.metrics(tests, task.split.log.name, task.protocol))
-    console.print(tables.samples(task.split.test, results["model"]["test"].top, task.split))
+    console.print(tables.samples(task.split.test, own["test"].top, task.split))
     console.print(f"run folder: {folder}", soft_wrap=True)
-    return {part: result.means for part, result in results["model"].items()}
+    return {part: result.means for part, result in own.items()}
 
 
 def prepare(config: DictConfig) -> Task:
@@ -127,10 +129,10 @@ def claim(folder: Path, config: DictConfig) -> None:
     write_text(path, composed)
 
 
-def _fit_and_ask(
-    model_config: DictConfig, config: DictConfig, task: Task, folder: Path, progress: bool
-) -> dict[str, Evaluation]:
-    """Fit a model, save it, and evaluate it on the validation and test users."""
+def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
+    """Fit a model and save it."""
+    # Each model starts from the seed, whatever was fitted before it.
+    seed_everything(config.seed, verbose=False)
     built = _plain(model_config)
     model = checkpoint.build(built)
     fit(
@@ -140,13 +142,17 @@ def _fit_and_ask(
         task.protocol,
         folder=folder,
         loggers=partial(_loggers, config),
-        progress=progress,
+        progress=console.is_terminal,
     )
     masked = task.protocol.mask_history
     checkpoint.save(folder / "model", model, task.split, built, mask_history=masked)
-    results = {
-        part.name: ask(model, part, task) for part in (task.split.validation, task.split.test)
-    }
+    return model
+
+
+def _asked(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
+    """Evaluate a model on the validation and test users, and write what it reached."""
+    parts = (task.split.validation, task.split.test)
+    results = {part.name: ask(model, part, task) for part in parts}
     write_results(folder, results, task.split)
     return results
 
