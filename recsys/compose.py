@@ -34,9 +34,12 @@ def train(overrides: Sequence[str]) -> int:
 def _task(config: DictConfig) -> None:
     from recsys import train as runs  # torch: not for --help and --cfg
 
+    folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        runs.run(config, Path(HydraConfig.get().runtime.output_dir))
+        runs.run(config, folder)
     except RecsysError as error:
+        if not any(folder.iterdir()):
+            folder.rmdir()
         # Hydra would add a line of its own to an exception, but lets an exit pass.
         print(f"recsys: {error}", file=sys.stderr)
         sys.exit(2)

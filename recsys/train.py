@@ -199,6 +199,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:
     """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     frame.write_parquet(scratch)
     os.replace(scratch, path)
