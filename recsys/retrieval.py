@@ -1,6 +1,6 @@
 """The k best items for each query: from a matrix of scores, or searched among item vectors.
 
-Every exact path gives one answer, whatever the batch size, the device or the library: items in
+Every exact path gives one answer, whatever the batch size, the threads or the library: items in
 order of (score descending, index ascending). For vectors that takes more than one matrix product,
 whose float32 rounding depends on its blocking: a shortlist from float32 is scored again in float64,
 and where the rounding error of float32 could have kept an item off the shortlist, the row is
@@ -73,10 +73,10 @@ def top_k(scores: Scores, k: int, exclude: Ragged | None = None) -> TopK:
 
 def _lowest_among_ties(scores: Tensor, boundary: Tensor, k: int) -> Tensor:
     """(B, k): columns above the boundary (B, 1), and the first at it, as many as are missing."""
-    above, at = scores > boundary, scores == boundary
-    missing = k - above.sum(1, keepdim=True)
-    chosen = above | (at & (at.cumsum(1, dtype=torch.int32) <= missing))
-    return chosen.nonzero()[:, 1].view(-1, k)
+    n = scores.shape[1]
+    place = torch.arange(n, 0, -1, dtype=torch.int32, device=scores.device)
+    place = torch.where(scores == boundary, place, 0).masked_fill_(scores > boundary, n + 1)
+    return place.topk(k, dim=1).indices
 
 
 def _ordered(scores: Tensor, items: Tensor) -> TopK:
@@ -134,7 +134,7 @@ class ItemIndex(ABC):
         _check_k(k, len(self.vectors))
         queries = queries.float()
         found = []
-        with _full_float32(queries.device):
+        with _full_float32():
             every = torch.arange(len(queries), device=queries.device)
             for rows in every.split(self.queries_at_once):
                 excluded = None if exclude is None else exclude.rows(rows)
@@ -263,13 +263,12 @@ def _matrix_products() -> Iterator[None]:
 
 
 @contextmanager
-def _full_float32(device: torch.device) -> Iterator[None]:
-    """Matrix products neither in TF32 nor in bfloat16, whatever the training around chose."""
+def _full_float32() -> Iterator[None]:
+    """float32 products of float32, not of TF32 or bfloat16, whatever the training around chose."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.autocast(device.type, enabled=False):
-            yield
+        yield
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -45,6 +45,7 @@ def tiles(
     scores = queries.new_empty(len(queries), columns)
     for tile, start in enumerate(starts):
         part = vectors[start : start + columns]
+        # With `out` given, autocast leaves the product in float32.
         torch.mm(queries, part.T, out=scores[:, : len(part)])
         scores[:, len(part) :] = NEVER
         if excluded is not None:
