@@ -33,5 +33,5 @@ class Loader:
             order = torch.randperm(len(self.part), generator=generator)
         # One transfer an epoch, whatever the number of batches.
         order = order.to(self.part.history.device)
-        for rows in order.split(self.batch_size):
-            yield self.part.rows(rows)
+        for start in range(0, len(order), self.batch_size):
+            yield self.part.rows(order[start : start + self.batch_size])

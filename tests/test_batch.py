@@ -1,0 +1,139 @@
+"""BasketBatch against plain lists of baskets."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.batch import BasketBatch
+
+N = 6
+History = list[list[int]]
+histories = st.lists(
+    st.lists(st.lists(st.integers(0, N - 1), min_size=1, max_size=3), max_size=4), max_size=5
+)
+
+
+def batch_of(users: list[History]) -> BasketBatch:
+    return BasketBatch.from_lists(users, N)
+
+
+def as_lists(batch: BasketBatch) -> list[History]:
+    """The baskets of each user, numbers without events left out."""
+    users = []
+    for begin, end in zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True):
+        baskets: dict[int, list[int]] = {}
+        for number, item in zip(batch.baskets[begin:end], batch.items[begin:end], strict=True):
+            baskets.setdefault(int(number), []).append(int(item))
+        users.append(list(baskets.values()))
+    return users
+
+
+@given(histories)
+def test_lists_come_back(users: list[History]) -> None:
+    batch = batch_of(users)
+    assert as_lists(batch) == users
+    assert len(batch) == len(users)
+    assert batch.users.tolist() == [-1] * len(users)
+    assert batch.quantities.tolist() == [1.0] * len(batch.items)
+    assert batch.num_baskets().tolist() == [len(user) for user in users]
+    assert batch.lengths().tolist() == [sum(map(len, user)) for user in users]
+
+
+@given(histories.filter(len), st.data())
+def test_rows_are_gathered_with_all_that_belongs_to_them(
+    users: list[History], data: st.DataObject
+) -> None:
+    index = data.draw(st.lists(st.integers(0, len(users) - 1), max_size=6))
+    batch = batch_of(users)
+    whole = BasketBatch(
+        items=batch.items,
+        baskets=batch.baskets,
+        times=torch.arange(len(batch.items)),
+        quantities=torch.arange(len(batch.items)).float(),
+        offsets=batch.offsets,
+        users=torch.arange(len(users)),
+        num_items=N,
+    )
+    rows = whole.rows(torch.tensor(index, dtype=torch.int64))
+    assert as_lists(rows) == [users[u] for u in index]
+    assert rows.users.tolist() == index
+    events = [e for u in index for e in range(int(batch.offsets[u]), int(batch.offsets[u + 1]))]
+    assert rows.times.tolist() == events
+    assert rows.quantities.tolist() == events
+
+
+@given(histories, st.integers(0, 5))
+def test_last_baskets_and_their_age(users: list[History], count: int) -> None:
+    batch = batch_of(users)
+    ages = [a for u in users for a, b in zip(range(len(u))[::-1], u, strict=True) for _ in b]
+    assert batch.age().tolist() == ages
+    last = batch.last(count)
+    assert as_lists(last) == [user[max(len(user) - count, 0) :] for user in users]
+    assert last.age().tolist() == [age for age in ages if age < count]
+
+
+@given(histories, st.data())
+def test_events_are_chosen_and_users_stay(users: list[History], data: st.DataObject) -> None:
+    batch = batch_of(users)
+    keep = [data.draw(st.booleans()) for _ in batch.items]
+    chosen = batch.where(torch.tensor(keep, dtype=torch.bool))
+    flags = iter(keep)
+    left = [[[i for i in basket if next(flags)] for basket in user] for user in users]
+    assert as_lists(chosen) == [[basket for basket in user if basket] for user in left]
+    assert len(chosen) == len(users)
+
+
+@given(histories)
+def test_sums_and_counts_by_user_and_item(users: list[History]) -> None:
+    batch = batch_of(users)
+    weights = torch.arange(1.0, len(batch.items) + 1, dtype=torch.float64)
+    total = torch.zeros(len(users), N, dtype=torch.float64)
+    event = iter(weights.tolist())
+    for row, user in enumerate(users):
+        for item in (i for basket in user for i in basket):
+            total[row, item] += next(event)
+    assert batch.sum(weights).equal(total)
+    flat = [[i for basket in user for i in basket] for user in users]
+    counts = [[user.count(item) for item in range(N)] for user in flat]
+    assert batch.counts().tolist() == counts
+    assert batch.multi_hot().tolist() == [[min(c, 1) for c in row] for row in counts]
+
+
+@given(histories, st.integers(1, 6))
+def test_sequences_hold_the_latest_events_at_the_right(
+    users: list[History], max_length: int
+) -> None:
+    batch = batch_of(users)
+    sequences = batch.sequences(max_length)
+    flat = [[i for basket in user for i in basket][-max_length:] for user in users]
+    times = [[t for t, b in enumerate(user) for _ in b][-max_length:] for user in users]
+    width = max([1, *map(len, flat)])
+    assert sequences.items.shape == (len(users), width)
+    assert sequences.items.tolist() == [[N] * (width - len(f)) + f for f in flat]
+    assert sequences.times.tolist() == [[0] * (width - len(t)) + t for t in times]
+    assert sequences.mask.tolist() == [[False] * (width - len(f)) + [True] * len(f) for f in flat]
+
+
+def test_a_batch_moves_whole() -> None:
+    there = batch_of([[[0, 1]], [[2]]]).to("meta")
+    tensors = [value for value in vars(there).values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 6
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+@pytest.mark.gpu
+def test_views_are_the_same_on_a_gpu(cuda: str) -> None:
+    here = batch_of([[[0, 1], [1, 2, 3]], [], [[4], [5], [4]]])
+    there = here.to(cuda)
+
+    def views(batch: BasketBatch) -> list[Any]:
+        last = batch.last(1)
+        sequences = batch.sequences(2)
+        rows = batch.rows(torch.tensor([2, 0], device=batch.device))
+        tensors = [batch.age(), batch.counts(), last.items, last.offsets, sequences.items]
+        return [t.tolist() for t in [*tensors, rows.items, rows.offsets]]
+
+    assert views(there) == views(here)
