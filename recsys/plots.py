@@ -78,7 +78,7 @@ def bars(metric: str, models: Sequence[Bar], *, limit: float) -> Plot:
         axes.text(max(bar.mean, bar.high) + 0.02 * limit, y, f"{bar.mean:.4f}", va="center")
     axes.set_yticks(range(len(models)), [bar.name for bar in models])
     axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
-    axes.invert_yaxis()
+    axes.set_ylim(len(models) - 0.5, -0.5)
     axes.set_xticks([tick for tick in MaxNLocator(4).tick_values(0, limit) if tick <= limit])
     axes.set_xlim(0, 1.22 * limit)  # room for the numbers
     axes.grid(axis="x")
