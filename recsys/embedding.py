@@ -12,8 +12,8 @@ class EmbeddingTable(nn.Module):
     """Vectors of n items and one padding row of zeros, on one device, trained once.
 
     A model that makes the table assigns it as an attribute and so owns it: the table is among its
-    parameters and in its checkpoint. A model that is handed the table keeps it with
-    `borrow(table)`: it reads and trains the same storage, but leaves it out of its own parameters
+    parameters and in its checkpoint. A model that is handed the table keeps it as
+    `Borrowed(table)`: it reads and trains the same storage, but leaves it out of its own parameters
     and state, so that an optimiser steps it once and a checkpoint holds it once.
 
     Args:
@@ -41,15 +41,14 @@ class EmbeddingTable(nn.Module):
 
 
 class Borrowed:
-    """Holds a table without registering it: `borrowed()` is the table."""
+    """A reference that `nn.Module` does not take for a part of the borrower; call it for the table.
+
+    Args:
+        table: whose owner saves it and moves it between devices.
+    """
 
     def __init__(self, table: EmbeddingTable) -> None:
         self._table = table
 
     def __call__(self) -> EmbeddingTable:
         return self._table
-
-
-def borrow(table: EmbeddingTable) -> Borrowed:
-    """A reference that `nn.Module` does not take for a submodule of the borrower."""
-    return Borrowed(table)
