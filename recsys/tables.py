@@ -87,5 +87,6 @@ def frame(table: pl.DataFrame, *, title: str | None = None) -> Table:
     for name, dtype in table.schema.items():
         shown.add_column(name, justify="right" if dtype.is_numeric() else "left")
     for row in table.iter_rows():
-        shown.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
+        values = ("" if value is None else value for value in row)
+        shown.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values))
     return shown

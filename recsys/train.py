@@ -109,7 +109,7 @@ def read(data: DictConfig) -> EventLog:
     """The log that a data config names, from the cache where it has been read before."""
     if missing := OmegaConf.missing_keys(data):
         name = min(missing)
-        raise DataError(f"data.{name} is not set; give it as data.{name}=VALUE")
+        raise DataError(f"{name} is not set; give it as {name}=VALUE")
     options = _plain(data)
     return cached(get_method(options.pop("_target_")), **options)
 
