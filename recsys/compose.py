@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recsys.cli import names, nearest
@@ -22,11 +23,14 @@ def train(overrides: Sequence[str]) -> int:
     """`recsys train`: all of Hydra's command line."""
     # Hydra then raises what it would print, and `one_line` says it shorter.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = ["recsys train", *overrides]
+    # Hydra's parser wants its flags before the overrides.
+    sys.argv = ["recsys train", *sorted(overrides, key=lambda o: o not in ("-m", "--multirun"))]
     try:
         _task()
+    except SystemExit as ended:
+        return int(ended.code or 0)
     except (HydraException, OmegaConfBaseException) as error:
-        raise one_line(error) from error
+        raise one_line(error, overrides) from error
     return 0
 
 
@@ -51,27 +55,39 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         with hydra.initialize_config_module("recsys.conf", version_base="1.3"):
             return hydra.compose("train", list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise one_line(error) from error
+        raise one_line(error, overrides) from error
 
 
-def one_line(error: Exception) -> RecsysError:
+def one_line(error: Exception, overrides: Sequence[str] = ()) -> RecsysError:
     """Hydra's and OmegaConf's mistakes as one line that names the option and what to do."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, RecsysError):
             return cause
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
-            group, _, name = cause.missing_cfg_file.rpartition("/")
-            group = group.partition("/")[0] if "/" in group else group
+            group, _, name = cause.missing_cfg_file.partition("/")
             return ConfigError(f"{group}={name} does not exist{nearest(name, names(group))}")
         cause = cause.__cause__ or cause.__context__
     text = " ".join(str(error).split())
     if found := re.search(r"Could not override '([^']+)'", text):
         option = found.group(1)
-        return ConfigError(f"there is no option {option}{_nearest_option(option)}")
+        return ConfigError(f"there is no option {option}{_nearest_option(option, overrides)}")
     return ConfigError(text)
 
 
-def _nearest_option(option: str) -> str:
-    group, _, _ = option.rpartition(".")
-    return f"; `recsys train … --cfg job` shows those of {group or 'a run'}"
+def _nearest_option(option: str, overrides: Sequence[str]) -> str:
+    """The options that a run with the other overrides has, nearest first."""
+    others = [override for override in overrides if not override.startswith(option)]
+    try:
+        known = list(_keys(OmegaConf.to_container(compose(others))))
+    except RecsysError:  # there is more than one mistake: say the first
+        known = []
+    close = nearest(option, known) if known else ""
+    return close if "did you mean" in close else "; `recsys train … --cfg job` shows them all"
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(config, dict):
+        for key, value in config.items():
+            yield f"{prefix}{key}"
+            yield from _keys(value, f"{prefix}{key}.")

@@ -1,0 +1,251 @@
+"""The command line as a user meets it: whole runs on a small log, and every mistake in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import recsys
+from recsys import cli
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Calls the command line: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["recsys"])
+        code = cli.main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def purchases(num_users: int = 40, num_items: int = 30) -> pl.DataFrame:
+    """A seeded log in which users come back to their items."""
+    generator = np.random.default_rng(0)
+    rows = [
+        (f"u{user:02}", f"item{(user + item) % num_items:02}", f"2026-03-{day + 1:02}", 1)
+        for user in range(num_users)
+        for day, item in enumerate(generator.integers(6, size=8))
+    ]
+    schema = ["user_id", "item_id", "timestamp", "quantity"]
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    path = tmp_path / "purchases.csv"
+    purchases().write_csv(path)
+    return path
+
+
+def table(path: Path, *more: str) -> list[str]:
+    return ["train", "data=table", f"data.path={path}", "model=popularity", *more]
+
+
+@pytest.fixture
+def trained(run: Run, csv: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    code, _, err = run(*table(csv, f"hydra.run.dir={folder}"))
+    assert code == 0, err
+    return folder
+
+
+def test_alone_it_says_what_there_is(run: Run) -> None:
+    code, out, _ = run()
+    assert code == 0
+    for word in ("train", "compare", "complete_journey", "tifuknn", "experiments"):
+        assert word in out
+
+
+def test_lists_have_a_line_for_every_config(run: Run) -> None:
+    for command, group in ((["models"], "model"), (["data", "list"], "data")):
+        _, out, _ = run(*command)
+        names = [line.split()[0] for line in out.strip().splitlines()]
+        assert names == cli.names(group)
+        assert all(len(line.split()) > 1 for line in out.strip().splitlines())
+
+
+def test_a_run_leaves_its_folder(trained: Path) -> None:
+    expected = {"config.yaml", "metrics.json", "intervals.json", "per_user.parquet", "model"}
+    expected |= {"recommendations.parquet", "report.html"}
+    assert {path.name for path in trained.iterdir()} == expected
+    metrics = json.loads((trained / "metrics.json").read_text())
+    per_user = pl.read_parquet(trained / "per_user.parquet")
+    test = per_user.filter(pl.col("part") == "test")
+    assert metrics["test"]["recall@10"] == pytest.approx(test["recall@10"].mean())
+    low, high = json.loads((trained / "intervals.json").read_text())["test"]["recall@10"]
+    assert low <= metrics["test"]["recall@10"] <= high
+    lists = pl.read_parquet(trained / "recommendations.parquet")
+    assert lists.group_by("user_id").len()["len"].unique().to_list() == [20]
+
+
+def test_the_same_command_goes_on_and_another_config_is_refused(
+    run: Run, trained: Path, csv: Path
+) -> None:
+    before = (trained / "metrics.json").read_text()
+    code, _, _ = run(*table(csv, f"hydra.run.dir={trained}"))
+    assert code == 0
+    assert (trained / "metrics.json").read_text() == before
+    code, _, err = run(*table(csv, f"hydra.run.dir={trained}", "seed=1"))
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "another config" in err
+
+
+def test_evaluate_asks_again_with_other_options(run: Run, trained: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    code, out, err = run("evaluate", trained, "task.mask_history=true", "--output", again)
+    assert code == 0, err
+    assert "history masked" in out
+    old, new = (json.loads((f / "metrics.json").read_text())["test"] for f in (trained, again))
+    assert old["recall@10"] != new["recall@10"]
+
+
+def test_recommend_for_users_and_for_any_history(run: Run, trained: Path, tmp_path: Path) -> None:
+    code, out, _ = run("recommend", trained, "--users", "u03", "u01", "-k", 2)
+    assert code == 0
+    assert out.count("u03") == out.count("u01") == 2
+    path = tmp_path / "lists.csv"
+    code, _, _ = run(
+        "recommend", trained, "--history", "item01,item02", "item03", "-k", 3, "--output", path
+    )
+    assert code == 0
+    assert pl.read_csv(path)["rank"].to_list() == [1, 2, 3]
+
+
+def test_from_python_the_same_lists(trained: Path) -> None:
+    lists = recsys.load(trained).recommend(["u03"], k=4)
+    assert lists["user_id"].to_list() == ["u03"] * 4
+    counts = (
+        purchases().group_by("item_id").len().sort(["len", "item_id"], descending=[True, False])
+    )
+    # Popularity is counted in training: all but each user's last two events.
+    assert set(lists["item_id"]) <= set(counts["item_id"].head(15))
+
+
+def test_compare_two_runs(run: Run, trained: Path, csv: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    assert run(*table(csv, f"hydra.run.dir={other}"), "model=personal_top")[0] == 0
+    code, out, err = run("compare", trained, other)
+    assert code == 0, err
+    assert "p_holm" in out
+    assert "ndcg@10" in out
+
+
+def test_a_sweep_runs_every_value(run: Run, csv: Path, tmp_path: Path) -> None:
+    sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+    code, _, err = run(*table(csv, "--multirun", "model.targets_only=true,false", sweep))
+    assert code == 0, err
+    assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 2
+
+
+def broken(path: Path, frame: pl.DataFrame) -> Path:
+    frame.write_csv(path)
+    return path
+
+
+BAD_TABLES = {
+    "a missing column": (lambda f: f.rename({"item_id": "product"}), ["item_id", "product"]),
+    "null ids": (
+        lambda f: f.with_columns(pl.when(pl.int_range(pl.len()) != 4).then("user_id")),
+        ["user_id", "1 null", "row 5"],
+    ),
+    "letters for a time": (
+        lambda f: f.with_columns(timestamp=pl.lit("soon")),
+        ["timestamp", "unreadable", "soon"],
+    ),
+    "negative quantities": (lambda f: f.with_columns(quantity=-1), ["quantity", "negative"]),
+    "no rows": (lambda f: f.clear(), ["no rows"]),
+    "one user": (lambda f: f.with_columns(user_id=pl.lit("me")), ["one user"]),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD_TABLES)
+def test_a_bad_table_is_one_line(run: Run, tmp_path: Path, mistake: str) -> None:
+    change, words = BAD_TABLES[mistake]
+    path = broken(tmp_path / "bad.csv", change(purchases()))
+    options = ["+data.columns.quantity=quantity"] if mistake == "negative quantities" else []
+    refused(run, tmp_path, *table(path, *options), words=words)
+
+
+def test_an_empty_file(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "empty.csv"
+    path.touch()
+    refused(run, tmp_path, *table(path), words=["empty"])
+
+
+def test_a_truncated_parquet_file(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "cut.parquet"
+    purchases().write_parquet(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    refused(run, tmp_path, *table(path), words=["cut.parquet"])
+
+
+def test_duplicate_item_keys(run: Run, csv: Path, tmp_path: Path) -> None:
+    items = broken(tmp_path / "items.csv", pl.DataFrame({"item_id": ["item01", "item01"]}))
+    words = ["items", "more than once", "item01"]
+    refused(run, tmp_path, *table(csv, f"data.items_path={items}"), words=words)
+
+
+def test_k_larger_than_the_catalogue(run: Run, csv: Path, tmp_path: Path) -> None:
+    refused(run, tmp_path, *table(csv, "task.ks=[500]"), words=["k=500", "30 items"])
+
+
+def test_misspelt_names(run: Run, csv: Path, tmp_path: Path) -> None:
+    cases = {
+        "model=popularty": ["model=popularty", "popularity"],
+        "data=bauty": ["data=bauty", "beauty"],
+        "experiment=count_vae/cd": ["count_vae/cd", "count_vae/dc"],
+        "model.decya=1": ["model.decya", "decay"],
+        "tsak=next_item": ["tsak", "task"],
+    }
+    for option, words in cases.items():
+        refused(run, tmp_path, *table(csv), option, words=words)
+
+
+def test_a_misspelt_command(run: Run) -> None:
+    code, _, err = run("trian")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "train" in err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "recommend", "compare"])
+def test_a_folder_that_is_no_run(run: Run, tmp_path: Path, command: str) -> None:
+    more = {"evaluate": [], "recommend": ["--users", "u1"], "compare": [tmp_path]}[command]
+    code, _, err = run(command, tmp_path, *more)
+    assert (code, err.count("\n")) == (2, 1)
+    assert str(tmp_path) in err
+
+
+def test_an_unknown_user_item_and_k(run: Run, trained: Path) -> None:
+    cases = [
+        (["--users", "nobody"], "nobody"),
+        (["--history", "nothing"], "nothing"),
+        (["--users", "u01", "-k", "99"], "k=99"),
+    ]
+    for asked, word in cases:
+        code, out, err = run("recommend", trained, *asked)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert word in err
+
+
+def refused(run: Run, tmp_path: Path, *arguments: str, words: list[str]) -> None:
+    """One line on standard error with these words, a non-zero exit and no run's folder."""
+    folder = tmp_path / "refused"
+    code, _, err = run(*arguments, f"hydra.run.dir={folder}")
+    assert code == 2
+    assert err.count("\n") == 1, err
+    for word in words:
+        assert word in err
+    assert not folder.exists()
