@@ -78,17 +78,17 @@ class ClosedForm(Scorer):
 
     def fit(self, split: Split) -> Self:
         """Compute the model from `split.training`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no fit")
 
     def keep(self, name: str, value: Tensor) -> None:
         """Hold a tensor that `fit` computed as the buffer `name`."""
         self.register_buffer(name, value)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The sizes are the log's: take the saved tensors as they are.
+        # The sizes are the log's: make room for the saved tensors as they are.
         for name in [n for n in state_dict if n.startswith(prefix)]:
             if "." not in (own := name.removeprefix(prefix)):
-                self.register_buffer(own, state_dict[name])
+                self.register_buffer(own, torch.empty_like(state_dict[name]))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -106,7 +106,7 @@ class Recommender(Scorer, LightningModule):
 
     def loss(self, part: Part) -> Tensor:
         """A scalar for a batch of training users, each with a history and a target."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def prepare(self, split: Split) -> Part:
         """Start from what the training data says, and return the users to train on.

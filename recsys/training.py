@@ -208,22 +208,19 @@ class Validate(Callback):
         self.protocol = protocol
         self.training = training
         self.folder = folder
-        self.best, self.best_epoch = float("-inf"), -1
-
-    @property
-    def patience(self) -> int:
-        """In epochs."""
-        return self.training.patience * self.training.evaluate_every
+        self.best = float("-inf")
+        self.evaluations_since_best = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_epoch": self.best_epoch}
+        return {"best": self.best, "evaluations_since_best": self.evaluations_since_best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self.best = state_dict["best"]
+        self.evaluations_since_best = state_dict["evaluations_since_best"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A run that was stopped stays stopped when it is started again.
-        trainer.should_stop = trainer.current_epoch - self.best_epoch >= self.patience
+        trainer.should_stop = self.evaluations_since_best >= self.training.patience
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch
@@ -233,10 +230,11 @@ class Validate(Callback):
             means = evaluate(pl_module, self.part, self.protocol).means
             found = {f"validation/{name}": value for name, value in means.items()}
             pl_module.log_dict(found)
+            self.evaluations_since_best += 1
             if means[self.training.monitor] > self.best:
-                self.best, self.best_epoch = means[self.training.monitor], epoch
+                self.best, self.evaluations_since_best = means[self.training.monitor], 0
                 self._save(trainer, BEST, weights_only=True)
-            trainer.should_stop = epoch - self.best_epoch >= self.patience
+            trainer.should_stop = self.evaluations_since_best >= self.training.patience
             row |= found
         self._append(epoch, row)
         self._save(trainer, LAST)

@@ -1,0 +1,131 @@
+"""What every model has from its base class."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from recsys.batch import BasketBatch
+from recsys.module import ClosedForm, Recommender, Scorer
+from recsys.retrieval import ExactIndex
+from recsys.splits import Part, Split, last_basket
+from recsys.testing import checkerboard
+from recsys.types import ItemVectors, Scores, UserVectors
+
+BATCH = BasketBatch.from_lists([[[0], [3]], [[1, 2]], []], 4)
+
+
+class Vectors(Scorer):
+    """Users are the counts of their items; item 3's vector is twice item 0's."""
+
+    def encode_users(self, batch: BasketBatch) -> UserVectors:
+        return batch.counts()
+
+    def encode_items(self) -> ItemVectors:
+        items = torch.eye(4)
+        items[3, 0] = 2.0
+        return items
+
+
+class Counts(ClosedForm):
+    counts: Tensor
+
+    def fit(self, split: Split) -> "Counts":
+        self.keep("counts", torch.bincount(split.training.items).float())
+        return self
+
+    def score(self, batch: BasketBatch) -> Scores:
+        return self.counts.expand(len(batch), -1)
+
+
+class Sum(Scorer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Counts(), Counts()
+
+
+class Linear(Recommender):
+    def __init__(self) -> None:
+        super().__init__(learning_rate=0.3, weight_decay=0.7)
+        self.weight = nn.Parameter(torch.ones(2))
+
+
+def test_scores_are_inner_products_of_vectors() -> None:
+    model = Vectors()
+    assert model.has_vectors
+    assert model.score(BATCH).tolist() == [[1, 0, 0, 3], [0, 1, 1, 0], [0, 0, 0, 0]]
+
+
+def test_a_model_that_only_scores_has_no_vectors() -> None:
+    assert not Counts().has_vectors
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Scorer().score(BATCH), "Scorer has neither score nor encode_users"),
+        (lambda: Scorer().encode_items(), "Scorer has no item vectors"),
+        (lambda: ClosedForm().fit(last_basket(checkerboard())), "ClosedForm has no fit"),
+        (lambda: Linear().loss(last_basket(checkerboard()).train), "Linear has no loss"),
+    ],
+)
+def test_what_a_model_lacks_is_said(call: Any, message: str) -> None:
+    with pytest.raises(NotImplementedError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("index", [None, ExactIndex(Vectors().encode_items())])
+def test_top_k_by_scores_and_by_index(index: ExactIndex | None) -> None:
+    model = Vectors()
+    top = model.top_k(BATCH, 2, index=index)
+    assert top.items.tolist() == [[3, 0], [1, 2], [0, 1]]
+    assert top.scores.tolist() == [[3, 1], [1, 1], [0, 0]]
+    masked = model.top_k(BATCH, 3, mask_history=True, index=index)
+    assert masked.items.tolist() == [[1, 2, -1], [0, 3, -1], [0, 1, 2]]
+
+
+def test_top_k_leaves_the_gradient_out() -> None:
+    assert not Vectors().top_k(BATCH, 1).scores.requires_grad
+
+
+def test_an_index_is_ignored_by_a_model_without_vectors() -> None:
+    model = Counts()
+    model.keep("counts", torch.tensor([1.0, 2.0, 3.0, 0.0]))
+    top = model.top_k(BATCH, 1, index=ExactIndex(torch.eye(4)))
+    assert top.items.tolist() == [[2], [2], [2]]
+
+
+def test_what_was_computed_loads_into_a_model_that_was_not_fitted() -> None:
+    split = last_basket(checkerboard())
+    fitted, other = Sum(), Sum()
+    fitted.first.fit(split)
+    fitted.second.keep("counts", torch.arange(3.0))
+    other.load_state_dict(fitted.state_dict())
+    assert other.first.counts.equal(fitted.first.counts)
+    assert other.second.counts.tolist() == [0, 1, 2]
+    # It has its own copy.
+    other.second.counts.zero_()
+    assert fitted.second.counts.tolist() == [0, 1, 2]
+
+
+def test_what_was_computed_may_change_its_size() -> None:
+    model = Counts()
+    model.keep("counts", torch.zeros(7))
+    model.fit(split := last_basket(checkerboard()))
+    assert model.counts.shape == (split.num_items,)
+
+
+def test_a_trained_model_learns_by_adamw_from_last_baskets() -> None:
+    model = Linear()
+    optimizer = model.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.defaults["lr"] == 0.3
+    assert optimizer.defaults["weight_decay"] == 0.7
+    split = last_basket(checkerboard())
+    part: Part = model.prepare(split)
+    assert part is split.train
+
+
+def test_a_model_is_made_of_none_but_itself() -> None:
+    assert list(Vectors().members()) == []
