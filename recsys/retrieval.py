@@ -26,8 +26,8 @@ from recsys.ragged import Ragged, offsets_of
 from recsys.tiles import NEVER, best_of, tiles
 from recsys.types import ItemVectors, Scores, TopItems, UserVectors
 
-_PAIRS_AT_ONCE = 2**16
-_TIES_AT_ONCE = 2**22
+_PAIRS_AT_ONCE = 2**12  # few, so that the vectors of the pairs stay in the cache
+_CELLS_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +148,9 @@ class ItemIndex(ABC):
         short = self.shortlist(queries, width, exclude)
         none = short.scores == NEVER
         items = short.items.masked_fill(none, 0)
-        best = _ordered(self._score(queries[:, None], items).masked_fill(none, NEVER), items)
+        row = torch.arange(len(queries), device=queries.device).repeat_interleave(width)
+        scores = self._score(queries, row, items.flatten()).view(-1, width)
+        best = _ordered(scores.masked_fill(none, NEVER), items)
         best = TopK(best.items[:, :k], best.scores[:, :k])
         if not self.exact or width == len(self.vectors):
             return best
@@ -156,7 +158,7 @@ class ItemIndex(ABC):
         error = _rounding(norms, self.longest, queries.shape[1])
         last = short.scores[:, -1]
         doubtful = ((last + error >= best.scores[:, -1]) & (last > NEVER)).nonzero()[:, 0]
-        for rows in doubtful.split(max(1, _TIES_AT_ONCE // len(self.vectors))):
+        for rows in doubtful.split(max(1, _CELLS_AT_ONCE // len(self.vectors))):
             excluded = None if exclude is None else exclude.rows(rows)
             floor = best.scores[rows, -1] - error[rows]
             again = self._search_above(queries[rows], floor, k, excluded)
@@ -171,8 +173,7 @@ class ItemIndex(ABC):
             for row, column in [(scores >= floor[:, None]).nonzero(as_tuple=True)]
         ]
         row, item = (torch.cat(part) for part in zip(*pairs, strict=True))
-        pieces = zip(row.split(_PAIRS_AT_ONCE), item.split(_PAIRS_AT_ONCE), strict=True)
-        scores = torch.cat([self._score(queries[r], i) for r, i in pieces])
+        scores = self._score(queries, row, item)
         # Items ascend within a row, and both sorts keep the order of equals.
         scores, order = scores.sort(descending=True, stable=True)
         row, by_row = row[order].sort(stable=True)
@@ -180,9 +181,11 @@ class ItemIndex(ABC):
         places = first[:, None] + torch.arange(k, device=row.device)
         return TopK(item[order][by_row][places], scores[by_row][places])
 
-    def _score(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Inner products in float64, each of them the same in any company."""
-        return (queries.double() * self.vectors[items].double()).sum(-1)
+    def _score(self, queries: Tensor, row: Tensor, item: Tensor) -> Tensor:
+        """(P,) inner products of pairs in float64, each of them the same in any company."""
+        pieces = zip(row.split(_PAIRS_AT_ONCE), item.split(_PAIRS_AT_ONCE), strict=True)
+        scores = [(queries[r].double() * self.vectors[i].double()).sum(1) for r, i in pieces]
+        return torch.cat(scores)
 
 
 class ExactIndex(ItemIndex):
