@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +135,26 @@ def test_from_python_the_same_lists(trained: Path) -> None:
     )
     # Popularity is counted in training: all but each user's last two events.
     assert set(lists["item_id"]) <= set(counts["item_id"].head(15))
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(run: Run, csv: Path, tmp_path: Path) -> None:
+    command = table(csv, "model=count_vae", "trainer.max_epochs=40", "trainer.patience=40")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run(*command, f"hydra.run.dir={whole}")[0] == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "recsys.cli", *command, f"hydra.run.dir={killed}"]
+    )
+    curve = killed / "train.csv"
+    while process.poll() is None and not (curve.exists() and len(pl.read_csv(curve)) >= 3):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert len(pl.read_csv(curve)) < 40
+    assert not (killed / "metrics.json").exists()
+    code, _, err = run(*command, f"hydra.run.dir={killed}")
+    assert code == 0, err
+    for name in ("metrics.json", "intervals.json", "train.csv"):
+        assert (killed / name).read_text() == (whole / name).read_text()
 
 
 def test_compare_two_runs(run: Run, trained: Path, csv: Path, tmp_path: Path) -> None:
