@@ -14,11 +14,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from hydra.utils import get_object, instantiate
@@ -26,13 +27,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recsys.batch import BasketBatch
-from recsys.errors import ConfigError, RunError, UnknownIdError
+from recsys.errors import ConfigError, RecsysError, RunError, UnknownIdError
 from recsys.events import ITEM, USER
 from recsys.module import Scorer
 from recsys.splits import Split
 from recsys.vocab import UNKNOWN, Vocabulary
 
 Id = int | str
+History = Iterable[Id] | Iterable[Iterable[Id]]
 FILES = (
     "config.json",
     "weights.safetensors",
@@ -66,9 +68,9 @@ class SavedModel:
 
     def recommend(
         self,
-        user_ids: Sequence[Id] | None = None,
+        user_ids: Iterable[Id] | None = None,
         *,
-        histories: Sequence[Sequence[Id] | Sequence[Sequence[Id]]] | None = None,
+        histories: Iterable[History] | None = None,
         k: int = 10,
         mask_history: bool | None = None,
     ) -> pl.DataFrame:
@@ -93,26 +95,27 @@ class SavedModel:
             raise ConfigError("recommend takes either user_ids or histories; give one of them")
         if histories is None:
             assert user_ids is not None
-            asked = pl.Series(USER, list(user_ids))
-            batch = self.histories.rows(_indices(self.users, asked, "user_id"))
+            rows = _indices(self.users, pl.Series(list(user_ids)), "user_id")
+            asked = self.users.ids[rows.numpy()].rename(USER)
+            batch = self.histories.rows(rows)
         else:
-            asked = pl.Series("history", range(len(histories)))
             batch = self._batch(histories)
+            asked = pl.Series("history", range(len(batch)))
         masked = self.mask_history if mask_history is None else mask_history
         self.model.eval()
         top = self.model.top_k(batch, k, mask_history=masked)
         return recommendations(asked, top.items, top.scores, self.item_table)
 
-    def _batch(self, histories: Sequence[Sequence[Id] | Sequence[Sequence[Id]]]) -> BasketBatch:
-        baskets = [
-            [[entry] if isinstance(entry, int | str) else list(entry) for entry in history]
-            for history in histories
-        ]
+    def _batch(self, histories: Iterable[History]) -> BasketBatch:
+        baskets = [[_basket(entry) for entry in history] for history in histories]
         flat = [item for history in baskets for basket in history for item in basket]
-        index = _indices(self.items, pl.Series(flat), "item_id") if flat else torch.empty(0)
-        found = iter(index.tolist())
+        found = iter(_indices(self.items, pl.Series(flat), "item_id").tolist())
         indexed = [[[next(found) for _ in basket] for basket in history] for history in baskets]
         return BasketBatch.from_lists(indexed, len(self.item_table))
+
+
+def _basket(entry: Id | Iterable[Id]) -> list[Id]:
+    return list(entry) if isinstance(entry, Iterable) and not isinstance(entry, str) else [entry]
 
 
 def recommendations(
@@ -120,15 +123,15 @@ def recommendations(
 ) -> pl.DataFrame:
     """Ranked lists (U, k) as a row per user and rank; places without an item are left out."""
     users, k = items.shape
-    shown = [column for column in (ITEM, "title") if column in item_table.columns]
     frame = pl.DataFrame(
         {
-            asked.name: asked.gather(pl.Series(range(users)).repeat_by(k).explode()),
-            "rank": list(range(1, k + 1)) * users,
+            asked.name: asked[np.repeat(np.arange(users), k)],
+            "rank": np.tile(np.arange(1, k + 1), users),
             "index": items.flatten().numpy(),
             "score": scores.flatten().numpy(),
         }
     ).filter(pl.col("index") >= 0)
+    shown = [column for column in (ITEM, "title") if column in item_table.columns]
     chosen = item_table.select(shown)[frame["index"]]
     return pl.concat(
         [frame.drop("index", "score"), chosen, frame.select("score")], how="horizontal"
@@ -150,15 +153,18 @@ def save(
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    described = {"model": config, "mask_history": mask_history}
-    (scratch / "config.json").write_text(json.dumps(described, indent=2))
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, scratch / "weights.safetensors")
-    split.item_table.write_parquet(scratch / "items.parquet")
-    split.users.ids.rename(USER).to_frame().write_parquet(scratch / "users.parquet")
-    save_file(_tensors(split.latest), scratch / "histories.safetensors")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(scratch, folder)
+    try:
+        described = {"model": config, "mask_history": mask_history}
+        (scratch / "config.json").write_text(json.dumps(described, indent=2))
+        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        save_file(weights, scratch / "weights.safetensors")
+        split.item_table.write_parquet(scratch / "items.parquet")
+        split.users.ids.rename(USER).to_frame().write_parquet(scratch / "users.parquet")
+        save_file(_tensors(split.latest), scratch / "histories.safetensors")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def build(config: dict[str, Any]) -> Scorer:
@@ -182,8 +188,18 @@ def load(run: str | Path, *, trusted: Sequence[str] = ("recsys",)) -> SavedModel
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise RunError(f"{run} holds no finished run: there is no model/{missing[0]}")
+    try:
+        return _read(folder, trusted)
+    except RecsysError:
+        raise
+    except Exception as error:  # whatever it is, the files are not what `save` wrote
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"{folder} is damaged ({reason}); train the model again") from error
+
+
+def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
     described = json.loads((folder / "config.json").read_text())
-    _check_targets(described["model"], trusted)
+    _check_config(described["model"], trusted)
     model = build(described["model"])
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     model.eval()
@@ -195,24 +211,32 @@ def load(run: str | Path, *, trusted: Sequence[str] = ("recsys",)) -> SavedModel
     return SavedModel(model, item_table, users, histories, described["mask_history"])
 
 
-def _check_targets(config: dict[str, Any], trusted: Sequence[str]) -> None:
+def _check_config(config: Any, trusted: Sequence[str]) -> None:
     """Raises ConfigError unless every `_target_` is a class defined in a trusted package."""
-    for target in _targets(config):
-        package = target.partition(".")[0]
-        # The class's own module counts: `recsys.checkpoint.os.system` is none of ours.
-        found = get_object(target) if package in trusted else None
-        if not isinstance(found, type) or found.__module__.partition(".")[0] not in trusted:
-            raise ConfigError(
-                f"_target_: {target} is no class of {', '.join(trusted)}; name its package in "
-                "load(…, trusted=…) if you trust this folder"
-            )
-
-
-def _targets(config: Any) -> list[str]:
     if isinstance(config, dict):
-        own = [config["_target_"]] if "_target_" in config else []
-        return own + [t for value in config.values() for t in _targets(value)]
-    return [t for value in config for t in _targets(value)] if isinstance(config, list) else []
+        if "_target_" in config and not _is_trusted(config["_target_"], trusted):
+            raise ConfigError(
+                f"_target_: {config['_target_']} is no class of {', '.join(trusted)}; name its "
+                "package in load(…, trusted=…) if you trust this folder"
+            )
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            _check_config(value, trusted)
+    # What an interpolation stands for, another _target_ perhaps, is known too late.
+    elif isinstance(config, str) and "${" in config:
+        raise ConfigError(f"{config} is an interpolation; a saved config holds values only")
+
+
+def _is_trusted(target: Any, trusted: Sequence[str]) -> bool:
+    if not isinstance(target, str) or target.partition(".")[0] not in trusted:
+        return False
+    try:
+        found = get_object(target)
+    except ImportError:
+        return False
+    # The class's own module counts: `recsys.checkpoint.Path` is none of ours.
+    return isinstance(found, type) and found.__module__.partition(".")[0] in trusted
 
 
 def _tensors(batch: BasketBatch) -> dict[str, Tensor]:

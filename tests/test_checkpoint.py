@@ -1,0 +1,251 @@
+"""Saved models: what comes back, what is refused, and what is never half-written."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from recsys import checkpoint
+from recsys.batch import BasketBatch
+from recsys.checkpoint import SavedModel, recommendations
+from recsys.errors import CatalogueError, ConfigError, RunError, UnknownIdError
+from recsys.events import EventLog
+from recsys.models import ItemKNN, PersonalTop
+from recsys.splits import Split, last_basket
+from recsys.testing import checkerboard
+
+CONFIG = {"_target_": "recsys.models.ItemKNN"}
+
+
+def in_words(log: EventLog) -> EventLog:
+    """The log with text for ids: `u7` and `i7`."""
+
+    def renamed(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.with_columns(
+            pl.concat_str(pl.lit(column[0]), column).alias(column)
+            for column in ("user_id", "item_id")
+            if column in frame.columns
+        )
+
+    frames = (renamed(frame) for frame in (log.events, log.items, log.users))
+    return EventLog.from_frames(*frames)
+
+
+@pytest.fixture(
+    scope="module", params=[checkerboard(), in_words(checkerboard())], ids=["int", "str"]
+)
+def split(request: pytest.FixtureRequest) -> Split:
+    return last_basket(request.param)
+
+
+@pytest.fixture
+def run(split: Split, tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    model = ItemKNN().fit(split)
+    checkpoint.save(folder / "model", model, split, CONFIG, mask_history=True)
+    return folder
+
+
+@pytest.fixture
+def saved(run: Path) -> SavedModel:
+    return checkpoint.load(run)
+
+
+def rewrite(run: Path, model: Any) -> None:
+    path = run / "model/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model": model}))
+
+
+def test_everything_comes_back(saved: SavedModel, split: Split) -> None:
+    fitted = ItemKNN().fit(split)
+    history = split.test.history
+    assert saved.model.score(history).equal(fitted.score(history))
+    assert not saved.model.training
+    assert saved.mask_history
+    assert saved.item_table.equals(split.item_table)
+    assert saved.users.ids.equals(split.users.ids.rename("user_id"))
+    for name, value in vars(split.latest).items():
+        loaded = getattr(saved.histories, name)
+        assert loaded == value if name == "num_items" else loaded.equal(value)
+
+
+def test_users_are_asked_with_everything_the_log_knows(saved: SavedModel, split: Split) -> None:
+    users = [split.users.ids[index] for index in (5, 0)]
+    lists = saved.recommend(users, k=3)
+    assert lists.columns == ["user_id", "rank", "item_id", "title", "score"]
+    assert lists["user_id"].to_list() == [users[0]] * 3 + [users[1]] * 3
+    assert lists["rank"].to_list() == [1, 2, 3] * 2
+    top = saved.model.top_k(split.latest.rows(torch.tensor([5, 0])), 3, mask_history=True)
+    assert lists["item_id"].equals(split.items.ids[top.items.flatten().numpy()])
+    assert lists["score"].to_list() == top.scores.flatten().tolist()
+    titles = split.item_table.filter(pl.col("item_id") == lists["item_id"][0])["title"]
+    assert lists["title"][0] == titles.item()
+
+
+def test_history_is_masked_as_in_the_task_unless_said_otherwise(saved: SavedModel) -> None:
+    user = saved.users.ids[0]
+    had = set(saved.histories.rows(torch.tensor([0])).items.tolist())
+    kept = saved.recommend([user], mask_history=False)
+    assert {saved.items.ids.to_list().index(i) for i in kept["item_id"]} & had
+    for masked in (saved.recommend([user]), saved.recommend([user], mask_history=True)):
+        assert not {saved.items.ids.to_list().index(i) for i in masked["item_id"]} & had
+
+
+def test_histories_are_lists_of_items_or_of_baskets(saved: SavedModel, split: Split) -> None:
+    a, b, c = split.items.ids.gather([1, 3, 5]).to_list()
+    flat = saved.recommend(histories=[[a, b], [], [c]], k=2)
+    baskets = saved.recommend(histories=[[[a], [b]], [], [[c]]], k=2)
+    others = saved.recommend(histories=((a, b), (), pl.Series([c])), k=2)
+    assert flat.equals(baskets)
+    assert flat.equals(others)
+    assert flat.columns == ["history", "rank", "item_id", "title", "score"]
+    assert flat["history"].to_list() == [0, 0, 1, 1, 2, 2]
+    batch = BasketBatch.from_lists([[[1], [3]], [], [[5]]], split.num_items)
+    top = saved.model.top_k(batch, 2, mask_history=True)
+    assert flat["item_id"].equals(split.items.ids[top.items.flatten().numpy()])
+
+
+def test_baskets_reach_the_model_as_baskets(split: Split, tmp_path: Path) -> None:
+    class Latest(PersonalTop):
+        def score(self, batch: BasketBatch) -> torch.Tensor:
+            return batch.last(1).counts()
+
+    saved = SavedModel(Latest(), split.item_table, split.users, split.latest, False)
+    a, b, c = split.items.ids.gather([1, 3, 5]).to_list()
+    best = saved.recommend(histories=[[[a], [b, c]]], k=3)
+    assert best["score"].to_list() == [1, 1, 0]
+    assert set(best["item_id"][:2]) == {b, c}
+
+
+def test_ids_may_be_written_as_text(saved: SavedModel) -> None:
+    users, items = saved.users.ids[:2], saved.items.ids[:2]
+    texts = saved.recommend([str(user) for user in users], k=2)
+    assert texts.equals(saved.recommend(users.to_list(), k=2))
+    as_text = saved.recommend(histories=[[str(item) for item in items]], k=2)
+    assert as_text.equals(saved.recommend(histories=[items.to_list()], k=2))
+
+
+@pytest.mark.parametrize("nobody", [{"user_ids": []}, {"histories": []}])
+def test_nobody_is_recommended_nothing(saved: SavedModel, nobody: dict[str, Any]) -> None:
+    assert len(saved.recommend(**nobody)) == 0
+
+
+def test_places_without_an_item_are_left_out() -> None:
+    items, scores = torch.tensor([[2, -1], [0, 1]]), torch.tensor([[0.5, -torch.inf], [2, 1]])
+    table = pl.DataFrame({"item_id": ["a", "b", "c"]})
+    lists = recommendations(pl.Series("user_id", [7, 8]), items, scores, table)
+    assert lists.rows() == [(7, 1, "c", 0.5), (8, 1, "a", 2.0), (8, 2, "b", 1.0)]
+
+
+@pytest.mark.parametrize("who", [{}, {"user_ids": [0], "histories": [[0]]}])
+def test_users_or_histories_but_not_both(saved: SavedModel, who: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="either user_ids or histories"):
+        saved.recommend(**who)
+
+
+def test_unknown_ids_are_named(saved: SavedModel) -> None:
+    known = saved.users.ids[0]
+    with pytest.raises(UnknownIdError, match=r"user_id '?999'? is not among the 60"):
+        saved.recommend([str(known), "999"])
+    with pytest.raises(UnknownIdError, match=r"item_id 'milk' is not among the 40"):
+        saved.recommend(histories=[[str(saved.items.ids[0])], ["milk"]])
+
+
+def test_more_items_than_the_catalogue_has(saved: SavedModel) -> None:
+    with pytest.raises(CatalogueError, match="k=41 exceeds the 40 items"):
+        saved.recommend([saved.users.ids[0]], k=41)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "recsys.checkpoint.os.system",
+        "recsys.checkpoint.shutil.rmtree",
+        "recsys.checkpoint.Path",
+        "recsys.checkpoint.build",
+        "recsysx.models.ItemKNN",
+        "recsys.models.Missing",
+        ["os", "system"],
+        None,
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_only_classes_of_trusted_packages_are_built(run: Path, target: Any, nested: bool) -> None:
+    bad = {"_target_": target, "_args_": ["echo"]}
+    rewrite(run, {**CONFIG, "members": [{"deep": bad}]} if nested else bad)
+    with pytest.raises(ConfigError, match="is no class of recsys; name its package"):
+        checkpoint.load(run)
+
+
+def test_an_interpolation_cannot_bring_a_target(run: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "called"
+    hidden = "${oc.create:{_target_: os.mkdir, path: '" + str(marker) + "'}}"
+    rewrite(run, {**CONFIG, "weights": hidden})
+    with pytest.raises(ConfigError, match="is an interpolation"):
+        checkpoint.load(run)
+    assert not marker.exists()
+
+
+def test_a_package_is_trusted_when_it_is_named(run: Path) -> None:
+    rewrite(run, {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1})
+    with pytest.raises(ConfigError, match=r"torch.nn.Linear is no class of recsys"):
+        checkpoint.load(run)
+    with pytest.raises(RunError, match="is damaged"):  # trusted, and built
+        checkpoint.load(run, trusted=("recsys", "torch"))
+
+
+@pytest.mark.parametrize("name", checkpoint.FILES)
+def test_a_missing_file_is_named(run: Path, name: str) -> None:
+    (run / "model" / name).unlink()
+    with pytest.raises(RunError, match=f"holds no finished run: there is no model/{name}"):
+        checkpoint.load(run)
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="nowhere holds no finished run"):
+        checkpoint.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", checkpoint.FILES)
+def test_a_damaged_file_is_one_line(run: Path, name: str) -> None:
+    path = run / "model" / name
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(RunError, match="is damaged") as caught:
+        checkpoint.load(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_saved_model_is_replaced_whole(run: Path, split: Split) -> None:
+    model = PersonalTop().fit(split)
+    config = {"_target_": "recsys.models.PersonalTop"}
+    checkpoint.save(run / "model", model, split, config, mask_history=False)
+    assert isinstance(checkpoint.load(run).model, PersonalTop)
+    assert os.listdir(run) == ["model"]
+
+
+def test_nothing_is_half_written(run: Path, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in (run / "model").iterdir()}
+
+    def full_disk(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", full_disk)
+    for folder in (run / "model", run.with_name("new") / "model"):
+        with pytest.raises(OSError, match="No space left"):
+            checkpoint.save(folder, ItemKNN().fit(split), split, CONFIG, mask_history=True)
+    assert os.listdir(run) == ["model"]
+    assert {path.name: path.read_bytes() for path in (run / "model").iterdir()} == before
+    assert os.listdir(run.with_name("new")) == []
+
+
+def test_no_file_of_a_saved_model_is_a_pickle(run: Path) -> None:
+    suffixes = {path.suffix for path in (run / "model").iterdir()}
+    assert suffixes == {".json", ".parquet", ".safetensors"}
+    shutil.rmtree(run)
