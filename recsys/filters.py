@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 
 from recsys.errors import DataError
 from recsys.events import ITEM, USER, EventLog
+from recsys.vocab import Vocabulary
 
 
 def filtered(
@@ -33,27 +33,18 @@ def k_core(log: EventLog, *, min_user_events: int, min_item_events: int) -> Even
     """
     if min_user_events <= 1 and min_item_events <= 1:
         return log
-    users, items = _codes(log.events[USER]), _codes(log.events[ITEM])
+    users = Vocabulary(log.users[USER]).index_of(log.events[USER]).to_numpy()
+    items = Vocabulary(log.items[ITEM]).index_of(log.events[ITEM]).to_numpy()
     rows = np.arange(len(users))
     while True:
-        enough = np.bincount(users)[users] >= min_user_events
-        enough &= np.bincount(items)[items] >= min_item_events
+        enough = (np.bincount(users) >= min_user_events)[users]
+        enough &= (np.bincount(items) >= min_item_events)[items]
         if enough.all():
             break
         users, items, rows = users[enough], items[enough], rows[enough]
-    if len(np.unique(users)) < 2:
+    if not len(users) or users.min() == users.max():
         raise DataError(
             f"{log.name}: at most one user is left with min_user_events={min_user_events} and "
             f"min_item_events={min_item_events}; lower them"
         )
     return log if len(rows) == log.num_events else log.with_events(log.events[rows])
-
-
-def _codes(ids: pl.Series) -> np.ndarray:
-    """A small integer per id."""
-    lookup = ids.unique().to_frame().with_row_index("code")
-    return (
-        ids.to_frame()
-        .join(lookup, on=ids.name, how="left", maintain_order="left")["code"]
-        .to_numpy()
-    )

@@ -98,12 +98,12 @@ class Split:
     @cached_property
     def training(self) -> BasketBatch:
         """All training events of the training users, their last basket too."""
-        return self._batch(self.events.filter(pl.col("phase") == TRAIN))
+        return self._batch(self.events["phase"] == TRAIN)
 
     @cached_property
     def latest(self) -> BasketBatch:
         """All events of all users, for recommendations after the end of the log."""
-        return self._batch(self.events)
+        return self._batch()
 
     @cached_property
     def item_table(self) -> pl.DataFrame:
@@ -112,17 +112,21 @@ class Split:
         return order.join(self.log.items, on=ITEM, how="left", maintain_order="left")
 
     def _part(self, name: str, phase: int) -> Part:
-        here = pl.col("phase") == phase
-        asked = self.events.filter(here & pl.col("target"))
+        phases, is_target = self.events["phase"], self.events["target"]
+        asked = self.events.select("user", "item").filter((phases == phase) & is_target)
         users = asked["user"].unique(maintain_order=True)
-        past = self.events.filter((pl.col("phase") < phase) | (here & ~pl.col("target")))
-        if len(users) < len(self.users):
-            past = past.filter(pl.col("user").is_in(users.implode()))
+        is_asked = np.zeros(len(self.users), dtype=bool)
+        is_asked[users.to_numpy()] = True
+        past = (phases < phase) | ((phases == phase) & ~is_target)
+        past &= pl.Series(is_asked[self.events["user"].to_numpy()])
         target = Ragged(_tensor(asked["item"]), _offsets(asked["user"], users))
         history = self._batch(past, users)
         return Part(name, history, target.distinct(self.num_items))
 
-    def _batch(self, events: pl.DataFrame, users: pl.Series | None = None) -> BasketBatch:
+    def _batch(self, which: pl.Series | None = None, users: pl.Series | None = None) -> BasketBatch:
+        """The events at `which`, of the `users` given or of those with such an event."""
+        columns = self.events.select("user", "item", "basket", "time", "quantity")
+        events = columns if which is None else columns.filter(which)
         users = events["user"].unique(maintain_order=True) if users is None else users
         return BasketBatch(
             items=_tensor(events["item"]),
@@ -176,7 +180,9 @@ def user_holdout(log: EventLog, *, column: str = "split") -> Split:
     )
     frame, users, items = _encoded(log)
     phases = users.ids.rename(USER).to_frame().join(phase, on=USER, maintain_order="left")["phase"]
-    frame = frame.with_columns(phase=phases.gather(frame["user"]), target=_in_last_basket())
+    last = _of_last_row(frame["basket"].to_numpy(), frame["user"])
+    is_last = pl.Series((frame["basket"].to_numpy() == last) & (last > 0))
+    frame = frame.with_columns(phase=phases.gather(frame["user"]), target=is_last)
     return _checked(Split(log, users, items, frame))
 
 
@@ -197,38 +203,37 @@ def global_time(
     Raises:
         DataError: the times are not in order, not of the log's kind, or leave a part empty.
     """
-    begins = [
+    starts = [
         _place(log, name, start)
         for name, start in (("validation_start", validation_start), ("test_start", test_start))
     ]
-    if begins[0] >= begins[1]:
+    if starts[0] >= starts[1]:
         raise DataError(
             f"test_start={test_start} must lie after validation_start={validation_start}"
         )
     frame, users, items = _encoded(log)
-    began = pl.col("time").first().over("user", "basket")
-    in_validation, in_test = (began >= begin for begin in begins)
-    frame = frame.with_columns(window=in_validation.cast(pl.UInt8) + in_test.cast(pl.UInt8))
-    basket, window = pl.col("basket"), pl.col("window")
-    first, last = (f().over("user", "window") for f in (basket.min, basket.max))
+    begins, lengths = _stretches(frame["user"], frame["basket"])
+    user, basket, time = (frame[c].to_numpy()[begins] for c in ("user", "basket", "time"))
+    window = np.searchsorted(starts, time, side="right")
+    first, count = _stretches(pl.Series(user), pl.Series(window))
     # In training the last basket is the target, later on the first; the log's first never is.
-    asked = (basket > 0) & pl.when(window == TRAIN).then(basket == last).otherwise(basket == first)
-    phase = pl.when((window == TRAIN) | asked).then(window).otherwise(window + 1)
-    frame = frame.with_columns(target=asked, phase=phase.cast(pl.UInt8)).drop("window")
+    wanted = np.where(window[first] == TRAIN, basket[first + count - 1], basket[first])
+    asked = (basket > 0) & (basket == np.repeat(wanted, count))
+    phase = np.where((window == TRAIN) | asked, window, window + 1).astype(np.uint8)
+    frame = frame.with_columns(
+        phase=pl.Series(np.repeat(phase, lengths)), target=pl.Series(np.repeat(asked, lengths))
+    )
     return _checked(Split(log, users, items, frame))
 
 
 def _leave_last(log: EventLog, *, by_basket: bool) -> Split:
     frame, users, items = _encoded(log, by_basket=by_basket)
-    last = pl.col("basket").last().over("user")
-    from_end, enough = last - pl.col("basket"), last >= 2
-    phase = pl.when(enough & (from_end < 2)).then(2 - from_end).otherwise(0).cast(pl.UInt8)
-    train_target = pl.when(enough).then(from_end == 2).otherwise(from_end == 0) & (
-        pl.col("basket") > 0
-    )
-    frame = frame.with_columns(phase=phase).with_columns(
-        target=(pl.col("phase") > 0) | train_target
-    )
+    basket = frame["basket"].to_numpy()
+    last = _of_last_row(basket, frame["user"])
+    from_end, enough = last - basket, last >= 2
+    phase = np.where(enough & (from_end < 2), 2 - from_end, TRAIN).astype(np.uint8)
+    in_training = (from_end == np.where(enough, 2, 0)) & (basket > 0)
+    frame = frame.with_columns(phase=pl.Series(phase), target=pl.Series((phase > 0) | in_training))
     return _checked(Split(log, users, items, frame))
 
 
@@ -255,10 +260,22 @@ def _encoded(
     return frame, users, items
 
 
+def _stretches(*columns: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Where the stretches of rows begin in which no column changes, and their lengths."""
+    changes = [column.to_numpy()[1:] != column.to_numpy()[:-1] for column in columns]
+    begins = np.flatnonzero(np.concatenate([[True], np.any(changes, axis=0)]))
+    return begins, np.diff(begins, append=len(columns[0]))
+
+
+def _of_last_row(values: np.ndarray, user: pl.Series) -> np.ndarray:
+    """For every row, the value in the last row of its user."""
+    begins, lengths = _stretches(user)
+    return np.repeat(values[begins + lengths - 1], lengths)
+
+
 def _within_user(numbers: np.ndarray, user: pl.Series) -> pl.Series:
     """Rising numbers, counted from 0 within their user."""
-    begins = np.flatnonzero(np.diff(user.to_numpy(), prepend=-1))
-    lengths = np.diff(begins, append=len(user))
+    begins, lengths = _stretches(user)
     return pl.Series(numbers - np.repeat(numbers[begins], lengths))
 
 
@@ -273,11 +290,6 @@ def _with_baskets(frame: pl.DataFrame, basket_id: pl.Series) -> pl.DataFrame:
     return frame.group_by("user", "basket", "item", maintain_order=True).agg(
         pl.col("time").first(), pl.col("quantity").sum()
     )
-
-
-def _in_last_basket() -> pl.Expr:
-    last = pl.col("basket").max().over("user")
-    return (pl.col("basket") == last) & (last > 0)
 
 
 def _place(log: EventLog, name: str, start: datetime | str | int) -> int:
@@ -304,9 +316,9 @@ def _place(log: EventLog, name: str, start: datetime | str | int) -> int:
 
 
 def _checked(split: Split) -> Split:
+    asked = set(split.events.select(pl.col("phase").filter("target").unique())["phase"])
     for phase, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
-        asked = split.events.filter((pl.col("phase") == phase) & pl.col("target"))
-        if asked.is_empty():
+        if phase not in asked:
             raise DataError(
                 f"{split.log.name}: no user is left for {name}; the log is too short for this split"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import polars as pl
 
 UNKNOWN = -1
@@ -33,6 +34,19 @@ class Vocabulary:
     def _lookup(self) -> pl.DataFrame:
         return pl.DataFrame({"id": self.ids, "index": pl.int_range(len(self), eager=True)})
 
+    @cached_property
+    def _array(self) -> np.ndarray | None:
+        """The index at `id - smallest id`, where integer ids lie close enough together."""
+        if self.ids.dtype != pl.Int64 or not len(self):
+            return None
+        ids = self.ids.to_numpy()
+        span = int(ids.max()) - int(ids.min()) + 1
+        if span > 16 * len(self):
+            return None
+        array = np.full(span, UNKNOWN)
+        array[ids - ids.min()] = np.arange(len(self))
+        return array
+
     def index_of(self, ids: pl.Series) -> pl.Series:
         """Index (int64) of each id, `UNKNOWN` for an id that is not held.
 
@@ -43,6 +57,10 @@ class Vocabulary:
             ids = whole.set(whole != ids, None)  # 42.5 is not 42
         if ids.dtype != self.ids.dtype:
             ids = ids.cast(self.ids.dtype, strict=False)
+        if self._array is not None and not ids.null_count():
+            place = ids.to_numpy() - int(self.ids.min())  # type: ignore[arg-type]
+            if len(place) and place.min() >= 0 and place.max() < len(self._array):
+                return pl.Series("index", self._array[place])
         found = pl.DataFrame({"id": ids}).join(
             self._lookup, on="id", how="left", maintain_order="left"
         )
