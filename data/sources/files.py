@@ -18,6 +18,13 @@ import polars as pl
 
 from recsys.errors import DataError
 
+_BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,  # some readers panic at what is no object or page
+)
 _inputs: ContextVar[dict[str, str] | None] = ContextVar("_inputs", default=None)
 
 
@@ -108,7 +115,7 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
+    except _BROKEN as error:
         if isinstance(error, DataError):
             raise
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
