@@ -15,6 +15,8 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+_CELLS_AT_ONCE = 2**22
+
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
@@ -75,14 +77,25 @@ class Ragged:
 
     def contains(self, candidates: Tensor, num_columns: int) -> Tensor:
         """(U, k) bool: which of the candidates (U, k) their row holds; -1 is in no row."""
-        keys = (self.owners() * num_columns + self.values).sort().values
-        if not len(keys):
-            return torch.zeros_like(candidates, dtype=torch.bool)
-        row = torch.arange(len(self), device=candidates.device)
-        wanted = row[:, None] * num_columns + candidates
-        place = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
-        # The key of candidate -1 is that of the row before's last column.
-        return (keys[place] == wanted) & (candidates >= 0)
+        # A mask of a few rows at a time stays in the cache, and is cleared where it was set.
+        step = max(1, _CELLS_AT_ONCE // (num_columns + 1))
+        ends = torch.cat([self.offsets[:-1:step], self.offsets[-1:]])
+        sizes = ends.diff().tolist()
+        shape = (min(step, len(self)), num_columns + 1)  # the last column is that of -1
+        mask = torch.zeros(shape, dtype=torch.bool, device=candidates.device)
+        found = torch.empty_like(candidates, dtype=torch.bool)
+        pieces = (
+            (self.owners() % step).split(sizes),
+            self.values.split(sizes),
+            candidates.split(step),
+            found.split(step),
+        )
+        for row, value, candidate, out in zip(*pieces, strict=False):
+            mask[row, value] = True
+            columns = candidate.masked_fill(candidate < 0, num_columns)
+            torch.gather(mask[: len(candidate)], 1, columns, out=out)
+            mask[row, value] = False
+        return found
 
     def distinct(self, num_columns: int) -> Ragged:
         """Each row's values ascending and once each; values lie in 0 .. num_columns - 1."""

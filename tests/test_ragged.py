@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -70,9 +71,9 @@ def test_contains_is_membership_in_the_row(rows: list[list[int]], data: st.DataO
     candidate = st.integers(-1, NUM_COLUMNS - 1)
     one_row = st.lists(candidate, min_size=width, max_size=width)
     candidates = data.draw(st.lists(one_row, min_size=len(rows), max_size=len(rows)))
-    held = Ragged.from_lists(rows).contains(
-        torch.tensor(candidates, dtype=torch.int64).view(len(rows), width), NUM_COLUMNS
-    )
+    asked = torch.tensor(candidates, dtype=torch.int64).view(len(rows), width)
+    with patch("recsys.ragged._CELLS_AT_ONCE", data.draw(st.sampled_from([1, 20, 2**22]))):
+        held = Ragged.from_lists(rows).contains(asked, NUM_COLUMNS)
     expected = [[c in row for c in row_c] for row, row_c in zip(rows, candidates, strict=True)]
     assert held.tolist() == expected
 
