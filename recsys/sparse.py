@@ -1,0 +1,51 @@
+"""Sparse matrices in compressed rows, and their products with dense and sparse ones.
+
+A product of histories (B, n) with anything touches only the events that there are: on short
+histories it takes a hundredth of the time of the dense product.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from recsys.ragged import Ragged
+
+
+def csr(rows: Ragged, num_columns: int, weights: Tensor | None = None) -> Tensor:
+    """(R, num_columns) in torch's CSR layout.
+
+    Args:
+        rows: the columns that each of R rows holds, in any order.
+        num_columns: all columns lie below it.
+        weights: (E,) float32, one a value of `rows`; None: all 1.
+    """
+    if weights is None:
+        weights = torch.ones(len(rows.values), device=rows.values.device)
+    with warnings.catch_warnings():
+        # torch says once a process that the layout is a beta.
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        return torch.sparse_csr_tensor(
+            rows.offsets,
+            rows.values,
+            weights,
+            (len(rows), num_columns),
+            check_invariants=False,
+        )
+
+
+def matmul(left: Tensor, right: Tensor) -> Tensor:
+    """(R, C) dense: a sparse matrix times a dense or another sparse one.
+
+    Args:
+        left: (R, M) in CSR; what a row holds more than once adds up.
+        right: (M, C), dense, or in CSR without repeats.
+    """
+    if right.layout == torch.strided:
+        return left @ right
+    if left.is_cpu and torch.backends.mkl.is_available():
+        # MKL writes the dense product at once, which takes half the time.
+        return torch.addmm(left.values().new_zeros(left.shape[0], right.shape[1]), left, right)
+    return torch.sparse.mm(left.to_sparse_coo(), right.to_sparse_coo()).to_dense()

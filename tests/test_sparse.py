@@ -1,0 +1,54 @@
+"""Sparse matrices and their products."""
+
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.ragged import Ragged
+from recsys.sparse import csr, matmul
+
+histories = st.lists(st.lists(st.integers(0, 5), max_size=8), min_size=1, max_size=5)
+matrices = st.lists(st.lists(st.integers(0, 5), unique=True), min_size=6, max_size=6)
+
+
+def dense(lists: list[list[int]], weights: torch.Tensor) -> torch.Tensor:
+    matrix = torch.zeros(len(lists), 6)
+    events = [(r, c) for r, row in enumerate(lists) for c in row]
+    for (r, c), weight in zip(events, weights.tolist(), strict=True):
+        matrix[r, c] += weight
+    return matrix
+
+
+@given(left=histories, right=matrices)
+@pytest.mark.parametrize("has_mkl", [True, False])
+def test_products_equal_dense_ones(
+    left: list[list[int]], right: list[list[int]], has_mkl: bool
+) -> None:
+    """Histories are in any order and hold an item more than once."""
+    if has_mkl and not torch.backends.mkl.is_available():
+        pytest.skip("this torch has no MKL")
+    first, second = Ragged.from_lists(left), Ragged.from_lists(right)
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand(len(first.values), generator=generator)
+    b = torch.rand(len(second.values), generator=generator)
+    full = dense(right, b)
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.setattr(torch.backends.mkl, "is_available", lambda: has_mkl)
+        sparse = matmul(csr(first, 6, a), csr(second, 6, b))
+        strided = matmul(csr(first, 6, a), full)
+    torch.testing.assert_close(sparse, dense(left, a) @ full)
+    torch.testing.assert_close(strided, dense(left, a) @ full)
+
+
+def test_without_weights_every_value_counts_one() -> None:
+    held = csr(Ragged.from_lists([[2, 0], [], [1]]), 4)
+    assert matmul(held, torch.eye(4)).tolist() == [[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
+
+
+def test_the_callers_warnings_stay_as_they_are() -> None:
+    csr(Ragged.from_lists([[0]]), 1)
+    with pytest.warns(UserWarning, match="mine"):
+        warnings.warn("mine", UserWarning, stacklevel=1)
