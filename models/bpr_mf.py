@@ -48,8 +48,8 @@ class BPRMF(Recommender):
         *,
         embedding_dim: int = 64,
         num_negatives: int = 1,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.0,
+        learning_rate: float = 0.02,
+        weight_decay: float = 0.5,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
         self.num_negatives = num_negatives

@@ -89,12 +89,12 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def prepare(config: DictConfig) -> Task:
-    """Read the log, filter it and split it; sets `config.num_items`."""
+    """Read the log, filter it and split it; sets the sizes in `config`."""
     log = read(config.data)
     log = filtered(log, **_plain(config.task.filters))
     split = instantiate(config.task.split)(log)
     with open_dict(config):
-        config.num_items = split.num_items
+        config.num_items, config.num_users = split.num_items, len(split.users)
     ks, masked = list(config.task.ks), config.task.mask_history
     if max(ks) > split.num_items:
         raise ConfigError(
