@@ -1,0 +1,49 @@
+"""What ItemKNN, Markov and TextTFIDF share: a sparse row per item, added up over a history.
+
+Shapes: B users, E events, n items, C columns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from recsys.batch import BasketBatch
+from recsys.module import ClosedForm
+from recsys.ragged import Ragged
+from recsys.sparse import csr, matmul
+
+
+def held_items(batch: BasketBatch) -> csr_array:
+    """(B, n), 1 where a user's history holds the item."""
+    rows = batch.ragged.distinct(batch.num_items)
+    held = np.ones(len(rows.values), dtype=np.float32)
+    shape = (len(rows), batch.num_items)
+    return csr_array((held, rows.values.numpy(), rows.offsets.numpy()), shape=shape)
+
+
+class ItemRows(ClosedForm):
+    """A closed-form model of one sparse matrix (n, C) with a row per item."""
+
+    offsets: Tensor
+    columns: Tensor
+    values: Tensor
+    num_columns: Tensor
+
+    def keep_rows(self, matrix: csr_array) -> None:
+        """Hold `matrix` (n, C) in float32."""
+        self.keep("offsets", torch.from_numpy(matrix.indptr.astype(np.int64)))
+        self.keep("columns", torch.from_numpy(matrix.indices.astype(np.int64)))
+        self.keep("values", torch.from_numpy(matrix.data.astype(np.float32)))
+        self.keep("num_columns", torch.tensor(matrix.shape[1]))
+
+    @property
+    def rows(self) -> Tensor:
+        """(n, C) in CSR."""
+        return csr(Ragged(self.columns, self.offsets), int(self.num_columns), self.values)
+
+    def sum_rows(self, batch: BasketBatch, weights: Tensor) -> Tensor:
+        """(B, C): the rows of each user's items, each times the weight (E,) of its event."""
+        return matmul(csr(batch.ragged, batch.num_items, weights), self.rows)
