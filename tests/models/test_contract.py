@@ -1,0 +1,100 @@
+"""The contract of `recsys.testing` for every model of the zoo."""
+
+from typing import Any
+
+import recsys.models
+from recsys.splits import Split
+from recsys.testing import ModelContract
+
+
+class Defaults(ModelContract):
+    """A model with the options that it has by default."""
+
+    name: str
+
+    def config(self, split: Split) -> dict[str, Any]:
+        return {"_target_": f"recsys.models.{self.name}"}
+
+
+class TestPopularity(Defaults):
+    finds_colours = finds_new_items = False
+    name = "Popularity"
+
+
+class TestPersonalTop(Defaults):
+    finds_new_items = False
+    name = "PersonalTop"
+
+
+class TestDecayedPersonal(Defaults):
+    finds_new_items = False
+    name = "DecayedPersonal"
+
+
+class TestUPCF(Defaults):
+    name = "UPCF"
+
+
+class TestTIFUKNN(ModelContract):
+    def config(self, split: Split) -> dict[str, Any]:
+        return {"_target_": "recsys.models.TIFUKNN", "num_neighbors": 10}
+
+
+class TestItemKNN(Defaults):
+    name = "ItemKNN"
+
+
+class TestEASE(Defaults):
+    name = "EASE"
+
+
+class TestIALS(Defaults):
+    name = "IALS"
+
+
+class TestMarkov(Defaults):
+    name = "Markov"
+
+
+class TestTextTFIDF(Defaults):
+    name = "TextTFIDF"
+
+
+class TestBPRMF(ModelContract):
+    def config(self, split: Split) -> dict[str, Any]:
+        return {
+            "_target_": "recsys.models.BPRMF",
+            "num_items": split.num_items,
+            "num_users": len(split.users),
+            "embedding_dim": 8,
+            "learning_rate": 0.05,
+        }
+
+
+class TestCountVAE(ModelContract):
+    def config(self, split: Split) -> dict[str, Any]:
+        return {
+            "_target_": "recsys.models.CountVAE",
+            "num_items": split.num_items,
+            "head": {"_target_": "recsys.distributions.TweedieHead"},
+            "embedding_dim": 16,
+            "latent_dim": 8,
+            "kl_steps": 100,
+            "learning_rate": 0.02,
+        }
+
+
+class TestHybrid(ModelContract):
+    """Of a model with a loss and one in closed form."""
+
+    def config(self, split: Split) -> dict[str, Any]:
+        return {
+            "_target_": "recsys.models.Hybrid",
+            "members": {"bpr_mf": TestBPRMF().config(split), "markov": TestMarkov().config(split)},
+            "weights": {"bpr_mf": 1.0, "markov": 0.5},
+        }
+
+
+def test_every_model_keeps_the_contract() -> None:
+    tested = {name.removeprefix("Test") for name in globals() if name.startswith("Test")}
+    assert tested == set(recsys.models.__all__)
