@@ -53,10 +53,10 @@ def top_k(scores: Scores, k: int, exclude: Ragged | None = None) -> TopK:
 
     Raises:
         CatalogueError: k is not in 1 .. n.
-        DataError: a candidate's score is NaN.
+        DataError: a candidate's score is NaN, or `exclude` has not B rows.
     """
     n = scores.shape[1]
-    _check_k(k, n)
+    _check(k, n, exclude, len(scores))
     if exclude is not None:
         scores = scores.clone()
         scores[exclude.owners(), exclude.values] = NEVER
@@ -86,11 +86,15 @@ def _ordered(scores: Tensor, items: Tensor) -> TopK:
     return TopK(items.gather(1, order).masked_fill(scores == NEVER, -1), scores)
 
 
-def _check_k(k: int, num_items: int) -> None:
+def _check(k: int, num_items: int, exclude: Ragged | None, num_queries: int) -> None:
     if k < 1:
         raise CatalogueError(f"k={k} is not a length of list; expected at least 1")
     if k > num_items:
         raise CatalogueError(f"k={k} exceeds the {num_items} items in the catalogue; lower k")
+    if exclude is not None and len(exclude) != num_queries:
+        raise DataError(
+            f"exclude holds {len(exclude)} rows for {num_queries} queries; give a row for each"
+        )
 
 
 class ItemIndex(ABC):
@@ -129,32 +133,27 @@ class ItemIndex(ABC):
 
         Raises:
             CatalogueError: k is not in 1 .. n.
-            DataError: a query is not finite.
+            DataError: a query is not finite, or `exclude` has not Q rows.
         """
-        _check_k(k, len(self.vectors))
+        _check(k, len(self.vectors), exclude, len(queries))
         queries = queries.float()
+        norms = _norms(queries, "queries")
         found = []
         with _full_float32():
             every = torch.arange(len(queries), device=queries.device)
             for rows in every.split(self.queries_at_once):
                 excluded = None if exclude is None else exclude.rows(rows)
-                found.append(self._search(queries[rows], k, excluded))
+                found.append(self._search(queries[rows], norms[rows], k, excluded))
         items = torch.cat([top.items for top in found])
         return TopK(items, torch.cat([top.scores for top in found]).float())
 
-    def _search(self, queries: Tensor, k: int, exclude: Ragged | None) -> TopK:
-        norms = _norms(queries, "queries")
+    def _search(self, queries: Tensor, norms: Tensor, k: int, exclude: Ragged | None) -> TopK:
         width = min(len(self.vectors), k + max(k // 4, 16))
         short = self.shortlist(queries, width, exclude)
-        none = short.scores == NEVER
-        items = short.items.masked_fill(none, 0)
-        row = torch.arange(len(queries), device=queries.device).repeat_interleave(width)
-        scores = self._score(queries, row, items.flatten()).view(-1, width)
-        best = _ordered(scores.masked_fill(none, NEVER), items)
-        best = TopK(best.items[:, :k], best.scores[:, :k])
+        best = self._scored_again(queries, short, k)
         if not self.exact or width == len(self.vectors):
             return best
-        # What is off the shortlist has at most its last score in float32, and this much more.
+        # An item off the shortlist has at most its last score in float32, and this much more.
         error = _rounding(norms, self.longest, queries.shape[1])
         last = short.scores[:, -1]
         doubtful = ((last + error >= best.scores[:, -1]) & (last > NEVER)).nonzero()[:, 0]
@@ -164,6 +163,15 @@ class ItemIndex(ABC):
             again = self._search_above(queries[rows], floor, k, excluded)
             best.items[rows], best.scores[rows] = again.items, again.scores
         return best
+
+    def _scored_again(self, queries: Tensor, short: TopK, k: int) -> TopK:
+        """The k best of a shortlist (B, width) by their scores in float64."""
+        none = short.scores == NEVER
+        items = short.items.masked_fill(none, 0)
+        row = torch.arange(len(items), device=items.device).repeat_interleave(items.shape[1])
+        scores = self._score(queries, row, items.flatten()).view(items.shape)
+        best = _ordered(scores.masked_fill(none, NEVER), items)
+        return TopK(best.items[:, :k], best.scores[:, :k])
 
     def _search_above(self, queries: Tensor, floor: Tensor, k: int, exclude: Ragged | None) -> TopK:
         """The k best among all items whose float32 score reaches the row's floor (B,)."""

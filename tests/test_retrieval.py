@@ -92,6 +92,15 @@ def test_k_outside_the_catalogue_is_refused(k: int) -> None:
         ExactIndex(random(312, 4)).search(random(1, 4), k)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_row_of_exclusions_for_each_query(rows: int) -> None:
+    exclude = Ragged.from_lists([[0]] * rows)
+    with pytest.raises(DataError, match=f"exclude holds {rows} rows for 2 queries"):
+        top_k(torch.zeros(2, 5), 1, exclude)
+    with pytest.raises(DataError, match=f"exclude holds {rows} rows for 2 queries"):
+        ExactIndex(random(5, 4)).search(random(2, 4), 1, exclude)
+
+
 @pytest.mark.parametrize("index", EXACT)
 @pytest.mark.parametrize("n", [1, 31, 700])
 @pytest.mark.usefixtures("small_tiles")
@@ -217,9 +226,9 @@ def test_mixed_precision_around_a_search_changes_nothing(index: type[ItemIndex])
 @pytest.mark.parametrize("index", EXACT)
 def test_values_that_are_not_finite_are_refused(index: type[ItemIndex]) -> None:
     vectors = random(10, 4)
-    queries = random(3, 4)
-    queries[2, 1] = torch.nan
-    with pytest.raises(DataError, match="queries hold NaN or infinity, first in row 2"):
+    queries = random(300, 4)
+    queries[270, 1] = torch.nan
+    with pytest.raises(DataError, match="queries hold NaN or infinity, first in row 270"):
         index(vectors).search(queries, 5)
     vectors[7, 0] = torch.inf
     with pytest.raises(DataError, match="item vectors hold NaN or infinity, first in row 7"):
