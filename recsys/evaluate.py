@@ -42,7 +42,7 @@ class Protocol:
 
     ks: Sequence[int] = (10,)
     mask_history: bool = False
-    batch_size: int = 512
+    batch_size: int = 1024
 
 
 DEFAULT = Protocol()
@@ -177,7 +177,10 @@ def rank(
 def _member(rows: Ragged, others: Ragged, num_items: int) -> Tensor:
     """(E,) bool: whether each value of a row is among the values of the same row of `others`."""
     keys = rows.owners() * num_items + rows.values
-    return torch.isin(keys, others.owners() * num_items + others.values)
+    known = (others.owners() * num_items + others.values).sort().values
+    place = torch.searchsorted(known, keys)
+    # A place past the end is that of a key larger than all.
+    return (place < len(known)) & (torch.nn.functional.pad(known, (0, 1))[place] == keys)
 
 
 def _chosen(rows: Ragged, keep: Tensor) -> Ragged:
@@ -234,16 +237,22 @@ def _catalogue(
 def bootstrap(
     per_user: pl.DataFrame, level: float, resamples: int, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of each column's mean over resampled rows; nulls are left out."""
+    """Percentile intervals of each column's mean over resampled rows; nulls are left out.
+
+    A column without any value has no interval.
+    """
+    per_user = per_user.select(c.name for c in per_user if c.null_count() < len(c))
     values = per_user.to_numpy().astype(np.float64)
     defined = ~np.isnan(values)
-    values = np.where(defined, values, 0.0)
+    # Sums and counts in one product.
+    summed = np.hstack([np.where(defined, values, 0.0), defined])
     generator = np.random.default_rng(seed)
-    users = len(values)
-    means = np.empty((resamples, values.shape[1]))
-    for r in range(resamples):
+    users, columns = values.shape
+    totals = np.empty((resamples, 2 * columns))
+    for total in totals:
         drawn = np.bincount(generator.integers(users, size=users), minlength=users)
-        means[r] = drawn @ values / np.maximum(drawn @ defined, 1)
+        total[:] = drawn.astype(np.float64) @ summed
+    means = totals[:, :columns] / np.maximum(totals[:, columns:], 1)
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return {name: (float(low[c]), float(high[c])) for c, name in enumerate(per_user.columns)}

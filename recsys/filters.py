@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from recsys.errors import DataError
@@ -35,16 +37,27 @@ def k_core(log: EventLog, *, min_user_events: int, min_item_events: int) -> Even
         return log
     users = Vocabulary(log.users[USER]).index_of(log.events[USER]).to_numpy()
     items = Vocabulary(log.items[ITEM]).index_of(log.events[ITEM]).to_numpy()
-    rows = np.arange(len(users))
+    per_user = np.bincount(users, minlength=len(log.users))
+    per_item = np.bincount(items, minlength=len(log.items))
+    keep = np.ones(len(users), dtype=bool)
     while True:
-        enough = (np.bincount(users) >= min_user_events)[users]
-        enough &= (np.bincount(items) >= min_item_events)[items]
-        if enough.all():
+        few = (per_user < min_user_events)[users] | (per_item < min_item_events)[items]
+        lost = np.flatnonzero(few & keep)
+        if not len(lost):
             break
-        users, items, rows = users[enough], items[enough], rows[enough]
-    if not len(users) or users.min() == users.max():
+        keep[lost] = False
+        per_user -= np.bincount(users[lost], minlength=len(per_user))
+        per_item -= np.bincount(items[lost], minlength=len(per_item))
+    if np.count_nonzero(per_user) < 2:
         raise DataError(
             f"{log.name}: at most one user is left with min_user_events={min_user_events} and "
             f"min_item_events={min_item_events}; lower them"
         )
-    return log if len(rows) == log.num_events else log.with_events(log.events[rows])
+    if keep.all():
+        return log
+    return replace(
+        log,
+        events=log.events.filter(keep),
+        items=log.items.filter(per_item > 0),
+        users=log.users.filter(per_user > 0),
+    )

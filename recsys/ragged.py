@@ -99,7 +99,8 @@ class Ragged:
 
     def distinct(self, num_columns: int) -> Ragged:
         """Each row's values ascending and once each; values lie in 0 .. num_columns - 1."""
-        keys = torch.unique(self.owners() * num_columns + self.values)
+        # Rows are in order: a sort and a sweep take half the time of torch.unique.
+        keys = (self.owners() * num_columns + self.values).sort().values.unique_consecutive()
         lengths = torch.bincount(keys // num_columns, minlength=len(self))
         return Ragged(keys % num_columns, offsets_of(lengths))
 

@@ -49,3 +49,7 @@ def test_published_sizes(public_data: Path) -> None:
     log = online_retail.invoices()
     assert (log.num_events, len(log.users), len(log.items)) == (531_282, 20_725, 3_940)
     assert len(online_retail.customers().users) == 4_339
+    unisrec = online_retail.unisrec()
+    assert (unisrec.num_events, len(unisrec.users), len(unisrec.items)) == (519_907, 16_520, 3_469)
+    times = unisrec.events.group_by(USER).agg(pl.col(TIME).n_unique())[TIME]
+    assert (times == 1).mean() == pytest.approx(0.9975, abs=5e-5)
