@@ -24,6 +24,7 @@ def describe(split: Split, protocol: Protocol) -> str:
 
 
 def history_rule(protocol: Protocol) -> str:
+    """Whether the history stays among the candidates, in two words."""
     return "history masked" if protocol.mask_history else "history kept"
 
 
