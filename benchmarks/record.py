@@ -4,7 +4,7 @@ A script, run from the repository's root as `python -m benchmarks.speed.topk`, m
 turn by turn with `alternate` and writes them with `write`:
 
     sides = alternate({"ours": ours, "theirs": theirs}, repeats=5)
-    write(RESULTS / "topk.json", {"sides": sides, "ratio": ratio(sides, "ours", "theirs")},
+    write(RESULTS / "topk.json", {"sides": sides, "ratios": {"ours/theirs": ratio(sides, "ours", "theirs")}},
           packages=["torch", "faiss-cpu"], seed=0)
 """
 

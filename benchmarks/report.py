@@ -33,11 +33,11 @@ the standard deviation where there are several. **Quoted** numbers are other peo
 SPEED = """
 ## Speed
 
-Ratios of two sides measured in turn in one run; below 1 ours takes less time. Records in
-`speed/results/`, scripts in `speed/`.
+Ratios of the seconds of two sides that were measured in turn in one run: median, and least to most
+of the turns. Records in `speed/results/`; each script in `speed/` opens with its command.
 
-| what | ours / theirs, wall | CPU |
-|---|---|---|
+| record | seconds of | wall | CPU |
+|---|---|---|---|
 """
 
 
@@ -91,9 +91,15 @@ def _cell(spread: dict[str, float]) -> str:
 def _speed_rows() -> list[str]:
     rows = []
     for path in sorted((FOLDER / "speed" / "results").glob("*.json")):
-        ratio = _read(path).get("ratio", {})
-        cells = [f"{ratio[c]['median']:.3g}" if c in ratio else "" for c in ("wall", "cpu")]
-        rows.append(f"| [{path.stem}](speed/results/{path.name}) | {cells[0]} | {cells[1]} |")
+        for name, clocks in _read(path)["ratios"].items():
+            cells = [
+                f"{r['median']:.3g} ({r['min']:.3g}–{r['max']:.3g})"
+                for r in (clocks["wall"], clocks["cpu"])
+            ]
+            sides = name.replace("/", " / ")
+            rows.append(
+                f"| [{path.stem}](speed/results/{path.name}) | {sides} | {' | '.join(cells)} |"
+            )
     return rows
 
 
