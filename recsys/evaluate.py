@@ -281,11 +281,15 @@ def compare(
             "in common); compare runs of one data set and task"
         )
     shared = [c for c in first.columns if c in second.columns and "@" in c]
-    names = [name for name in shared if names is None or name in names]
-    if not names:
-        raise RunError("the runs have no metric in common; evaluate both at the same k")
     both = first.join(second, on="user_id", suffix="_second")
-    rows = [_paired(name, both[name], both[f"{name}_second"]) for name in names]
+    pairs = [
+        (name, both[name], both[f"{name}_second"])
+        for name in shared
+        if names is None or name in names
+    ]
+    rows = [_paired(*pair) for pair in pairs if (pair[1] + pair[2]).count()]
+    if not rows:
+        raise RunError("the runs have no metric in common; evaluate both at the same k")
     table = pl.DataFrame(rows)
     return table.with_columns(pl.Series("p_holm", holm(table["p_value"].to_numpy())))
 
@@ -297,8 +301,8 @@ def _paired(name: str, first: pl.Series, second: pl.Series) -> dict[str, object]
     if error > 0:
         p_value = float(2 * stats.t.sf(abs(mean / error), count - 1))
         margin = float(stats.t.ppf(0.975, count - 1) * error)
-    else:  # no user differs: nothing speaks for a difference
-        p_value, margin = 1.0, 0.0
+    else:  # one user alone, or all differ alike: by nothing, or surely
+        p_value, margin = float(count == 1 or mean == 0), 0.0
     return {
         "metric": name,
         "first": first.mean(),
