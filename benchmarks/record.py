@@ -4,8 +4,8 @@ A script, run from the repository's root as `python -m benchmarks.speed.topk`, m
 turn by turn with `alternate` and writes them with `write`:
 
     sides = alternate({"ours": ours, "theirs": theirs}, repeats=5)
-    write(RESULTS / "topk.json", {"sides": sides, "ratios": {"ours/theirs": ratio(sides, "ours", "theirs")}},
-          packages=["torch", "faiss-cpu"], seed=0)
+    ratios = {"ours/theirs": ratio(sides, "ours", "theirs")}
+    write(RESULTS / "topk.json", {"sides": sides, "ratios": ratios}, packages=["torch"], seed=0)
 """
 
 from __future__ import annotations
