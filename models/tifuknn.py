@@ -29,7 +29,7 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError
-from recsys.models.neighbours import UserNeighbours
+from recsys.models._neighbours import UserNeighbours
 from recsys.ragged import Ragged
 from recsys.retrieval import top_k
 from recsys.splits import Split

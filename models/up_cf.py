@@ -22,7 +22,7 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError
-from recsys.models.neighbours import UserNeighbours
+from recsys.models._neighbours import UserNeighbours
 from recsys.splits import Split
 from recsys.types import Scores
 
