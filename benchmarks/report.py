@@ -26,8 +26,8 @@ Made from the records in `results/` by `python -m benchmarks.report`. A row is a
 `conf/experiment/`, rebuilt by `python -m benchmarks.run NAME` with `RECSYS_DATA` set; its record
 holds the command, commit, composed config, fingerprint of the log, versions, hardware, seeds,
 spread, time and memory. Metrics are those of the test users over the full catalogue, mean over
-seeds with the standard deviation where there are several. **Quoted** numbers are other people's, from
-[`quoted.yaml`](quoted.yaml), not measured here.
+seeds with the standard deviation where there are several. **Quoted** numbers are other people's,
+from [`quoted.yaml`](quoted.yaml), not measured here.
 """
 
 SPEED = """
