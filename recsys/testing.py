@@ -51,8 +51,8 @@ def checkerboard(
         seed: of the draws.
     """
     generator = np.random.default_rng(seed)
-    taste = generator.normal(scale=0.5, size=(num_users, num_items // 2))
-    taste += generator.normal(scale=0.5, size=num_items // 2)
+    taste = generator.normal(scale=0.8, size=(num_users, num_items // 2))
+    taste += generator.normal(scale=0.3, size=num_items // 2)
     draws = generator.integers(2, 5, size=num_users * num_baskets)
     basket = np.repeat(np.arange(num_users * num_baskets), draws)
     user = basket // num_baskets
