@@ -18,5 +18,9 @@ for _link in ("models", "data", "conf"):
             "mode on), or install the package with `pip install .` on a system that has them"
         )
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__all__ += ["__version__"]
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ = sorted([*__all__, "__version__"])
+
+
+def __dir__() -> list[str]:
+    return __all__
