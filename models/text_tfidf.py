@@ -58,7 +58,7 @@ class TextTFIDF(ItemRows):
     def score(self, batch: BasketBatch) -> Scores:
         profile = self.sum_rows(batch, self.decay ** batch.age().float())
         profile = torch.nn.functional.normalize(profile, dim=1)
-        return matmul(self.rows, profile.T).T
+        return matmul(self.rows, profile.T).T.contiguous()
 
 
 def tfidf(texts: pl.Series) -> csr_array:

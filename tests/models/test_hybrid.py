@@ -1,0 +1,94 @@
+"""Hybrid."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from recsys.batch import BasketBatch
+from recsys.errors import ConfigError
+from recsys.evaluate import Protocol
+from recsys.models import BPRMF, Hybrid, ItemKNN, Markov, Popularity
+from recsys.module import ClosedForm
+from recsys.splits import Split
+from recsys.training import Training, fit
+
+
+class Constant(ClosedForm):
+    """Gives every user in turn the next row of `scores`."""
+
+    def __init__(self, scores: list[list[float]]) -> None:
+        super().__init__()
+        self.scores = torch.tensor(scores)
+        self.fitted = 0
+
+    def fit(self, split: Split) -> "Constant":
+        self.fitted += 1
+        return self
+
+    def score(self, batch: BasketBatch) -> Tensor:
+        return self.scores
+
+
+def hybrid(first: list[list[float]], second: list[list[float]]) -> Hybrid:
+    members = {"first": Constant(first), "second": Constant(second)}
+    return Hybrid(members=members, weights={"first": 1.0, "second": 0.5})
+
+
+BATCH = BasketBatch.from_lists([[[0]], [[1]]], 3)
+
+
+def test_each_member_is_divided_by_the_users_maximum() -> None:
+    model = hybrid([[2, 4, 0], [1, 0, 0]], [[10, 5, 0], [0, 0, 0.1]])
+    assert model.score(BATCH).tolist() == [[1.0, 1.25, 0.0], [1.0, 0.0, 0.5]]
+
+
+def test_a_member_without_scores_for_a_user_adds_nothing() -> None:
+    model = hybrid([[0, 0, 0], [0, 3, 0]], [[1, 2, 0], [0, 0, 0]])
+    assert model.score(BATCH).tolist() == [[0.25, 0.5, 0.0], [0.0, 1.0, 0.0]]
+
+
+def test_negative_scores_keep_their_order() -> None:
+    model = hybrid([[-1, -2, -4], [2, -4, 1]], [[0, 0, 0], [0, 0, 0]])
+    assert model.score(BATCH).tolist() == [[-0.25, -0.5, -1.0], [0.5, -1.0, 0.25]]
+
+
+def test_members_are_fitted_once_each_in_its_own_way(split_of: Any) -> None:
+    split = split_of([[[0], [1]], [[1], [2]]], 3)
+    closed = Constant([[1, 0, 0], [0, 1, 0]])
+    learnt = BPRMF(3, len(split.users), embedding_dim=2)
+    before = {name: value.clone() for name, value in learnt.state_dict().items()}
+    model = Hybrid(
+        members={"closed": closed, "learnt": learnt}, weights={"closed": 1.0, "learnt": 1.0}
+    )
+    training = Training(max_epochs=1, monitor="ndcg@1", accelerator="cpu")
+    fit(model, split, training, Protocol(ks=(1,)))
+    assert closed.fitted == 1
+    assert any(not before[name].equal(value) for name, value in learnt.state_dict().items())
+
+
+def test_state_has_the_members_names_before_it(split_of: Any) -> None:
+    split = split_of([[[0], [1]], [[1], [2]]], 3)
+
+    def made() -> Hybrid:
+        inner = Hybrid(members={"markov": Markov()}, weights={"markov": 1.0})
+        return Hybrid(
+            members={"knn": ItemKNN(), "popularity": Popularity(), "inner": inner},
+            weights={"knn": 1.0, "popularity": 0.1, "inner": 2.0},
+        )
+
+    model = made()
+    fit(model, split, Training(), Protocol())
+    state = model.state_dict()
+    assert {"scorers.knn.values", "scorers.popularity.popularity"} < set(state)
+    assert "scorers.inner.scorers.markov.values" in state
+    loaded = made()
+    loaded.load_state_dict(state)
+    assert loaded.score(split.training).equal(model.score(split.training))
+
+
+@pytest.mark.parametrize(("members", "weights"), [("a", ""), ("a", "ab"), ("a", "b"), ("", "")])
+def test_every_member_has_a_weight(members: str, weights: str) -> None:
+    with pytest.raises(ConfigError, match=rf"members \[.*\] with weights .*{weights[-1:]}"):
+        Hybrid(members={name: Markov() for name in members}, weights=dict.fromkeys(weights, 1.0))
