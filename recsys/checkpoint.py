@@ -199,7 +199,7 @@ def load(run: str | Path, *, trusted: Sequence[str] = ("recsys",)) -> SavedModel
 
 def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
     described = json.loads((folder / "config.json").read_text())
-    _check_config(described["model"], trusted)
+    check_targets(described["model"], trusted)
     model = build(described["model"])
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     model.eval()
@@ -211,32 +211,44 @@ def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
     return SavedModel(model, item_table, users, histories, described["mask_history"])
 
 
-def _check_config(config: Any, trusted: Sequence[str]) -> None:
-    """Raises ConfigError unless every `_target_` is a class defined in a trusted package."""
+def check_targets(config: Any, trusted: Sequence[str], kinds: tuple[type, ...] = (type,)) -> None:
+    """Refuse a config from a folder that could call anything else than it should.
+
+    Args:
+        config: of dicts, lists and values.
+        trusted: modules and packages whose own definitions may be called.
+        kinds: of definitions; classes alone by default.
+
+    Raises:
+        ConfigError: a `_target_` that they do not define, or an interpolation, of which it is not
+            known before it is too late what it stands for.
+    """
     if isinstance(config, dict):
-        if "_target_" in config and not _is_trusted(config["_target_"], trusted):
+        if "_target_" in config and not _is_defined_in(trusted, config["_target_"], kinds):
             raise ConfigError(
-                f"_target_: {config['_target_']} is no class of {', '.join(trusted)}; name its "
-                "package in load(…, trusted=…) if you trust this folder"
+                f"_target_: {config['_target_']} is not defined in {', '.join(trusted)}; if you "
+                "trust this folder, name its package in recsys.load(…, trusted=…)"
             )
         config = list(config.values())
     if isinstance(config, list):
         for value in config:
-            _check_config(value, trusted)
-    # What an interpolation stands for, another _target_ perhaps, is known too late.
+            check_targets(value, trusted, kinds)
     elif isinstance(config, str) and "${" in config:
         raise ConfigError(f"{config} is an interpolation; a saved config holds values only")
 
 
-def _is_trusted(target: Any, trusted: Sequence[str]) -> bool:
-    if not isinstance(target, str) or target.partition(".")[0] not in trusted:
+def _is_defined_in(modules: Sequence[str], target: Any, kinds: tuple[type, ...]) -> bool:
+    def below(name: str) -> bool:
+        return any(f"{name}.".startswith(f"{module}.") for module in modules)
+
+    if not isinstance(target, str) or not below(target):
         return False
     try:
         found = get_object(target)
     except ImportError:
         return False
-    # The class's own module counts: `recsys.checkpoint.Path` is none of ours.
-    return isinstance(found, type) and found.__module__.partition(".")[0] in trusted
+    # Where it was defined counts: `recsys.checkpoint.os.system` is none of ours.
+    return isinstance(found, kinds) and below(found.__module__)
 
 
 def _tensors(batch: BasketBatch) -> dict[str, Tensor]:

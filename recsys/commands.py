@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from types import FunctionType
 
 import polars as pl
 from omegaconf import DictConfig, OmegaConf
@@ -17,8 +18,8 @@ from recsys.errors import ConfigError, RunError
 from recsys.evaluate import compare as compare_frames
 
 console = Console()
-SAFE = ("recsys.data.sources.", "recsys.splits.", "recsys.retrieval.")
-"""What a config that comes with a folder may call to read its log and ask its model."""
+SAFE = ("recsys.data.sources", "recsys.splits", "recsys.retrieval")
+"""Whose definitions a folder's config may call to read its log and ask its model."""
 
 
 def evaluate(given: Namespace) -> None:
@@ -82,12 +83,11 @@ def _config(run: Path, overrides: list[str]) -> DictConfig:
         config = OmegaConf.load(path)
         OmegaConf.set_struct(config, True)
         config.merge_with_dotlist(overrides)
+        assert isinstance(config, DictConfig)
+        called = [OmegaConf.to_container(config[name]) for name in ("data", "task", "retrieval")]
     except OmegaConfBaseException as error:
         raise one_line(error) from error
-    assert isinstance(config, DictConfig)
-    for target in (config.data._target_, config.task.split._target_):
-        if not target.startswith(SAFE):
-            raise ConfigError(f"_target_: {target} in {path} is none of {', '.join(SAFE)}")
+    checkpoint.check_targets(called, SAFE, (type, FunctionType))
     return config
 
 

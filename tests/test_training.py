@@ -162,6 +162,13 @@ def test_every_epoch_has_a_row_and_every_evaluation_its_numbers(
     assert {n: at_best[f"validation/{n}"].item() for n in best} == best
 
 
+def test_rows_that_no_checkpoint_followed_are_written_again(split: Split, tmp_path: Path) -> None:
+    fit(Peak(0), split, training(max_epochs=2), PROTOCOL, folder=tmp_path)
+    (tmp_path / "checkpoints/last.ckpt").unlink()
+    fit(Peak(0), split, training(max_epochs=3), PROTOCOL, folder=tmp_path)
+    assert curve(tmp_path)["epoch"].to_list() == [0, 1, 2]
+
+
 def test_each_epoch_takes_every_user_once_in_an_order_of_its_own(split: Split) -> None:
     model = Peak(0)
     fit(model, split, training(max_epochs=2), PROTOCOL)
