@@ -1,17 +1,18 @@
 """Hybrid."""
 
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.data.sources.amazon_sequences import scientific
 from recsys.errors import ConfigError
-from recsys.evaluate import Protocol
-from recsys.models import BPRMF, Hybrid, ItemKNN, Markov, Popularity
+from recsys.evaluate import Protocol, evaluate
+from recsys.models import BPRMF, Hybrid, ItemKNN, Markov, Popularity, TextTFIDF
 from recsys.module import ClosedForm
-from recsys.splits import Split
+from recsys.splits import Split, leave_last_out
 from recsys.training import Training, fit
 
 
@@ -23,7 +24,7 @@ class Constant(ClosedForm):
         self.scores = torch.tensor(scores)
         self.fitted = 0
 
-    def fit(self, split: Split) -> "Constant":
+    def fit(self, split: Split) -> Self:
         self.fitted += 1
         return self
 
@@ -92,3 +93,19 @@ def test_state_has_the_members_names_before_it(split_of: Any) -> None:
 def test_every_member_has_a_weight(members: str, weights: str) -> None:
     with pytest.raises(ConfigError, match=rf"members \[.*\] with weights .*{weights[-1:]}"):
         Hybrid(members={name: Markov() for name in members}, weights=dict.fromkeys(weights, 1.0))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("masked", "recall", "ndcg"), [(False, 0.1157, 0.0769), (True, 0.1337, 0.0952)]
+)
+def test_reference_on_scientific(
+    public_data: Any, masked: bool, recall: float, ndcg: float
+) -> None:
+    split = leave_last_out(scientific())
+    members = {"item_knn": ItemKNN(), "text_tfidf": TextTFIDF(), "markov": Markov()}
+    weights = {"item_knn": 1.0, "text_tfidf": 1.0, "markov": 0.5}
+    model = fit(Hybrid(members=members, weights=weights), split, Training(), Protocol())
+    means = evaluate(model, split.test, Protocol(ks=(10,), mask_history=masked)).means
+    assert means["recall@10"] == pytest.approx(recall, abs=0.003)
+    assert means["ndcg@10"] == pytest.approx(ndcg, abs=0.003)
