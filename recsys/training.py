@@ -131,6 +131,7 @@ def _train(
 ) -> None:
     """Train, and go back to the best epoch."""
     callbacks = [Reseed(training.seed), Validate(split.validation, protocol, training, folder)]
+    bar = [RichProgressBar(leave=True)] if progress else []
     with _quiet_lightning():
         trainer = Trainer(
             max_epochs=training.max_epochs,
@@ -138,7 +139,7 @@ def _train(
             devices=training.devices,
             precision=training.precision,
             gradient_clip_val=training.gradient_clip,
-            callbacks=callbacks + [RichProgressBar(leave=True)] * progress,
+            callbacks=[*callbacks, *bar],
             logger=loggers,
             reload_dataloaders_every_n_epochs=1,
             log_every_n_steps=1,
