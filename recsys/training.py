@@ -49,7 +49,7 @@ class Training:
         patience: evaluations without improvement after which training stops.
         evaluate_every: epochs between evaluations on the validation users.
         gradient_clip: largest norm of the gradient; None does not clip.
-        accelerator, devices, precision: as Lightning's `Trainer` takes them.
+        accelerator, precision: as Lightning's `Trainer` takes them; training runs on one device.
         seed: of everything random.
 
     Raises:
@@ -63,7 +63,6 @@ class Training:
     evaluate_every: int = 1
     gradient_clip: float | None = None
     accelerator: str = "auto"
-    devices: int = 1
     precision: Precision = "32-true"
     seed: int = 0
 
@@ -136,7 +135,7 @@ def _train(
         trainer = Trainer(
             max_epochs=training.max_epochs,
             accelerator=training.accelerator,
-            devices=training.devices,
+            devices=1,
             precision=training.precision,
             gradient_clip_val=training.gradient_clip,
             callbacks=[*callbacks, *bar],
@@ -153,6 +152,8 @@ def _train(
         trainer.fit(model, epochs, ckpt_path=last if last.exists() else None, weights_only=True)
     best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
     model.load_state_dict(best["state_dict"])
+    # Lightning leaves the model on the CPU; it is asked where it was trained.
+    model.to(trainer.strategy.root_device)
     # The run is over: without a trainer the model can be moved, saved and copied.
     model.trainer = None
 
