@@ -230,10 +230,13 @@ def _leave_last(log: EventLog, *, by_basket: bool) -> Split:
     frame, users, items = _encoded(log, by_basket=by_basket)
     basket = frame["basket"].to_numpy()
     last = _of_last_row(basket, frame["user"])
-    from_end, enough = last - basket, last >= 2
-    phase = np.where(enough & (from_end < 2), 2 - from_end, TRAIN).astype(np.uint8)
-    in_training = (from_end == np.where(enough, 2, 0)) & (basket > 0)
-    frame = frame.with_columns(phase=pl.Series(phase), target=pl.Series((phase > 0) | in_training))
+    enough, from_end = last >= 2, np.subtract(last, basket, out=last)
+    # Bytes, not wide integers: on long logs the time goes into memory.
+    test, validation = enough & (from_end == 0), enough & (from_end == 1)
+    phase = TEST * test.view(np.uint8) + VALIDATION * validation.view(np.uint8)
+    last_in_training = (enough & (from_end == 2)) | (~enough & (from_end == 0))
+    target = test | validation | (last_in_training & (basket > 0))
+    frame = frame.with_columns(phase=pl.Series(phase), target=pl.Series(target))
     return _checked(Split(log, users, items, frame))
 
 
@@ -276,7 +279,8 @@ def _of_last_row(values: np.ndarray, user: pl.Series) -> np.ndarray:
 def _within_user(numbers: np.ndarray, user: pl.Series) -> pl.Series:
     """Rising numbers, counted from 0 within their user."""
     begins, lengths = _stretches(user)
-    return pl.Series(numbers - np.repeat(numbers[begins], lengths))
+    first = np.repeat(numbers[begins], lengths)
+    return pl.Series(np.subtract(numbers, first, out=first))
 
 
 def _with_baskets(frame: pl.DataFrame, basket_id: pl.Series) -> pl.DataFrame:
