@@ -1,10 +1,10 @@
 # make run    train and evaluate on the purchase log that comes with the package
 # make test   the whole test suite
-# make lint   style, types, import contracts
+# make lint   style, types, import contracts, the benchmark table
 # make clean  remove what these made; runs/ stays
 #
 # Each makes .venv if it is not there. PYTHON=python3.12 picks the interpreter, ARGS adds to the
-# command: make run ARGS="model=ease", make test ARGS="-k events".
+# command: make run ARGS="trainer.max_epochs=5", make test ARGS="-k events".
 
 PYTHON ?= python3
 ARGS ?=
@@ -24,6 +24,7 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m benchmarks.report --check
 
 clean:
 	rm -rf .venv build dist *.egg-info .*_cache .hypothesis

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,13 +40,14 @@ def _task(config: DictConfig) -> None:
     from recsys import train as runs  # torch: not for --help and --cfg
 
     folder = Path(HydraConfig.get().runtime.output_dir)
+    new = not any(folder.iterdir())
     try:
         runs.run(config, folder)
-    except RecsysError as error:
-        if not any(folder.iterdir()):
-            folder.rmdir()
+    except (RecsysError, HydraException, OmegaConfBaseException) as error:
+        if new and {path.name for path in folder.iterdir()} <= {"config.yaml"}:
+            shutil.rmtree(folder)
         # Hydra would add a line of its own to an exception, but lets an exit pass.
-        print(f"recsys: {error}", file=sys.stderr)
+        print(f"recsys: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -104,6 +104,11 @@ def test_the_same_command_goes_on_and_another_config_is_refused(
     assert code == 2
     assert err.count("\n") == 1
     assert "another config" in err
+    foreign = csv.parent / "foreign"
+    foreign.mkdir()
+    (foreign / "config.yaml").write_text("mine: true")
+    assert run(*table(csv, f"hydra.run.dir={foreign}"))[0] == 2
+    assert (foreign / "config.yaml").read_text() == "mine: true"
 
 
 def test_evaluate_asks_again_with_other_options(run: Run, trained: Path, tmp_path: Path) -> None:
@@ -223,6 +228,15 @@ def test_duplicate_item_keys(run: Run, csv: Path, tmp_path: Path) -> None:
 
 def test_k_larger_than_the_catalogue(run: Run, csv: Path, tmp_path: Path) -> None:
     refused(run, tmp_path, *table(csv, "task.ks=[500]"), words=["k=500", "30 items"])
+
+
+def test_a_model_that_cannot_be_built(run: Run, csv: Path, tmp_path: Path) -> None:
+    for options, words in (
+        (["model=hybrid"], ["members"]),
+        (["model=decayed_personal", "model.decay=2.0"], ["decay=2.0"]),
+        (["model=ease", "trainer.max_epochs=0"], ["max_epochs=0"]),
+    ):
+        refused(run, tmp_path, *table(csv, *options), words=words)
 
 
 def test_misspelt_names(run: Run, csv: Path, tmp_path: Path) -> None:
