@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -90,12 +91,12 @@ class BasketBatch:
         """Items by user."""
         return Ragged(self.items, self.offsets)
 
-    def to(self, device: torch.device | str, **_: object) -> BasketBatch:
+    def to(self, device: torch.device | str, **_: object) -> Self:
         """The same tensors on `device`; further options that Lightning passes have no use here."""
         moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "num_items"}
         return replace(self, **{name: tensor.to(device) for name, tensor in moved.items()})
 
-    def rows(self, index: Tensor) -> BasketBatch:
+    def rows(self, index: Tensor) -> Self:
         """The users at `index` (B',) int64, in that order."""
         positions, offsets = gather_positions(self.offsets, index)
         return replace(
