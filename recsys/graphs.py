@@ -39,8 +39,8 @@ class GraphBatch(BasketBatch):
         node_offsets: (B + 1,) int64, where each user's nodes begin.
         edge_weights: (P,) float32, row after row.
         edge_offsets: (E + 1,) int64, where each row begins.
-        self_weights: (B,) float32, the weight of i = j, in (0, 1]. The paper keeps it in the graphs
-            of baskets without i too, of which nothing is stored here; `absent` counts them.
+        self_weights: (B,) float32, the weight of i = j, in (0, 1]. The authors keep it in the
+            graphs of baskets without i too. Those loops are not stored; `absent` counts them.
     """
 
     nodes: Tensor
