@@ -22,7 +22,7 @@ from recsys.batch import BasketBatch
 from recsys.ragged import Ragged, gather_positions, offsets_of
 from recsys.sparse import csr
 
-_PAIRS_AT_ONCE = 2**20  # what counts them then stays in the cache
+_PAIRS_AT_ONCE = 2**19  # what counts them then stays in the cache
 
 
 @dataclass(frozen=True, eq=False)
