@@ -4,8 +4,9 @@
 
 The logs are all baskets of Complete Journey, which comes with the package, and the training
 histories of Ta-Feng. Numpy has a table of pair counts for each user and goes through it basket by
-basket, with no Python per item or pair. Both sides must give the same weights. Memory is the
-process's peak: `loaded_mib` with the histories in memory, `peak_mib` with their graphs.
+basket, with no Python per item or pair. Both sides must give the same weights; ours numbers the
+nodes besides. Memory is the process's peak: `loaded_mib` until the histories have been read,
+`peak_mib` until their graphs are there.
 """
 
 from __future__ import annotations
