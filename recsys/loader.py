@@ -35,3 +35,19 @@ class Loader:
         order = order.to(self.part.history.device)
         for start in range(0, len(order), self.batch_size):
             yield self.part.rows(order[start : start + self.batch_size])
+
+
+class KeptBatches:
+    """The batches of a loader, gathered once and iterated in every epoch.
+
+    What a batch has computed of itself (`functools.cached_property`) is kept with it.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self.batches = list(loader)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Part]:
+        return iter(self.batches)

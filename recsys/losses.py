@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from recsys.ragged import Ragged
+
 
 def bpr(
     positive_scores: Float[Tensor, "*#pairs"], negative_scores: Float[Tensor, "*#pairs"]
@@ -31,6 +33,22 @@ def bpr(
             "add the missing one, as in positive_scores.unsqueeze(-1)"
         )
     return -F.logsigmoid(positive_scores - negative_scores)
+
+
+def multilabel_soft_margin(
+    scores: Float[Tensor, "users items"], targets: Ragged
+) -> Float[Tensor, " users"]:
+    """Binary cross-entropy of every item with whether it is a target: a mean over the items.
+
+    Its mean over users is `torch.nn.MultiLabelSoftMarginLoss`, without a dense matrix of targets.
+
+    Args:
+        scores: (B, n), before the sigmoid.
+        targets: B rows of distinct items.
+    """
+    owners = targets.owners()
+    hits = scores.new_zeros(len(scores)).index_add(0, owners, scores[owners, targets.values])
+    return (F.softplus(scores).sum(1) - hits) / scores.shape[1]
 
 
 def kl_standard_normal(

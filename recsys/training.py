@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import polars as pl
@@ -30,7 +31,7 @@ from pytorch_lightning.loggers import Logger
 
 from recsys.errors import ConfigError
 from recsys.evaluate import Protocol, evaluate
-from recsys.loader import Loader
+from recsys.loader import KeptBatches, Loader
 from recsys.metrics import METRICS
 from recsys.module import ClosedForm, Recommender, Scorer
 from recsys.splits import Part, Split
@@ -45,7 +46,9 @@ class Training:
     Attributes:
         max_epochs: at most so many passes over the training users.
         batch_size: training users a step.
-        monitor: the validation metric by which the best epoch is kept, and training is stopped.
+        shuffle: whether each epoch takes the users in an order of its own.
+        monitor: the validation metric by which the best epoch is kept, and training is stopped:
+            `ndcg@10`, or `ndcg` for its mean over all lengths of the protocol.
         patience: evaluations without improvement after which training stops.
         evaluate_every: epochs between evaluations on the validation users.
         gradient_clip: largest norm of the gradient; None does not clip.
@@ -58,6 +61,7 @@ class Training:
 
     max_epochs: int = 100
     batch_size: int = 256
+    shuffle: bool = True
     monitor: str = "ndcg@10"
     patience: int = 10
     evaluate_every: int = 1
@@ -108,7 +112,7 @@ def fit(
     if isinstance(model, ClosedForm):
         model.fit(split)
     elif isinstance(model, Recommender):
-        measured = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS]
+        measured = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS] + [*METRICS]
         if training.monitor not in measured:
             raise ConfigError(
                 f"monitor={training.monitor} is not measured; choose among {', '.join(measured)}"
@@ -140,14 +144,14 @@ def _train(
             gradient_clip_val=training.gradient_clip,
             callbacks=[*callbacks, *bar],
             logger=loggers,
-            reload_dataloaders_every_n_epochs=1,
+            reload_dataloaders_every_n_epochs=int(training.shuffle),
             log_every_n_steps=1,
             enable_progress_bar=progress,
             enable_checkpointing=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        epochs = Epochs(model.prepare(split), training.batch_size, training.seed)
+        epochs = Epochs(model.prepare(split), training)
         last = folder / LAST
         trainer.fit(model, epochs, ckpt_path=last if last.exists() else None, weights_only=True)
     best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
@@ -162,19 +166,24 @@ LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
 
 
 class Epochs(LightningDataModule):
-    """The training users of a split, in a new order each epoch, on the training device."""
+    """The training users of a split on the training device, in a new order each epoch or in one."""
 
-    def __init__(self, part: Part, batch_size: int, seed: int) -> None:
+    def __init__(self, part: Part, training: Training) -> None:
         super().__init__()
         self.part = part
-        self.batch_size = batch_size
-        self.seed = seed
+        self.training = training
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> Loader | KeptBatches:
         assert self.trainer is not None
         self.part = self.part.to(self.trainer.strategy.root_device)
-        seed = epoch_seed(self.seed, self.trainer.current_epoch)
-        return Loader(self.part, self.batch_size, shuffle_seed=seed)
+        if not self.training.shuffle:
+            return KeptBatches(Loader(self.part, self.training.batch_size))
+        seed = epoch_seed(self.training.seed, self.trainer.current_epoch)
+        return Loader(self.part, self.training.batch_size, shuffle_seed=seed)
+
+    def transfer_batch_to_device(self, batch: Part, device: torch.device, _: int) -> Part:
+        """The batch as it is: its tensors are where the part's are."""
+        return batch
 
 
 class Reseed(Callback):
@@ -230,11 +239,14 @@ class Validate(Callback):
         if (epoch + 1) % self.training.evaluate_every == 0:
             assert isinstance(pl_module, Scorer)
             means = evaluate(pl_module, self.part, self.protocol).means
+            monitor = self.training.monitor
+            if "@" not in monitor:
+                means[monitor] = fmean(means[f"{monitor}@{k}"] for k in self.protocol.ks)
             found = {f"validation/{name}": value for name, value in means.items()}
             pl_module.log_dict(found)
             self.evaluations_since_best += 1
-            if means[self.training.monitor] > self.best:
-                self.best, self.evaluations_since_best = means[self.training.monitor], 0
+            if means[monitor] > self.best:
+                self.best, self.evaluations_since_best = means[monitor], 0
                 self._save(trainer, BEST, weights_only=True)
             trainer.should_stop = self.evaluations_since_best >= self.training.patience
             row |= found

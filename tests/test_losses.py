@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from recsys.losses import bpr, kl_standard_normal
+from recsys.losses import bpr, kl_standard_normal, multilabel_soft_margin
+from recsys.ragged import Ragged
 
 
 def test_bpr_is_the_log_odds_of_the_right_order() -> None:
@@ -33,6 +34,18 @@ def test_bpr_of_far_apart_scores_is_finite_with_a_gradient() -> None:
 def test_bpr_refuses_to_pair_scores_of_different_examples() -> None:
     with pytest.raises(ValueError, match=r"\(4,\) and negative_scores \(4, 4\) differ"):
         bpr(torch.zeros(4), torch.zeros(4, 4))
+
+
+def test_multilabel_soft_margin_equals_torchs() -> None:
+    torch.manual_seed(0)
+    scores = (3 * torch.randn(4, 6, dtype=torch.float64)).requires_grad_()
+    targets = Ragged.from_lists([[0, 2], [5], [], [1, 3, 4]])
+    loss = multilabel_soft_margin(scores, targets)
+    wanted = targets.dense(6).double()
+    expected = torch.nn.MultiLabelSoftMarginLoss(reduction="none")(scores, wanted)
+    torch.testing.assert_close(loss, expected)
+    gradients = [torch.autograd.grad(value.sum(), scores)[0] for value in (loss, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_kl_equals_torchs() -> None:

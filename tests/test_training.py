@@ -178,6 +178,28 @@ def test_each_epoch_takes_every_user_once_in_an_order_of_its_own(split: Split) -
     assert len(model.seen) == 8
 
 
+def test_without_shuffling_every_epoch_takes_the_same_batches(split: Split) -> None:
+    model, given = Peak(0), []
+    model.on_train_batch_start = lambda part, _: given.append(part)  # type: ignore[assignment]
+    fit(model, split, training(max_epochs=2, shuffle=False), PROTOCOL)
+    assert list(chain.from_iterable(model.seen[:4])) == split.train.history.users.tolist()
+    # The objects themselves, with what they have computed.
+    assert given[:4] == given[4:]
+    assert len(given) == 8
+
+
+def test_a_monitor_without_a_length_is_the_mean_over_all(split: Split, tmp_path: Path) -> None:
+    protocol = Protocol(ks=(1, 5, 10))
+    options = training(max_epochs=4, monitor="recall")
+    model = fit(bpr_mf(split), split, options, protocol, folder=tmp_path)
+    rows = curve(tmp_path)
+    mean = rows.select(pl.mean_horizontal(f"validation/recall@{k}" for k in protocol.ks))
+    assert rows["validation/recall"].to_list() == pytest.approx(mean.to_series().to_list())
+    means = evaluate(model, split.validation, protocol).means
+    best = sum(means[f"recall@{k}"] for k in protocol.ks) / 3
+    assert best == pytest.approx(rows["validation/recall"].max())
+
+
 def test_epochs_and_seeds_draw_differently() -> None:
     drawn = {epoch_seed(seed, epoch) for seed in range(50) for epoch in range(200)}
     assert len(drawn) == 50 * 200

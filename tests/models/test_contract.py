@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import pytest
+
 import recsys.models
-from recsys.splits import Split
-from recsys.testing import ModelContract
+from recsys.splits import Split, last_basket
+from recsys.testing import ModelContract, checkerboard
+from recsys.training import Training
 
 
 class Defaults(ModelContract):
@@ -81,6 +84,28 @@ class TestCountVAE(ModelContract):
             "latent_dim": 8,
             "kl_steps": 100,
             "learning_rate": 0.02,
+        }
+
+
+class TestDNNTSP(ModelContract):
+    """On more users: what it adds to an item's own score is learnt from targets alone."""
+
+    finds_new_items = False
+    training = Training(
+        max_epochs=40, batch_size=64, monitor="ndcg@5", evaluate_every=10, accelerator="cpu"
+    )
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def split(cls) -> Split:
+        return last_basket(checkerboard(num_users=240, num_baskets=12))
+
+    def config(self, split: Split) -> dict[str, Any]:
+        return {
+            "_target_": "recsys.models.DNNTSP",
+            "num_items": split.num_items,
+            "embedding_dim": 16,
+            "learning_rate": 0.03,
         }
 
 

@@ -1,0 +1,163 @@
+"""DNNTSP against a plain computation with dense graphs, padding and a state per node and step."""
+
+from collections import Counter
+from copy import deepcopy
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from recsys.batch import BasketBatch
+from recsys.models import DNNTSP
+from recsys.models.dnntsp import Timelines
+from recsys.ragged import Ragged
+from recsys.splits import Part
+
+History = list[list[int]]
+
+
+class Reference(nn.Module):
+    """The authors' computation, a user at a time, with the weights of a `DNNTSP`."""
+
+    def __init__(self, model: DNNTSP) -> None:
+        super().__init__()
+        self.model = model
+        attention = model.graph.attention
+        self.heads = attention.num_heads
+        self.norms = nn.ModuleList()
+        for convolution in model.graph.convolutions:
+            norm = nn.BatchNorm1d(convolution.linear.out_features, dtype=torch.float64)
+            norm.load_state_dict(convolution.norm.state_dict())
+            # The same parameters, so that gradients gather in one place.
+            norm.weight, norm.bias = convolution.norm.weight, convolution.norm.bias
+            self.norms.append(norm)
+
+    def forward(self, histories: list[History]) -> Tensor:
+        longest = max(len(history) for history in histories)
+        nodes = [sorted({i for basket in h for i in basket}) for h in histories]
+        graphs = [padded_graphs(h, n, longest) for h, n in zip(histories, nodes, strict=True)]
+        table = self.model.items.weight
+        states = [table[n].expand(longest, -1, -1) for n in nodes]
+        for convolution, norm in zip(self.model.graph.convolutions, self.norms, strict=True):
+            mixed = [convolution.linear(g @ h) for g, h in zip(graphs, states, strict=True)]
+            flat = torch.cat([m.flatten(0, 1) for m in mixed])
+            parts = norm(flat).relu().split([m.shape[0] * m.shape[1] for m in mixed])
+            states = [p.view_as(m) for p, m in zip(parts, mixed, strict=True)]
+        rows = zip(histories, nodes, states, strict=True)
+        return torch.stack([self.scores(len(h), n, s) for h, n, s in rows])
+
+    def scores(self, num_steps: int, nodes: list[int], states: Tensor) -> Tensor:
+        table = self.model.items.vectors
+        vectors = list(table)
+        for place, item in enumerate(nodes):
+            context = self.attend(states[:, place])[:num_steps]
+            pooled = (self.model.graph.attention.pooling(context) * context).sum(0)
+            gate = self.model.gate[item]
+            vectors[item] = (1 - gate) * table[item] + gate * pooled
+        return self.model.output(torch.stack(vectors)).squeeze(1)
+
+    def attend(self, steps: Tensor) -> Tensor:
+        """(T, D) to (T, D), each step over itself and those before."""
+        projected = self.model.graph.attention.projection(steps)
+        future = torch.ones(len(steps), len(steps)).triu(1).bool()
+        heads = []
+        for q, k, v in zip(*[m.chunk(self.heads, 1) for m in projected.chunk(3, 1)], strict=True):
+            logits = (q @ k.T / q.shape[1] ** 0.5).masked_fill(future, -torch.inf)
+            heads.append(logits.softmax(1) @ v)
+        return torch.cat(heads, 1)
+
+
+def padded_graphs(history: History, nodes: list[int], longest: int) -> Tensor:
+    """(T, N, N): of each basket, then identities."""
+    pairs = Counter(pair for basket in history for pair in combinations(sorted(set(basket)), 2))
+    largest = max([1, *pairs.values()])
+    graphs = torch.eye(len(nodes), dtype=torch.float64).repeat(longest, 1, 1)
+    for graph, basket in zip(graphs, history, strict=False):
+        graph /= largest
+        for i, j in combinations(sorted(set(basket)), 2):
+            a, b = nodes.index(i), nodes.index(j)
+            graph[a, b] = graph[b, a] = pairs[i, j] / largest
+    return graphs
+
+
+def in_double(graphs: Timelines) -> Timelines:
+    """With weights that are not rounded to single precision."""
+    largest = (1 / graphs.self_weights).round().double()
+    owners = graphs.owners()[graphs.edges()[0][0]]
+    weights = (graphs.edge_weights * largest[owners]).round() / largest[owners]
+    return replace(graphs, edge_weights=weights, self_weights=1 / largest)
+
+
+def random_histories(seed: int, num_users: int, num_items: int) -> list[History]:
+    """1 to 9 baskets of 1 to 4 items that often come back."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (), generator=generator))
+
+    return [
+        [
+            torch.randperm(num_items, generator=generator)[: draw(1, 5)].tolist()
+            for _ in range(draw(1, 10))
+        ]
+        for _ in range(num_users)
+    ]
+
+
+def model_of(num_items: int, seed: int = 0, scale: float = 1.0) -> DNNTSP:
+    """Logits of attention are of the order of `scale` squared."""
+    torch.manual_seed(seed)
+    model = DNNTSP(num_items, embedding_dim=8, num_heads=2).double()
+    with torch.no_grad():
+        model.graph.attention.projection.weight *= scale
+        for convolution in model.graph.convolutions:
+            convolution.norm.weight.uniform_(0.5, 2)
+            convolution.norm.bias.normal_()
+            convolution.norm.running_mean.normal_()
+            convolution.norm.running_var.uniform_(0.5, 2)
+    return model
+
+
+def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_scores_loss_gradients_and_statistics_are_those_of_the_plain_computation(
+    seed: int, scale: float
+) -> None:
+    num_items = 12
+    histories = random_histories(seed, 6, num_items)
+    histories[0] = [[3]]
+    histories[1] = [[5, 2]] * 3 + [[7]] + [[2, 5]] * 2
+    targets = [[0, 3], [2], [5, 6, 11], [1], [4, 7], [0]]
+    wanted = torch.stack([torch.eye(num_items)[t].sum(0) for t in targets])
+
+    model = model_of(num_items, seed, scale)
+    batch = in_double(Timelines.of(BasketBatch.from_lists(histories, num_items)))
+    plain = Reference(deepcopy(model))
+    expected = plain(histories)
+    loss = nn.MultiLabelSoftMarginLoss()(expected, wanted)
+    part = Part("train", batch, Ragged.from_lists(targets))
+    torch.testing.assert_close(deepcopy(model).score(batch), expected, rtol=1e-5, atol=1e-6)
+    ours = model.loss(part)
+    torch.testing.assert_close(ours, loss)
+
+    found, true = gradients(model, ours), gradients(plain.model, loss)
+    assert set(found) == set(true) == {name for name, _ in model.named_parameters()}
+    for name, gradient in true.items():
+        torch.testing.assert_close(
+            found[name], gradient, rtol=1e-5, atol=1e-7, msg=f"gradient of {name}"
+        )
+    for convolution, norm in zip(model.graph.convolutions, plain.norms, strict=True):
+        torch.testing.assert_close(convolution.norm.running_mean, norm.running_mean)
+        torch.testing.assert_close(convolution.norm.running_var, norm.running_var)
+
+    with torch.no_grad():
+        scores = model.eval().score(batch)
+        torch.testing.assert_close(scores, plain.eval()(histories), rtol=1e-5, atol=1e-6)
