@@ -77,12 +77,12 @@ class DNNTSP(Recommender):
 
     def score(self, batch: BasketBatch) -> Scores:
         graphs = Timelines.of(batch)
-        nodes = self.graph(self.items, graphs)
-        gate = self.gate[graphs.node_items, None]
-        own = self.output(torch.lerp(self.items(graphs.node_items), nodes, gate)).squeeze(1)
+        vectors = self.items(graphs.node_items)
+        gate = self.gate.index_select(0, graphs.node_items).unsqueeze(1)
+        own = self.output(torch.lerp(vectors, self.graph(self.items, graphs), gate)).squeeze(1)
         base = self.output(self.items.vectors).squeeze(1)
-        place = (graphs.node_owners(), graphs.node_items)
-        return base.expand(len(graphs), -1).contiguous().index_put(place, own)
+        place = graphs.node_owners() * len(base) + graphs.node_items
+        return base.repeat(len(graphs)).index_put((place,), own).view(-1, len(base))
 
     def configure_optimizers(self) -> Any:
         optimizer = Adam(self.parameters(), lr=self.learning_rate, fused=True)
@@ -104,11 +104,11 @@ class DynamicGraph(nn.Module):
         self.attention = GapAttention(embedding_dim, num_heads)
 
     def forward(self, items: EmbeddingTable, batch: BasketBatch) -> Tensor:
-        """(N, D), a vector per node of `GraphBatch`, of an item table of any owner."""
+        """(N, D), a vector per node of `GraphBatch.of(batch)`, from an item table of any owner."""
         graphs = Timelines.of(batch)
-        states = items(graphs.state_items)
         if not len(graphs.items):
-            return states
+            return items(graphs.node_items)
+        states = items(graphs.node_items).index_select(0, graphs.state_nodes)
         for convolution in self.convolutions:
             states = convolution(states, graphs)
         return self.attention(states, graphs)
@@ -138,15 +138,13 @@ class WeightedBatchNorm(nn.BatchNorm1d):
         assert self.running_mean is not None
         assert self.running_var is not None
         total = counts.sum()
-        share = counts / total
-        mean = share @ x
-        centred = x - mean
-        variance = share @ centred.square()
-        with torch.no_grad():
-            unbiased = variance * (total / (total - 1).clamp(min=1))
-            self.running_mean.lerp_(mean, self.momentum or 0.0)
-            self.running_var.lerp_(unbiased, self.momentum or 0.0)
-        return torch.addcmul(self.bias, centred, (variance + self.eps).rsqrt() * self.weight)
+        normed, mean, variance = _WeightedNorm.apply(
+            x, counts / total, self.weight, self.bias, self.eps
+        )
+        unbiased = variance * (total / (total - 1).clamp(min=1))
+        self.running_mean.lerp_(mean, self.momentum or 0.0)
+        self.running_var.lerp_(unbiased, self.momentum or 0.0)
+        return normed
 
 
 class GapAttention(nn.Module):
@@ -170,36 +168,38 @@ class GapAttention(nn.Module):
 
     def forward(self, states: Tensor, graphs: Timelines) -> Tensor:
         """States (E + 2N, D) to a vector per node (N, D)."""
-        used = len(graphs.items) + len(graphs.node_items)
-        qkv = self.projection(states[:used]).view(used, 3, self.num_heads, -1)
-        q, k, v = qkv.unbind(1)
-        sums, absent = self._attend(q, k, v, graphs)
-        return self._aggregate(sums, absent, qkv[len(graphs.items) :, 2].flatten(1), graphs)
+        sizes = [len(graphs.items), len(graphs.node_items)]
+        qkv = self.projection(states[: sum(sizes)]).unflatten(1, (3, self.num_heads, -1))
+        events, absent = qkv.split(sizes)
+        sums, factors = self._attend(events, absent.index_select(0, graphs.nodes), graphs)
+        return self._aggregate(sums, factors, absent[:, 2].flatten(1), graphs)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, graphs: Timelines) -> tuple[Tensor, Tensor]:
-        """For each event's two queries, up to a factor that cancels.
+    def _attend(self, events: Tensor, absent: Tensor, graphs: Timelines) -> tuple[Tensor, Tensor]:
+        """Sums for each event's two queries, up to a factor of each query that cancels.
+
+        Args:
+            events: (E, 3, H, d), queries, keys and values of the events.
+            absent: (E, 3, H, d), those of the absent state of each event's node.
 
         Returns:
             (E, 2, H, d + 1): sum_e exp(q k_e) (v_e - v_a), and in the last column sum_e exp(q k_e).
             (E, 2, H): exp(q k_a).
         """
-        num_events = len(graphs.items)
-        absence = graphs.nodes + num_events
         query, key = graphs.pairs
-        k_absent, v_absent = k.index_select(0, absence), v.index_select(0, absence)
-        queries = torch.stack([q[:num_events], q.index_select(0, absence)], 1) * k.shape[-1] ** -0.5
-        logits = queries.index_select(0, query) * k.index_select(0, key).unsqueeze(1)
-        logits = logits.sum(-1)
-        absent = (queries * k_absent.unsqueeze(1)).sum(-1)
-        absent = absent.masked_fill(graphs.always_present, -torch.inf)
+        q, k, v = events.unbind(1)
+        q_absent, k_absent, v_absent = absent.unbind(1)
+        q = torch.stack([q, q_absent], 1) * k.shape[-1] ** -0.5
+        logits = (q.index_select(0, query) * k.index_select(0, key).unsqueeze(1)).sum(-1)
+        of_absent = (q * k_absent.unsqueeze(1)).sum(-1)
+        of_absent = of_absent.masked_fill(graphs.always_present, -torch.inf)
         with torch.no_grad():
             place = query[:, None, None].expand_as(logits)
-            largest = absent.scatter_reduce(0, place, logits, "amax")
+            largest = of_absent.scatter_reduce(0, place, logits, "amax")
         weights = (logits - largest.index_select(0, query)).exp()
-        values = F.pad(v[:num_events] - v_absent, (0, 1), value=1.0).index_select(0, key)
+        values = F.pad(v - v_absent, (0, 1), value=1.0).index_select(0, key)
         weighted = weights.unsqueeze(-1) * values.unsqueeze(1)
-        sums = weighted.new_zeros(num_events, *weighted.shape[1:]).index_add(0, query, weighted)
-        return sums, (absent - largest).exp()
+        sums = weighted.new_zeros(len(events), *weighted.shape[1:]).index_add(0, query, weighted)
+        return sums, (of_absent - largest).exp()
 
     def _aggregate(
         self, sums: Tensor, absent: Tensor, v_absent: Tensor, graphs: Timelines
@@ -242,9 +242,10 @@ class Timelines(GraphBatch):
         return cls(**{field.name: getattr(graphs, field.name) for field in fields(graphs)})
 
     @cached_property
-    def state_items(self) -> Tensor:
-        """(E + 2N,) int64, the item of each row."""
-        return torch.cat([self.items, self.node_items, self.node_items])
+    def state_nodes(self) -> Tensor:
+        """(E + 2N,) int64, the node of each row."""
+        nodes = torch.arange(len(self.node_items), device=self.device)
+        return torch.cat([self.nodes, nodes, nodes])
 
     @cached_property
     def state_counts(self) -> Tensor:
@@ -318,6 +319,33 @@ class Timelines(GraphBatch):
     def step_nodes(self) -> Tensor:
         """(S,) int64, the node of each step."""
         return self.nodes[self.steps[0] // 2]
+
+
+class _WeightedNorm(torch.autograd.Function):
+    """Rows less their weighted mean, over their weighted deviation; with mean and variance.
+
+    Written out because autograd's way back through the statistics takes three times as long.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, share: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean = share @ x
+        x = x - mean
+        variance = share @ x.square()
+        inverse = (variance + eps).rsqrt()
+        x *= inverse
+        ctx.save_for_backward(x, share, weight * inverse)
+        ctx.mark_non_differentiable(mean, variance)
+        return torch.addcmul(bias, x, weight), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        x, share, scale = ctx.saved_tensors
+        of_bias, of_weight = gradient.sum(0), (gradient * x).sum(0)
+        through = torch.addcmul(of_bias, x, of_weight) * share.unsqueeze(1)
+        return (gradient - through) * scale, None, of_weight, of_bias, None
 
 
 class _SymmetricProduct(torch.autograd.Function):

@@ -1,6 +1,7 @@
 """DNNTSP against a plain computation with dense graphs, padding and a state per node and step."""
 
 from collections import Counter
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from itertools import combinations
@@ -13,7 +14,7 @@ from recsys.batch import BasketBatch
 from recsys.models import DNNTSP
 from recsys.models.dnntsp import Timelines
 from recsys.ragged import Ragged
-from recsys.splits import Part
+from recsys.splits import Part, Split
 
 History = list[list[int]]
 
@@ -161,3 +162,48 @@ def test_scores_loss_gradients_and_statistics_are_those_of_the_plain_computation
     with torch.no_grad():
         scores = model.eval().score(batch)
         torch.testing.assert_close(scores, plain.eval()(histories), rtol=1e-5, atol=1e-6)
+
+
+def test_a_user_without_history_gets_the_items_own_scores_and_changes_nothing() -> None:
+    model = model_of(12)
+    histories = random_histories(0, 4, 12)
+    expected = deepcopy(model).score(BasketBatch.from_lists(histories, 12))
+    with_newcomers = BasketBatch.from_lists([[], *histories[:2], [], *histories[2:]], 12)
+    scores = model.score(with_newcomers)
+    torch.testing.assert_close(scores[[1, 2, 4, 5]], expected)
+    own = model.output(model.items.vectors).squeeze(1)
+    torch.testing.assert_close(scores[[0, 3]], own.expand(2, -1))
+
+
+def test_an_item_twice_in_a_basket_counts_once() -> None:
+    model = model_of(6).eval()
+    twice = BasketBatch.from_lists([[[1, 2, 1], [2]], [[3, 3]]], 6)
+    once = BasketBatch.from_lists([[[1, 2], [2]], [[3]]], 6)
+    torch.testing.assert_close(model.score(twice), model.score(once))
+
+
+def test_batches_of_prepared_users_are_those_of_their_histories(
+    split_of: Callable[[list[History], int], Split],
+) -> None:
+    histories = random_histories(1, 9, 10)
+    split = split_of([[*history, [0]] for history in histories], 10)
+    model = model_of(10)
+    part = model.prepare(split)
+    for rows in (torch.tensor([4, 2, 7]), torch.arange(9)):
+        batch = part.rows(rows)
+        assert Timelines.of(batch.history) is batch.history
+        plain = BasketBatch.from_lists([histories[row] for row in rows], 10)
+        torch.testing.assert_close(
+            deepcopy(model).score(batch.history), deepcopy(model).score(plain)
+        )
+
+
+def test_the_learning_rate_falls_when_the_loss_does_not() -> None:
+    configured = DNNTSP(5, learning_rate=0.5).configure_optimizers()
+    (group,) = configured["optimizer"].param_groups
+    scheduler = configured["lr_scheduler"]["scheduler"]
+    for _ in range(11):
+        scheduler.step(1.0)
+        assert group["lr"] == 0.5
+    scheduler.step(1.0)
+    assert group["lr"] == pytest.approx(0.05)
