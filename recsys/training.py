@@ -46,7 +46,8 @@ class Training:
     Attributes:
         max_epochs: at most so many passes over the training users.
         batch_size: training users a step.
-        shuffle: whether each epoch takes the users in an order of its own.
+        reshuffle: whether each epoch takes the users in an order of its own; otherwise one order is
+            drawn, and its batches are kept for all epochs.
         monitor: the validation metric by which the best epoch is kept, and training is stopped:
             `ndcg@10`, or `ndcg` for its mean over all lengths of the protocol.
         patience: evaluations without improvement after which training stops.
@@ -61,7 +62,7 @@ class Training:
 
     max_epochs: int = 100
     batch_size: int = 256
-    shuffle: bool = True
+    reshuffle: bool = True
     monitor: str = "ndcg@10"
     patience: int = 10
     evaluate_every: int = 1
@@ -144,7 +145,7 @@ def _train(
             gradient_clip_val=training.gradient_clip,
             callbacks=[*callbacks, *bar],
             logger=loggers,
-            reload_dataloaders_every_n_epochs=int(training.shuffle),
+            reload_dataloaders_every_n_epochs=int(training.reshuffle),
             log_every_n_steps=1,
             enable_progress_bar=progress,
             enable_checkpointing=False,
@@ -166,7 +167,7 @@ LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
 
 
 class Epochs(LightningDataModule):
-    """The training users of a split on the training device, in a new order each epoch or in one."""
+    """The training users of a split on the training device, in a new order each epoch or one."""
 
     def __init__(self, part: Part, training: Training) -> None:
         super().__init__()
@@ -176,10 +177,10 @@ class Epochs(LightningDataModule):
     def train_dataloader(self) -> Loader | KeptBatches:
         assert self.trainer is not None
         self.part = self.part.to(self.trainer.strategy.root_device)
-        if not self.training.shuffle:
-            return KeptBatches(Loader(self.part, self.training.batch_size))
-        seed = epoch_seed(self.training.seed, self.trainer.current_epoch)
-        return Loader(self.part, self.training.batch_size, shuffle_seed=seed)
+        epoch = self.trainer.current_epoch if self.training.reshuffle else 0
+        seed = epoch_seed(self.training.seed, epoch)
+        loader = Loader(self.part, self.training.batch_size, shuffle_seed=seed)
+        return loader if self.training.reshuffle else KeptBatches(loader)
 
     def transfer_batch_to_device(self, batch: Part, device: torch.device, _: int) -> Part:
         """The batch as it is: its tensors are where the part's are."""

@@ -181,7 +181,7 @@ def test_each_epoch_takes_every_user_once_in_an_order_of_its_own(split: Split) -
 def test_without_shuffling_every_epoch_takes_the_same_batches(split: Split) -> None:
     model, given = Peak(0), []
     model.on_train_batch_start = lambda part, _: given.append(part)  # type: ignore[assignment]
-    fit(model, split, training(max_epochs=2, shuffle=False), PROTOCOL)
+    fit(model, split, training(max_epochs=2, reshuffle=False), PROTOCOL)
     assert list(chain.from_iterable(model.seen[:4])) == split.train.history.users.tolist()
     # The objects themselves, with what they have computed.
     assert given[:4] == given[4:]
