@@ -90,19 +90,29 @@ class CountVAE(Recommender):
         return torch.tanh(self.decoder(latent))
 
     def loss(self, part: Part) -> Tensor:
-        """Negative evidence lower bound a user, with the KL term weighed (eq. 7)."""
-        counts = part.history.sum(self.weights(part.history))
+        return self.reconstruct(part.history)[1].mean()
+
+    def reconstruct(self, history: BasketBatch) -> tuple[UserVectors, Tensor]:
+        """A decoded sample (B, D), and the negative evidence lower bound of the counts (B,).
+
+        The KL term is weighed (eq. 7).
+        """
+        counts = history.sum(self.weights(history))
         mean, log_variance = self.posterior_of(counts)
-        latent = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
-        logits = self.decode(latent) @ self.items.vectors.T + self.item_bias
+        hidden = self.decode(mean + torch.randn_like(mean) * (0.5 * log_variance).exp())
+        logits = hidden @ self.items.vectors.T + self.item_bias
         weight = self.kl_weight * min(1.0, self.global_step / self.kl_steps)
         divergence = kl_standard_normal(mean, log_variance)
-        return (self.head.loss(logits, counts) + weight * divergence).mean()
+        return hidden, self.head.loss(logits, counts) + weight * divergence
+
+    def hidden(self, batch: BasketBatch) -> UserVectors:
+        """(B, D), the decoded mean of the posterior."""
+        mean, _ = self.posterior_of(batch.sum(self.weights(batch)))
+        return self.decode(mean)
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         """(B, D + 1): the decoded mean of the posterior, and 1 for the bias."""
-        mean, _ = self.posterior_of(batch.sum(self.weights(batch)))
-        return nn.functional.pad(self.decode(mean), (0, 1), value=1.0)
+        return nn.functional.pad(self.hidden(batch), (0, 1), value=1.0)
 
     def encode_items(self) -> ItemVectors:
         """(n, D + 1): the item table and the bias."""

@@ -51,6 +51,21 @@ def multilabel_soft_margin(
     return (F.softplus(scores).sum(1) - hits) / scores.shape[1]
 
 
+def softmax_cross_entropy(
+    scores: Float[Tensor, "users items"], targets: Ragged
+) -> Float[Tensor, " users"]:
+    """-log softmax of a user's targets against the whole catalogue: a mean over the targets.
+
+    Args:
+        scores: (B, n).
+        targets: B rows; 0 for a row without any.
+    """
+    owners = targets.owners()
+    share = 1 / targets.lengths.clamp(min=1).to(scores.dtype)
+    log_probabilities = scores.log_softmax(1)[owners, targets.values]
+    return -scores.new_zeros(len(scores)).index_add(0, owners, log_probabilities * share[owners])
+
+
 def kl_standard_normal(
     mean: Float[Tensor, "batch dim"], log_variance: Float[Tensor, "batch dim"]
 ) -> Float[Tensor, " batch"]:
