@@ -63,14 +63,14 @@ class GLOIE(Recommender):
         elbo_weight: of the autoencoder's loss beside the ranking loss.
         personal: adds to the score of an item of the history what `PersonalFrequency` says.
         calendar: gives it the days between the baskets too.
-        every_basket: trains on every basket of a training user but the first, and not on the last
-            alone.
+        num_targets: trains on so many of a training user's last baskets, each as the target of
+            those before it; None: on all but the first.
         latest_popularity: the bias starts at the share of training users whose last basket holds an
             item, not at the share of all baskets that do.
         learning_rate, weight_decay: of AdamW.
 
     Raises:
-        ConfigError: neither embedding is used, or `calendar` without `personal`.
+        ConfigError: neither embedding is used, `calendar` without `personal`, or no target.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class GLOIE(Recommender):
         elbo_weight: float = 0.003,
         personal: bool = False,
         calendar: bool = False,
-        every_basket: bool = False,
+        num_targets: int | None = 1,
         latest_popularity: bool = False,
         learning_rate: float = 2e-3,
         weight_decay: float = 0.0,
@@ -103,6 +103,8 @@ class GLOIE(Recommender):
             raise ConfigError("use_global=false and use_local=false leave no embedding; use one")
         if calendar and not personal:
             raise ConfigError("calendar=true adds to personal=true, which is false; set both")
+        if num_targets is not None and num_targets < 1:
+            raise ConfigError(f"num_targets={num_targets}; expected at least 1, or null for all")
         self.vae = CountVAE(
             num_items,
             head=head,
@@ -116,7 +118,7 @@ class GLOIE(Recommender):
         self.use_global = use_global
         self.ranking_loss = softmax_cross_entropy if softmax else multilabel_soft_margin
         self.elbo_weight = elbo_weight
-        self.every_basket = every_basket
+        self.num_targets = num_targets
         self.latest_popularity = latest_popularity
         graph = DynamicGraph(embedding_dim, num_layers=num_layers, num_heads=num_heads)
         self.local = LocalEmbedding(num_items, graph) if use_local else None
@@ -141,8 +143,8 @@ class GLOIE(Recommender):
         graphs = GraphBatch.of(split.train.history)
         if self.personal is not None:
             self.personal.standardise(graphs)
-        if self.every_basket:
-            return Prefixes.of("train", split.training)
+        if self.num_targets != 1:
+            return Prefixes.of("train", split.training, last=self.num_targets)
         return Part("train", graphs if self.local is None else Timelines.of(graphs), latest)
 
     def loss(self, part: Part) -> Tensor:
