@@ -34,7 +34,7 @@ from recsys.batch import BasketBatch
 from recsys.distributions import OutputHead
 from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError
-from recsys.graphs import GraphBatch
+from recsys.graphs import NodeBatch
 from recsys.losses import multilabel_soft_margin, softmax_cross_entropy
 from recsys.models.count_vae import CountVAE
 from recsys.models.dnntsp import DynamicGraph, Timelines
@@ -140,12 +140,12 @@ class GLOIE(Recommender):
         counts = torch.bincount(items, minlength=split.num_items).clamp(min=UNSEEN)
         with torch.no_grad():
             self.bias.copy_((counts / baskets).log())
-        graphs = GraphBatch.of(split.train.history)
+        history = self._graphs(split.train.history)
         if self.personal is not None:
-            self.personal.standardise(graphs)
+            self.personal.standardise(history)
         if self.num_targets != 1:
             return Prefixes.of("train", split.training, last=self.num_targets)
-        return Part("train", graphs if self.local is None else Timelines.of(graphs), latest)
+        return Part("train", history, latest)
 
     def loss(self, part: Part) -> Tensor:
         if not self.use_global:
@@ -159,7 +159,7 @@ class GLOIE(Recommender):
 
     def _score(self, batch: BasketBatch, hidden: UserVectors | None) -> Scores:
         """(B, n), from the decoder's hidden vectors (B, D) where there are global embeddings."""
-        graphs = GraphBatch.of(batch) if self.local is None else Timelines.of(batch)
+        graphs = self._graphs(batch)
         users, items = graphs.node_owners(), graphs.node_items
         rows, embeddings = self.vae.items(items), []
         if hidden is None:
@@ -173,6 +173,10 @@ class GLOIE(Recommender):
         if self.personal is not None:
             own = own + self.personal(graphs, own)
         return scores.index_put((users, items), own)
+
+    def _graphs(self, batch: BasketBatch) -> NodeBatch:
+        """The nodes of histories, with their graphs where something looks at these."""
+        return NodeBatch.of(batch) if self.local is None else Timelines.of(batch)
 
     def _join(self, embeddings: Tensor) -> Tensor:
         """(N, 1 or 2, D) to (N, D)."""
@@ -248,60 +252,60 @@ class PersonalFrequency(nn.Module):
             nn.Linear(hidden_dim, 1),
         )
 
-    def standardise(self, graphs: GraphBatch) -> None:
+    def standardise(self, nodes: NodeBatch) -> None:
         """Features of other nodes are brought to the mean and deviation of these."""
-        features = self.features(graphs)
+        features = self.features(nodes)
         self.mean.copy_(features.mean(0))
         self.std.copy_(features.std(0, correction=0).clamp(min=1e-3))
 
-    def forward(self, graphs: GraphBatch, scores: Tensor) -> Tensor:
+    def forward(self, nodes: NodeBatch, scores: Tensor) -> Tensor:
         """(N,), to be added to the scores (N,) of the nodes."""
-        features = (self.features(graphs) - self.mean) / self.std
+        features = (self.features(nodes) - self.mean) / self.std
         return self.perceptron(torch.cat([features, scores[:, None]], 1)).squeeze(1)
 
-    def features(self, graphs: GraphBatch) -> Tensor:
+    def features(self, nodes: NodeBatch) -> Tensor:
         """(N, F)."""
-        users, age = graphs.node_owners(), graphs.age().float()
+        users, age = nodes.node_owners(), nodes.age().float()
         decays = torch.tensor(self.DECAYS, device=age.device)
-        baskets = graphs.num_baskets().float()
-        frequencies = self._sum(graphs, decays ** age[:, None])
-        latest, oldest = (self._extreme(graphs, age, which) for which in ("amin", "amax"))
+        baskets = nodes.num_baskets().float()
+        frequencies = self._sum(nodes, decays ** age[:, None])
+        latest, oldest = (self._extreme(nodes, age, which) for which in ("amin", "amax"))
         count = frequencies[:, -1]
         gap = torch.where(count > 1, (oldest - latest) / (count - 1).clamp(min=1), baskets[users])
-        lengths = graphs.lengths().clamp(min=1)
+        lengths = nodes.lengths().clamp(min=1)
         columns = [
             *_log(frequencies).T,
             (latest + 1).log(),
             ((latest + 1) / gap).log(),
             baskets[users].log(),
             (lengths / baskets.clamp(min=1)).log()[users],
-            (graphs.node_offsets.diff() / lengths)[users],
+            (nodes.node_offsets.diff() / lengths)[users],
         ]
         if self.calendar:
-            columns += self._calendar(graphs)
+            columns += self._calendar(nodes)
         return torch.stack(columns, 1)
 
-    def _calendar(self, graphs: GraphBatch) -> list[Tensor]:
+    def _calendar(self, nodes: NodeBatch) -> list[Tensor]:
         """Columns (N,) of days before the user's last basket."""
-        owners = graphs.owners()
-        now = graphs.times.new_zeros(len(graphs))
-        now = now.scatter_reduce(0, owners, graphs.times, "amax", include_self=False)
-        days = (now[owners] - graphs.times).float() / 86400
+        owners = nodes.owners()
+        now = nodes.times.new_zeros(len(nodes))
+        now = now.scatter_reduce(0, owners, nodes.times, "amax", include_self=False)
+        days = (now[owners] - nodes.times).float() / 86400
         rates = torch.tensor(self.DAYS, device=days.device)
-        frequencies = self._sum(graphs, (-days[:, None] / rates).exp())
-        return [*_log(frequencies).T, self._extreme(graphs, days, "amin").log1p()]
+        frequencies = self._sum(nodes, (-days[:, None] / rates).exp())
+        return [*_log(frequencies).T, self._extreme(nodes, days, "amin").log1p()]
 
     @staticmethod
-    def _sum(graphs: GraphBatch, values: Tensor) -> Tensor:
+    def _sum(nodes: NodeBatch, values: Tensor) -> Tensor:
         """(N, K), of the events' (E, K)."""
-        zeros = values.new_zeros(len(graphs.node_items), values.shape[1])
-        return zeros.index_add(0, graphs.nodes, values)
+        zeros = values.new_zeros(len(nodes.node_items), values.shape[1])
+        return zeros.index_add(0, nodes.nodes, values)
 
     @staticmethod
-    def _extreme(graphs: GraphBatch, values: Tensor, which: str) -> Tensor:
+    def _extreme(nodes: NodeBatch, values: Tensor, which: str) -> Tensor:
         """(N,), the `amin` or `amax` of the events' values (E,)."""
-        zeros = values.new_zeros(len(graphs.node_items))
-        return zeros.scatter_reduce(0, graphs.nodes, values, which, include_self=False)
+        zeros = values.new_zeros(len(nodes.node_items))
+        return zeros.scatter_reduce(0, nodes.nodes, values, which, include_self=False)
 
 
 def _log(frequency: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from recsys.ragged import Ragged, gather_positions
+from recsys.ragged import Ragged, gather_positions, offsets_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +137,13 @@ class BasketBatch:
         some = self.lengths() > 0
         count[some] = self.baskets[last[some]] + 1
         return count
+
+    def basket_rows(self) -> tuple[Tensor, Tensor]:
+        """(E,) int64, each event's basket among the K of all users, and their offsets (K + 1,)."""
+        width = self.baskets.max() + 1 if len(self.baskets) else 1
+        numbers = self.owners() * width + self.baskets
+        _, rows, sizes = numbers.unique_consecutive(return_inverse=True, return_counts=True)
+        return rows, offsets_of(sizes)
 
     def age(self) -> Tensor:
         """(E,) int64, how many of the user's baskets came after the event's: 0 in the last."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -26,26 +26,77 @@ _PAIRS_AT_ONCE = 2**19  # what counts them then stays in the cache
 
 
 @dataclass(frozen=True, eq=False)
-class GraphBatch(BasketBatch):
-    """Histories of B users with their graphs; an item is in a basket once.
+class NodeBatch(BasketBatch):
+    """Histories of B users with their nodes; an item is in a basket once.
+
+    Attributes:
+        nodes: (E,) int64, the node of each event.
+        node_items: (N,) int64, the item of each node: users in turn, items ascending.
+        node_offsets: (B + 1,) int64, where each user's nodes begin.
+    """
+
+    nodes: Tensor
+    node_items: Tensor
+    node_offsets: Tensor
+
+    @classmethod
+    def of(cls, batch: BasketBatch) -> NodeBatch:
+        """The nodes of histories; of an item's repeats within a basket the first event stays."""
+        if isinstance(batch, NodeBatch):
+            return batch
+        batch = batch.where(_first_of_item(batch))
+        node, nodes = (batch.owners() * batch.num_items + batch.items).unique(return_inverse=True)
+        lengths = torch.bincount(node // batch.num_items, minlength=len(batch))
+        return NodeBatch(
+            **_values(batch),
+            nodes=nodes,
+            node_items=node % batch.num_items,
+            node_offsets=offsets_of(lengths),
+        )
+
+    def rows(self, index: Tensor) -> Self:
+        """The users at `index` (B',) int64, in that order, and their nodes."""
+        batch = super().rows(index)
+        events, _ = gather_positions(self.offsets, index)
+        nodes, node_offsets = gather_positions(self.node_offsets, index)
+        shift = (node_offsets[:-1] - self.node_offsets[index])[batch.owners()]
+        return replace(
+            batch,
+            nodes=self.nodes[events] + shift,
+            node_items=self.node_items[nodes],
+            node_offsets=node_offsets,
+        )
+
+    def where(self, keep: Tensor) -> BasketBatch:
+        """As of any histories: without nodes, and graphs, which count other baskets now."""
+        values = _values(self)
+        return BasketBatch(**{f.name: values[f.name] for f in fields(BasketBatch)}).where(keep)
+
+    def node_owners(self) -> Tensor:
+        """(N,) int64, the row of each node's user."""
+        return Ragged(self.node_items, self.node_offsets).owners()
+
+    def absent(self) -> Tensor:
+        """(N,) int64, how many of its user's `num_baskets` do not hold a node."""
+        held = torch.bincount(self.nodes, minlength=len(self.node_items))
+        return self.num_baskets()[self.node_owners()] - held
+
+
+@dataclass(frozen=True, eq=False)
+class GraphBatch(NodeBatch):
+    """Nodes of B users with the graphs of their baskets.
 
     Row e of the graph has an edge to each event of e's own basket, in order and to e too, so the
     columns are a range and need not be stored. The edge of items i and j weighs the number of the
     user's baskets that hold both, and 1 where i = j, over the largest such weight of the user.
 
     Attributes:
-        nodes: (E,) int64, the node of each event.
-        node_items: (N,) int64, the item of each node: users in turn, items ascending.
-        node_offsets: (B + 1,) int64, where each user's nodes begin.
         edge_weights: (P,) float32, row after row.
         edge_offsets: (E + 1,) int64, where each row begins.
         self_weights: (B,) float32, the weight of i = j, in (0, 1]. The authors keep it in the
             graphs of baskets without i too. Those loops are not stored; `absent` counts them.
     """
 
-    nodes: Tensor
-    node_items: Tensor
-    node_offsets: Tensor
     edge_weights: Tensor
     edge_offsets: Tensor
     self_weights: Tensor
@@ -59,43 +110,28 @@ class GraphBatch(BasketBatch):
         """
         if isinstance(batch, GraphBatch):
             return batch
-        batch = batch.where(_first_of_item(batch))
-        node, nodes = (batch.owners() * batch.num_items + batch.items).unique(return_inverse=True)
-        node_offsets = offsets_of(torch.bincount(node // batch.num_items, minlength=len(batch)))
-        weights, edge_offsets = _pair_counts(batch, nodes, node_offsets)
+        batch = NodeBatch.of(batch)
+        weights, edge_offsets = _pair_counts(batch)
         edges = edge_offsets[batch.offsets]
         largest = torch.segment_reduce(weights, "max", offsets=edges, initial=1.0)
         weights /= largest.repeat_interleave(edges.diff(), output_size=len(weights))
         return cls(
-            **_histories(batch),
-            nodes=nodes,
-            node_items=node % batch.num_items,
-            node_offsets=node_offsets,
+            **_values(batch),
             edge_weights=weights,
             edge_offsets=edge_offsets,
             self_weights=1 / largest,
         )
 
-    def rows(self, index: Tensor) -> GraphBatch:
+    def rows(self, index: Tensor) -> Self:
         """The users at `index` (B',) int64, in that order, and their graphs."""
-        batch = super().rows(index)
         events, _ = gather_positions(self.offsets, index)
-        nodes, node_offsets = gather_positions(self.node_offsets, index)
         edges, _ = gather_positions(self.edge_offsets[self.offsets], index)
-        shift = (node_offsets[:-1] - self.node_offsets[index])[batch.owners()]
         return replace(
-            batch,
-            nodes=self.nodes[events] + shift,
-            node_items=self.node_items[nodes],
-            node_offsets=node_offsets,
+            super().rows(index),
             edge_weights=self.edge_weights[edges],
             edge_offsets=offsets_of(self.edge_offsets.diff()[events]),
             self_weights=self.self_weights[index],
         )
-
-    def where(self, keep: Tensor) -> BasketBatch:
-        """As of any histories: without graphs, which count other baskets now."""
-        return BasketBatch(**_histories(self)).where(keep)
 
     def edges(self) -> tuple[Tensor, Tensor]:
         """(2, P) int64, the events that each edge joins, row first, and its weight (P,) float32."""
@@ -107,51 +143,34 @@ class GraphBatch(BasketBatch):
         rows = Ragged(self._columns(), self.edge_offsets)
         return csr(rows, len(self.items), self.edge_weights)
 
-    def node_owners(self) -> Tensor:
-        """(N,) int64, the row of each node's user."""
-        return Ragged(self.node_items, self.node_offsets).owners()
-
-    def absent(self) -> Tensor:
-        """(N,) int64, how many of its user's `num_baskets` do not hold a node."""
-        held = torch.bincount(self.nodes, minlength=len(self.node_items))
-        return self.num_baskets()[self.node_owners()] - held
-
     def _columns(self) -> Tensor:
-        baskets, begins = _baskets(self)
+        baskets, begins = self.basket_rows()
         return gather_positions(begins, baskets)[0]
 
 
-def _histories(batch: BasketBatch) -> dict[str, Any]:
-    """The fields that any histories have."""
-    return {field.name: getattr(batch, field.name) for field in fields(BasketBatch)}
-
-
-def _baskets(batch: BasketBatch) -> tuple[Tensor, Tensor]:
-    """(E,) int64, each event's basket among the K of all users, and their offsets (K + 1,)."""
-    width = batch.baskets.max() + 1 if len(batch.baskets) else 1
-    numbers = batch.owners() * width + batch.baskets
-    _, baskets, sizes = numbers.unique_consecutive(return_inverse=True, return_counts=True)
-    return baskets, offsets_of(sizes)
+def _values(batch: BasketBatch) -> dict[str, Any]:
+    """What the fields of a batch hold."""
+    return {field.name: getattr(batch, field.name) for field in fields(batch)}
 
 
 def _first_of_item(batch: BasketBatch) -> Tensor:
     """(E,) bool, whether an event is its item's first in the basket."""
-    key, order = (_baskets(batch)[0] * batch.num_items + batch.items).sort(stable=True)
+    key, order = (batch.basket_rows()[0] * batch.num_items + batch.items).sort(stable=True)
     first = torch.ones_like(key, dtype=torch.bool)
     first[order[1:]] = key.diff() > 0
     return first
 
 
-def _pair_counts(batch: BasketBatch, nodes: Tensor, node_offsets: Tensor) -> tuple[Tensor, Tensor]:
+def _pair_counts(batch: NodeBatch) -> tuple[Tensor, Tensor]:
     """Edge weights (P,) float32 before they are divided, and the rows' offsets (E + 1,)."""
-    baskets, begins = _baskets(batch)
+    baskets, begins = batch.basket_rows()
     edge_offsets = offsets_of(begins.diff()[baskets])
     users = edge_offsets[batch.offsets]
     counts = torch.empty(int(users[-1]), device=batch.device)
-    widths = node_offsets.diff()
+    widths = batch.node_offsets.diff()
     # A user's nodes as a square table: where each event's row of it begins, and its column.
     owners = batch.owners()
-    columns = nodes - node_offsets[owners]
+    columns = batch.nodes - batch.node_offsets[owners]
     table = offsets_of(widths.square())
     begin = table[owners] + columns * widths[owners]
     for u, v in _pieces(table + users):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recsys.batch import BasketBatch
-from recsys.ragged import Ragged, offsets_of
+from recsys.ragged import Ragged, ranges
 from recsys.splits import Part
 
 
@@ -32,16 +32,22 @@ class Prefixes(Part):
     ends: Tensor
 
     @classmethod
-    def of(cls, name: str, history: BasketBatch) -> Prefixes:
-        """An example for every basket but a user's first, in the order of the events."""
-        owners = history.owners()
-        keys = torch.stack([owners, history.baskets])
-        found, sizes = keys.unique_consecutive(dim=1, return_counts=True)
-        starts = offsets_of(sizes)
-        (asked,) = (starts[:-1] > history.offsets[found[0]]).nonzero(as_tuple=True)
-        target = Ragged(history.items, starts).rows(asked).distinct(history.num_items)
-        ends = starts[asked] - history.offsets[found[0, asked]]
-        return cls(name, history, target, found[0, asked], ends)
+    def of(cls, name: str, history: BasketBatch, *, last: int | None = None) -> Prefixes:
+        """An example for every basket but a user's first, in the order of the events.
+
+        Args:
+            name, history: as of `Part`.
+            last: only for so many of a user's last baskets.
+        """
+        _, begins = history.basket_rows()
+        owners = history.owners()[begins[:-1]]
+        before = begins[:-1] - history.offsets[owners]
+        wanted = before > 0
+        if last is not None:
+            wanted &= history.baskets[begins[:-1]] >= (history.num_baskets() - last)[owners]
+        (asked,) = wanted.nonzero(as_tuple=True)
+        target = Ragged(history.items, begins).rows(asked).distinct(history.num_items)
+        return cls(name, history, target, owners[asked], before[asked])
 
     def __len__(self) -> int:
         return len(self.owners)
@@ -52,21 +58,15 @@ class Prefixes(Part):
 
     def rows(self, index: Tensor) -> Part:
         """The examples at `index` (B,) int64, in that order, with histories of their own."""
-        history = self.history
-        starts = history.offsets[self.owners[index]]
-        offsets = offsets_of(self.ends[index])
-        positions = _ranges(starts, offsets)
-        events = {
-            name: getattr(history, name)[positions]
-            for name in ("items", "baskets", "times", "quantities")
-        }
-        users = history.users[self.owners[index]]
-        before = replace(history, **events, offsets=offsets, users=users)
+        history, owners = self.history, self.owners[index]
+        events, offsets = ranges(history.offsets[owners], self.ends[index])
+        before = BasketBatch(
+            items=history.items[events],
+            baskets=history.baskets[events],
+            times=history.times[events],
+            quantities=history.quantities[events],
+            offsets=offsets,
+            users=history.users[owners],
+            num_items=history.num_items,
+        )
         return Part(self.name, before, self.target.rows(index))
-
-
-def _ranges(starts: Tensor, offsets: Tensor) -> Tensor:
-    """start, start + 1, ... for each of R rows, whose lengths the offsets (R + 1,) give."""
-    total = int(offsets[-1])
-    shift = (starts - offsets[:-1]).repeat_interleave(offsets.diff(), output_size=total)
-    return torch.arange(total, device=starts.device) + shift

@@ -123,9 +123,20 @@ def gather_positions(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         positions (E',) int64 into the values, and the offsets (B + 1,) of the gathered rows.
     """
     starts = offsets[rows]
-    lengths = offsets[rows + 1] - starts
-    gathered = offsets_of(lengths)
+    return ranges(starts, offsets[rows + 1] - starts)
+
+
+def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """`length` numbers from each start on: start, start + 1, ...
+
+    Args:
+        starts, lengths: (B,) int64.
+
+    Returns:
+        all of them (E',) int64, one range after the other, and the ranges' offsets (B + 1,).
+    """
+    offsets = offsets_of(lengths)
     # The one transfer to the host: without it repeat_interleave would make its own.
-    total = int(gathered[-1])
-    shift = (starts - gathered[:-1]).repeat_interleave(lengths, output_size=total)
-    return torch.arange(total, device=offsets.device) + shift, gathered
+    total = int(offsets[-1])
+    shift = (starts - offsets[:-1]).repeat_interleave(lengths, output_size=total)
+    return torch.arange(total, device=starts.device) + shift, offsets
