@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import yaml
 
 from benchmarks.record import ROOT
+from recsys.evaluate import compare
 
 FOLDER = ROOT / "benchmarks"
 TABLE = FOLDER / "README.md"
@@ -27,8 +29,15 @@ Made from the records in `results/` by `python -m benchmarks.report`. A row is a
 holds the command, commit, composed config, fingerprint of the log, versions, hardware, seeds,
 spread, time and memory. Metrics are those of the test users over the full catalogue, mean over
 seeds with the standard deviation where there are several. **Quoted** numbers are other people's,
-from [`quoted.yaml`](quoted.yaml), not measured here.
+from [`quoted.yaml`](quoted.yaml), not measured here. Repeated targets are those that the user's
+history holds, new ones the others. A paired test is Student's t over the users' differences, each
+user's metric being the mean over seeds.
 """
+
+LONGER = ("recall@20", "ndcg@20", "phr@20", "recall@30", "ndcg@30", "phr@30")
+LONGEST = ("recall@40", "ndcg@40", "phr@40")
+APART = ("repeat/recall@10", "explore/recall@10")
+OURS = "gloie"
 
 SPEED = """
 ## Speed
@@ -55,20 +64,69 @@ def main() -> int:
 def table(records: list[Path]) -> str:
     """The page: tables by log, then the speed ratios."""
     quoted = yaml.safe_load((FOLDER / "quoted.yaml").read_text())
-    by_log: dict[str, list[str]] = {}
-    for record in map(_read, records):
-        log = record["experiment"].partition("/")[2].partition("_")[0]
-        reference = quoted.get(record["experiment"], {})
-        by_log.setdefault(log, []).append(_row(record, reference))
+    by_log: dict[str, list[dict[str, Any]]] = {}
+    for record in sorted(map(_read, records), key=lambda record: record["experiment"]):
+        of_log = by_log.setdefault(_log(record["experiment"].partition("/")[2]), [])
+        of_log.append(record)
     page = HEADER
-    for log, rows in sorted(by_log.items()):
+    for log, of_log in sorted(by_log.items()):
+        rows = [_row(record, quoted.get(record["experiment"], {})) for record in of_log]
         page += f"\n## {log}\n\n"
         page += (
             "| experiment | history | Recall@10 | nDCG@10 | PHR@10 | seeds | seconds | quoted |\n"
         )
         page += "|---|---|---|---|---|---|---|---|\n"
-        page += "\n".join(sorted(rows)) + "\n"
+        page += "\n".join(rows) + "\n" + _paired(of_log) + _longer(of_log)
     return page + SPEED + "\n".join(_speed_rows()) + "\n"
+
+
+def _log(variant: str) -> str:
+    """The log of an experiment's variant: dc of `dc_gaussian`."""
+    return (
+        next((log for log in ("complete_journey",) if variant.startswith(log)), None)
+        or (variant.partition("_")[0])
+    )
+
+
+def _longer(records: list[dict[str, Any]]) -> str:
+    """Longer lists, and repeated and new targets apart, where an experiment measures them."""
+    names = (*APART, *LONGER, *LONGEST)
+    found = [r for r in records if set(names) <= set(r["test"])]
+    if not found:
+        return ""
+    titles = ["repeated R@10", "new R@10"]
+    titles += [f"{short}@{k}" for k in (20, 30, 40) for short in ("R", "N", "PHR")]
+    rows = [f"| experiment | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    for record in found:
+        cells = [f"{record['test'][name]['mean']:.4f}".removeprefix("0") for name in names]
+        rows.append(f"| `{record['experiment']}` | {' | '.join(cells)} |")
+    return "\n" + "\n".join(rows) + "\n"
+
+
+def _paired(records: list[dict[str, Any]]) -> str:
+    """GLOIE's experiments against the strongest of the others, user by user."""
+    users = {
+        record["experiment"]: pl.read_parquet(path)
+        for record in records
+        if (path := FOLDER / "results" / f"{record['experiment']}.parquet").exists()
+    }
+    ours = [name for name in users if name.startswith(OURS)]
+    others = [name for name in users if not name.startswith(OURS)]
+    if not (ours and others):
+        return ""
+    means = {r["experiment"]: r["test"]["ndcg@10"]["mean"] for r in records if r["test"]}
+    strongest = max(others, key=means.__getitem__)
+    rows = [
+        f"| against `{strongest}` | metric | difference | 95% interval | p |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ours:
+        for row in compare(users[strongest], users[name]).iter_rows(named=True):
+            rows.append(
+                f"| `{name}` | {row['metric']} | {row['difference']:+.4f} | {row['low']:+.4f} to "
+                f"{row['high']:+.4f} | {row['p_value']:.2g} |"
+            )
+    return "\n" + "\n".join(rows) + "\n"
 
 
 def _row(record: dict[str, Any], quoted: dict[str, str]) -> str:

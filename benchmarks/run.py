@@ -5,7 +5,8 @@
 
 A record, `benchmarks/results/<experiment>.json`, holds the test and validation metrics of every
 seed, their spread, the composed config, a fingerprint of the log, the time, the memory and the
-machine. An experiment that fails leaves a record of its error. `benchmarks.report` makes tables.
+machine; `<experiment>.parquet` beside it each test user's metrics, mean over seeds, for paired
+tests. An experiment that fails leaves a record of its error. `benchmarks.report` makes tables.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from benchmarks.record import ROOT, write
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -34,12 +37,18 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     given = parser.parse_args()
     for experiment in given.experiments:
-        runs = [run(experiment, seed) for seed in given.seeds]
-        done = [r for r in runs if "metrics" in r]
+        path = RESULTS / f"{experiment}.json"
+        with tempfile.TemporaryDirectory() as scratch:
+            folders = {seed: Path(scratch) / str(seed) for seed in given.seeds}
+            runs = [run(experiment, seed, folder) for seed, folder in folders.items()]
+            done = [r for r in runs if "metrics" in r]
+            if done:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                means = mean_over_seeds([folders[r["seed"]] for r in done])
+                means.write_parquet(path.with_suffix(".parquet"))
         measured: dict[str, Any] = {"experiment": experiment, "seeds": given.seeds, "runs": runs}
         for part in ("validation", "test"):
             measured[part] = spread_over_seeds([r["metrics"][part] for r in done])
-        path = RESULTS / f"{experiment}.json"
         write(path, measured, packages=PACKAGES, seed=given.seeds[0])
         shown = {k: v["mean"] for k, v in measured["test"].items() if k in SHOWN}
         print(experiment, shown or runs[0]["error"], flush=True)
@@ -48,27 +57,32 @@ def main() -> None:
 SHOWN = ("recall@10", "ndcg@10", "phr@10")
 
 
-def run(experiment: str, seed: int) -> dict[str, Any]:
+def run(experiment: str, seed: int, folder: Path) -> dict[str, Any]:
     """One run in a process of its own: metrics, config, wall seconds and peak memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "recsys.cli", "train", f"experiment={experiment}"]
-        command += [f"seed={seed}", f"hydra.run.dir={folder}/run"]
-        started = time.perf_counter()
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        seconds = time.perf_counter() - started
-        if ended.returncode:
-            return {"seed": seed, "error": ended.stderr.strip().splitlines()[-1]}
-        place = Path(folder) / "run"
-        return {
-            "seed": seed,
-            "metrics": json.loads((place / "metrics.json").read_text()),
-            "intervals": json.loads((place / "intervals.json").read_text())["test"],
-            "config": (place / "config.yaml").read_text(),
-            "log": fingerprint(place / "model"),
-            "wall_seconds": round(seconds, 2),
-            # The largest of the children so far: an upper bound where several experiments run.
-            "peak_memory_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
-        }
+    command = [sys.executable, "-m", "recsys.cli", "train", f"experiment={experiment}"]
+    command += [f"seed={seed}", f"hydra.run.dir={folder}"]
+    started = time.perf_counter()
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
+    if ended.returncode:
+        return {"seed": seed, "error": ended.stderr.strip().splitlines()[-1]}
+    return {
+        "seed": seed,
+        "metrics": json.loads((folder / "metrics.json").read_text()),
+        "intervals": json.loads((folder / "intervals.json").read_text())["test"],
+        "config": (folder / "config.yaml").read_text(),
+        "log": fingerprint(folder / "model"),
+        "wall_seconds": round(seconds, 2),
+        # The largest of the children so far: an upper bound where several experiments run.
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
+    }
+
+
+def mean_over_seeds(folders: list[Path]) -> pl.DataFrame:
+    """A row per test user of the runs in these folders: `user_id` and the metrics of `SHOWN`."""
+    users = pl.concat(pl.read_parquet(folder / "per_user.parquet") for folder in folders)
+    test = users.filter(pl.col("part") == "test")
+    return test.group_by("user_id", maintain_order=True).agg(pl.col(SHOWN).mean().cast(pl.Float32))
 
 
 def fingerprint(model: Path) -> str:
