@@ -2,8 +2,8 @@ from .bpr_mf import BPRMF as BPRMF
 from .count_vae import CountVAE as CountVAE
 from .decayed_personal import DecayedPersonal as DecayedPersonal
 from .dnntsp import DNNTSP as DNNTSP
-from .gloie import GLOIE as GLOIE
 from .ease import EASE as EASE
+from .gloie import GLOIE as GLOIE
 from .hybrid import Hybrid as Hybrid
 from .ials import IALS as IALS
 from .item_knn import ItemKNN as ItemKNN

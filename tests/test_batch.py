@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.batch import BasketBatch
+from recsys.ragged import Ragged
 
 N = 6
 History = list[list[int]]
@@ -63,6 +64,17 @@ def test_rows_are_gathered_with_all_that_belongs_to_them(
     events = [e for u in index for e in range(int(batch.offsets[u]), int(batch.offsets[u + 1]))]
     assert rows.times.tolist() == events
     assert rows.quantities.tolist() == events
+
+
+@given(histories, st.data())
+def test_baskets_as_rows(users: list[History], data: st.DataObject) -> None:
+    batch = batch_of(users)
+    batch = batch.where(torch.tensor([data.draw(st.booleans()) for _ in batch.items]).bool())
+    rows, offsets = batch.basket_rows()
+    baskets = Ragged(batch.items, offsets)
+    assert rows.tolist() == baskets.owners().tolist()
+    found = [part.tolist() for part in batch.items.split(offsets.diff().tolist())]
+    assert found == [basket for user in as_lists(batch) for basket in user]
 
 
 @given(histories, st.integers(0, 5))

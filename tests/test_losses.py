@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from recsys.losses import bpr, kl_standard_normal, multilabel_soft_margin
+from recsys.losses import (
+    bpr,
+    kl_standard_normal,
+    multilabel_soft_margin,
+    softmax_cross_entropy,
+)
 from recsys.ragged import Ragged
 
 
@@ -46,6 +51,33 @@ def test_multilabel_soft_margin_equals_torchs() -> None:
     torch.testing.assert_close(loss, expected)
     gradients = [torch.autograd.grad(value.sum(), scores)[0] for value in (loss, expected)]
     torch.testing.assert_close(*gradients)
+
+
+def test_softmax_cross_entropy_equals_torchs_with_shares_as_probabilities() -> None:
+    torch.manual_seed(0)
+    scores = (3 * torch.randn(4, 6, dtype=torch.float64)).requires_grad_()
+    targets = Ragged.from_lists([[0, 2], [5], [], [1, 3, 4]])
+    loss = softmax_cross_entropy(scores, targets)
+    wanted = targets.dense(6).double() / targets.lengths.clamp(min=1)[:, None]
+    expected = torch.nn.functional.cross_entropy(scores, wanted, reduction="none")
+    torch.testing.assert_close(loss, expected)
+    assert loss[2] == 0
+    gradients = [torch.autograd.grad(value.sum(), scores)[0] for value in (loss, expected)]
+    torch.testing.assert_close(*gradients)
+    assert not gradients[0][2].any()
+
+
+def test_softmax_cross_entropy_of_equal_scores_is_the_log_of_the_catalogue() -> None:
+    loss = softmax_cross_entropy(torch.zeros(2, 5), Ragged.from_lists([[3], [0, 1, 2, 3]]))
+    torch.testing.assert_close(loss, torch.full((2,), math.log(5)))
+
+
+def test_softmax_cross_entropy_of_far_apart_scores_is_finite_with_a_gradient() -> None:
+    scores = torch.tensor([[1e4, -1e4]], requires_grad=True)
+    loss = softmax_cross_entropy(scores, Ragged.from_lists([[1]]))
+    (gradient,) = torch.autograd.grad(loss.sum(), scores)
+    torch.testing.assert_close(loss, torch.tensor([2e4]))
+    torch.testing.assert_close(gradient, torch.tensor([[1.0, -1.0]]))
 
 
 def test_kl_equals_torchs() -> None:

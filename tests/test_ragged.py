@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.ragged import Ragged, gather_positions, offsets_of
+from recsys.ragged import Ragged, gather_positions, offsets_of, ranges
 
 NUM_COLUMNS = 7
 lists = st.lists(st.lists(st.integers(0, NUM_COLUMNS - 1), max_size=6), max_size=8)
@@ -46,6 +46,13 @@ def test_gather_positions_serves_parallel_values() -> None:
     assert gathered.tolist() == [0, 3, 3, 5, 8]
     times = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     assert times[positions].tolist() == [3, 4, 5, 1, 2, 3, 4, 5]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), max_size=6))
+def test_ranges_one_after_the_other(asked: list[tuple[int, int]]) -> None:
+    starts, lengths = torch.tensor(asked, dtype=torch.int64).view(-1, 2).T
+    found = Ragged(*ranges(starts, lengths))
+    assert as_lists(found) == [list(range(start, start + length)) for start, length in asked]
 
 
 @given(lists)
