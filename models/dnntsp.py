@@ -12,13 +12,13 @@ runs over the pairs of a node's events; between two events it depends on the ste
 number alone.
 
 Shapes: B users, n items, E events, N nodes (a user's distinct items), D dimensions, H heads of
-d = D / H dimensions, P pairs of a node's events, S steps from a node's first event on, T steps of a
-user (baskets of the history).
+d = D / H dimensions, Q queries, P pairs of a query and a key, S steps from a node's first event on,
+T steps of a user (baskets of the history).
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -31,7 +31,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from recsys.batch import BasketBatch
 from recsys.embedding import EmbeddingTable
 from recsys.graphs import GraphBatch
-from recsys.losses import multilabel_soft_margin
 from recsys.module import Recommender
 from recsys.ragged import Ragged, offsets_of
 from recsys.sparse import csr
@@ -69,20 +68,31 @@ class DNNTSP(Recommender):
 
     def prepare(self, split: Split) -> Part:
         """The graphs of all training users are counted once."""
-        return Part("train", Timelines.of(split.train.history), split.train.target)
+        return Examples.of(split.train)
 
     def loss(self, part: Part) -> Tensor:
         """Multi-label soft margin, a mean over users and items (section 4.5)."""
-        return multilabel_soft_margin(self.score(part.history), part.target).mean()
+        examples = Examples.of(part)
+        scores = self._distinct_scores(examples.history)
+        times, hits = examples.times_scored.to(scores.dtype), examples.hits.to(scores.dtype)
+        return (F.softplus(scores) @ times - scores @ hits) / times.sum()
 
     def score(self, batch: BasketBatch) -> Scores:
         graphs = Timelines.of(batch)
-        vectors = self.items(graphs.node_items)
-        gate = self.gate.index_select(0, graphs.node_items).unsqueeze(1)
-        own = self.output(torch.lerp(vectors, self.graph(self.items, graphs), gate)).squeeze(1)
+        base, own = self._distinct_scores(graphs).split([batch.num_items, len(graphs.node_items)])
+        scores = base.repeat(len(batch)).index_put((graphs.node_keys,), own)
+        return scores.view(len(batch), -1)
+
+    def _distinct_scores(self, graphs: Timelines) -> Tensor:
+        """(n + N,): each item's score where a user has not had it, then each node's.
+
+        The output is linear: it mixes with the gate as the vectors would.
+        """
         base = self.output(self.items.vectors).squeeze(1)
-        place = graphs.node_owners() * len(base) + graphs.node_items
-        return base.repeat(len(graphs)).index_put((place,), own).view(-1, len(base))
+        of_nodes = self.output(self.graph(self.items, graphs)).squeeze(1)
+        gate = self.gate.index_select(0, graphs.node_items)
+        own = torch.lerp(base.index_select(0, graphs.node_items), of_nodes, gate)
+        return torch.cat([base, own])
 
     def configure_optimizers(self) -> Any:
         optimizer = Adam(self.parameters(), lr=self.learning_rate, fused=True)
@@ -106,45 +116,37 @@ class DynamicGraph(nn.Module):
     def forward(self, items: EmbeddingTable, batch: BasketBatch) -> Tensor:
         """(N, D), a vector per node of `GraphBatch.of(batch)`, from an item table of any owner."""
         graphs = Timelines.of(batch)
+        states = items(graphs.node_items)
         if not len(graphs.items):
-            return items(graphs.node_items)
-        states = items(graphs.node_items).index_select(0, graphs.state_nodes)
-        for convolution in self.convolutions:
-            states = convolution(states, graphs)
+            return states
+        for layer, convolution in enumerate(self.convolutions):
+            states = convolution(states, graphs.propagation if layer else graphs.spread, graphs)
         return self.attention(states, graphs)
 
 
 class Convolution(nn.Module):
-    """ReLU(BatchNorm(W A_t h + b)) for all nodes and steps (eq. 2), on the states that differ."""
+    """ReLU(BatchNorm(A_t h W + b)) for all nodes and steps (eq. 2), on the states that differ."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, dim)
-        self.norm = WeightedBatchNorm(dim)
+        self.norm = nn.BatchNorm1d(dim)
 
-    def forward(self, states: Tensor, graphs: Timelines) -> Tensor:
-        """(E + 2N, D) to (E + 2N, D)."""
-        mixed = _SymmetricProduct.apply(graphs.propagation.to(states.dtype), states)
-        return self.norm(self.linear(mixed), graphs.state_counts.to(states.dtype)).relu()
-
-
-class WeightedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation of rows that stand for several equal ones."""
-
-    def forward(self, x: Tensor, counts: Tensor) -> Tensor:  # type: ignore[override]
-        """Rows (R, D), and how many each stands for (R,)."""
+    def forward(self, states: Tensor, matrix: SparseMatrix, graphs: Timelines) -> Tensor:
+        """(R, D) to (E + 2N, D), by a matrix (E + 2N, R)."""
+        weight, bias, norm = self.linear.weight, self.linear.bias, self.norm
         if not self.training:
-            return super().forward(x)
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        total = counts.sum()
-        normed, mean, variance = _WeightedNorm.apply(
-            x, counts / total, self.weight, self.bias, self.eps
+            return norm(matrix @ (states @ weight.T) + bias).relu()
+        total = graphs.num_states
+        share = graphs.state_counts.to(states.dtype) / total
+        normed, mean, variance = _Convolve.apply(
+            matrix, share, states, weight, bias, norm.weight, norm.bias, norm.eps
         )
-        unbiased = variance * (total / (total - 1).clamp(min=1))
-        self.running_mean.lerp_(mean, self.momentum or 0.0)
-        self.running_var.lerp_(unbiased, self.momentum or 0.0)
-        return normed
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean.lerp_(mean, norm.momentum or 0.0)
+        norm.running_var.lerp_(variance * (total / max(total - 1, 1)), norm.momentum or 0.0)
+        return normed.relu()
 
 
 class GapAttention(nn.Module):
@@ -152,12 +154,12 @@ class GapAttention(nn.Module):
 
     At a step up to which the node was absent from n baskets, a query's context is, for each head,
 
-        (sum_e exp(q k_e) v_e + n exp(q k_a) v_a) / (sum_e exp(q k_e) + n exp(q k_a))
-        = v_a + m sum_e exp(q k_e) (v_e - v_a),     1 / m = sum_e exp(q k_e) + n exp(q k_a)
+        v_a + m sum_e exp(q k_e) v_e,     1 / m = sum_e exp(q k_e) + n
 
-    over the node's events e so far and its absent state a. From an event to the next one there are
-    two queries, that of the event itself and that of the absent state, and their sums stay as they
-    are: only n, and with it m, changes by the step. Before the first event the context is v_a.
+    over the node's events e so far, with keys and values less those, k_a and v_a, of its absent
+    state. From one event to the next there are at most two queries, that of the event and that of
+    the absent state, and their sums stay as they are: only n, and with it m, changes by the step.
+    Before the first event the context is v_a.
     """
 
     def __init__(self, dim: int, num_heads: int) -> None:
@@ -168,64 +170,9 @@ class GapAttention(nn.Module):
 
     def forward(self, states: Tensor, graphs: Timelines) -> Tensor:
         """States (E + 2N, D) to a vector per node (N, D)."""
-        sizes = [len(graphs.items), len(graphs.node_items)]
-        qkv = self.projection(states[: sum(sizes)]).unflatten(1, (3, self.num_heads, -1))
-        events, absent = qkv.split(sizes)
-        sums, factors = self._attend(events, absent.index_select(0, graphs.nodes), graphs)
-        return self._aggregate(sums, factors, absent[:, 2].flatten(1), graphs)
-
-    def _attend(self, events: Tensor, absent: Tensor, graphs: Timelines) -> tuple[Tensor, Tensor]:
-        """Sums for each event's two queries, up to a factor of each query that cancels.
-
-        Args:
-            events: (E, 3, H, d), queries, keys and values of the events.
-            absent: (E, 3, H, d), those of the absent state of each event's node.
-
-        Returns:
-            (E, 2, H, d + 1): sum_e exp(q k_e) (v_e - v_a), and in the last column sum_e exp(q k_e).
-            (E, 2, H): exp(q k_a).
-        """
-        query, key = graphs.pairs
-        q, k, v = events.unbind(1)
-        q_absent, k_absent, v_absent = absent.unbind(1)
-        q = torch.stack([q, q_absent], 1) * k.shape[-1] ** -0.5
-        logits = (q.index_select(0, query) * k.index_select(0, key).unsqueeze(1)).sum(-1)
-        of_absent = (q * k_absent.unsqueeze(1)).sum(-1)
-        of_absent = of_absent.masked_fill(graphs.always_present, -torch.inf)
-        with torch.no_grad():
-            place = query[:, None, None].expand_as(logits)
-            largest = of_absent.scatter_reduce(0, place, logits, "amax")
-        weights = (logits - largest.index_select(0, query)).exp()
-        values = F.pad(v - v_absent, (0, 1), value=1.0).index_select(0, key)
-        weighted = weights.unsqueeze(-1) * values.unsqueeze(1)
-        sums = weighted.new_zeros(len(events), *weighted.shape[1:]).index_add(0, query, weighted)
-        return sums, (of_absent - largest).exp()
-
-    def _aggregate(
-        self, sums: Tensor, absent: Tensor, v_absent: Tensor, graphs: Timelines
-    ) -> Tensor:
-        """(N, D): the sum of (w c) c over all steps' contexts c, with c = v_a + m sums."""
-        num_events, num_nodes = len(graphs.items), len(graphs.node_items)
-        query, count = graphs.steps
-        sums, present = sums.flatten(0, 1).split([sums.shape[-1] - 1, 1], -1)
-        w = self.pooling.weight.view(self.num_heads, -1)
-        pooled_absent = self.pooling(v_absent).squeeze(1)
-        per_query = [present.squeeze(-1), absent.flatten(0, 1), (sums * w).sum(-1)]
-        present, absent, pooled = torch.stack(per_query, 1).index_select(0, query).unbind(1)
-        m = 1 / (present + count.to(absent.dtype).unsqueeze(1) * absent)
-        change = (m * pooled).sum(1)  # w c - w v_a
-        total = change + pooled_absent.index_select(0, graphs.step_nodes)
-        of_step = torch.cat([m * total.unsqueeze(1), change.unsqueeze(1)], 1)
-        of_query = of_step.new_zeros(2 * num_events, self.num_heads + 1).index_add(
-            0, query, of_step
-        )
-        factors, change = of_query.split([self.num_heads, 1], 1)
-        of_query = torch.cat([(factors.unsqueeze(-1) * sums).flatten(1), change], 1)
-        of_event = of_query.view(num_events, 2, -1).sum(1)
-        of_node = of_event.new_zeros(num_nodes, of_event.shape[1])
-        of_node = of_node.index_add(0, graphs.nodes, of_event)
-        steady = graphs.node_steps * pooled_absent + of_node[:, -1]
-        return torch.addcmul(of_node[:, :-1], steady.unsqueeze(1), v_absent)
+        pooling = self.pooling.weight.view(self.num_heads, -1)
+        attended = _Attend.apply(states, self.projection.weight, self.num_heads, graphs)
+        return _Aggregate.apply(*attended, pooling, graphs).flatten(1)
 
 
 class Timelines(GraphBatch):
@@ -242,12 +189,6 @@ class Timelines(GraphBatch):
         return cls(**{field.name: getattr(graphs, field.name) for field in fields(graphs)})
 
     @cached_property
-    def state_nodes(self) -> Tensor:
-        """(E + 2N,) int64, the node of each row."""
-        nodes = torch.arange(len(self.node_items), device=self.device)
-        return torch.cat([self.nodes, nodes, nodes])
-
-    @cached_property
     def state_counts(self) -> Tensor:
         """(E + 2N,) float32, at how many steps of the padded batch each row is the state."""
         longest = self.num_baskets().max()
@@ -255,18 +196,36 @@ class Timelines(GraphBatch):
         return torch.cat(counts).float()
 
     @cached_property
-    def propagation(self) -> Tensor:
-        """(E + 2N, E + 2N) CSR: the baskets' graphs; alone, a node has its self loop, 1 if padding.
+    def num_states(self) -> int:
+        """How many steps of nodes the padded batch has."""
+        return int(self.num_baskets().max()) * len(self.node_items)
 
-        Symmetric.
-        """
+    @cached_property
+    def propagation(self) -> SparseMatrix:
+        """(E + 2N, E + 2N): the baskets' graphs; alone, a node has its self loop, 1 if padding."""
         graph = self.adjacency()
         loops = self.self_weights[self.node_owners()]
         rows = torch.arange(1, 2 * len(loops) + 1, device=self.device)
         offsets = torch.cat([graph.crow_indices(), graph.crow_indices()[-1] + rows])
         columns = torch.cat([graph.col_indices(), len(self.items) - 1 + rows])
         weights = torch.cat([graph.values(), loops, torch.ones_like(loops)])
-        return csr(Ragged(columns, offsets), len(offsets) - 1, weights)
+        matrix = csr(Ragged(columns, offsets), len(offsets) - 1, weights)
+        return SparseMatrix(matrix, matrix)
+
+    @cached_property
+    def spread(self) -> SparseMatrix:
+        """(E + 2N, N): `propagation` of states that are still the same at all of a node's steps."""
+        matrix = self.propagation.matrix
+        nodes = torch.arange(len(self.node_items), device=self.device)
+        columns = torch.cat([self.nodes, nodes, nodes])[matrix.col_indices()]
+        rows = Ragged(columns, matrix.crow_indices())
+        matrix = csr(rows, len(nodes), matrix.values())
+        return SparseMatrix(matrix, matrix.t().to_sparse_csr())
+
+    @cached_property
+    def node_keys(self) -> Tensor:
+        """(N,) int64, ascending: where in a matrix (B, n) each node's score is."""
+        return self.node_owners() * self.num_items + self.node_items
 
     @cached_property
     def node_steps(self) -> Tensor:
@@ -283,79 +242,280 @@ class Timelines(GraphBatch):
         return order, place, place - begins[self.nodes]
 
     @cached_property
-    def pairs(self) -> tuple[Tensor, Tensor]:
-        """(P,) int64 each: an event, and an event of the same node at its time or before."""
-        order, place, rank = self._ranks
-        offsets = offsets_of(rank + 1)
-        query = Ragged(torch.empty(int(offsets[-1])), offsets).owners()
-        back = offsets[1:][query] - 1 - torch.arange(len(query), device=self.device)
-        return query, order[place[query] - back]
-
-    @cached_property
-    def _absences(self) -> Tensor:
-        """(E,) int64: how many baskets of the user up to the event's do not hold its node."""
-        return self.baskets - self._ranks[2]
-
-    @cached_property
-    def always_present(self) -> Tensor:
-        """(E, 2, 1) bool: which of an event's two queries have no absent state among their keys."""
-        none = self._absences == 0
-        return torch.stack([none, torch.zeros_like(none)], 1).unsqueeze(-1)
-
-    @cached_property
-    def steps(self) -> tuple[Tensor, Tensor]:
-        """(S,) int64 each: a step's query, 2e at event e, 2e + 1 after it; and its absences n."""
+    def _gaps(self) -> Tensor:
+        """(E,) int64: how many baskets without its node follow an event's, up to the next event."""
         order, place, _ = self._ranks
         following = self.baskets[order].roll(-1)[place]
         is_last = self.nodes != self.nodes[order].roll(-1)[place]
         is_last |= place == len(place) - 1
         until = torch.where(is_last, self.node_steps[self.nodes], following)
-        offsets = offsets_of(until - self.baskets)
-        event = Ragged(torch.empty(int(offsets[-1])), offsets).owners()
-        after = torch.arange(len(event), device=self.device) - offsets[event]
-        return 2 * event + (after > 0), self._absences[event] + after
+        return until - self.baskets - 1
 
     @cached_property
-    def step_nodes(self) -> Tensor:
-        """(S,) int64, the node of each step."""
-        return self.nodes[self.steps[0] // 2]
+    def _query_events(self) -> Tensor:
+        """(Q,) int64: the event that each query is at or after: all E, and those before a gap."""
+        events = torch.arange(len(self.items), device=self.device)
+        return torch.cat([events, self._gaps.nonzero().squeeze(1)])
+
+    @cached_property
+    def query_nodes(self) -> Tensor:
+        """(Q,) int64, the node of each query."""
+        return self.nodes[self._query_events]
+
+    @cached_property
+    def _absences(self) -> Tensor:
+        """(Q,) int64: how many baskets without the node each query sees first, 0 or more."""
+        before = (self.baskets - self._ranks[2])[self._query_events]
+        before[len(self.items) :] += 1
+        return before
+
+    @cached_property
+    def absent_logits(self) -> Tensor:
+        """(Q, 1) float32: 0, or -inf where the absent state is not among a query's keys."""
+        return torch.where(self._absences > 0, 0.0, -torch.inf).unsqueeze(1)
+
+    @cached_property
+    def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(P,) int64 each: a query; the row of its state; an event of its node, not after it."""
+        order, place, rank = self._ranks
+        offsets = offsets_of(rank[self._query_events] + 1)
+        query = Ragged(torch.empty(int(offsets[-1])), offsets).owners()
+        back = offsets[1:][query] - 1 - torch.arange(len(query), device=self.device)
+        event = order[place[self._query_events[query]] - back]
+        num_events = len(self.items)
+        row = torch.where(query < num_events, query, num_events + self.query_nodes[query])
+        return query, row, event
+
+    @cached_property
+    def steps(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(S,) each: the query and the node of a step, int64, and its absences n, float32."""
+        sizes = torch.cat([torch.ones_like(self._gaps), self._gaps[self._gaps > 0]])
+        offsets = offsets_of(sizes)
+        query = Ragged(torch.empty(int(offsets[-1])), offsets).owners()
+        after = torch.arange(len(query), device=self.device) - offsets[query]
+        return query, self.query_nodes[query], (self._absences[query] + after).float()
 
 
-class _WeightedNorm(torch.autograd.Function):
-    """Rows less their weighted mean, over their weighted deviation; with mean and variance.
+@dataclass(frozen=True, eq=False)
+class Examples(Part):
+    """Users to train on. Of the (B, n) scores n + N differ: an item's where it is no node's."""
 
-    Written out because autograd's way back through the statistics takes three times as long.
+    history: Timelines
+
+    @classmethod
+    def of(cls, part: Part) -> Examples:
+        if isinstance(part, cls):
+            return part
+        return cls(part.name, Timelines.of(part.history), part.target)
+
+    def to(self, device: torch.device | str, **_: object) -> Examples:
+        return self.of(super().to(device))
+
+    def rows(self, index: Tensor) -> Examples:
+        return self.of(super().rows(index))
+
+    @cached_property
+    def times_scored(self) -> Tensor:
+        """(n + N,) float32: how many users have an item's own score, then 1 for each node."""
+        items, num_items = self.history.node_items, self.history.num_items
+        without = len(self) - torch.bincount(items, minlength=num_items)
+        return torch.cat([without, torch.ones_like(items)]).float()
+
+    @cached_property
+    def hits(self) -> Tensor:
+        """(n + N,) float32: how many targets have each score."""
+        num_items, nodes = self.history.num_items, self.history.node_keys
+        keys = self.target.owners() * num_items + self.target.values
+        node = torch.searchsorted(nodes, keys)
+        of_node = torch.isin(keys, nodes)
+        places = torch.where(of_node, num_items + node, self.target.values)
+        return torch.bincount(places, minlength=num_items + len(nodes)).float()
+
+
+@dataclass(frozen=True)
+class SparseMatrix:
+    """A constant (R, C) in CSR, and its transpose: torch's own backward would make it each time."""
+
+    matrix: Tensor
+    transpose: Tensor
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        """(C, D) to (R, D)."""
+        return self.matrix.to(dense.dtype) @ dense
+
+    @property
+    def mT(self) -> SparseMatrix:
+        return SparseMatrix(self.transpose, self.matrix)
+
+
+# The ways back below are written out: autograd's, an operation at a time, take about three times as
+# long on batches as small as these. A gradient `of_x` is that of the loss by x.
+
+
+class _Convolve(torch.autograd.Function):
+    """x gamma + beta, where x is A h W' + b less its mean, over its deviation; mean and variance.
+
+    Rows stand for several equal ones: mean and variance are weighted. The bias moves the mean
+    alone, so its gradient is 0.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, share: Tensor, weight: Tensor, bias: Tensor, eps: float
+        ctx: Any,
+        matrix: SparseMatrix,
+        share: Tensor,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        x = matrix @ (states @ weight.T)
         mean = share @ x
-        x = x - mean
+        x -= mean
         variance = share @ x.square()
         inverse = (variance + eps).rsqrt()
         x *= inverse
-        ctx.save_for_backward(x, share, weight * inverse)
+        ctx.matrix = matrix
+        ctx.save_for_backward(states, weight, x, share, gamma * inverse)
+        mean = mean + bias
         ctx.mark_non_differentiable(mean, variance)
-        return torch.addcmul(bias, x, weight), mean, variance
+        return torch.addcmul(beta, x, gamma), mean, variance
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        x, share, scale = ctx.saved_tensors
-        of_bias, of_weight = gradient.sum(0), (gradient * x).sum(0)
-        through = torch.addcmul(of_bias, x, of_weight) * share.unsqueeze(1)
-        return (gradient - through) * scale, None, of_weight, of_bias, None
+        states, weight, x, share, scale = ctx.saved_tensors
+        of_beta, of_gamma = gradient.sum(0), (gradient * x).sum(0)
+        through = torch.addcmul(of_beta, x, of_gamma).mul_(share.unsqueeze(1))
+        of_product = ctx.matrix.mT @ torch.sub(gradient, through).mul_(scale)
+        of_weight = of_product.T @ states
+        of_bias = torch.zeros_like(of_beta)
+        return None, None, of_product @ weight, of_weight, of_bias, of_gamma, of_beta, None
 
 
-class _SymmetricProduct(torch.autograd.Function):
-    """A constant symmetric sparse matrix times a dense one; torch's own backward transposes it."""
+class _Attend(torch.autograd.Function):
+    """Of each query and head, the sums of exp(q k_e) v_e and of exp(q k_e); and 1 as the absent's.
+
+    All three are over the same factor of the query, which cancels in a context, so that none
+    overflows; where no absent state is a key, the third is 0.
+
+    Args:
+        states: (E + 2N, D).
+        weight: (3D, D), of queries, keys and values.
+
+    Returns:
+        (Q, H, d), (Q, H) and, without a gradient, (Q, H); and v_a of each node (N, H, d).
+    """
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, dense: Tensor) -> Tensor:
-        ctx.matrix = matrix
-        return matrix @ dense
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, num_heads: int, graphs: Timelines
+    ) -> tuple[Tensor, ...]:
+        num_events, num_nodes = len(graphs.items), len(graphs.node_items)
+        query, row, event = graphs.pairs
+        qkv = (states[: num_events + num_nodes] @ weight.T).unflatten(1, (3, num_heads, -1))
+        events, absent = qkv.split([num_events, num_nodes])
+        q = qkv[:, 0].index_select(0, row)
+        k, v = (
+            (events[:, i] - absent[:, i].index_select(0, graphs.nodes)).index_select(0, event)
+            for i in (1, 2)
+        )
+        logits = _inner(q, k) * q.shape[-1] ** -0.5
+        first = graphs.absent_logits.to(q.dtype).expand(-1, num_heads)
+        largest = first.scatter_reduce(0, query.unsqueeze(1).expand_as(logits), logits, "amax")
+        weights = (logits - largest.index_select(0, query)).exp()
+        ctx.graphs = graphs
+        ctx.save_for_backward(states, weight, q, k, v, weights)
+        ones = (first - largest).exp()
+        ctx.mark_non_differentiable(ones)
+        sums = _sum_rows(weights.unsqueeze(-1) * v, query, len(first))
+        return sums, _sum_rows(weights, query, len(first)), ones, absent[:, 2].contiguous()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        return None, ctx.matrix @ gradient
+    def backward(
+        ctx: Any, of_sums: Tensor, of_events: Tensor, _: Any, of_v_absent: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        states, weight, q, k, v, weights = ctx.saved_tensors
+        query, row, event = ctx.graphs.pairs
+        num_events, num_nodes = len(ctx.graphs.items), len(of_v_absent)
+        num_rows = num_events + num_nodes
+        of_sums = of_sums.index_select(0, query)
+        of_weights = _inner(of_sums, v) + of_events.index_select(0, query)
+        of_logits = (of_weights * weights * q.shape[-1] ** -0.5).unsqueeze(-1)
+        of_q = _sum_rows(of_logits * k, row, num_rows)
+        of_k = _sum_rows(of_logits * q, event, num_events)
+        of_v = _sum_rows(weights.unsqueeze(-1) * of_sums, event, num_events)
+        of_k_absent, of_v_shift = (_sum_rows(x, ctx.graphs.nodes, num_nodes) for x in (of_k, of_v))
+        of_k = torch.cat([of_k, -of_k_absent])
+        of_v = torch.cat([of_v, of_v_absent - of_v_shift])
+        of_qkv = torch.cat([of_q, of_k, of_v], 1).flatten(1)
+        of_states = torch.zeros_like(states)
+        torch.mm(of_qkv, weight, out=of_states[:num_rows])
+        return of_states, of_qkv.T @ states[:num_rows], None, None
+
+
+class _Aggregate(torch.autograd.Function):
+    """(N, H, d): the sum of (w c) c over all steps' contexts c = v_a + m sums, heads side by side.
+
+    Args:
+        sums, events, absent, v_absent: of `_Attend`; 1 / m = events + n absent.
+        w: (H, d), of the pooling.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        sums: Tensor,
+        events: Tensor,
+        absent: Tensor,
+        v_absent: Tensor,
+        w: Tensor,
+        graphs: Timelines,
+    ) -> Tensor:
+        query, node, count = graphs.steps
+        num_queries, num_nodes = len(sums), len(v_absent)
+        pooled = _inner(sums, w).index_select(0, query)  # w sums, at each step
+        pooled_absent = v_absent.flatten(1) @ w.flatten()
+        ones = w.new_ones(len(w))
+        count = count.to(w.dtype).unsqueeze(1)
+        m = (events.index_select(0, query) + count * absent.index_select(0, query)).reciprocal_()
+        change = (m * pooled) @ ones
+        total = (change + pooled_absent.index_select(0, node)).unsqueeze(1)  # w c
+        factors = _sum_rows(m * total, query, num_queries).unsqueeze(-1)
+        steady = graphs.node_steps * pooled_absent + _sum_rows(change, node, num_nodes)
+        steady = steady.view(-1, 1, 1)
+        ctx.graphs = graphs
+        ctx.save_for_backward(sums, v_absent, w, pooled, m, total, factors, steady)
+        return _sum_rows(factors * sums, graphs.query_nodes, num_nodes).addcmul_(steady, v_absent)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        sums, v_absent, w, pooled, m, total, factors, steady = ctx.saved_tensors
+        query, node, _ = ctx.graphs.steps
+        num_queries, num_nodes = len(sums), len(v_absent)
+        ones = w.new_ones(len(w))
+        of_steady = (gradient * v_absent).flatten(1).sum(1)
+        gradient_q = gradient.index_select(0, ctx.graphs.query_nodes)
+        of_factors = _inner(gradient_q, sums).index_select(0, query)
+        of_total = (of_factors * m) @ ones
+        of_change = (of_steady.index_select(0, node) + of_total).unsqueeze(1)
+        of_m = of_factors * total + of_change * pooled
+        of_events = _sum_rows(of_m * m.square(), query, num_queries).neg_()
+        of_pooled = _sum_rows(of_change * m, query, num_queries).unsqueeze(-1)
+        of_pooled_absent = ctx.graphs.node_steps * of_steady + _sum_rows(of_total, node, num_nodes)
+        of_pooled_absent = of_pooled_absent.view(-1, 1, 1)
+        of_sums = (factors * gradient_q).addcmul_(of_pooled, w)
+        of_v_absent = (steady * gradient).addcmul_(of_pooled_absent, w)
+        of_w = (of_pooled * sums).sum(0) + (of_pooled_absent * v_absent).sum(0)
+        return of_sums, of_events, None, of_v_absent, of_w, None
+
+
+def _inner(x: Tensor, y: Tensor) -> Tensor:
+    """(R, H, d) and (R, H, d) or (H, d) to (R, H), by a product: short sums take twice as long."""
+    return ((x * y).flatten(0, 1) @ x.new_ones(x.shape[-1])).view(x.shape[:2])
+
+
+def _sum_rows(rows: Tensor, group: Tensor, num_groups: int) -> Tensor:
+    """(R, ...) to (num_groups, ...): the sum of each group's rows."""
+    return rows.new_zeros(num_groups, *rows.shape[1:]).index_add_(0, group, rows)

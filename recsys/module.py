@@ -116,11 +116,7 @@ class Recommender(Scorer, LightningModule):
         return split.train
 
     def training_step(self, part: Part, batch_index: int) -> Tensor:
-        loss = self.loss(part)
-        self.log(
-            "train/loss", loss, on_epoch=True, on_step=False, prog_bar=True, batch_size=len(part)
-        )
-        return loss
+        return self.loss(part)
 
     def configure_optimizers(self) -> Optimizer:
         return AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)

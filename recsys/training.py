@@ -28,6 +28,7 @@ from pytorch_lightning import (
 )
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys.errors import ConfigError
 from recsys.evaluate import Protocol, evaluate
@@ -134,7 +135,8 @@ def _train(
     progress: bool,
 ) -> None:
     """Train, and go back to the best epoch."""
-    callbacks = [Reseed(training.seed), Validate(split.validation, protocol, training, folder)]
+    validate = Validate(split.validation, protocol, training, folder)
+    callbacks = [Reseed(training.seed), MeanLoss(), validate]
     bar = [RichProgressBar(leave=True)] if progress else []
     with _quiet_lightning():
         trainer = Trainer(
@@ -197,6 +199,27 @@ class Reseed(Callback):
         torch.manual_seed(epoch_seed(self.seed, trainer.current_epoch))
 
 
+class MeanLoss(Callback):
+    """Logs an epoch's training loss, a mean over its users, as `train/loss`.
+
+    Once, at its end: Lightning's own mean, logged in every step, takes longer than the step of a
+    small model.
+    """
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.total = torch.zeros((), device=pl_module.device)
+        self.num_users = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Part, _: int
+    ) -> None:
+        self.total += outputs["loss"] * len(batch)
+        self.num_users += len(batch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.log("train/loss", self.total / self.num_users, prog_bar=True)
+
+
 def epoch_seed(seed: int, epoch: int) -> int:
     """A different seed for each epoch of each seed."""
     return (seed * 1_000_003 + epoch) % 2**31
@@ -222,17 +245,29 @@ class Validate(Callback):
         self.folder = folder
         self.best = float("-inf")
         self.evaluations_since_best = 0
+        self.metrics: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "evaluations_since_best": self.evaluations_since_best}
+        return {
+            "best": self.best,
+            "evaluations_since_best": self.evaluations_since_best,
+            "metrics": self.metrics,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
         self.evaluations_since_best = state_dict["evaluations_since_best"]
+        self.metrics = state_dict["metrics"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A run that was stopped stays stopped when it is started again.
         trainer.should_stop = self.evaluations_since_best >= self.training.patience
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning steps these after the epoch's checkpoint, and not when it goes on from there.
+        for config in trainer.lr_scheduler_configs if self.metrics else ():
+            if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor:
+                config.scheduler.step(self.metrics[config.monitor])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch
@@ -252,6 +287,7 @@ class Validate(Callback):
             trainer.should_stop = self.evaluations_since_best >= self.training.patience
             row |= found
         self._append(epoch, row)
+        self.metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         self._save(trainer, LAST)
 
     def _save(self, trainer: Trainer, name: Path, *, weights_only: bool = False) -> None:

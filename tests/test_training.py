@@ -12,6 +12,7 @@ import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys.batch import BasketBatch
 from recsys.distributions import TweedieHead
@@ -47,6 +48,20 @@ def count_vae(split: Split) -> CountVAE:
     return CountVAE(split.num_items, head=head, embedding_dim=8, latent_dim=4, kl_steps=30)
 
 
+class Plateau(BPRMF):
+    """Its learning rate halves whenever the training loss has not fallen far enough."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.9)
+        monitored = {"scheduler": scheduler, "monitor": "train/loss"}
+        return {"optimizer": optimizer, "lr_scheduler": monitored}
+
+
+def plateau(split: Split) -> Plateau:
+    return Plateau(split.num_items, len(split.users), embedding_dim=4)
+
+
 class Killed(Exception):
     pass
 
@@ -77,7 +92,7 @@ def curve(folder: Path) -> pl.DataFrame:
     return pl.read_csv(folder / "train.csv")
 
 
-@pytest.mark.parametrize("make", [bpr_mf, count_vae])
+@pytest.mark.parametrize("make", [bpr_mf, count_vae, plateau])
 def test_a_run_that_dies_and_is_started_again_ends_the_same(
     make: Any, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

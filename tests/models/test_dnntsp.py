@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from recsys.batch import BasketBatch
 from recsys.models import DNNTSP
-from recsys.models.dnntsp import Timelines
+from recsys.models.dnntsp import Timelines, _Aggregate, _Attend, _Convolve
 from recsys.ragged import Ragged
 from recsys.splits import Part, Split
 
@@ -162,6 +162,25 @@ def test_scores_loss_gradients_and_statistics_are_those_of_the_plain_computation
     with torch.no_grad():
         scores = model.eval().score(batch)
         torch.testing.assert_close(scores, plain.eval()(histories), rtol=1e-5, atol=1e-6)
+
+
+def test_the_ways_back_that_are_written_out_agree_with_differences() -> None:
+    torch.manual_seed(0)
+    graphs = in_double(Timelines.of(BasketBatch.from_lists(random_histories(2, 3, 5), 5)))
+    num_rows, dim, num_heads = len(graphs.state_counts), 4, 2
+    share = graphs.state_counts.double() / graphs.num_states
+
+    def convolve(*inputs: Tensor) -> Tensor:
+        return _Convolve.apply(graphs.spread, share, *inputs, 1e-5)[0]
+
+    def attend(states: Tensor, weight: Tensor, pooling: Tensor) -> Tensor:
+        return _Aggregate.apply(*_Attend.apply(states, weight, num_heads, graphs), pooling, graphs)
+
+    convolved = [(len(graphs.node_items), dim), (dim, dim), dim, dim, dim]
+    attended = [(num_rows, dim), (3 * dim, dim), (num_heads, dim // num_heads)]
+    for function, sizes in ((convolve, convolved), (attend, attended)):
+        inputs = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
+        assert torch.autograd.gradcheck(function, inputs)
 
 
 def test_a_user_without_history_gets_the_items_own_scores_and_changes_nothing() -> None:
