@@ -255,8 +255,9 @@ class PersonalFrequency(nn.Module):
     def standardise(self, nodes: NodeBatch) -> None:
         """Features of other nodes are brought to the mean and deviation of these."""
         features = self.features(nodes)
+        std = features.std(0, correction=0)
         self.mean.copy_(features.mean(0))
-        self.std.copy_(features.std(0, correction=0).clamp(min=1e-3))
+        self.std.copy_(std.where(std > 1e-3, 1.0))  # what never varied here is not blown up
 
     def forward(self, nodes: NodeBatch, scores: Tensor) -> Tensor:
         """(N,), to be added to the scores (N,) of the nodes."""

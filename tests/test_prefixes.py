@@ -44,11 +44,11 @@ def events_of(users: list[History]) -> list[list[Event]]:
     return rows
 
 
-def plain(users: list[History]) -> list[Example]:
+def plain(users: list[History], last: int = 9) -> list[Example]:
     return [
         (100 - u, [event for event in events if event[1] < asked], sorted(set(user[asked])))
         for u, (user, events) in enumerate(zip(users, events_of(users), strict=True))
-        for asked in range(1, len(user))
+        for asked in range(max(1, len(user) - last), len(user))
     ]
 
 
@@ -75,6 +75,12 @@ def test_every_basket_but_the_first_is_an_example(users: list[History]) -> None:
     assert prefixes.name == "train"
     assert len(prefixes) == len(plain(users))
     assert examples_of([prefixes.rows(torch.arange(len(prefixes)))]) == plain(users)
+
+
+@given(histories, st.integers(1, 6))
+def test_the_last_baskets_alone(users: list[History], last: int) -> None:
+    prefixes = Prefixes.of("train", batch_of(users), last=last)
+    assert examples_of(Loader(prefixes, 3)) == plain(users, last)
 
 
 @given(histories, st.data())

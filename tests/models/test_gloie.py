@@ -1,0 +1,406 @@
+"""GLOIE against a loop over users and items, its features by hand, and its one item table."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from recsys import checkpoint
+from recsys.batch import BasketBatch
+from recsys.distributions import TweedieHead
+from recsys.errors import ConfigError
+from recsys.evaluate import Protocol
+from recsys.graphs import NodeBatch
+from recsys.models import GLOIE
+from recsys.models.count_vae import CountVAE
+from recsys.models.dnntsp import Timelines
+from recsys.models.gloie import UNSEEN, PersonalFrequency
+from recsys.prefixes import Prefixes
+from recsys.ragged import Ragged
+from recsys.splits import Part, Split, last_basket
+from recsys.testing import checkerboard
+from recsys.training import Training, fit
+
+History = list[list[int]]
+N = 7
+# One basket; items that come back and one twice in a basket; no history; one event.
+HISTORIES: list[History] = [[[3, 1]], [[0, 2], [2, 5, 2], [0], [5, 6, 2]], [], [[4]]]
+
+
+def config_of(num_items: int = N, **options: Any) -> dict[str, Any]:
+    sizes = {"embedding_dim": 8, "latent_dim": 4, "num_heads": 2}
+    head = {"_target_": "recsys.distributions.TweedieHead"}
+    target = {"_target_": "recsys.models.GLOIE", "num_items": num_items, "head": head}
+    return {**target, **sizes, **options}
+
+
+def model_of(num_items: int = N, **options: Any) -> GLOIE:
+    """Nothing in it is still at a start that hides a mistake."""
+    torch.manual_seed(0)
+    model = checkpoint.build(config_of(num_items, **options))
+    assert isinstance(model, GLOIE)
+    with torch.no_grad():
+        for parameter in (model.output, model.bias, model.vae.item_bias, model.vae.input_bias):
+            parameter.normal_()
+    return model
+
+
+def part_of(histories: list[History], targets: list[list[int]]) -> Part:
+    return Part("train", BasketBatch.from_lists(histories, N), Ragged.from_lists(targets))
+
+
+def join(model: GLOIE, embeddings: list[Tensor]) -> Tensor:
+    """One vector (D,) of one or two."""
+    if model.attention is None:
+        return sum(embeddings, torch.zeros(8)) / len(embeddings)
+    key, query = model.attention.key, model.attention.query.weight[0]
+    logits = [(query * torch.tanh(key.weight @ e + key.bias)).sum() for e in embeddings]
+    total = sum(logit.exp() for logit in logits)
+    return sum((w.exp() / total * e for w, e in zip(logits, embeddings, strict=True)), start=0)
+
+
+def plain_scores(model: GLOIE, histories: list[History]) -> Tensor:
+    """A user and an item at a time, given what the autoencoder and the dynamic graph say."""
+    batch = BasketBatch.from_lists(histories, N)
+    table, hidden = model.vae.items.vectors, model.vae.hidden(batch)
+    nodes: list[Tensor] = []
+    if model.local is not None:
+        nodes = list(model.local.graph(model.vae.items, Timelines.of(batch)))
+    scores = torch.zeros(len(histories), N)
+    for user, history in enumerate(histories):
+        held = {item for basket in history for item in basket}
+        for item in range(N):
+            global_embedding = hidden[user] * table[item]
+            embedding = global_embedding if model.use_global else table[item]
+            if item in held and model.local is not None:
+                gate = model.local.gate[item]
+                local = (1 - gate) * table[item] + gate * nodes.pop(0)
+                embedding = join(model, [global_embedding, local] if model.use_global else [local])
+            scores[user, item] = (model.output * embedding).sum() + model.bias[item]
+    assert not nodes
+    return scores
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"attention": False},
+        {"use_local": False},
+        {"use_global": False},
+        {"use_global": False, "attention": False},
+    ],
+)
+def test_scores_are_those_of_the_formulas(options: dict[str, bool]) -> None:
+    model = model_of(**options).eval()
+    with torch.no_grad():
+        scores = model.score(BasketBatch.from_lists(HISTORIES, N))
+        torch.testing.assert_close(scores, plain_scores(model, HISTORIES))
+
+
+@pytest.mark.parametrize("calendar", [False, True])
+def test_the_personal_scorer_adds_to_items_of_the_history_alone(calendar: bool) -> None:
+    model = model_of(personal=True, calendar=calendar).eval()
+    batch = BasketBatch.from_lists(HISTORIES, N)
+    assert model.personal is not None
+    model.personal.mean.normal_()
+    model.personal.std.uniform_(0.5, 2)
+    with torch.no_grad():
+        expected = plain_scores(model, HISTORIES)
+        nodes = NodeBatch.of(batch)
+        places = (nodes.node_owners(), nodes.node_items)
+        features = (model.personal.features(nodes) - model.personal.mean) / model.personal.std
+        for user, item, feature in zip(*places, features, strict=True):
+            own = expected[user, item].clone()
+            expected[user, item] += model.personal.perceptron(torch.cat([feature, own[None]]))[0]
+        torch.testing.assert_close(model.score(batch), expected)
+
+
+def test_an_item_outside_the_history_scores_by_its_global_embedding_in_any_order() -> None:
+    model = model_of(decay=1.0, personal=True).eval()
+    orders = [[[0, 2], [2, 5], [1]], [[1], [5, 2], [2, 0]], [[2, 5], [1], [0, 2]]]
+    batch = BasketBatch.from_lists(orders, N)
+    with torch.no_grad():
+        scores = model.score(batch)
+        outside, held = [3, 4, 6], [0, 1, 2]
+        vectors = model.vae.hidden(batch)[0] * model.vae.items.vectors[outside]
+        expected = vectors @ model.output + model.bias[outside]
+    torch.testing.assert_close(scores[:, outside], expected.expand(3, -1))
+    assert not torch.isclose(scores[0, held], scores[1, held]).any()
+
+
+def test_the_order_within_a_basket_and_repeats_there_change_a_personal_score_by_nothing() -> None:
+    model = model_of(use_global=False, personal=True).eval()
+    one, other = [[[0, 2], [2, 5, 1]]], [[[2, 0], [1, 2, 1, 5]]]
+    with torch.no_grad():
+        scores = [model.score(BasketBatch.from_lists(users, N)) for users in (one, other)]
+    torch.testing.assert_close(*scores)
+
+
+def test_features_worked_by_hand() -> None:
+    """Items 0, 1 and 2 of a user with four baskets and five events."""
+    history = [[0, 1], [0], [2], [0]]
+    nodes = NodeBatch.of(BasketBatch.from_lists([[], history], N))
+    found = PersonalFrequency().features(nodes)
+    frequencies = [
+        [d**3 + d**2 + 1, d**3, d**1] for d in (0.3, 0.6, 0.8, 0.9, 0.97, 1.0)
+    ]  # items 0, 1, 2: three, two and no baskets ago; three; one
+    expected = [
+        *frequencies,
+        [1, 4, 2],  # baskets since the last, this one too
+        [1 / 1.5, 4 / 4, 2 / 4],  # relative to the mean gap; to all baskets where it came once
+        [4, 4, 4],
+        [5 / 4] * 3,
+    ]
+    logs = torch.tensor(expected).log().T
+    torch.testing.assert_close(found[:, :-1], logs)
+    torch.testing.assert_close(found[:, -1], torch.full((3,), 3 / 5))
+
+
+def test_calendar_features_worked_by_hand() -> None:
+    """Days before the last basket: 20, 10 and 0 of item 0; 20 of item 1; 7 of item 2."""
+    batch = BasketBatch.from_lists([[[0, 1], [0], [2], [0]]], N)
+    days = torch.tensor([0, 0, 10, 13, 20])
+    nodes = NodeBatch.of(replace(batch, times=1_700_000_000 + 86400 * days))
+    found = PersonalFrequency(calendar=True).features(nodes)
+    torch.testing.assert_close(found[:, :-4], PersonalFrequency().features(nodes))
+    ages = [[20, 10, 0], [20], [7]]
+    frequencies = [
+        [sum(math.exp(-age / rate) for age in of_item) for rate in (7, 30, 90)] for of_item in ages
+    ]
+    torch.testing.assert_close(found[:, -4:-1], torch.tensor(frequencies).log())
+    torch.testing.assert_close(found[:, -1], torch.tensor([1.0, 21.0, 8.0]).log())
+
+
+def test_a_frequency_that_has_decayed_to_nothing_stays_finite() -> None:
+    nodes = NodeBatch.of(BasketBatch.from_lists([[[0], *[[1]] * 200]], N))
+    features = PersonalFrequency().features(nodes)
+    assert features[0, 0] == -6
+    assert features.isfinite().all()
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.lists(st.integers(0, N - 1), min_size=1), max_size=6), max_size=4))
+def test_features_are_finite_and_the_users_own(histories: list[History]) -> None:
+    personal = PersonalFrequency(calendar=True)
+    nodes = NodeBatch.of(BasketBatch.from_lists(histories, N))
+    features = personal.features(nodes)
+    assert features.shape == (len(nodes.node_items), len(personal.mean))
+    assert features.isfinite().all()
+    alone = [personal.features(NodeBatch.of(BasketBatch.from_lists([h], N))) for h in histories]
+    torch.testing.assert_close(features, torch.cat([features[:0], *alone]))
+
+
+def test_features_are_standardised_by_the_training_histories(
+    split_of: Callable[[list[History], int], Split],
+) -> None:
+    split = split_of([[[0, 1], [0], [2], [0], [1]], [[3], [3, 4], [5]], [[6], [0]]], N)
+    model = model_of(personal=True)
+    model.prepare(split)
+    assert model.personal is not None
+    features = model.personal.features(NodeBatch.of(split.train.history))
+    scaled = (features - model.personal.mean) / model.personal.std
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(features.shape[1]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scaled.std(0, correction=0), torch.ones(features.shape[1]))
+
+
+def test_a_feature_that_no_training_history_varies_in_is_not_blown_up(
+    split_of: Callable[[list[History], int], Split],
+) -> None:
+    split = split_of([[[0, 1], [0]], [[3, 4], [5]]], N)  # histories of one basket of two items
+    model = model_of(personal=True)
+    model.prepare(split)
+    assert model.personal is not None
+    long = NodeBatch.of(BasketBatch.from_lists([[[0], [1, 2]] * 20], N))
+    scaled = (model.personal.features(long) - model.personal.mean) / model.personal.std
+    assert scaled.abs().max() < 10
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"use_global": False, "use_local": False}, "use_local=false leave no embedding; use one"),
+        ({"calendar": True}, "calendar=true adds to personal=true, which is false"),
+        ({"num_targets": 0}, "num_targets=0; expected at least 1"),
+    ],
+)
+def test_impossible_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        GLOIE(N, head=TweedieHead(), **options)
+
+
+BASKETS: list[History] = [[[0], [1]], [[1], [0], [1, 2]], [[4]]]  # the last user is never asked
+
+
+@pytest.mark.parametrize(("num_targets", "asked"), [(2, [0, 1, 1]), (None, [0, 1, 1])])
+def test_it_trains_on_more_than_the_last_basket(
+    split_of: Callable[[list[History], int], Split], num_targets: int | None, asked: list[int]
+) -> None:
+    split = split_of(BASKETS, N)
+    part = model_of(num_targets=num_targets).prepare(split)
+    assert isinstance(part, Prefixes)
+    assert part.owners.tolist() == asked
+    assert part.history is split.training
+
+
+@pytest.mark.parametrize(("use_local", "kind"), [(True, Timelines), (False, NodeBatch)])
+def test_it_trains_on_the_last_basket_with_nodes_counted_once(
+    split_of: Callable[[list[History], int], Split], use_local: bool, kind: type
+) -> None:
+    split = split_of(BASKETS, N)
+    model = model_of(use_local=use_local)
+    part = model.prepare(split)
+    assert part.target is split.train.target
+    assert type(part.history) is kind
+    plain = replace(part, history=split.train.history)
+    losses = []
+    for asked in (part, plain):
+        torch.manual_seed(1)
+        losses.append(model.loss(asked.rows(torch.tensor([1, 0]))))
+    torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize(
+    ("latest", "counts", "baskets"),
+    [
+        (False, [2, 3, 1, UNSEEN, 1, UNSEEN, UNSEEN], 6),
+        (True, [UNSEEN, 2, 1, UNSEEN, UNSEEN, UNSEEN, UNSEEN], 2),
+    ],
+)
+def test_the_bias_starts_at_the_share_of_baskets(
+    split_of: Callable[[list[History], int], Split],
+    latest: bool,
+    counts: list[float],
+    baskets: int,
+) -> None:
+    model = model_of(latest_popularity=latest)
+    model.prepare(split_of(BASKETS, N))
+    torch.testing.assert_close(model.bias.detach(), (torch.tensor(counts) / baskets).log())
+
+
+def test_the_loss_is_the_ranking_loss_and_a_share_of_the_autoencoders() -> None:
+    part = part_of(HISTORIES, [[0], [2, 5], [1], [4, 6]])
+    losses = []
+    for weight in (0.0, 0.5, 1.0):
+        torch.manual_seed(1)
+        losses.append(model_of(elbo_weight=weight).loss(part))
+    model = model_of()
+    evidence = model.vae.loss(part)
+    torch.testing.assert_close(losses[2] - losses[0], evidence)
+    torch.testing.assert_close(losses[1] - losses[0], evidence / 2)
+    wanted = part.target.dense(N).float()
+    for softmax in (False, True):
+        model = model_of(use_global=False, dropout=0.0, softmax=softmax)
+        scores = model.score(part.history)
+        expected = (
+            torch.nn.functional.cross_entropy(scores, wanted / wanted.sum(1, keepdim=True))
+            if softmax
+            else torch.nn.functional.multilabel_soft_margin_loss(scores, wanted)
+        )
+        torch.testing.assert_close(model.loss(part), expected)
+
+
+def test_without_global_embeddings_the_autoencoder_is_not_trained() -> None:
+    model = model_of(use_global=False)
+    model.loss(part_of(HISTORIES, [[0], [2, 5], [1], [4, 6]])).backward()
+    of_vae = {name for name, p in model.vae.named_parameters() if p.grad is not None}
+    assert of_vae == {"items.weight"}
+    assert model.bias.grad is not None
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return last_basket(checkerboard())
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_steps_lower_the_loss(split: Split, softmax: bool) -> None:
+    torch.manual_seed(0)
+    model = checkpoint.build(config_of(split.num_items, softmax=softmax, learning_rate=0.02))
+    assert isinstance(model, GLOIE)
+    part, optimizer = model.prepare(split), model.configure_optimizers()
+    losses = []
+    for _ in range(6):
+        torch.manual_seed(0)  # the same dropout and sample
+        loss = model.loss(part)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses == sorted(losses, reverse=True)
+
+
+def tables(tensors: dict[str, Tensor], num_items: int) -> list[str]:
+    return [name for name, t in tensors.items() if t.shape in ((num_items, 8), (num_items + 1, 8))]
+
+
+TRAINING = Training(max_epochs=2, batch_size=20, monitor="ndcg@5", accelerator="cpu")
+
+
+def test_it_is_one_item_table_that_a_step_moves_once(split: Split) -> None:
+    n = split.num_items
+    model = model_of(n, learning_rate=0.01)
+    assert tables(dict(model.named_parameters()), n) == ["vae.items.weight"]
+    optimizer = model.configure_optimizers()
+    owned = [p for group in optimizer.param_groups for p in group["params"]]
+    assert len({id(p) for p in owned}) == len(owned) == len(list(model.parameters()))
+    before = model.vae.items.vectors.detach().clone()
+    model.loss(model.prepare(split)).backward()
+    optimizer.step()
+    # The first step of Adam is as long as the learning rate.
+    step = (model.vae.items.vectors.detach() - before).abs()
+    torch.testing.assert_close(step, torch.full_like(step, 0.01), rtol=0.1, atol=0)
+
+
+def test_it_is_one_item_table_after_fit_save_and_load(split: Split, tmp_path: Path) -> None:
+    n, everything = split.num_items, {"personal": True, "calendar": True, "num_targets": None}
+    model = model_of(n, **everything)
+    table = model.vae.items
+    start = table.weight.detach().clone()
+    fit(model, split, TRAINING, Protocol(ks=(5,)))
+    assert model.vae.items is table
+    assert not table.weight.equal(start)
+    assert tables(model.state_dict(), n) == ["vae.items.weight"]
+    config = config_of(n, **everything)
+    checkpoint.save(tmp_path / "model", model, split, config, mask_history=False)
+    loaded = checkpoint.load(tmp_path).model
+    assert isinstance(loaded, GLOIE)
+    assert tables(loaded.state_dict(), n) == ["vae.items.weight"]
+    assert loaded.vae.items.weight.equal(table.weight)
+    with torch.no_grad():
+        assert loaded.score(split.test.history).equal(model.score(split.test.history))
+
+
+def test_the_kl_term_is_annealed_by_the_steps_of_training(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    reconstruct = CountVAE.reconstruct
+
+    def watched(self: CountVAE, history: BasketBatch) -> Any:
+        steps.append(self.global_step)
+        return reconstruct(self, history)
+
+    monkeypatch.setattr(CountVAE, "reconstruct", watched)
+    fit(model_of(split.num_items), split, TRAINING, Protocol(ks=(5,)))
+    assert steps == list(range(6))  # two epochs of 60 users
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_items_unseen_in_training_and_short_histories(
+    split_of: Callable[[list[History], int], Split], softmax: bool
+) -> None:
+    """Item 6 has no training event, and every training history is one basket."""
+    split = split_of([[[0], [1]], [[2, 3], [4]], [[5], [5]]], N)
+    for options in ({}, {"num_targets": None, "latest_popularity": True, "personal": True}):
+        model = model_of(softmax=softmax, **options)
+        fit(model, split, replace(TRAINING, batch_size=2), Protocol(ks=(5,)))
+        with torch.no_grad():
+            assert model.score(BasketBatch.from_lists([*HISTORIES, [[6]]], N)).isfinite().all()
