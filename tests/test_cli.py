@@ -16,6 +16,7 @@ import pytest
 
 import recsys
 from recsys import cli
+from recsys.errors import UnknownIdError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -142,6 +143,31 @@ def test_from_python_the_same_lists(trained: Path) -> None:
     assert set(lists["item_id"]) <= set(counts["item_id"].head(15))
 
 
+def test_baskets_of_ones_own(run: Run, tmp_path: Path) -> None:
+    """What a customer takes on a day is a basket; rows are in disorder and some stand twice."""
+    more = purchases().with_columns(pl.col("item_id").reverse())
+    rows = pl.concat([purchases(), more, more.head(9)]).sample(fraction=1, shuffle=True, seed=0)
+    names = {"user_id": "customer", "item_id": "sku", "timestamp": "day"}
+    rows.rename(names).write_csv(tmp_path / "shop.csv")
+    columns = [f"data.columns.{o}={t}" for o, t in {**names, "basket_id": "day"}.items()]
+    small = ["model.embedding_dim=8", "model.latent_dim=4", "trainer.max_epochs=1"]
+    command = ["train", "data=table", f"data.path={tmp_path / 'shop.csv'}", *columns]
+    folder = tmp_path / "run"
+    asked = ["task=next_basket", "task.ks=[10]", "model=gloie", *small, f"hydra.run.dir={folder}"]
+    code, _, err = run(*command, *asked)
+    assert code == 0, err
+    saved = recsys.load(folder)
+    assert saved.histories.num_baskets().tolist() == [8] * 40
+    distinct = rows.select(pl.struct("user_id", "item_id", "timestamp").n_unique()).item()
+    assert len(saved.histories.items) == distinct < len(rows)
+    lists = saved.recommend(histories=[[["item01", "item02"], ["item29"]], []], k=4)
+    assert lists["history"].to_list() == [0] * 4 + [1] * 4
+    assert set(lists["item_id"]) <= set(rows["item_id"])
+    assert lists["score"].is_finite().all()
+    with pytest.raises(UnknownIdError, match="item_id 'nothing' is not among the 30"):
+        saved.recommend(histories=[[["item01", "nothing"]]])
+
+
 def test_a_killed_run_goes_on_to_the_same_numbers(run: Run, csv: Path, tmp_path: Path) -> None:
     command = table(csv, "model=count_vae", "trainer.max_epochs=40", "trainer.patience=40")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -194,6 +220,10 @@ BAD_TABLES = {
         ["timestamp", "unreadable", "soon"],
     ),
     "negative quantities": (lambda f: f.with_columns(quantity=-1), ["quantity", "negative"]),
+    "null baskets": (
+        lambda f: f.with_columns(basket_id=pl.when(pl.int_range(pl.len()) != 4).then("timestamp")),
+        ["basket_id", "1 null", "row 5"],
+    ),
     "no rows": (lambda f: f.clear(), ["no rows"]),
     "one user": (lambda f: f.with_columns(user_id=pl.lit("me")), ["one user"]),
 }
