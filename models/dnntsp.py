@@ -30,6 +30,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys.batch import BasketBatch
 from recsys.embedding import EmbeddingTable
+from recsys.errors import ConfigError
 from recsys.graphs import GraphBatch
 from recsys.module import Recommender
 from recsys.ragged import Ragged, offsets_of
@@ -106,10 +107,17 @@ class DynamicGraph(nn.Module):
     Args:
         embedding_dim: D, that of the item table.
         num_layers, num_heads: as of `DNNTSP`.
+
+    Raises:
+        ConfigError: the heads do not divide D.
     """
 
     def __init__(self, embedding_dim: int, *, num_layers: int = 2, num_heads: int = 4) -> None:
         super().__init__()
+        if embedding_dim % num_heads:
+            raise ConfigError(
+                f"num_heads={num_heads} does not divide embedding_dim={embedding_dim}"
+            )
         self.convolutions = nn.ModuleList(Convolution(embedding_dim) for _ in range(num_layers))
         self.attention = GapAttention(embedding_dim, num_heads)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.batch import BasketBatch
+from recsys.errors import ConfigError
 from recsys.models import DNNTSP
 from recsys.models.dnntsp import Timelines, _Aggregate, _Attend, _Convolve
 from recsys.ragged import Ragged
@@ -215,6 +216,11 @@ def test_batches_of_prepared_users_are_those_of_their_histories(
         torch.testing.assert_close(
             deepcopy(model).score(batch.history), deepcopy(model).score(plain)
         )
+
+
+def test_heads_that_do_not_divide_the_dimension() -> None:
+    with pytest.raises(ConfigError, match="num_heads=3 does not divide embedding_dim=8"):
+        DNNTSP(6, embedding_dim=8, num_heads=3)
 
 
 def test_the_learning_rate_falls_when_the_loss_does_not() -> None:
