@@ -236,6 +236,14 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
         GLOIE(N, head=TweedieHead(), **options)
 
 
+def test_days_of_a_log_that_knows_only_an_order(
+    split_of: Callable[[list[History], int], Split],
+) -> None:
+    model = model_of(personal=True, calendar=True)
+    with pytest.raises(ConfigError, match="calendar=true: log has no dates; set calendar=false"):
+        model.prepare(split_of(BASKETS, N))
+
+
 BASKETS: list[History] = [[[0], [1]], [[1], [0], [1, 2]], [[4]]]  # the last user is never asked
 
 
