@@ -129,7 +129,13 @@ class GLOIE(Recommender):
         self.personal = PersonalFrequency(calendar=calendar) if personal else None
 
     def prepare(self, split: Split) -> Part:
-        """The autoencoder's bias and ours start at mean counts; graphs are counted once."""
+        """The autoencoder's bias and ours start at mean counts; graphs are counted once.
+
+        Raises:
+            ConfigError: `calendar` on a log that knows only an order.
+        """
+        if self.personal is not None and self.personal.calendar and not split.log.has_calendar_time:
+            raise ConfigError(f"calendar=true: {split.log.name} has no dates; set calendar=false")
         self.vae.prepare(split)
         latest = split.train.target
         items, baskets = (
