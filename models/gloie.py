@@ -240,6 +240,7 @@ class PersonalFrequency(nn.Module):
 
     mean: Tensor
     std: Tensor
+    days_between: Tensor
 
     def __init__(
         self, *, calendar: bool = False, hidden_dim: int = 64, dropout: float = 0.1
@@ -249,6 +250,7 @@ class PersonalFrequency(nn.Module):
         num_features = len(self.DECAYS) + 5 + calendar * (len(self.DAYS) + 1)
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("std", torch.ones(num_features))
+        self.register_buffer("days_between", torch.tensor(7.0))
         self.perceptron = nn.Sequential(
             nn.Linear(num_features + 1, hidden_dim),
             nn.ReLU(),
@@ -260,6 +262,9 @@ class PersonalFrequency(nn.Module):
 
     def standardise(self, nodes: NodeBatch) -> None:
         """Features of other nodes are brought to the mean and deviation of these."""
+        # Days per basket, over all events: a mean that leans on long histories.
+        ages = nodes.age().sum().clamp(min=1)
+        self.days_between.copy_(self._days(nodes).sum() / ages)
         features = self.features(nodes)
         std = features.std(0, correction=0)
         self.mean.copy_(features.mean(0))
@@ -294,13 +299,21 @@ class PersonalFrequency(nn.Module):
 
     def _calendar(self, nodes: NodeBatch) -> list[Tensor]:
         """Columns (N,) of days before the user's last basket."""
+        days = self._days(nodes)
+        rates = torch.tensor(self.DAYS, device=days.device)
+        frequencies = self._sum(nodes, (-days[:, None] / rates).exp())
+        return [*_log(frequencies).T, self._extreme(nodes, days, "amin").log1p()]
+
+    def _days(self, nodes: NodeBatch) -> Tensor:
+        """(E,), from an event to the user's last basket; an unknown user's baskets have no dates.
+
+        They are taken to lie as far apart as those of training users do in the mean.
+        """
         owners = nodes.owners()
         now = nodes.times.new_zeros(len(nodes))
         now = now.scatter_reduce(0, owners, nodes.times, "amax", include_self=False)
         days = (now[owners] - nodes.times).float() / 86400
-        rates = torch.tensor(self.DAYS, device=days.device)
-        frequencies = self._sum(nodes, (-days[:, None] / rates).exp())
-        return [*_log(frequencies).T, self._extreme(nodes, days, "amin").log1p()]
+        return torch.where(nodes.users[owners] < 0, nodes.age() * self.days_between, days)
 
     @staticmethod
     def _sum(nodes: NodeBatch, values: Tensor) -> Tensor:

@@ -168,7 +168,8 @@ def test_calendar_features_worked_by_hand() -> None:
     """Days before the last basket: 20, 10 and 0 of item 0; 20 of item 1; 7 of item 2."""
     batch = BasketBatch.from_lists([[[0, 1], [0], [2], [0]]], N)
     days = torch.tensor([0, 0, 10, 13, 20])
-    nodes = NodeBatch.of(replace(batch, times=1_700_000_000 + 86400 * days))
+    times = 1_700_000_000 + 86400 * days
+    nodes = NodeBatch.of(replace(batch, times=times, users=torch.tensor([0])))
     found = PersonalFrequency(calendar=True).features(nodes)
     torch.testing.assert_close(found[:, :-4], PersonalFrequency().features(nodes))
     ages = [[20, 10, 0], [20], [7]]
@@ -412,3 +413,16 @@ def test_items_unseen_in_training_and_short_histories(
         fit(model, split, replace(TRAINING, batch_size=2), Protocol(ks=(5,)))
         with torch.no_grad():
             assert model.score(BasketBatch.from_lists([*HISTORIES, [[6]]], N)).isfinite().all()
+
+
+def test_a_history_without_dates_takes_the_mean_days_between_baskets() -> None:
+    """The same baskets, once a known user's every third day, once a stranger's without dates."""
+    lists = [[[0, 1], [1], [2]]]
+    stranger = BasketBatch.from_lists(lists, 3)
+    known = replace(stranger, times=stranger.baskets * 3 * 86400, users=torch.tensor([5]))
+    personal = PersonalFrequency(calendar=True)
+    personal.standardise(NodeBatch.of(known))
+    assert personal.days_between.item() == pytest.approx(3.0)
+    torch.testing.assert_close(
+        personal.features(NodeBatch.of(stranger)), personal.features(NodeBatch.of(known))
+    )
