@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ user's metric being the mean over seeds.
 
 LONGER = ("recall@20", "ndcg@20", "phr@20", "recall@30", "ndcg@30", "phr@30")
 LONGEST = ("recall@40", "ndcg@40", "phr@40")
+LONG_NAMES = ("complete_journey",)
 APART = ("repeat/recall@10", "explore/recall@10")
-OURS = "gloie"
 
 SPEED = """
 ## Speed
@@ -76,7 +77,7 @@ def table(records: list[Path]) -> str:
             "| experiment | history | Recall@10 | nDCG@10 | PHR@10 | seeds | seconds | quoted |\n"
         )
         page += "|---|---|---|---|---|---|---|---|\n"
-        page += "\n".join(rows) + "\n" + _paired(of_log) + _longer(of_log)
+        page += "\n".join(rows) + "\n" + _paired(log, of_log) + _longer(of_log)
     return page + SPEED + "\n".join(_speed_rows()) + "\n"
 
 
@@ -103,29 +104,25 @@ def _longer(records: list[dict[str, Any]]) -> str:
     return "\n" + "\n".join(rows) + "\n"
 
 
-def _paired(records: list[dict[str, Any]]) -> str:
-    """GLOIE's experiments against the strongest of the others, user by user."""
+def _paired(log: str, records: list[dict[str, Any]]) -> str:
+    """GLOIE's experiments against DNNTSP and the strongest of the others, user by user."""
     users = {
         record["experiment"]: pl.read_parquet(path)
         for record in records
         if (path := FOLDER / "results" / f"{record['experiment']}.parquet").exists()
     }
-    ours = [name for name in users if name.startswith(OURS)]
-    others = [name for name in users if not name.startswith(OURS)]
+    ours = [name for name in (f"gloie/{log}", f"gloie_plus/{log}") if name in users]
+    means = {r["experiment"]: r["test"]["ndcg@10"]["mean"] for r in records if r["test"]}
+    others = [name for name in users if not name.startswith("gloie")]
     if not (ours and others):
         return ""
-    means = {r["experiment"]: r["test"]["ndcg@10"]["mean"] for r in records if r["test"]}
-    strongest = max(others, key=means.__getitem__)
-    rows = [
-        f"| against `{strongest}` | metric | difference | 95% interval | p |",
-        "|---|---|---|---|---|",
-    ]
-    for name in ours:
-        for row in compare(users[strongest], users[name]).iter_rows(named=True):
-            rows.append(
-                f"| `{name}` | {row['metric']} | {row['difference']:+.4f} | {row['low']:+.4f} to "
-                f"{row['high']:+.4f} | {row['p_value']:.2g} |"
-            )
+    against = {f"dnntsp/{log}", max(others, key=means.__getitem__)} & users.keys()
+    rows = ["| | against | metric | difference | 95% interval | p |", "|---|---|---|---|---|---|"]
+    for name, other in product(ours, sorted(against)):
+        for row in compare(users[other], users[name]).iter_rows(named=True):
+            cells = [f"`{name}`", f"`{other}`", row["metric"], f"{row['difference']:+.4f}"]
+            cells += [f"{row['low']:+.4f} to {row['high']:+.4f}", f"{row['p_value']:.2g}"]
+            rows.append(f"| {' | '.join(cells)} |")
     return "\n" + "\n".join(rows) + "\n"
 
 
