@@ -35,9 +35,8 @@ history holds, new ones the others. A paired test is Student's t over the users'
 user's metric being the mean over seeds.
 """
 
-LONGER = ("recall@20", "ndcg@20", "phr@20", "recall@30", "ndcg@30", "phr@30")
-LONGEST = ("recall@40", "ndcg@40", "phr@40")
-LONG_NAMES = ("complete_journey",)
+LONGER = tuple(f"{metric}@{k}" for k in (20, 30, 40) for metric in ("recall", "ndcg", "phr"))
+LONG_NAMES = ("complete_journey",)  # logs whose name holds a _
 APART = ("repeat/recall@10", "explore/recall@10")
 
 SPEED = """
@@ -83,15 +82,12 @@ def table(records: list[Path]) -> str:
 
 def _log(variant: str) -> str:
     """The log of an experiment's variant: dc of `dc_gaussian`."""
-    return (
-        next((log for log in ("complete_journey",) if variant.startswith(log)), None)
-        or (variant.partition("_")[0])
-    )
+    return next((log for log in LONG_NAMES if variant.startswith(log)), variant.partition("_")[0])
 
 
 def _longer(records: list[dict[str, Any]]) -> str:
     """Longer lists, and repeated and new targets apart, where an experiment measures them."""
-    names = (*APART, *LONGER, *LONGEST)
+    names = (*APART, *LONGER)
     found = [r for r in records if set(names) <= set(r["test"])]
     if not found:
         return ""

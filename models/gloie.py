@@ -17,8 +17,8 @@ embedding, the two are joined:
 
 and elsewhere s_ui = w^T g_ui + b_i. The loss is a ranking loss of the next basket plus the
 autoencoder's negative evidence lower bound of the history.
-Beyond the paper, each an option: a scorer of personal frequency and recency, training on every
-basket of a user, and a bias that starts at the popularity of the latest baskets.
+Beyond the paper, each an option: a scorer of personal frequency and recency, training on more
+than the last basket of a user, and a bias that starts at the popularity of the latest baskets.
 
 Shapes: B users, n items, E events, N nodes (a user's distinct items), D dimensions, F features.
 """
@@ -262,9 +262,10 @@ class PersonalFrequency(nn.Module):
 
     def standardise(self, nodes: NodeBatch) -> None:
         """Features of other nodes are brought to the mean and deviation of these."""
-        # Days per basket, over all events: a mean that leans on long histories.
-        ages = nodes.age().sum().clamp(min=1)
-        self.days_between.copy_(self._days(nodes).sum() / ages)
+        if self.calendar:
+            # Days per basket, over all events: a mean that leans on long histories.
+            ages = nodes.age().sum().clamp(min=1)
+            self.days_between.copy_(self._days(nodes).sum() / ages)
         features = self.features(nodes)
         std = features.std(0, correction=0)
         self.mean.copy_(features.mean(0))

@@ -99,6 +99,10 @@ class BasketBatch:
     def rows(self, index: Tensor) -> Self:
         """The users at `index` (B',) int64, in that order."""
         positions, offsets = gather_positions(self.offsets, index)
+        return self.take(positions, offsets, self.users[index])
+
+    def take(self, positions: Tensor, offsets: Tensor, users: Tensor) -> Self:
+        """The events at `positions` (E',) int64, divided by offsets (B' + 1,) among users (B',)."""
         return replace(
             self,
             items=self.items[positions],
@@ -106,7 +110,7 @@ class BasketBatch:
             times=self.times[positions],
             quantities=self.quantities[positions],
             offsets=offsets,
-            users=self.users[index],
+            users=users,
         )
 
     def where(self, keep: Tensor) -> BasketBatch:

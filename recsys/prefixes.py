@@ -60,13 +60,5 @@ class Prefixes(Part):
         """The examples at `index` (B,) int64, in that order, with histories of their own."""
         history, owners = self.history, self.owners[index]
         events, offsets = ranges(history.offsets[owners], self.ends[index])
-        before = BasketBatch(
-            items=history.items[events],
-            baskets=history.baskets[events],
-            times=history.times[events],
-            quantities=history.quantities[events],
-            offsets=offsets,
-            users=history.users[owners],
-            num_items=history.num_items,
-        )
+        before = history.take(events, offsets, history.users[owners])
         return Part(self.name, before, self.target.rows(index))
