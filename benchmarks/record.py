@@ -80,8 +80,7 @@ def write(path: Path, measured: dict[str, Any], *, packages: Iterable[str], seed
     """Write a record, whole or not at all; command, commit, versions and hardware are added."""
     record = {
         "command": _command(),
-        "commit": _commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **stamp(),
         "seed": seed,
         "hardware": hardware(),
         "versions": {
@@ -94,6 +93,16 @@ def write(path: Path, measured: dict[str, Any], *, packages: Iterable[str], seed
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=2) + "\n")
     os.replace(partial, path)
+
+
+def stamp() -> dict[str, str]:
+    """The commit, with `+` where tracked files have changed since, and the date."""
+    revision = _git("rev-parse", "HEAD")
+    changed = "+" if _git("status", "--porcelain", "--untracked-files=no") else ""
+    return {
+        "commit": revision + changed,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def hardware() -> dict[str, Any]:
@@ -112,12 +121,6 @@ def hardware() -> dict[str, Any]:
 def _command() -> str:
     module = Path(sys.argv[0]).resolve().relative_to(ROOT).with_suffix("").parts
     return shlex.join(["python", "-m", ".".join(module), *sys.argv[1:]])
-
-
-def _commit() -> str:
-    """The commit, with `+` where tracked files have changed since."""
-    revision = _git("rev-parse", "HEAD")
-    return revision + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def _git(*arguments: str) -> str:

@@ -6,7 +6,9 @@
 A record, `benchmarks/results/<experiment>.json`, holds the test and validation metrics of every
 seed, their spread, the composed config, a fingerprint of the log, the time, the memory and the
 machine; `<experiment>.parquet` beside it each test user's metrics, mean over seeds, for paired
-tests. An experiment that fails leaves a record of its error. `benchmarks.report` makes tables.
+tests. Both are written after every seed. A seed that they hold already, run with the same config
+on the same log, is kept and not run again, unless `--fresh` is given. An experiment that fails
+leaves a record of its error. `benchmarks.report` makes tables.
 """
 
 from __future__ import annotations
@@ -14,60 +16,112 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
+from omegaconf import OmegaConf
 
-from benchmarks.record import ROOT, write
+from benchmarks.record import ROOT, stamp, write
+from recsys.checkpoint import save_log
+from recsys.compose import compose
+from recsys.train import prepare
 
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ["recsys", "torch", "pytorch-lightning", "polars", "numpy", "scipy", "faiss-cpu"]
+SHOWN = ("recall@10", "ndcg@10", "phr@10")
+
+Run = dict[str, Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("experiments", nargs="+")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--fresh", action="store_true", help="run the seeds held already, too")
     given = parser.parse_args()
     for experiment in given.experiments:
-        path = RESULTS / f"{experiment}.json"
-        with tempfile.TemporaryDirectory() as scratch:
-            folders = {seed: Path(scratch) / str(seed) for seed in given.seeds}
-            runs = [run(experiment, seed, folder) for seed, folder in folders.items()]
-            done = [r for r in runs if "metrics" in r]
-            if done:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                means = mean_over_seeds([folders[r["seed"]] for r in done])
-                means.write_parquet(path.with_suffix(".parquet"))
-        measured: dict[str, Any] = {"experiment": experiment, "seeds": given.seeds, "runs": runs}
-        for part in ("validation", "test"):
-            measured[part] = spread_over_seeds([r["metrics"][part] for r in done])
-        write(path, measured, packages=PACKAGES, seed=given.seeds[0])
-        shown = {k: v["mean"] for k, v in measured["test"].items() if k in SHOWN}
+        runs = measure(experiment, given.seeds, fresh=given.fresh)
+        done = spread_over_seeds(runs, "test")
+        shown = {name: done[name]["mean"] for name in SHOWN if name in done}
         print(experiment, shown or runs[0]["error"], flush=True)
 
 
-SHOWN = ("recall@10", "ndcg@10", "phr@10")
+def measure(experiment: str, seeds: list[int], *, fresh: bool = False) -> list[Run]:
+    """Bring the record and the users' means to hold these seeds; returns all runs they hold."""
+    path = RESULTS / f"{experiment}.json"
+    users = path.with_suffix(".parquet")
+    kept = {} if fresh else held(experiment, path, users)
+    for seed in seeds:
+        if seed in kept:
+            continue
+        with TemporaryDirectory() as scratch:
+            new = run(experiment, seed, Path(scratch))
+            if not any("metrics" in run for run in kept.values()):
+                users.unlink(missing_ok=True)  # of runs that the record no longer holds
+            kept[seed] = new
+            runs = [kept[seed] for seed in sorted(kept)]
+            # The users last: a seed that they lack is run again, one that they hold is never lost.
+            write_record(path, experiment, runs)
+            if "metrics" in new:
+                add_users(users, Path(scratch) / "per_user.parquet", seed)
+    return [kept[seed] for seed in sorted(kept)]
 
 
-def run(experiment: str, seed: int, folder: Path) -> dict[str, Any]:
+def held(experiment: str, path: Path, users: Path) -> dict[int, Run]:
+    """The runs by seed that the users' means are over, as the record has them.
+
+    None if one of them had another config or log than a run would have now: it cannot be taken
+    out of the means.
+    """
+    if not (path.exists() and users.exists()):
+        return {}
+    seeds = seeds_of(users)
+    runs = {run["seed"]: run for run in json.loads(path.read_text())["runs"]}
+    expected = planned(experiment, seeds)
+    if all(seed in runs and expected[seed].items() <= runs[seed].items() for seed in seeds):
+        return {seed: runs[seed] for seed in seeds}
+    return {}
+
+
+def planned(experiment: str, seeds: Iterable[int]) -> dict[int, Run]:
+    """What is known of a run before it runs, by seed: its config and its log's fingerprint."""
+    config = compose(overrides(experiment, 0))
+    task = prepare(config)
+    with TemporaryDirectory() as scratch:
+        save_log(Path(scratch), task.split)
+        log = fingerprint(Path(scratch))
+    plans = {}
+    for seed in seeds:
+        config.seed = seed
+        plans[seed] = {"config": OmegaConf.to_yaml(config, resolve=True), "log": log}
+    return plans
+
+
+def overrides(experiment: str, seed: int) -> list[str]:
+    return [f"experiment={experiment}", f"seed={seed}"]
+
+
+def run(experiment: str, seed: int, folder: Path) -> Run:
     """One run in a process of its own: metrics, config, wall seconds and peak memory."""
-    command = [sys.executable, "-m", "recsys.cli", "train", f"experiment={experiment}"]
-    command += [f"seed={seed}", f"hydra.run.dir={folder}"]
+    entry = {"seed": seed, **stamp()}
+    command = [sys.executable, "-m", "recsys.cli", "train", *overrides(experiment, seed)]
+    command += [f"hydra.run.dir={folder}"]
     started = time.perf_counter()
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - started
     if ended.returncode:
-        return {"seed": seed, "error": ended.stderr.strip().splitlines()[-1]}
+        return {**entry, "error": ended.stderr.strip().splitlines()[-1]}
     return {
-        "seed": seed,
+        **entry,
         "metrics": json.loads((folder / "metrics.json").read_text()),
         "intervals": json.loads((folder / "intervals.json").read_text())["test"],
         "config": (folder / "config.yaml").read_text(),
@@ -78,11 +132,33 @@ def run(experiment: str, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def mean_over_seeds(folders: list[Path]) -> pl.DataFrame:
-    """A row per test user of the runs in these folders: `user_id` and the metrics of `SHOWN`."""
-    users = pl.concat(pl.read_parquet(folder / "per_user.parquet") for folder in folders)
-    test = users.filter(pl.col("part") == "test")
-    return test.group_by("user_id", maintain_order=True).agg(pl.col(SHOWN).mean().cast(pl.Float32))
+def write_record(path: Path, experiment: str, runs: list[Run]) -> None:
+    seeds = [run["seed"] for run in runs]
+    measured: dict[str, Any] = {"experiment": experiment, "seeds": seeds, "runs": runs}
+    for part in ("validation", "test"):
+        measured[part] = spread_over_seeds(runs, part)
+    write(path, measured, packages=PACKAGES, seed=seeds[0])
+
+
+def add_users(path: Path, per_user: Path, seed: int) -> None:
+    """Bring a run's test users into the mean over seeds that `path` holds, whole or not at all.
+
+    A row per user: `user_id` and the metrics of `SHOWN`. The seeds are in the file's metadata.
+    """
+    mean = pl.read_parquet(per_user).filter(part="test").select("user_id", *SHOWN)
+    seeds = [seed]
+    if path.exists():
+        old, seeds = pl.read_parquet(path), [*seeds_of(path), seed]
+        assert old["user_id"].equals(mean["user_id"])  # the log is the same
+        mean = mean.with_columns(old[m] + (mean[m] - old[m]) / len(seeds) for m in SHOWN)
+    partial = path.with_suffix(".users.partial")
+    mean.cast({pl.Float64: pl.Float32}).write_parquet(partial, metadata={"seeds": f"{seeds}"})
+    os.replace(partial, path)
+
+
+def seeds_of(users: Path) -> list[int]:
+    """Over which a file's means are."""
+    return json.loads(pl.read_parquet_metadata(users)["seeds"])
 
 
 def fingerprint(model: Path) -> str:
@@ -91,8 +167,9 @@ def fingerprint(model: Path) -> str:
     return hashlib.sha256(b"".join((model / name).read_bytes() for name in names)).hexdigest()
 
 
-def spread_over_seeds(metrics: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation (0 for one seed) of every metric."""
+def spread_over_seeds(runs: list[Run], part: str) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation (0 for one seed) of every metric, over the runs that ended."""
+    metrics = [run["metrics"][part] for run in runs if "metrics" in run]
     if not metrics:
         return {}
     return {

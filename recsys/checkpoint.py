@@ -158,13 +158,18 @@ def save(
         (scratch / "config.json").write_text(json.dumps(described, indent=2))
         weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, scratch / "weights.safetensors")
-        split.item_table.write_parquet(scratch / "items.parquet")
-        split.users.ids.rename(USER).to_frame().write_parquet(scratch / "users.parquet")
-        save_file(_tensors(split.latest), scratch / "histories.safetensors")
+        save_log(scratch, split)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def save_log(folder: Path, split: Split) -> None:
+    """Write the catalogue, the users and their histories to a folder that is there."""
+    split.item_table.write_parquet(folder / "items.parquet")
+    split.users.ids.rename(USER).to_frame().write_parquet(folder / "users.parquet")
+    save_file(_tensors(split.latest), folder / "histories.safetensors")
 
 
 def build(config: dict[str, Any]) -> Scorer:

@@ -1,0 +1,130 @@
+"""Records that are brought up seed by seed, of a model on a small table."""
+
+import json
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from benchmarks import run as benchmarks
+from benchmarks.record import ROOT
+from recsys import train
+from recsys.compose import compose
+
+NAME = "anything/shop"
+
+
+class Bench:
+    """Experiments of one table in a folder; a run's numbers differ by its seed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ran: list[int] = []
+        self.options = ["model.decay=0.5"]
+
+    def write_log(self, shift: int = 0) -> None:
+        rows = [
+            {"user_id": f"u{user}", "item_id": (user * step + shift) % 15, "timestamp": step}
+            for user in range(12)
+            for step in range(1, 6)
+        ]
+        pl.DataFrame(rows).write_csv(self.folder / "shop.csv")
+
+    def overrides(self, experiment: str, seed: int) -> list[str]:
+        log = ["data=table", f"data.path={self.folder / 'shop.csv'}", "task=next_item"]
+        return [*log, "model=decayed_personal", *self.options, "task.ks=[10]", f"seed={seed}"]
+
+    def run(self, experiment: str, seed: int, folder: Path) -> benchmarks.Run:
+        self.ran.append(seed)
+        train.run(compose(self.overrides(experiment, seed)), folder)
+        users = pl.read_parquet(folder / "per_user.parquet")
+        users.with_columns(pl.col("recall@10") + seed).write_parquet(folder / "per_user.parquet")
+        metrics = {part: {"recall@10": float(seed)} for part in ("validation", "test")}
+        return {
+            "seed": seed,
+            "metrics": metrics,
+            "config": (folder / "config.yaml").read_text(),
+            "log": benchmarks.fingerprint(folder / "model"),
+        }
+
+    def measure(self, *seeds: int, fresh: bool = False) -> list[int]:
+        """The seeds that were run for it."""
+        self.ran.clear()
+        benchmarks.measure(NAME, list(seeds), fresh=fresh)
+        return self.ran
+
+    @property
+    def record(self) -> dict:
+        return json.loads((self.folder / f"{NAME}.json").read_text())
+
+    @property
+    def users(self) -> Path:
+        return self.folder / f"{NAME}.parquet"
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    bench = Bench(tmp_path)
+    bench.write_log()
+    monkeypatch.setattr(train.report, "write", lambda _: None)  # a page of plots takes a second
+    monkeypatch.setattr(benchmarks, "RESULTS", tmp_path)
+    monkeypatch.setattr(benchmarks, "run", bench.run)
+    monkeypatch.setattr(benchmarks, "overrides", bench.overrides)
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "run.py")])
+    return bench
+
+
+def test_seeds_held_are_kept(bench: Bench) -> None:
+    assert bench.measure(4, 1) == [4, 1]
+    assert bench.measure(0, 1, 4) == [0]
+    assert bench.measure(1) == []
+    assert bench.record["seeds"] == [0, 1, 4]
+    assert bench.record["test"]["recall@10"]["mean"] == pytest.approx(5 / 3)
+    assert bench.measure(1, fresh=True) == [1]
+    assert bench.record["seeds"] == benchmarks.seeds_of(bench.users) == [1]
+
+
+def test_users_have_the_mean_over_seeds(bench: Bench) -> None:
+    bench.measure(0)
+    alone = pl.read_parquet(bench.users)
+    bench.measure(0, 3)
+    bench.measure(7)
+    together = pl.read_parquet(bench.users)
+    assert together["user_id"].to_list() == alone["user_id"].to_list()
+    assert (together["recall@10"] - alone["recall@10"]).to_list() == pytest.approx([10 / 3] * 12)
+    assert together["ndcg@10"].to_list() == pytest.approx(alone["ndcg@10"].to_list())
+    assert sorted(benchmarks.seeds_of(bench.users)) == [0, 3, 7]
+
+
+def test_another_config_or_log_starts_anew(bench: Bench) -> None:
+    bench.measure(0, 1)
+    bench.options = ["model.decay=0.6"]
+    assert bench.measure(1) == [1]
+    assert bench.record["seeds"] == benchmarks.seeds_of(bench.users) == [1]
+    bench.write_log(shift=1)
+    assert bench.measure(0, 1) == [0, 1]
+
+
+def test_a_run_killed_halfway_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record has been written, the users' means not."""
+    bench.measure(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(benchmarks, "add_users", lambda *_: sys.exit())
+        with pytest.raises(SystemExit):
+            bench.measure(0, 1, 2)
+    assert bench.record["seeds"] == [0, 1]
+    assert bench.measure(0, 1, 2) == [1, 2]
+    assert bench.record["seeds"] == benchmarks.seeds_of(bench.users) == [0, 1, 2]
+
+
+def test_a_failed_seed_is_recorded_and_run_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.measure(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(benchmarks, "run", lambda _, seed, __: {"seed": seed, "error": "no"})
+        bench.measure(1)
+    assert bench.record["runs"][1]["error"] == "no"
+    assert bench.record["test"]["recall@10"]["mean"] == 0
+    assert bench.measure(0, 1) == [1]
