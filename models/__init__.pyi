@@ -10,6 +10,7 @@ from .item_knn import ItemKNN as ItemKNN
 from .markov import Markov as Markov
 from .personal_top import PersonalTop as PersonalTop
 from .popularity import Popularity as Popularity
+from .sasrec import SASRec as SASRec
 from .text_tfidf import TextTFIDF as TextTFIDF
 from .tifuknn import TIFUKNN as TIFUKNN
 from .up_cf import UPCF as UPCF

@@ -46,19 +46,28 @@ class TextTFIDF(ItemRows):
         self.decay = decay
 
     def fit(self, split: Split) -> Self:
-        items = split.item_table
-        if "text" not in items.columns or not items["text"].count():
-            raise DataError(
-                f"{split.log.name}: items have no text; give them a column `text` or choose a "
-                "model that reads none"
-            )
-        self.keep_rows(tfidf(items["text"]))
+        self.keep_rows(tfidf(item_texts(split)))
         return self
 
     def score(self, batch: BasketBatch) -> Scores:
         profile = self.sum_rows(batch, self.decay ** batch.age().float())
         profile = torch.nn.functional.normalize(profile, dim=1)
         return matmul(self.rows, profile.T).T.contiguous()
+
+
+def item_texts(split: Split) -> pl.Series:
+    """(n,), null for an item without text.
+
+    Raises:
+        DataError: the log's items have no column `text`, or nothing in it.
+    """
+    items = split.item_table
+    if "text" not in items.columns or not items["text"].count():
+        raise DataError(
+            f"{split.log.name}: items have no text; give them a column `text` or choose a model "
+            "that reads none"
+        )
+    return items["text"]
 
 
 def tfidf(texts: pl.Series) -> csr_array:

@@ -16,9 +16,9 @@ _RANGE = 2**62
 
 
 def uniform(
-    positives: Ragged, num_items: int, num_negatives: int
+    positives: Ragged, num_items: int, num_negatives: int, *, rows: Tensor | None = None
 ) -> Int64[Tensor, "events num_negatives"]:
-    """Items drawn uniformly, with replacement, among those that the positive's row does not hold.
+    """Items drawn uniformly, with replacement, among those that a row of positives does not hold.
 
     No draw is rejected: item r of those outside a row is r plus the number of the row's own items
     that come before it.
@@ -27,17 +27,19 @@ def uniform(
         positives: B rows of distinct item indices, ascending.
         num_items: n.
         num_negatives: M.
+        rows: (E,) int64, the row of positives that each of E examples draws outside of; None: an
+            example for each positive, in their order.
 
     Returns:
-        (E, M) in the order of the positives; index n, the padding, for a row that holds all items.
+        (E, M) in the order of the examples; index n, the padding, for a row that holds all items.
     """
     owners = positives.owners()
-    outside = (num_items - positives.lengths).clamp(min=1)[owners, None]
-    draws = torch.randint(_RANGE, (len(owners), num_negatives), device=owners.device) % outside
-    first = positives.offsets[:-1][owners]
-    place = torch.arange(len(owners), device=owners.device) - first
+    rows = owners if rows is None else rows
+    outside = (num_items - positives.lengths).clamp(min=1)[rows, None]
+    draws = torch.randint(_RANGE, (len(rows), num_negatives), device=rows.device) % outside
+    first = positives.offsets[:-1]
+    place = torch.arange(len(owners), device=owners.device) - first[owners]
     # So many items outside the row come before a positive; never falling within a row.
-    passed = positives.values - place
-    row = owners * (num_items + 1)
-    before = torch.searchsorted(row + passed, row[:, None] + draws, right=True) - first[:, None]
-    return draws + before
+    passed = positives.values - place + owners * (num_items + 1)
+    wanted = draws + (rows * (num_items + 1))[:, None]
+    return draws + torch.searchsorted(passed, wanted, right=True) - first[rows, None]

@@ -69,6 +69,12 @@ class Ragged:
         positions, offsets = gather_positions(self.offsets, index)
         return Ragged(self.values[positions], offsets)
 
+    def last(self, count: int) -> Ragged:
+        """Each row's last `count` values; all of them where it has no more."""
+        lengths = self.lengths.clamp(max=count)
+        positions, offsets = ranges(self.offsets[1:] - lengths, lengths)
+        return Ragged(self.values[positions], offsets)
+
     def dense(self, num_columns: int) -> Tensor:
         """(U, num_columns) bool, true at the columns that a row holds."""
         mask = torch.zeros(len(self), num_columns, dtype=torch.bool, device=self.values.device)

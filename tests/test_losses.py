@@ -4,12 +4,17 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
+from recsys import losses
 from recsys.losses import (
+    binary_cross_entropy,
     bpr,
     kl_standard_normal,
+    linear_cross_entropy,
     multilabel_soft_margin,
+    sampled_softmax,
     softmax_cross_entropy,
 )
 from recsys.ragged import Ragged
@@ -90,3 +95,81 @@ def test_kl_equals_torchs() -> None:
 
 def test_kl_of_the_standard_normal_is_zero() -> None:
     assert torch.equal(kl_standard_normal(torch.zeros(2, 3), torch.zeros(2, 3)), torch.zeros(2))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_linear_cross_entropy_equals_torchs_of_the_logits(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "_CELLS", {"cpu": 1})
+    monkeypatch.setattr(losses, "_ROWS", rows)
+    torch.manual_seed(0)
+    states = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
+    items = (5 * torch.randn(6, 4, dtype=torch.float64)).requires_grad_()
+    targets = torch.tensor([0, 5, 5, 2, 1, 0, 3])
+    loss = 3 * linear_cross_entropy(states, items, targets)
+    expected = 3 * F.cross_entropy(states @ items.T, targets)
+    torch.testing.assert_close(loss, expected)
+    for one, other in zip(
+        torch.autograd.grad(loss, [states, items]),
+        torch.autograd.grad(expected, [states, items]),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_linear_cross_entropy_of_far_apart_scores_is_finite() -> None:
+    states = torch.tensor([[1e4], [-1e4]], requires_grad=True)
+    items = torch.tensor([[1.0], [-1.0]])
+    loss = linear_cross_entropy(states, items, torch.tensor([1, 1]))
+    (gradient,) = torch.autograd.grad(loss, states)
+    torch.testing.assert_close(loss, torch.tensor(1e4))
+    torch.testing.assert_close(gradient, torch.tensor([[1.0], [0.0]]))
+
+
+def test_linear_cross_entropy_in_mixed_precision() -> None:
+    torch.manual_seed(0)
+    states, items = torch.randn(9, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True)
+    targets = torch.arange(9) % 5
+    expected = linear_cross_entropy(states, items, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = linear_cross_entropy(states, items, targets)
+    torch.testing.assert_close(loss, expected, rtol=0.02, atol=0.0)
+    for one, other in zip(
+        torch.autograd.grad(loss, [states, items]),
+        torch.autograd.grad(expected, [states, items]),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.01)
+
+
+def test_sampled_softmax_weighs_a_draw_for_all_that_it_stands_for() -> None:
+    """n = 10 and two draws: -log(e / (e + 5 (e^2 + e^0)))."""
+    loss = sampled_softmax(torch.tensor([1.0]), torch.tensor([[2.0, 0.0]]), 10)
+    total = math.e + 5 * (math.exp(2) + 1)
+    torch.testing.assert_close(loss, torch.tensor([-math.log(math.e / total)]))
+
+
+def test_sampled_softmax_of_every_item_is_the_full_one() -> None:
+    torch.manual_seed(0)
+    scores, target = torch.randn(3, 5, dtype=torch.float64), torch.tensor([4, 0, 2])
+    others = scores.scatter(1, target[:, None], -torch.inf)
+    loss = sampled_softmax(scores.gather(1, target[:, None])[:, 0], others, 5)
+    torch.testing.assert_close(loss, F.cross_entropy(scores, target, reduction="none"))
+
+
+def test_sampled_softmax_where_every_draw_was_the_positive() -> None:
+    positive = torch.zeros(1, requires_grad=True)
+    loss = sampled_softmax(positive, torch.full((1, 2), -torch.inf), 5)
+    assert loss.tolist() == [0.0]
+    (gradient,) = torch.autograd.grad(loss.sum(), positive)
+    assert gradient.tolist() == [0.0]
+
+
+def test_binary_cross_entropy_equals_torchs() -> None:
+    torch.manual_seed(0)
+    positive, negative = torch.randn(4), torch.randn(4, 3)
+    scores = torch.cat([positive[:, None], negative], 1)
+    labels = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(4, 4)
+    expected = F.binary_cross_entropy_with_logits(scores, labels, reduction="none").sum(1)
+    torch.testing.assert_close(binary_cross_entropy(positive, negative), expected)

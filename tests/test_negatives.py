@@ -42,6 +42,14 @@ def test_a_row_that_holds_everything_gets_the_padding() -> None:
     assert (drawn[3] < 3).all()
 
 
+def test_examples_draw_outside_the_rows_that_they_name() -> None:
+    torch.manual_seed(0)
+    positives = Ragged.from_lists([[0, 1, 2, 3, 4], [], [2, 4, 5, 6]])
+    drawn = uniform(positives, N, 500, rows=torch.tensor([2, 1, 0, 2]))
+    found = [set(row) for row in drawn.tolist()]
+    assert found == [{0, 1, 3}, set(range(N)), {5, 6}, {0, 1, 3}]
+
+
 @pytest.mark.gpu
 def test_negatives_are_drawn_on_the_gpu(cuda: str) -> None:
     drawn = uniform(Ragged.from_lists([[0, 2], [1]]).to(cuda), 4, 100)

@@ -30,6 +30,11 @@ def test_owners_repeat_each_row_by_its_length(rows: list[list[int]]) -> None:
     assert owners.tolist() == [u for u, row in enumerate(rows) for _ in row]
 
 
+@given(lists, st.integers(1, 7))
+def test_the_last_values_of_each_row(rows: list[list[int]], count: int) -> None:
+    assert as_lists(Ragged.from_lists(rows).last(count)) == [row[-count:] for row in rows]
+
+
 @given(lists.filter(len), st.data())
 def test_rows_are_gathered_in_the_order_asked_for(
     rows: list[list[int]], data: st.DataObject

@@ -148,6 +148,27 @@ class TestGLOIEWithEveryExtra(TestGLOIE):
         }
 
 
+class TestSASRec(ModelContract):
+    def config(self, split: Split) -> dict[str, Any]:
+        return {
+            "_target_": "recsys.models.SASRec",
+            "num_items": split.num_items,
+            "embedding_dim": 16,
+            "num_heads": 2,
+            "learning_rate": 0.01,
+        }
+
+
+class TestSASRecWithText(TestSASRec):
+    def config(self, split: Split) -> dict[str, Any]:
+        return {**super().config(split), "text_dim": 1}
+
+
+class TestSASRecWithThePapersLoss(TestSASRec):
+    def config(self, split: Split) -> dict[str, Any]:
+        return {**super().config(split), "softmax": False, "num_negatives": 1}
+
+
 class TestHybrid(ModelContract):
     """Of a model with a loss and one in closed form."""
 

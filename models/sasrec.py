@@ -1,0 +1,368 @@
+"""SASRec: the next item from causal self-attention over a user's items.
+
+Paper: Kang & McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018.
+
+Kept: an item table that is input and output, learned positions, causal blocks
+x + Dropout(f(LayerNorm(x))) of attention and a point-wise feed-forward layer of the same width, a
+last layer normalisation, and every position of a training sequence predicting the item after it in
+one pass. The paper's loss, binary cross-entropy against items drawn outside the user's sequence, is
+`softmax=False, num_negatives=1`.
+Changed: the default loss is the softmax over the catalogue. Positions count from the start of the
+sequence, not from its end: a state then depends on nothing that comes after it, so that the states
+which training sees are those that a user is asked with. Heads are joined by a linear layer, as has
+become usual. Dropout is that of the embeddings and of each f, not of the attention weights.
+Beyond the paper: a vector of an item's text beside that of its id, or in its place.
+
+Users are not padded to one length: a batch is its events, one after the other, and only attention,
+which has to lay them out, does so in groups of users of about one length.
+
+Shapes: B users, E events, n items, D dimensions, T of the text, H heads, P places of a layout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import numpy as np
+import polars as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from recsys import losses, negatives
+from recsys.batch import BasketBatch
+from recsys.embedding import EmbeddingTable
+from recsys.errors import ConfigError
+from recsys.models.text_tfidf import item_texts, tfidf
+from recsys.module import Recommender
+from recsys.ragged import Ragged, ranges
+from recsys.splits import Part, Split
+from recsys.types import ItemVectors, UserVectors
+
+
+class SASRec(Recommender):
+    """Encodes a history to the state after its last item; a score is its product with an item.
+
+    Args:
+        num_items: n.
+        embedding_dim: D, of items, positions and states.
+        num_layers, num_heads: of the blocks.
+        max_length: positions; of a longer history the last events count.
+        dropout: of the embeddings, the attention's outputs and the feed-forward layers.
+        softmax: trains by cross-entropy over the catalogue; otherwise by binary cross-entropy.
+        num_negatives: items drawn for the loss: with softmax, for all positions of a batch
+            together, each standing for its share of the catalogue; without, for each position
+            by itself. None: all, which softmax alone can do.
+        text_dim: T, the leading singular vectors of the items' TF-IDF; None reads no text.
+        use_id: whether items have a learned vector of their own.
+        learning_rate, weight_decay: of AdamW.
+
+    Raises:
+        ConfigError: neither text nor id, no sampled negatives without softmax, or fewer than one,
+            `num_heads` that do not divide `embedding_dim`.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        embedding_dim: int = 64,
+        num_layers: int = 2,
+        num_heads: int = 1,
+        max_length: int = 50,
+        dropout: float = 0.2,
+        softmax: bool = True,
+        num_negatives: int | None = None,
+        text_dim: int | None = None,
+        use_id: bool = True,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
+        if num_negatives is None and not softmax:
+            raise ConfigError("softmax=false needs num_negatives; set it, 1 as in the paper")
+        if num_negatives is not None and not 1 <= num_negatives <= num_items:
+            raise ConfigError(
+                f"num_negatives={num_negatives}; expected 1 .. {num_items}, the size of the "
+                "catalogue, or null for all"
+            )
+        self.max_length = max_length
+        self.softmax = softmax
+        self.num_negatives = num_negatives
+        self.items = ItemVectorTable(num_items, embedding_dim, text_dim=text_dim, use_id=use_id)
+        self.encoder = CausalEncoder(
+            embedding_dim,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            max_length=max_length,
+            dropout=dropout,
+        )
+
+    def prepare(self, split: Split) -> Part:
+        """Training users with at least two events; of these the last max_length + 1."""
+        self.items.read_texts(split)
+        history = split.training
+        lengths = history.lengths()
+        (users,) = (lengths > 1).nonzero(as_tuple=True)
+        lengths = lengths[users].clamp(max=self.max_length + 1)
+        events, offsets = ranges(history.offsets[1:][users] - lengths, lengths)
+        history = history.take(events, offsets, history.users[users])
+        return Part("train", history, history.ragged)
+
+    def loss(self, part: Part) -> Tensor:
+        """A mean over all events but each user's first."""
+        sequences = part.history.ragged
+        is_last = torch.zeros_like(sequences.values, dtype=torch.bool)
+        is_last[sequences.offsets[1:] - 1] = True
+        offsets = sequences.offsets - torch.arange(len(sequences) + 1, device=is_last.device)
+        inputs = Ragged(sequences.values[~is_last], offsets)
+        targets = sequences.values[1:][~is_last[:-1]]
+        items = self.items()
+        states = self.encoder(items, inputs)
+        if not self.softmax:
+            return self._sampled_bce(states, items, targets, sequences, inputs.owners()).mean()
+        if self.num_negatives is None:
+            return losses.linear_cross_entropy(states, items, targets)
+        return self._sampled_softmax(states, items, targets).mean()
+
+    def _sampled_softmax(self, states: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+        """(E,), from states (E, D), items (n, D) and targets (E,)."""
+        drawn = torch.randperm(len(items), device=items.device)[: self.num_negatives]
+        scores = states @ items[drawn].T
+        scores = scores.masked_fill(targets[:, None] == drawn, -torch.inf)
+        positive = (states * F.embedding(targets, items)).sum(1)
+        return losses.sampled_softmax(positive, scores, len(items))
+
+    def _sampled_bce(
+        self, states: Tensor, items: Tensor, targets: Tensor, sequences: Ragged, owners: Tensor
+    ) -> Tensor:
+        """(E,), with negatives outside of the sequence that owns a target (section III-E)."""
+        own = sequences.distinct(len(items))
+        num_negatives = cast(int, self.num_negatives)
+        drawn = negatives.uniform(own, len(items), num_negatives, rows=owners)
+        positive = (states * F.embedding(targets, items)).sum(1)
+        none = drawn == len(items)  # of a user who had every item
+        negative = (F.embedding(drawn.masked_fill(none, 0), items) @ states[:, :, None]).squeeze(2)
+        negative = negative.masked_fill(none, -torch.inf)
+        return losses.binary_cross_entropy(positive, negative)
+
+    def encode_users(self, batch: BasketBatch) -> UserVectors:
+        """(B, D): the state after the last event, and zeros for a user without any."""
+        histories, items = batch.ragged.last(self.max_length), self.items()
+        (known,) = (histories.lengths > 0).nonzero(as_tuple=True)
+        vectors = items.new_zeros(len(batch), items.shape[1])
+        if len(known):
+            states = self.encoder(items, histories)
+            vectors[known] = states[histories.offsets[1:][known] - 1]
+        return vectors
+
+    def encode_items(self) -> ItemVectors:
+        return self.items()
+
+    def configure_optimizers(self) -> Optimizer:
+        return AdamW(
+            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
+
+
+class ItemVectorTable(nn.Module):
+    """A vector per item: of its id, of its text, or the sum of both.
+
+    That of the text is a linear map of the leading singular vectors of the items' TF-IDF rows, each
+    times its singular value; items without text have zeros there.
+
+    Args:
+        num_items: n.
+        embedding_dim: D.
+        text_dim: T, or None without text.
+        use_id: whether there is a vector of the id.
+
+    Raises:
+        ConfigError: neither.
+    """
+
+    text: Tensor
+
+    def __init__(
+        self, num_items: int, embedding_dim: int, *, text_dim: int | None, use_id: bool
+    ) -> None:
+        super().__init__()
+        if text_dim is None and not use_id:
+            raise ConfigError("use_id=false and text_dim=null leave items without a vector")
+        self.id = EmbeddingTable(num_items, embedding_dim) if use_id else None
+        self.from_text = None
+        if text_dim is not None:
+            self.from_text = nn.Linear(text_dim, embedding_dim, bias=False)
+            self.register_buffer("text", torch.zeros(num_items, text_dim))
+
+    def read_texts(self, split: Split) -> None:
+        """Take the texts of a log, where there is a vector of text.
+
+        Raises:
+            ConfigError: `text_dim` exceeds the dimensions that the texts span.
+            DataError: items have no text.
+        """
+        if self.from_text is not None:
+            self.text.copy_(leading_vectors(item_texts(split), self.text.shape[1]))
+
+    def forward(self) -> ItemVectors:
+        """(n, D)."""
+        if self.from_text is None:
+            assert self.id is not None
+            return self.id.vectors
+        from_text = self.from_text(self.text)
+        return from_text if self.id is None else self.id.vectors + from_text
+
+
+def leading_vectors(texts: pl.Series, dim: int) -> Tensor:
+    """(n, dim): TF-IDF rows projected on their leading right singular vectors.
+
+    By subspace iteration (Halko, Martinsson & Tropp, 2011, algorithm 4.4) from a fixed start, so
+    that the result is the same every time, for equal singular values too.
+
+    Raises:
+        ConfigError: the texts span fewer dimensions.
+    """
+    rows = tfidf(texts)
+    if dim > min(rows.shape):
+        raise ConfigError(
+            f"text_dim={dim}; {rows.shape[0]} texts of {rows.shape[1]} words that any two share "
+            f"span {min(rows.shape)} dimensions at most; lower it"
+        )
+    width = min(2 * dim, rows.shape[1])
+    basis = np.random.default_rng(0).standard_normal((rows.shape[1], width))
+    for _ in range(10):
+        basis = np.linalg.qr(rows.T @ (rows @ basis)).Q
+    left, values, _ = np.linalg.svd(rows @ basis, full_matrices=False)
+    return torch.from_numpy((left * values)[:, :dim].astype(np.float32))
+
+
+class CausalEncoder(nn.Module):
+    """States of sequences of items, each a function of the items up to it.
+
+    Args:
+        embedding_dim: D.
+        num_layers: blocks.
+        num_heads: of each block's attention.
+        max_length: the longest sequence.
+        dropout: see `SASRec`.
+
+    Raises:
+        ConfigError: `num_heads` does not divide `embedding_dim`.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        *,
+        num_layers: int,
+        num_heads: int,
+        max_length: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        if embedding_dim % num_heads:
+            raise ConfigError(
+                f"num_heads={num_heads} does not divide embedding_dim={embedding_dim}"
+            )
+        self.positions = nn.Embedding(max_length, embedding_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(embedding_dim, num_heads, dropout) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embedding_dim)
+        nn.init.normal_(self.positions.weight, std=0.02)
+
+    def forward(self, items: ItemVectors, sequences: Ragged) -> Tensor:
+        """(E, D): a state after each event.
+
+        Args:
+            items: (n, D).
+            sequences: B rows of at most `max_length` item indices, E in all.
+        """
+        layout = Layout.of(sequences)
+        x = F.embedding(sequences.values, items) * items.shape[1] ** 0.5
+        x = self.dropout(x + self.positions(layout.position))
+        for block in self.blocks:
+            x = block(x, layout)
+        return self.norm(x)
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each on a normalised input and added to it (eq. 2-7)."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_norm = nn.LayerNorm(dim)
+        self.projections = nn.Linear(dim, 3 * dim)
+        self.joint = nn.Linear(dim, dim)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """(E, D) to (E, D)."""
+        queries_keys_values = self.projections(self.attention_norm(x))
+        attended = causal_attention(queries_keys_values, layout, self.num_heads)
+        x = x + self.dropout(self.joint(attended))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+def causal_attention(queries_keys_values: Tensor, layout: Layout, num_heads: int) -> Tensor:
+    """(E, 3 D) to (E, D): each event attends to its user's events up to itself."""
+    # As an embedding, because its gradient is added up row by row, fast.
+    cells = F.embedding(layout.event, queries_keys_values)
+    attended = []
+    for group, shape in zip(cells.split(layout.sizes), layout.shapes, strict=True):
+        query, key, value = group.view(*shape, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        attended.append(out.transpose(1, 2).flatten(0, 1).flatten(1))
+    return F.embedding(layout.cell, torch.cat(attended))
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where events lie when groups of users of about one length are laid out side by side.
+
+    A user's row is as wide as the longest of its group. What stands in it after the user's own
+    events are events of others: causal attention never looks there.
+
+    Attributes:
+        position: (E,) int64, an event's place within its user, from 0.
+        event: (P,) int64, the event in each cell.
+        cell: (E,) int64, the cell of each event.
+        shapes: users and width of each group.
+    """
+
+    position: Tensor
+    event: Tensor
+    cell: Tensor
+    shapes: list[tuple[int, int]]
+
+    NUM_GROUPS: ClassVar[int] = 8
+
+    @classmethod
+    def of(cls, rows: Ragged) -> Layout:
+        owners = rows.owners()
+        position = torch.arange(len(owners), device=owners.device) - rows.offsets[owners]
+        ordered, order = rows.lengths.sort()
+        order = order[ordered > 0]
+        ordered = ordered[ordered > 0]
+        groups = [group for group in ordered.cpu().tensor_split(cls.NUM_GROUPS) if len(group)]
+        shapes = [(len(group), int(group[-1])) for group in groups]
+        widths = torch.cat([torch.full((b,), width) for b, width in shapes]).to(order.device)
+        event, offsets = ranges(rows.offsets[order], widths)
+        first = torch.zeros_like(rows.lengths)
+        first[order] = offsets[:-1]
+        cell = first[owners] + position
+        return cls(position, event.clamp(max=len(owners) - 1), cell, shapes)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Cells of each group."""
+        return [users * width for users, width in self.shapes]
