@@ -1,10 +1,12 @@
 """A trained model at rest: weights as safetensors, its config, its vocabulary and its histories.
 
-    model/config.json            what `recsys` builds the model from
+    model/recsys.json            what `recsys` builds the model from
     model/weights.safetensors
     model/items.parquet          the catalogue in index order, with what is known of each item
     model/users.parquet          user ids in index order
     model/histories.safetensors  everything the log knows of them, for recommendations by user id
+
+A model may add files for other software (`Scorer.export`).
 
 Nothing is pickled, and a config builds classes of trusted packages only.
 """
@@ -23,7 +25,7 @@ import numpy as np
 import polars as pl
 import torch
 from hydra.utils import get_object, instantiate
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 
 from recsys.batch import BasketBatch
@@ -36,7 +38,7 @@ from recsys.vocab import UNKNOWN, Vocabulary
 Id = int | str
 History = Iterable[Id] | Iterable[Iterable[Id]]
 FILES = (
-    "config.json",
+    "recsys.json",
     "weights.safetensors",
     "items.parquet",
     "users.parquet",
@@ -155,10 +157,10 @@ def save(
     scratch.mkdir(parents=True)
     try:
         described = {"model": config, "mask_history": mask_history}
-        (scratch / "config.json").write_text(json.dumps(described, indent=2))
-        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        save_file(weights, scratch / "weights.safetensors")
+        (scratch / "recsys.json").write_text(json.dumps(described, indent=2))
+        save_model(model, str(scratch / "weights.safetensors"))  # tied weights once
         save_log(scratch, split)
+        model.export(scratch)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(scratch, folder)
     finally:
@@ -203,10 +205,10 @@ def load(run: str | Path, *, trusted: Sequence[str] = ("recsys",)) -> SavedModel
 
 
 def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
-    described = json.loads((folder / "config.json").read_text())
+    described = json.loads((folder / "recsys.json").read_text())
     check_targets(described["model"], trusted)
     model = build(described["model"])
-    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    load_model(model, folder / "weights.safetensors")
     model.eval()
     item_table = pl.read_parquet(folder / "items.parquet")
     histories = BasketBatch(

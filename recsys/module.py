@@ -7,6 +7,7 @@ A model says how to rank in one of two ways. Either it overrides `score`, or `en
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -69,27 +70,35 @@ class Scorer(nn.Module):
             return index.search(self.encode_users(batch), k, exclude)
         return top_k(self.score(batch), k, exclude)
 
-
-class ClosedForm(Scorer):
-    """A model whose parameters are computed from the counts of a split, without gradients.
-
-    What `fit` computes is kept in buffers, which have the size that the log gives them.
-    """
-
-    def fit(self, split: Split) -> Self:
-        """Compute the model from `split.training`."""
-        raise NotImplementedError(f"{type(self).__name__} has no fit")
+    def export(self, folder: Path) -> None:
+        """Write what other software reads of a saved model beside its files; mostly nothing."""
 
     def keep(self, name: str, value: Tensor) -> None:
-        """Hold a tensor that `fit` computed as the buffer `name`."""
+        """Hold a tensor that was computed from a split as the buffer `name`."""
         self.register_buffer(name, value)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The sizes are the log's: make room for the saved tensors as they are.
         for name in [n for n in state_dict if n.startswith(prefix)]:
-            if "." not in (own := name.removeprefix(prefix)):
-                self.register_buffer(own, torch.empty_like(state_dict[name]))
+            own = name.removeprefix(prefix)
+            if "." in own or own in self._parameters:
+                continue
+            here, saved = self._buffers.get(own), state_dict[name]
+            if here is None or here.shape != saved.shape:
+                device = None if here is None else here.device
+                self.register_buffer(own, torch.empty_like(saved, device=device))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class ClosedForm(Scorer):
+    """A model whose parameters are computed from the counts of a split, without gradients.
+
+    What `fit` computes is kept in buffers (`keep`), which have the size that the log gives them.
+    """
+
+    def fit(self, split: Split) -> Self:
+        """Compute the model from `split.training`."""
+        raise NotImplementedError(f"{type(self).__name__} has no fit")
 
 
 class Recommender(Scorer, LightningModule):

@@ -57,7 +57,7 @@ def saved(run: Path) -> SavedModel:
 
 
 def rewrite(run: Path, model: Any) -> None:
-    path = run / "model/config.json"
+    path = run / "model/recsys.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "model": model}))
 
 

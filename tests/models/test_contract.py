@@ -169,6 +169,29 @@ class TestSASRecWithThePapersLoss(TestSASRec):
         return {**super().config(split), "softmax": False, "num_negatives": 1}
 
 
+class TestLMRec(ModelContract):
+    """In the words of the items alone."""
+
+    training = Training(
+        max_epochs=20, batch_size=20, monitor="ndcg@5", evaluate_every=10, accelerator="cpu"
+    )
+
+    def config(self, split: Split) -> dict[str, Any]:
+        def part(name: str, **options: Any) -> dict[str, Any]:
+            return {"_target_": f"recsys.models.lmrec.{name}", **options}
+
+        shape = {"num_layers": 1, "embedding_dim": 16, "num_heads": 2, "ffn_dim": 32}
+        return {
+            "_target_": "recsys.models.LMRec",
+            "num_items": split.num_items,
+            "decoder": part("Decoder", vocab_size=300, **shape),
+            "template": {"_target_": "recsys.text.Template"},
+            "language": part("Language", batch_size=2, row_length=64),
+            "ranking": part("Ranking"),
+            "learning_rate": 0.02,
+        }
+
+
 class TestHybrid(ModelContract):
     """Of a model with a loss and one in closed form."""
 

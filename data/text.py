@@ -1,0 +1,59 @@
+"""Further logs as text: what a language model may read beside the log that it is trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pkgutil import resolve_name
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from recsys.data.cache import cached
+from recsys.errors import ConfigError
+from recsys.events import ITEM, USER
+from recsys.ragged import Ragged
+from recsys.text import Template
+from recsys.vocab import Vocabulary
+
+
+@dataclass(frozen=True)
+class LogCorpus:
+    """The histories of a log, in the words of its items. The log is read when it is asked for.
+
+    Attributes:
+        source: name of a function in `recsys.data.sources`, such as `amazon_sequences.beauty`.
+        template: what is read of its items.
+        weight: how often it is read, relative to the histories of the log that is trained on.
+        options: of the function, such as `path` for `table.table`.
+
+    Raises:
+        ConfigError: a weight that is not positive; on reading, a source that does not exist.
+    """
+
+    source: str
+    template: Template
+    weight: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ConfigError(f"weight={self.weight} of {self.source}: give a positive number")
+
+    def read(self) -> tuple[pl.Series, Ragged]:
+        """The words of each item (n,), and all users' items, oldest first."""
+        try:
+            function = resolve_name(f"recsys.data.sources.{self.source}")
+        except (ImportError, AttributeError):
+            raise ConfigError(
+                f"source={self.source} is no function of recsys.data.sources; "
+                "give one such as amazon_sequences.beauty"
+            ) from None
+        log = cached(function, **self.options)
+        items = Vocabulary(log.items[ITEM]).index_of(log.events[ITEM]).cast(pl.Int64)
+        begins = log.events[USER].rle_id().search_sorted(np.arange(len(log.users)))
+        offsets = np.append(begins.to_numpy(), log.num_events).astype(np.int64)
+        values = torch.from_numpy(items.to_numpy(writable=True))
+        return self.template.texts(log.items), Ragged(values, torch.from_numpy(offsets))

@@ -1,0 +1,525 @@
+"""LMRec: one language model reads what users did and what items are.
+
+Paper: Shin, Kwak, Kim, Ryu, Park, Jeong, Kim, "Pivotal Role of Language Modeling in Recommender
+Systems: Enriching Task-specific and Task-agnostic Representation Learning", ACL 2023.
+
+Kept: histories and items are text for one decoder, trained from scratch on a byte-level BPE; the
+vector of a text is the decoder's last hidden state at its closing [EOS]; a score is
+<W_u z_u, W_i z_i>; the loss is L1 + lambda L2 (eq. 6), L1 the language modelling of histories, also
+of further logs (eq. 7), L2 the recommendation; the two have batches of their own; learning rate and
+lambda fall by a cosine; AdamW; with a frozen decoder only W_u and W_i are trained.
+Changed: [EOS] also stands between the items and before the first, so that one pass gives the vector
+of every beginning of a history and each predicts the next item; the paper reads one vector a
+history. L2 may be the paper's binary cross-entropy on sampled items or a softmax, over the targets
+of the batch and drawn items (corrected by the probability with which a batch holds an item) or over
+the whole catalogue. Vectors of item ids may be added: to the [EOS] that closes an item, and to the
+item's vector.
+
+Shapes: B users, P predictions, C candidates, n items, M item ends, R rows of L tokens, D dims.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast, runtime_checkable
+
+import polars as pl
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from recsys.batch import BasketBatch
+from recsys.embedding import EmbeddingTable
+from recsys.errors import ConfigError, RunError
+from recsys.module import Recommender
+from recsys.ragged import Ragged, gather_positions, offsets_of
+from recsys.splits import Part, Split
+from recsys.text import END, Documents, Template, TokenStream, tokenize, train_tokenizer
+from recsys.types import ItemVectors, UserVectors
+
+TOKENS_AT_ONCE = 2**15
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder from scratch, and a byte-level BPE trained on the log's own words.
+
+    Attributes:
+        family: whose blocks: GPT-NeoX's or Llama's.
+        num_layers, embedding_dim, num_heads, ffn_dim: of the blocks.
+        vocab_size: tokens at most.
+        max_length: positions at most.
+        dropout: of the hidden states (GPT-NeoX) and the attention weights.
+    """
+
+    family: Literal["gpt_neox", "llama"] = "gpt_neox"
+    num_layers: int = 4
+    embedding_dim: int = 64
+    num_heads: int = 4
+    ffn_dim: int = 256
+    vocab_size: int = 8192
+    max_length: int = 2048
+    dropout: float = 0.0
+
+    def build(self) -> PreTrainedModel:
+        """The decoder with random weights; input and output share one matrix of tokens."""
+        shared: dict[str, Any] = {
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.embedding_dim,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "intermediate_size": self.ffn_dim,
+            "max_position_embeddings": self.max_length,
+            "attention_dropout": self.dropout,
+            "tie_word_embeddings": True,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+            "use_cache": True,
+        }
+        if self.family == "llama":
+            return LlamaForCausalLM(LlamaConfig(**shared))
+        return GPTNeoXForCausalLM(GPTNeoXConfig(**shared, hidden_dropout=self.dropout))
+
+    def tokenizer(self, texts: pl.Series) -> PreTrainedTokenizerFast:
+        trained = train_tokenizer(texts, self.vocab_size)
+        return PreTrainedTokenizerFast(tokenizer_object=trained, bos_token=END, eos_token=END)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A causal language model of the Hugging Face form, with its own tokenizer.
+
+    Attributes:
+        path: its folder; weights are read from safetensors only.
+        lora_rank: of low-rank updates of its linear layers, which are then all of it that is
+            trained; needs the extra `lora`. None trains everything.
+    """
+
+    path: str
+    lora_rank: int | None = None
+
+    def build(self) -> nn.Module:
+        model = AutoModelForCausalLM.from_pretrained(self.path, use_safetensors=True)
+        if self.lora_rank is None:
+            return model
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError:
+            raise ConfigError("lora_rank needs peft; install recsys[lora]") from None
+        config = LoraConfig(r=self.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
+        return get_peft_model(model, config)
+
+    def tokenizer(self, texts: pl.Series) -> PreTrainedTokenizerFast:
+        return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(self.path))
+
+
+@runtime_checkable
+class Corpus(Protocol):
+    """Further text to model: a log's (`recsys.data.text.LogCorpus`), or anything of this form."""
+
+    weight: float
+
+    def read(self) -> tuple[pl.Series, Ragged]:
+        """Texts, and histories of them: rows of places among the texts, oldest first."""
+        ...
+
+
+@dataclass(frozen=True)
+class Language:
+    """The language modelling beside the recommendation, L1.
+
+    Attributes:
+        batch_size: R, rows a step; 0 leaves L1 out.
+        row_length: L, tokens a row.
+        corpora: further text beside the training histories, by name. A row is drawn from each in
+            proportion to its `weight`; that of the training histories is 1.
+    """
+
+    batch_size: int = 16
+    row_length: int = 256
+    corpora: Mapping[str, Corpus] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The recommendation loss, L2.
+
+    Attributes:
+        weight: lambda.
+        softmax: cross-entropy among the candidates; otherwise the paper's binary cross-entropy of
+            each target and of the drawn items.
+        num_negatives: items drawn for a batch; None takes the whole catalogue.
+
+    Raises:
+        ConfigError: binary cross-entropy without anything that is no target.
+    """
+
+    weight: float = 1.0
+    softmax: bool = True
+    num_negatives: int | None = 0
+
+    def __post_init__(self) -> None:
+        if not self.softmax and self.num_negatives == 0:
+            raise ConfigError("ranking.num_negatives=0 with softmax=false; draw at least one")
+
+
+class LMRec(Recommender):
+    """Scores are inner products of projected hidden states of a history's and an item's text.
+
+    Args:
+        num_items: n.
+        decoder: a `Decoder` or a `Pretrained` one.
+        template: what is read of an item and a history.
+        language, ranking: the two losses.
+        use_ids: add a vector of each item's id to its text's.
+        start: folder of a run of this class, whose decoder, tokenizer and projections are taken.
+        freeze: keep the decoder as it is; its hidden states are then computed once.
+        compile: run the decoder through `torch.compile`.
+        warmup: share of the steps over which the learning rate rises.
+        learning_rate, weight_decay: of AdamW with betas (.9, .98).
+
+    Raises:
+        ConfigError: `freeze` with L1, or with id vectors, which are learnt through the decoder.
+        DataError: in preparation, the template names columns that the items do not have.
+    """
+
+    item_tokens: Tensor
+    item_offsets: Tensor
+    tokenizer_json: Tensor
+    end: Tensor
+    share: Tensor
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        decoder: Decoder | Pretrained,
+        template: Template,
+        language: Language,
+        ranking: Ranking,
+        use_ids: bool = False,
+        start: str | None = None,
+        freeze: bool = False,
+        compile: bool = False,
+        warmup: float = 0.01,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
+        if freeze and (language.batch_size or use_ids):
+            raise ConfigError(
+                "freeze=true trains the projections alone; set language.batch_size=0 and "
+                "use_ids=false"
+            )
+        self.options, self.template = decoder, template
+        self.language, self.ranking = language, ranking
+        self.start, self.frozen, self.warmup = start, freeze, warmup
+        self.decoder: nn.Module = decoder.build()
+        hidden = self.causal.config.hidden_size
+        self.items = EmbeddingTable(num_items, hidden) if use_ids else None
+        self.user_projection = nn.Linear(hidden, hidden, bias=False)
+        self.item_projection = nn.Linear(hidden, hidden, bias=False)
+        for projection in (self.user_projection, self.item_projection):
+            # Both alike: a history starts near the items whose words it shares.
+            with torch.no_grad():
+                projection.weight.copy_(torch.eye(hidden) * hidden**-0.25)
+        self.num_items = num_items
+        if compile:
+            self.causal.base_model.compile(dynamic=True)
+        self._encoded: tuple[Any, Tensor] | None = None
+        self._frozen: Ragged | None = None
+        self._frozen_items: Tensor | None = None
+
+    def prepare(self, split: Split) -> Part:
+        """Train the tokenizer, and write items and histories as tokens."""
+        texts = self.template.texts(split.item_table)
+        corpora = [corpus.read() for corpus in self.language.corpora.values()]
+        if self.start is not None:
+            self._start_from(Path(self.start))
+        else:
+            words = pl.concat([texts, *(more for more, _ in corpora)])
+            tokenizer = self.options.tokenizer(words)
+            self._keep_tokenizer(tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token_id)
+        tokens = self.tokens_of(texts)
+        self.keep("item_tokens", tokens.values)
+        self.keep("item_offsets", tokens.offsets)
+        history = split.training
+        counts = torch.bincount(history.items, minlength=split.num_items)
+        self.keep("share", counts / counts.sum())
+        if self.language.batch_size:
+            logs = [(tokens, history.ragged)]
+            logs += [(self.tokens_of(more), histories) for more, histories in corpora]
+            self._streams = [
+                TokenStream.of(histories, items, int(self.end), self.language.row_length)
+                for items, histories in logs
+            ]
+        if self.frozen:
+            self.decoder.requires_grad_(False)
+            self._trained_on = history
+        return Part("train", history, history.ragged)
+
+    def _keep_tokenizer(self, json: str, end: int) -> None:
+        # In the weights, so that a saved model is whole without another file.
+        self.keep("tokenizer_json", torch.tensor(list(json.encode()), dtype=torch.uint8))
+        self.keep("end", torch.tensor(end))
+
+    def _start_from(self, run: Path) -> None:
+        """Take the decoder, the tokenizer and the projections of another run."""
+        path = run / "model" / "weights.safetensors"
+        if not path.is_file():
+            raise RunError(f"start={run} holds no finished run: there is no {path.name}")
+        found = load_file(path)
+        if "tokenizer_json" not in found:
+            raise ConfigError(f"start={run} is no run of a language model")
+        self._keep_tokenizer(bytes(found["tokenizer_json"].tolist()).decode(), int(found["end"]))
+        learnt = ("decoder.", "user_projection.", "item_projection.")
+        taken = {name: value for name, value in found.items() if name.startswith(learnt)}
+        try:
+            # Not strict: what is the log's own stays, and tied weights are saved once.
+            self.load_state_dict(taken, strict=False)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"start={run} has a decoder of another shape; give its own"
+            ) from error
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Trained or taken over in `prepare`."""
+        return Tokenizer.from_str(bytes(self.tokenizer_json.tolist()).decode())
+
+    def tokens_of(self, texts: pl.Series) -> Ragged:
+        """Texts as tokens, each with its closing [EOS]."""
+        return tokenize(self.tokenizer, texts, self.template.max_item_tokens, int(self.end))
+
+    def loss(self, part: Part) -> Tensor:
+        """L1 + lambda L2, or L2 alone; lambda falls by a cosine to a tenth."""
+        ranking = self.ranking_loss(part.history)
+        if not self.language.batch_size:
+            return ranking
+        language = self.language_loss()
+        if self._trainer is not None:
+            each = {"train/language_loss": language, "train/ranking_loss": ranking}
+            self.log_dict(each, on_step=False, on_epoch=True, batch_size=len(part))
+        return language + self.ranking.weight * _cosine(self._progress()) * ranking
+
+    def _progress(self) -> float:
+        """Share of the training steps that were taken."""
+        if self._trainer is None:
+            return 0.0
+        return self.global_step / self.trainer.estimated_stepping_batches
+
+    def language_loss(self) -> Tensor:
+        """L1: mean cross-entropy of the next token, on rows drawn from the streams."""
+        weights = [1.0, *(corpus.weight for corpus in self.language.corpora.values())]
+        rows = self.language.batch_size
+        drawn = torch.multinomial(torch.tensor(weights), rows, replacement=True)
+        counts = drawn.bincount(minlength=len(weights)).tolist()
+        read = []
+        for stream, count in zip(self._streams, counts, strict=True):
+            index = torch.randint(len(stream), (count,), device=self.device)
+            read.append(stream.rows(index))
+        tokens, positions = (torch.cat(pieces) for pieces in zip(*read, strict=True))
+        states = self._base(input_ids=tokens, position_ids=positions)
+        # The first token of a document follows from nothing.
+        follows = positions[:, 1:] > 0
+        logits = self.causal.get_output_embeddings()(states[:, :-1][follows])
+        return F.cross_entropy(logits.float(), tokens[:, 1:][follows])
+
+    def ranking_loss(self, history: BasketBatch) -> Tensor:
+        """L2: each event is predicted from those before it."""
+        states, targets = self._predictions(history)
+        users = self.user_projection(states)
+        if self.ranking.num_negatives is None:
+            candidates = drawn = self._every_item()
+        else:
+            count = (self.ranking.num_negatives,)
+            drawn = torch.randint(self.num_items, count, device=users.device)
+            candidates = torch.cat([targets, drawn]).unique()
+        scores = users @ self.item_vectors(candidates).T
+        hit = torch.searchsorted(candidates, targets)
+        if self.ranking.softmax:
+            return F.cross_entropy(scores.float() - self._log_inclusion(candidates, len(hit)), hit)
+        positive = scores.gather(1, hit[:, None]).squeeze(1)
+        negative = F.softplus(scores[:, torch.searchsorted(candidates, drawn)])
+        return (F.softplus(-positive) + (negative * (drawn != targets[:, None])).mean(1)).mean()
+
+    def _log_inclusion(self, candidates: Tensor, num_targets: int) -> Tensor:
+        """(C,): log probability that an item is a target of a batch or drawn for it."""
+        if (drawn := self.ranking.num_negatives) is None:
+            return torch.zeros(len(candidates), device=candidates.device)
+        absent = -num_targets * self.share[candidates] + drawn * math.log1p(-1 / self.num_items)
+        return torch.log(-torch.expm1(absent))
+
+    def _predictions(self, history: BasketBatch) -> tuple[Tensor, Tensor]:
+        """States (P, D) of the beginnings of histories, and the items (P,) that came next."""
+        before = _all_but_last(history)
+        documents = self._documents(before.ragged)
+        targets = documents.items.roll(-1)
+        targets[documents.end_offsets[1:] - 1] = history.items[history.offsets[1:] - 1]
+        # A history that was cut does not begin where its document does.
+        told = torch.ones_like(targets, dtype=torch.bool)
+        cut = documents.end_offsets.diff() <= before.lengths()
+        told[documents.end_offsets[:-1][cut]] = False
+        states = self._frozen_states(history.users) if self.frozen else self.states(documents)
+        return states[told], targets[told]
+
+    def _frozen_states(self, users: Tensor) -> Tensor:
+        """As `states`, looked up: a frozen decoder reads the training histories once."""
+        if self._frozen is None:
+            before = _all_but_last(self._trained_on.to(self.device))
+            documents = self._documents(before.ragged)
+            with torch.no_grad():
+                self._frozen = Ragged(self.states(documents), documents.end_offsets)
+                self._frozen_items = self._item_states(
+                    torch.arange(self.num_items, device=self.device)
+                )
+        rows = torch.searchsorted(self._trained_on.users.to(users.device), users)
+        return self._frozen.rows(rows).values
+
+    def _documents(self, histories: Ragged) -> Documents:
+        items = Ragged(self.item_tokens, self.item_offsets)
+        return Documents.of(histories, items, int(self.end), max_tokens=self.template.max_tokens)
+
+    def states(self, documents: Documents) -> Tensor:
+        """(M, D): the last hidden state at each end."""
+        found, places = [], []
+        for which, group in documents.groups(TOKENS_AT_ONCE):
+            tokens, ends = group.padded()
+            embedded = self.causal.get_input_embeddings()(tokens)
+            if self.items is not None:
+                flat = embedded.flatten(0, 1)
+                ids = self.items(group.items).to(flat.dtype)
+                embedded = flat.index_add(0, ends, ids).view_as(embedded)
+            # Padding stands at the right, where a causal decoder does not look.
+            found.append(self._base(inputs_embeds=embedded).flatten(0, 1)[ends])
+            places.append(gather_positions(documents.end_offsets, which)[0])
+        states = torch.cat(found)
+        return torch.empty_like(states).index_copy(0, torch.cat(places), states)
+
+    @property
+    def causal(self) -> PreTrainedModel:
+        """The decoder with its language head, without the wrapper of low-rank updates."""
+        decoder: Any = self.decoder
+        return decoder.get_base_model() if hasattr(decoder, "get_base_model") else decoder
+
+    def _base(self, **inputs: Tensor) -> Tensor:
+        return self.causal.base_model(**inputs, use_cache=False).last_hidden_state
+
+    def item_vectors(self, items: Tensor) -> Tensor:
+        """(C, D) of item indices (C,)."""
+        vectors = self.item_projection(self._item_states(items))
+        return vectors if self.items is None else vectors + self.items(items)
+
+    def _item_states(self, items: Tensor) -> Tensor:
+        if self.frozen and self._frozen_items is not None:
+            return self._frozen_items[items]
+        single = Ragged(items, torch.arange(len(items) + 1, device=items.device))
+        return self.states(self._documents(single))[1::2]
+
+    def _every_item(self) -> Tensor:
+        return torch.arange(self.num_items, device=self.device)
+
+    def encode_users(self, batch: BasketBatch) -> UserVectors:
+        """(B, D) of the texts of histories."""
+        return self._encode(self._documents(batch.ragged))
+
+    def encode_texts(self, histories: list[list[str]]) -> UserVectors:
+        """(B, D) of histories whose items are given in words, oldest first."""
+        texts = pl.Series([text for history in histories for text in history], dtype=pl.String)
+        words = self.tokens_of(texts)
+        rows = Ragged(
+            torch.arange(len(texts)),
+            offsets_of(torch.tensor([len(history) for history in histories])),
+        )
+        limit = self.template.max_tokens
+        documents = Documents.of(rows, words, int(self.end), max_tokens=limit)
+        strangers = replace(documents, items=torch.full_like(documents.items, self.num_items))
+        return self._encode(strangers.to(self.device))
+
+    def _encode(self, documents: Documents) -> UserVectors:
+        last = documents.last_ends()
+        return self.user_projection(self.states(last))
+
+    def encode_items(self) -> ItemVectors:
+        """(n, D), kept until the parameters change."""
+        now = (self.item_projection.weight._version, self.device)
+        if self._encoded is None or self._encoded[0] != now:
+            self._encoded = now, self.item_vectors(self._every_item())
+        return self._encoded[1]
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the rate rises over the warm-up and falls by a cosine to a tenth."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        optimizer = AdamW(
+            trained,
+            lr=self.learning_rate,
+            betas=(0.9, 0.98),
+            eps=1e-6,
+            weight_decay=self.weight_decay,
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        rate = LambdaLR(optimizer, partial(_rate, steps=steps, warmup=self.warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def export(self, folder: Path) -> None:
+        """The decoder and its tokenizer as Hugging Face's `from_pretrained` reads them."""
+        decoder: Any = self.decoder
+        if hasattr(decoder, "merge_and_unload"):
+            decoder = deepcopy(decoder).merge_and_unload()
+        with _without_bars():
+            decoder.save_pretrained(folder)
+        end = self.tokenizer.id_to_token(int(self.end))
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=self.tokenizer, bos_token=end, eos_token=end
+        )
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without Hugging Face's own progress bars."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _all_but_last(history: BasketBatch) -> BasketBatch:
+    """The same users without the last event of each."""
+    keep = torch.ones(len(history.items), dtype=torch.bool, device=history.device)
+    keep[history.offsets[1:] - 1] = False
+    return history.where(keep)
+
+
+def _cosine(progress: float) -> float:
+    """From 1 to 0.1 as training goes from 0 to 1."""
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _rate(step: int, *, steps: int, warmup: float) -> float:
+    rising = min(1.0, (step + 1) / max(1.0, warmup * steps))
+    return rising * _cosine(step / steps)

@@ -1,0 +1,369 @@
+"""LMRec against Hugging Face's own forward pass and loss, and sums written as loops."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from recsys import checkpoint
+from recsys.batch import BasketBatch
+from recsys.errors import ConfigError, DataError, RunError
+from recsys.evaluate import Protocol
+from recsys.events import EventLog
+from recsys.models import LMRec
+from recsys.models.lmrec import Decoder, Language, Pretrained, Ranking
+from recsys.ragged import Ragged
+from recsys.splits import Split, leave_last_out
+from recsys.text import Template
+from recsys.training import Training, fit
+
+WORDS = [
+    "red lamp",
+    "",
+    "겨울 양말 🧦",
+    "a lamp, blue",
+    " ".join(map(str, range(3_000))),
+    None,
+    "wool",
+]
+N = len(WORDS)
+HISTORIES = [[0, 2, 3, 0, 6], [4, 4, 4, 4, 1, 5], [3, 6, 5, 1], [5, 1, 2], [1], [2, 0, 3, 6]]
+TINY = Decoder(num_layers=2, embedding_dim=16, num_heads=2, ffn_dim=32, vocab_size=300)
+
+TRAINING = Training(max_epochs=1, accelerator="cpu", monitor="ndcg@3")
+
+
+def log() -> EventLog:
+    rows = [(u, i, t) for u, items in enumerate(HISTORIES) for t, i in enumerate(items)]
+    events = pl.DataFrame(rows, ["user_id", "item_id", "timestamp"], orient="row")
+    items = pl.DataFrame({"item_id": range(N), "text": WORDS})
+    return EventLog.from_frames(events, items, name="shop")
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return leave_last_out(log())
+
+
+def model_of(split: Split, **options: Any) -> LMRec:
+    torch.manual_seed(0)
+    parts: dict[str, Any] = {
+        "decoder": TINY,
+        "template": Template(max_item_tokens=12, max_tokens=30),
+        "language": Language(batch_size=0),
+        "ranking": Ranking(),
+    }
+    model = LMRec(split.num_items, **{**parts, **options})
+    model.prepare(split)
+    if model.items is not None:
+        with torch.no_grad():
+            model.items.vectors.normal_()
+    return model
+
+
+def hidden(model: LMRec, tokens: list[int]) -> Tensor:
+    """(L, D): Hugging Face's last hidden states of one text."""
+    found = model.causal(input_ids=torch.tensor([tokens]), output_hidden_states=True)
+    return found.hidden_states[-1][0]
+
+
+def words(model: LMRec, item: int) -> list[int]:
+    first, stop = model.item_offsets[item : item + 2].tolist()
+    return model.item_tokens[first:stop].tolist()
+
+
+def test_the_vector_of_every_beginning_is_that_of_its_text_alone(split: Split) -> None:
+    model = model_of(split)
+    documents = model._documents(Ragged.from_lists(HISTORIES))
+    states = iter(model.states(documents))
+    for history in HISTORIES:
+        kept = list(history)
+        while 1 + sum(len(words(model, item)) for item in kept) > 30:
+            kept.pop(0)
+        for count in range(len(kept) + 1):
+            text = [0, *(token for item in kept[:count] for token in words(model, item))]
+            torch.testing.assert_close(next(states), hidden(model, text)[-1], rtol=1e-4, atol=1e-5)
+    assert not list(states)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("use_ids", [False, True])
+@pytest.mark.parametrize("num_negatives", [0, 3, None])
+def test_softmax_against_a_loop(split: Split, use_ids: bool, num_negatives: int | None) -> None:
+    ranking = Ranking(num_negatives=num_negatives)
+    model = model_of(split, ranking=ranking, use_ids=use_ids)
+    history = split.training
+    torch.manual_seed(1)
+    loss = model.ranking_loss(history)
+    torch.manual_seed(1)
+    drawn = [] if not num_negatives else torch.randint(N, (num_negatives,)).tolist()
+    users, targets = predictions(model, history)
+    candidates = range(N) if num_negatives is None else sorted({*targets, *drawn})
+    items = model.item_vectors(torch.arange(N))
+    counts = torch.bincount(history.items, minlength=N)
+    share = (counts / counts.sum()).tolist()
+    total = 0.0
+    for user, target in zip(users, targets, strict=True):
+        logits = {}
+        for item in candidates:
+            absent = math.exp(-len(targets) * share[item]) * (1 - 1 / N) ** len(drawn)
+            logits[item] = float(user @ items[item])
+            if num_negatives is not None:
+                logits[item] -= math.log(1 - absent)
+        total += math.log(sum(map(math.exp, logits.values()))) - logits[target]
+    assert float(loss) == pytest.approx(total / len(targets), rel=1e-4)
+
+
+@torch.no_grad()
+def test_the_papers_binary_cross_entropy_against_a_loop(split: Split) -> None:
+    model = model_of(split, ranking=Ranking(softmax=False, num_negatives=4))
+    torch.manual_seed(1)
+    loss = model.ranking_loss(split.training)
+    torch.manual_seed(1)
+    drawn = torch.randint(N, (4,)).tolist()
+    users, targets = predictions(model, split.training)
+    items = model.item_vectors(torch.arange(N))
+    total = 0.0
+    for user, target in zip(users, targets, strict=True):
+        total += float(F.softplus(-user @ items[target]))
+        total += sum(float(F.softplus(user @ items[j])) for j in drawn if j != target) / 4
+    assert float(loss) == pytest.approx(total / len(targets), rel=1e-4)
+
+
+def predictions(model: LMRec, history: BasketBatch) -> tuple[list[Tensor], list[int]]:
+    """User vectors of all beginnings that stand whole in their text, and what came next."""
+    users, targets = [], []
+    for row in history.ragged.values.split(history.lengths().tolist()):
+        items = row.tolist()
+        before = model._documents(Ragged.from_lists([items[:-1]]))
+        vectors = model.user_projection(model.states(before))
+        cut = len(items) - len(vectors)
+        users += list(vectors[1 if cut else 0 :])
+        targets += items[cut + 1 if cut else 0 :]
+    return users, targets
+
+
+@torch.no_grad()
+def test_some_history_is_cut(split: Split) -> None:
+    model = model_of(split)
+    users, _ = predictions(model, split.training)
+    assert 0 < len(users) < len(split.training.items)
+
+
+@torch.no_grad()
+def test_language_modelling_against_hugging_faces_loss(split: Split) -> None:
+    model = model_of(split, language=Language(batch_size=3, row_length=16))
+    torch.manual_seed(1)
+    loss = model.language_loss()
+    torch.manual_seed(1)
+    torch.multinomial(torch.ones(1), 3, replacement=True)
+    (stream,) = model._streams
+    total, count = 0.0, 0
+    for row in torch.randint(len(stream), (3,)).tolist():
+        tokens = stream.tokens[row * 16 : (row + 1) * 16].long()
+        begins = [
+            0,
+            *(b - row * 16 for b in stream.begins.tolist() if row * 16 < b < row * 16 + 16),
+        ]
+        for begin, stop in zip(begins, [*begins[1:], 16], strict=True):
+            text = tokens[None, begin:stop]
+            if stop - begin > 1:
+                mean = model.causal(input_ids=text, labels=text).loss
+                total, count = total + float(mean) * (stop - begin - 1), count + stop - begin - 1
+    assert float(loss) == pytest.approx(total / count, rel=1e-4)
+
+
+def test_the_joint_loss_adds_up(split: Split) -> None:
+    options = {"language": Language(batch_size=3, row_length=16), "ranking": Ranking(weight=0.5)}
+    model = model_of(split, **options)
+    part = model.prepare(split)
+    torch.manual_seed(1)
+    loss = model.loss(part)
+    torch.manual_seed(1)
+    ranking, language = model.ranking_loss(part.history), model.language_loss()
+    torch.testing.assert_close(loss, language + 0.5 * ranking)
+
+
+class Sentences:
+    """A corpus of sentences, each a history of its own."""
+
+    weight = 3.0
+
+    def read(self) -> tuple[pl.Series, Ragged]:
+        sentences = pl.Series([f"sentence {i} of another place" for i in range(20)])
+        return sentences, Ragged.from_lists([[i] for i in range(20)])
+
+
+def test_further_text_is_read_in_proportion_to_its_weight(split: Split) -> None:
+    language = Language(batch_size=400, row_length=8, corpora={"sentences": Sentences()})
+    model = model_of(split, language=language)
+    _, sentences = model._streams
+    decoded = model.tokenizer.decode(sentences.tokens.tolist())
+    assert "sentence 7 of an" in decoded  # the rest is cut off
+    read = []
+    model._base = lambda input_ids, **_: read.append(input_ids) or torch.zeros(400, 8, 16)
+    model.language_loss()
+    there = {tuple(row.tolist()) for row in sentences.rows(torch.arange(len(sentences)))[0]}
+    share = sum(tuple(row.tolist()) in there for row in read[0]) / 400
+    assert 0.68 < share < 0.82
+
+
+def test_typed_histories_are_read_as_those_of_the_log(split: Split) -> None:
+    model = model_of(split).eval()
+    histories = [[3, 0], [], [6]]
+    typed = model.encode_texts([[WORDS[i] or "" for i in history] for history in histories])
+    batch = BasketBatch.from_lists([[[i] for i in history] for history in histories], N)
+    torch.testing.assert_close(typed, model.encode_users(batch))
+
+
+def test_vectors_of_ids_reach_users_and_items(split: Split) -> None:
+    model = model_of(split, use_ids=True)
+    assert model.items is not None
+    model.ranking_loss(split.training).backward()
+    seen = split.training.items.unique()
+    assert (model.items.weight.grad[seen] != 0).any(1).all()
+    with torch.no_grad():
+        before = model.item_vectors(torch.arange(N))
+        model.items.vectors[3] += 1
+        moved = (model.item_vectors(torch.arange(N)) != before).any(1)
+    assert moved.tolist() == [i == 3 for i in range(N)]
+
+
+def test_item_vectors_are_computed_again_when_the_weights_have_moved(split: Split) -> None:
+    model = model_of(split).eval()
+    with torch.no_grad():
+        first = model.encode_items()
+        assert model.encode_items() is first
+        model.item_projection.weight.mul_(2)
+        torch.testing.assert_close(model.encode_items(), 2 * first)
+
+
+@pytest.fixture(scope="module")
+def run(split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model that was trained for an epoch."""
+    folder = tmp_path_factory.mktemp("run")
+    config = config_of(language={"batch_size": 2, "row_length": 16})
+    model = checkpoint.build(config)
+    fit(model, split, TRAINING, Protocol(ks=[3]), folder=folder)
+    checkpoint.save(folder / "model", model, split, config, mask_history=False)
+    return folder
+
+
+def config_of(**options: Any) -> dict[str, Any]:
+    def part(name: str, values: dict[str, Any]) -> dict[str, Any]:
+        return {"_target_": f"recsys.models.lmrec.{name}", **values}
+
+    tiny = {"num_layers": 2, "embedding_dim": 16, "num_heads": 2, "ffn_dim": 32, "vocab_size": 300}
+    template = {"max_item_tokens": 12, "max_tokens": 30}
+    return {
+        "_target_": "recsys.models.LMRec",
+        "num_items": N,
+        "decoder": part("Decoder", tiny),
+        "template": {"_target_": "recsys.text.Template", **template},
+        "language": part("Language", options.pop("language", {"batch_size": 0})),
+        "ranking": part("Ranking", options.pop("ranking", {})),
+        **options,
+    }
+
+
+def test_hugging_face_reads_what_was_saved(run: Path, split: Split) -> None:
+    model = checkpoint.load(run).model
+    assert isinstance(model, LMRec)
+    causal = AutoModelForCausalLM.from_pretrained(run / "model")
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    text = "<eos>red lamp<eos>"
+    tokens = tokenizer(text, return_tensors="pt").input_ids
+    assert tokens.tolist() == [[0, *words(model, 0)]]
+    with torch.no_grad():
+        torch.testing.assert_close(causal(tokens).logits, model.causal(tokens).logits)
+        written = causal.generate(tokens, max_new_tokens=8, do_sample=False)
+    assert tokenizer.decode(written[0]).startswith(text)
+
+
+def test_a_frozen_decoder_is_read_once_and_stays(run: Path, split: Split) -> None:
+    started = checkpoint.build(config_of(start=str(run), freeze=True, learning_rate=0.1))
+    assert isinstance(started, LMRec)
+    part = started.prepare(split)
+    loss = started.ranking_loss(part.history)
+    some = torch.tensor([4, 1])
+    few = started.ranking_loss(part.history.rows(some))
+    started.frozen = False
+    torch.testing.assert_close(started.ranking_loss(part.history), loss)
+    torch.testing.assert_close(started.ranking_loss(part.history.rows(some)), few)
+    started.frozen = True
+    fit(started, split, TRAINING, Protocol(ks=[3]))
+    before, after = load_file(run / "model/weights.safetensors"), started.state_dict()
+    moved = {name for name in before if not after[name].equal(before[name])}
+    assert moved == {"user_projection.weight", "item_projection.weight"}
+
+
+def test_without_training_another_runs_weights_rank(run: Path, split: Split) -> None:
+    config = config_of(start=str(run), freeze=True, learning_rate=0.0)
+    model = fit(checkpoint.build(config), split, TRAINING, Protocol(ks=[3]))
+    history = split.test.history
+    with torch.no_grad():
+        there = checkpoint.load(run).model.score(history)
+        torch.testing.assert_close(model.score(history), there)
+
+
+def test_no_run_to_start_from(split: Split, tmp_path: Path) -> None:
+    model = checkpoint.build(config_of(start=str(tmp_path)))
+    with pytest.raises(RunError, match=r"holds no finished run: there is no weights\.safetensors"):
+        model.prepare(split)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
+def test_low_rank_updates_of_a_pretrained_model(run: Path, split: Split, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    options = Pretrained(path=str(run / "model"), lora_rank=2)
+    model = model_of(split, decoder=options, language=Language(batch_size=2, row_length=16))
+    model.loss(model.prepare(split)).backward()
+    learnt = {name for name, p in model.decoder.named_parameters() if p.grad is not None}
+    assert learnt
+    assert all("lora" in name for name in learnt)
+    with torch.no_grad():
+        for name, parameter in model.decoder.named_parameters():
+            if "lora" in name:
+                parameter.normal_(std=0.1)
+    model.eval().export(tmp_path)
+    tokens = torch.tensor([[0, 5, 9]])
+    with torch.no_grad():
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path)(tokens).logits
+        torch.testing.assert_close(merged, model.causal(tokens).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_it_gives_the_same_states(split: Split) -> None:
+    documents = model_of(split)._documents(Ragged.from_lists(HISTORIES))
+    plain, compiled = model_of(split), model_of(split, compile=True)
+    torch.testing.assert_close(
+        compiled.states(documents), plain.states(documents), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_llama_shaped(split: Split) -> None:
+    shape = Decoder("llama", num_layers=1, embedding_dim=16, num_heads=2, vocab_size=300)
+    model = model_of(split, decoder=shape)
+    text = [0, *words(model, 0)]
+    states = model.states(model._documents(Ragged.from_lists([[0]])))
+    torch.testing.assert_close(states[-1], hidden(model, text)[-1], rtol=1e-4, atol=1e-5)
+
+
+def test_options_that_contradict_each_other(split: Split) -> None:
+    with pytest.raises(ConfigError, match="freeze=true trains the projections alone"):
+        model_of(split, freeze=True, use_ids=True)
+    with pytest.raises(ConfigError, match="num_negatives=0 with softmax=false"):
+        Ranking(softmax=False)
+
+
+def test_columns_that_the_items_do_not_have(split: Split) -> None:
+    with pytest.raises(DataError, match="no column brand"):
+        model_of(split, template=Template(columns=["brand"]))
