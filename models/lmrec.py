@@ -21,7 +21,7 @@ Shapes: B users, P predictions, C candidates, n items, M item ends, R rows of L 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -444,7 +444,7 @@ class LMRec(Recommender):
         """(B, D) of the texts of histories."""
         return self._encode(self._documents(batch.ragged))
 
-    def encode_texts(self, histories: list[list[str]]) -> UserVectors:
+    def encode_texts(self, histories: Sequence[Sequence[str]]) -> UserVectors:
         """(B, D) of histories whose items are given in words, oldest first."""
         texts = pl.Series([text for history in histories for text in history], dtype=pl.String)
         words = self.tokens_of(texts)

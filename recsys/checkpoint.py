@@ -32,6 +32,7 @@ from recsys.batch import BasketBatch
 from recsys.errors import ConfigError, RecsysError, RunError, UnknownIdError
 from recsys.events import ITEM, USER
 from recsys.module import Scorer
+from recsys.retrieval import top_k
 from recsys.splits import Split
 from recsys.vocab import UNKNOWN, Vocabulary
 
@@ -44,6 +45,8 @@ FILES = (
     "users.parquet",
     "histories.safetensors",
 )
+
+USERS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,7 @@ class SavedModel:
         user_ids: Iterable[Id] | None = None,
         *,
         histories: Iterable[History] | None = None,
+        texts: Iterable[Sequence[str]] | None = None,
         k: int = 10,
         mask_history: bool | None = None,
     ) -> pl.DataFrame:
@@ -82,8 +86,11 @@ class SavedModel:
             user_ids: users of the log, asked with everything that it knows of them.
             histories: instead, per user a list of item ids, or a list of baskets of item ids,
                 oldest first.
+            texts: instead, per user a list of what items are called in words, oldest first; for
+                models that read words.
             k: items a user.
-            mask_history: leave out what the user has had; by default as in the task.
+            mask_history: leave out what the user has had; by default as in the task. What is
+                given in words leaves out nothing.
 
         Returns:
             A row per user and rank: `user_id` (or `history`, the number of the history), `rank`
@@ -92,9 +99,13 @@ class SavedModel:
         Raises:
             UnknownIdError: a user or item that the log does not hold.
             CatalogueError: k is larger than the catalogue.
+            ConfigError: not one of the three is given, or texts to a model that reads ids alone.
         """
-        if (user_ids is None) == (histories is None):
-            raise ConfigError("recommend takes either user_ids or histories; give one of them")
+        if sum(given is not None for given in (user_ids, histories, texts)) != 1:
+            raise ConfigError("recommend takes user_ids, histories or texts; give one of them")
+        self.model.eval()
+        if texts is not None:
+            return self._recommend_in_words(list(texts), k)
         if histories is None:
             assert user_ids is not None
             rows = _indices(self.users, pl.Series(list(user_ids)), "user_id")
@@ -104,9 +115,35 @@ class SavedModel:
             batch = self._batch(histories)
             asked = pl.Series("history", range(len(batch)))
         masked = self.mask_history if mask_history is None else mask_history
-        self.model.eval()
         top = self.model.top_k(batch, k, mask_history=masked)
         return recommendations(asked, top.items, top.scores, self.item_table)
+
+    @torch.inference_mode()
+    def _recommend_in_words(self, texts: list[Sequence[str]], k: int) -> pl.DataFrame:
+        scores = self.model.encode_texts(texts) @ self.model.encode_items().T
+        top = top_k(scores, k)
+        asked = pl.Series("history", range(len(texts)))
+        return recommendations(asked, top.items, top.scores, self.item_table)
+
+    @torch.inference_mode()
+    def vectors(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The items' vectors by `item_id` and the users' by `user_id`, in the column `vector`.
+
+        Users are encoded with everything that the log knows of them. Inner products of the two are
+        the model's scores.
+
+        Raises:
+            ConfigError: the model ranks without vectors.
+        """
+        if not self.model.has_vectors:
+            raise ConfigError(f"{type(self.model).__name__} ranks without vectors; it has none")
+        self.model.eval()
+        batches = torch.arange(len(self.histories)).split(USERS_AT_ONCE)
+        users = [self.model.encode_users(self.histories.rows(rows)) for rows in batches]
+        return (
+            _vectors(self.item_table[ITEM], self.model.encode_items()),
+            _vectors(self.users.ids.rename(USER), torch.cat(users)),
+        )
 
     def _batch(self, histories: Iterable[History]) -> BasketBatch:
         baskets = [[_basket(entry) for entry in history] for history in histories]
@@ -114,6 +151,10 @@ class SavedModel:
         found = iter(_indices(self.items, pl.Series(flat), "item_id").tolist())
         indexed = [[[next(found) for _ in basket] for basket in history] for history in baskets]
         return BasketBatch.from_lists(indexed, len(self.item_table))
+
+
+def _vectors(ids: pl.Series, vectors: Tensor) -> pl.DataFrame:
+    return pl.DataFrame([ids, pl.Series("vector", vectors.float().numpy())])
 
 
 def _basket(entry: Id | Iterable[Id]) -> list[Id]:

@@ -15,7 +15,7 @@ from recsys.errors import ConfigError, RecsysError
 
 CONF = Path(__file__).parent / "conf"
 
-COMMANDS = ("train", "evaluate", "recommend", "compare", "data", "models")
+COMMANDS = ("train", "evaluate", "recommend", "vectors", "compare", "data", "models")
 
 OVERVIEW = """\
 recsys {version}: recommender-system research. One behaviour log in, an honest table out.
@@ -24,6 +24,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys train experiment=NAME                         a row of a published table
   recsys evaluate RUN [OPTION=VALUE …]                 ask a run's model again
   recsys recommend RUN --users ID … | --history ID …   its lists, for users or any history
+  recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
   recsys compare RUN RUN                               paired test, metric by metric
   recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
   recsys models                                        the zoo
@@ -107,6 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     recommend.add_argument("-k", type=int, default=10, help="items a user (default: 10)")
     recommend.add_argument("--output", type=Path, help="a .csv or .parquet file")
+    vectors = commands.add_parser("vectors", help="a model's item and user vectors")
+    vectors.add_argument("run", type=Path)
+    vectors.add_argument("output", type=Path, help="a folder for items.parquet and users.parquet")
     compare = commands.add_parser("compare", help="paired test of two runs")
     compare.add_argument("first", type=Path)
     compare.add_argument("second", type=Path)

@@ -60,6 +60,16 @@ def recommend(given: Namespace) -> None:
     scratch.replace(given.output)
 
 
+def vectors(given: Namespace) -> None:
+    """Write a model's vectors of all items and users as Parquet."""
+    tables_of = checkpoint.load(given.run).vectors()
+    given.output.mkdir(parents=True, exist_ok=True)
+    for name, frame in zip(("items", "users"), tables_of, strict=True):
+        path = given.output / f"{name}.parquet"
+        train.write_parquet(path, frame)
+        console.print(f"{path}: {len(frame):,} vectors", soft_wrap=True)
+
+
 def compare(given: Namespace) -> None:
     """Print the paired differences of two runs, metric by metric."""
     first, second = (_per_user(run, given.part) for run in (given.first, given.second))

@@ -6,7 +6,7 @@ A model says how to rank in one of two ways. Either it overrides `score`, or `en
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from recsys.batch import BasketBatch
+from recsys.errors import ConfigError
 from recsys.retrieval import ItemIndex, TopK, top_k
 from recsys.splits import Part, Split
 from recsys.types import ItemVectors, Scores, UserVectors
@@ -38,6 +39,14 @@ class Scorer(nn.Module):
     def encode_items(self) -> ItemVectors:
         """(n, D), likewise."""
         raise NotImplementedError(f"{type(self).__name__} has no item vectors")
+
+    def encode_texts(self, histories: Sequence[Sequence[str]]) -> UserVectors:
+        """(B, D) of histories whose items are given in words, oldest first.
+
+        Raises:
+            ConfigError: this model reads ids alone.
+        """
+        raise ConfigError(f"{type(self).__name__} reads no words; give histories of item ids")
 
     @property
     def has_vectors(self) -> bool:

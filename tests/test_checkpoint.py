@@ -144,7 +144,7 @@ def test_places_without_an_item_are_left_out() -> None:
 
 @pytest.mark.parametrize("who", [{}, {"user_ids": [0], "histories": [[0]]}])
 def test_users_or_histories_but_not_both(saved: SavedModel, who: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="either user_ids or histories"):
+    with pytest.raises(ConfigError, match="user_ids, histories or texts; give one"):
         saved.recommend(**who)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import recsys
 from recsys import cli
-from recsys.errors import UnknownIdError
+from recsys.errors import ConfigError, UnknownIdError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -141,6 +141,38 @@ def test_from_python_the_same_lists(trained: Path) -> None:
     )
     # Popularity is counted in training: all but each user's last two events.
     assert set(lists["item_id"]) <= set(counts["item_id"].head(15))
+
+
+def test_words_of_ones_own(run: Run, tmp_path: Path) -> None:
+    """A table with a column of words; then what is asked in words, and the vectors."""
+    names = [f"lamp {c} 램프 💡" for c in ("red", "blue", "")] + ["", None, "socks " * 3_000]
+    words = pl.DataFrame({"item_id": [f"item{i:02}" for i in range(30)], "words": (names * 5)[:30]})
+    purchases().join(words, on="item_id").write_parquet(tmp_path / "shop.parquet")
+    folder = tmp_path / "run"
+    small = ["num_layers=1", "embedding_dim=16", "num_heads=2", "ffn_dim=32", "vocab_size=400"]
+    code, _, err = run(
+        "train",
+        "data=table",
+        f"data.path={tmp_path / 'shop.parquet'}",
+        "data.columns.text=words",
+        "model=lmrec",
+        *[f"model.decoder.{option}" for option in small],
+        "model.language.row_length=64",
+        "trainer.max_epochs=1",
+        f"hydra.run.dir={folder}",
+    )
+    assert code == 0, err
+    lists = recsys.load(folder).recommend(texts=[["lamp red", "겨울 🧦"], []], k=4)
+    assert lists["history"].to_list() == [0] * 4 + [1] * 4
+    assert lists["score"].is_finite().all()
+    code, out, err = run("vectors", folder, tmp_path / "vectors")
+    assert code == 0, err
+    assert "40 vectors" in out
+    items, users = (pl.read_parquet(tmp_path / f"vectors/{n}.parquet") for n in ("items", "users"))
+    assert users["user_id"].to_list() == sorted(purchases()["user_id"].unique())
+    scores = users["vector"].to_numpy() @ items["vector"].to_numpy().T
+    first = recsys.load(folder).recommend(["u00"], k=1)["item_id"][0]
+    assert items["item_id"][int(scores[0].argmax())] == first
 
 
 def test_baskets_of_ones_own(run: Run, tmp_path: Path) -> None:
@@ -285,6 +317,13 @@ def test_a_misspelt_command(run: Run) -> None:
     code, _, err = run("trian")
     assert (code, err.count("\n")) == (2, 1)
     assert "train" in err
+
+
+def test_a_model_without_vectors_or_words(run: Run, trained: Path, tmp_path: Path) -> None:
+    code, _, err = run("vectors", trained, tmp_path)
+    assert (code, err) == (2, "recsys: Popularity ranks without vectors; it has none\n")
+    with pytest.raises(ConfigError, match="Popularity reads no words; give histories of item ids"):
+        recsys.load(trained).recommend(texts=[["lamp"]])
 
 
 @pytest.mark.parametrize("command", ["evaluate", "recommend", "compare"])
