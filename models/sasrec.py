@@ -268,7 +268,7 @@ class CausalEncoder(nn.Module):
                 f"num_heads={num_heads} does not divide embedding_dim={embedding_dim}"
             )
         self.positions = nn.Embedding(max_length, embedding_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(embedding_dim, num_heads, dropout) for _ in range(num_layers)
         )
@@ -290,8 +290,18 @@ class CausalEncoder(nn.Module):
         return self.norm(x)
 
 
+class Dropout(nn.Dropout):
+    """`nn.Dropout` with a mask that a processor draws several times faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        kept = 1 - self.p
+        return x * torch.rand_like(x).lt_(kept).div_(kept)
+
+
 class Block(nn.Module):
-    """Attention and a feed-forward layer, each on a normalised input and added to it (eq. 2-7)."""
+    """Attention and a feed-forward layer, each on a normalised input and added to it (section III-B)."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -301,9 +311,9 @@ class Block(nn.Module):
         self.joint = nn.Linear(dim, dim)
         self.feed_forward_norm = nn.LayerNorm(dim)
         self.feed_forward = nn.Sequential(
-            nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim)
+            nn.Linear(dim, dim), nn.ReLU(), Dropout(dropout), nn.Linear(dim, dim)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """(E, D) to (E, D)."""
