@@ -74,9 +74,9 @@ class Decoder:
     """
 
     family: Literal["gpt_neox", "llama"] = "gpt_neox"
-    num_layers: int = 4
+    num_layers: int = 2
     embedding_dim: int = 64
-    num_heads: int = 4
+    num_heads: int = 2
     ffn_dim: int = 256
     vocab_size: int = 8192
     max_length: int = 2048
@@ -340,11 +340,14 @@ class LMRec(Recommender):
             index = torch.randint(len(stream), (count,), device=self.device)
             read.append(stream.rows(index))
         tokens, positions = (torch.cat(pieces) for pieces in zip(*read, strict=True))
+        return self.token_losses(tokens, positions).mean()
+
+    def token_losses(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """-log P of every token of the rows (R, L) that follows one of its own document."""
         states = self._base(input_ids=tokens, position_ids=positions)
-        # The first token of a document follows from nothing.
         follows = positions[:, 1:] > 0
         logits = self.causal.get_output_embeddings()(states[:, :-1][follows])
-        return F.cross_entropy(logits.float(), tokens[:, 1:][follows])
+        return F.cross_entropy(logits.float(), tokens[:, 1:][follows], reduction="none")
 
     def ranking_loss(self, history: BasketBatch) -> Tensor:
         """L2: each event is predicted from those before it."""

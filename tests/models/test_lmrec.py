@@ -339,6 +339,18 @@ def test_low_rank_updates_of_a_pretrained_model(run: Path, split: Split, tmp_pat
         torch.testing.assert_close(merged, model.causal(tokens).logits, rtol=1e-4, atol=1e-5)
 
 
+def test_trained_in_bfloat16_it_ranks_in_float32(split: Split) -> None:
+    config = config_of(language={"batch_size": 2, "row_length": 16}, use_ids=True)
+    training = Training(
+        max_epochs=1, accelerator="cpu", monitor="ndcg@3", precision="bf16-mixed", gradient_clip=0.1
+    )
+    model = fit(checkpoint.build(config), split, training, Protocol(ks=[3]))
+    with torch.no_grad():
+        scores = model.score(split.test.history)
+    assert scores.dtype == torch.float32
+    assert scores.isfinite().all()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compiled_it_gives_the_same_states(split: Split) -> None:

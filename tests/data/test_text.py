@@ -1,0 +1,35 @@
+"""Further logs as text."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from recsys.data.text import LogCorpus
+from recsys.errors import ConfigError
+from recsys.text import Template
+
+TITLE = Template(columns=["title"])
+
+
+def test_the_histories_of_a_log_in_the_words_of_its_items(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    rows = [("b", 7, 1, "lamp"), ("a", 9, 2, "socks 🧦"), ("b", 8, 0, ""), ("b", 9, 3, "socks 🧦")]
+    pl.DataFrame(rows, ["user_id", "item_id", "timestamp", "title"], orient="row").write_csv(path)
+    options = {"path": str(path), "columns": {"title": "title"}}
+    texts, histories = LogCorpus("table.table", TITLE, options=options).read()
+    assert texts.to_list() == ["lamp", "8", "socks 🧦"]
+    found = [texts[row.tolist()].to_list() for row in histories.values.split([1, 3])]
+    assert histories.lengths.tolist() == [1, 3]
+    assert found == [["socks 🧦"], ["8", "lamp", "socks 🧦"]]
+
+
+@pytest.mark.parametrize("source", ["nowhere.nothing", "table.nothing"])
+def test_a_source_that_does_not_exist(source: str) -> None:
+    with pytest.raises(ConfigError, match=f"source={source} is no function of"):
+        LogCorpus(source, TITLE).read()
+
+
+def test_a_weight_that_is_none() -> None:
+    with pytest.raises(ConfigError, match=r"weight=0\.0 of table\.table: give a positive number"):
+        LogCorpus("table.table", TITLE, weight=0.0)
