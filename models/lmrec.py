@@ -52,6 +52,7 @@ from transformers.utils import logging
 from recsys.batch import BasketBatch
 from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError, RunError
+from recsys.losses import linear_cross_entropy
 from recsys.module import Recommender
 from recsys.ragged import Ragged, gather_positions, offsets_of
 from recsys.splits import Part, Split
@@ -247,6 +248,7 @@ class LMRec(Recommender):
         self.num_items = num_items
         if compile:
             self.causal.base_model.compile(dynamic=True)
+        self._streams: list[TokenStream] = []
         self._encoded: tuple[Any, Tensor] | None = None
         self._frozen: Ragged | None = None
         self._frozen_items: Tensor | None = None
@@ -278,6 +280,9 @@ class LMRec(Recommender):
             self.decoder.requires_grad_(False)
             self._trained_on = history
         return Part("train", history, history.ragged)
+
+    def on_fit_start(self) -> None:
+        self._streams = [stream.to(self.device) for stream in self._streams]
 
     def _keep_tokenizer(self, json: str, end: int) -> None:
         # In the weights, so that a saved model is whole without another file.
@@ -340,25 +345,25 @@ class LMRec(Recommender):
             index = torch.randint(len(stream), (count,), device=self.device)
             read.append(stream.rows(index))
         tokens, positions = (torch.cat(pieces) for pieces in zip(*read, strict=True))
-        return self.token_losses(tokens, positions).mean()
+        states, targets = self.token_states(tokens, positions)
+        return linear_cross_entropy(states, self.language_head, targets)
 
-    def token_losses(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """-log P of every token of the rows (R, L) that follows one of its own document."""
+    def token_states(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """States (T, D) of the rows (R, L) that a token of their own document follows, and it."""
         states = self._base(input_ids=tokens, position_ids=positions)
         follows = positions[:, 1:] > 0
-        logits = self.causal.get_output_embeddings()(states[:, :-1][follows])
-        return F.cross_entropy(logits.float(), tokens[:, 1:][follows], reduction="none")
+        return states[:, :-1][follows], tokens[:, 1:][follows]
+
+    @property
+    def language_head(self) -> Tensor:
+        """(vocabulary, D), whose products with a state are the logits of the next token."""
+        return self.causal.get_output_embeddings().weight
 
     def ranking_loss(self, history: BasketBatch) -> Tensor:
         """L2: each event is predicted from those before it."""
         states, targets = self._predictions(history)
         users = self.user_projection(states)
-        if self.ranking.num_negatives is None:
-            candidates = drawn = self._every_item()
-        else:
-            count = (self.ranking.num_negatives,)
-            drawn = torch.randint(self.num_items, count, device=users.device)
-            candidates = torch.cat([targets, drawn]).unique()
+        candidates, drawn = self._candidates(targets)
         scores = users @ self.item_vectors(candidates).T
         hit = torch.searchsorted(candidates, targets)
         if self.ranking.softmax:
@@ -366,6 +371,14 @@ class LMRec(Recommender):
         positive = scores.gather(1, hit[:, None]).squeeze(1)
         negative = F.softplus(scores[:, torch.searchsorted(candidates, drawn)])
         return (F.softplus(-positive) + (negative * (drawn != targets[:, None])).mean(1)).mean()
+
+    def _candidates(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """(C,) items to score, ascending, and those among them that are drawn."""
+        if self.ranking.num_negatives is None:
+            return self._every_item(), self._every_item()
+        count = (self.ranking.num_negatives,)
+        drawn = torch.randint(self.num_items, count, device=targets.device)
+        return torch.cat([targets, drawn]).unique(), drawn
 
     def _log_inclusion(self, candidates: Tensor, num_targets: int) -> Tensor:
         """(C,): log probability that an item is a target of a batch or drawn for it."""

@@ -261,6 +261,7 @@ class TokenStream:
         tokens: (T,) int32, in memory or in a memory-mapped file.
         begins: (B,) int64, where documents begin, ascending from 0.
         row_length: L; what is left over after the last full row is not read.
+        on_disk: whether `tokens` are a file's; such a stream is not moved to a device.
 
     Raises:
         DataError: there is less text than one row.
@@ -269,6 +270,7 @@ class TokenStream:
     tokens: Tensor
     begins: Tensor
     row_length: int
+    on_disk: bool = False
 
     def __post_init__(self) -> None:
         if len(self.tokens) < self.row_length:
@@ -310,12 +312,14 @@ class TokenStream:
                 file.write(piece.numpy().tobytes())
             file.flush()
             tokens = torch.from_file(file.name, size=total, dtype=torch.int32)
-        return cls(tokens, begins[:-1], row_length)
+        return cls(tokens, begins[:-1], row_length, on_disk=True)
 
     def __len__(self) -> int:
         return len(self.tokens) // self.row_length
 
     def to(self, device: torch.device | str) -> TokenStream:
+        if self.on_disk:
+            return self
         return replace(self, tokens=self.tokens.to(device), begins=self.begins.to(device))
 
     def rows(self, index: Tensor) -> tuple[Tensor, Tensor]:

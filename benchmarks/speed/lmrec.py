@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from benchmarks.record import ROOT, alternate, ratio, write
 from recsys.data.sources import amazon_sequences
+from recsys.losses import linear_cross_entropy
 from recsys.models.lmrec import Decoder, Language, LMRec, Ranking
 from recsys.ragged import Ragged
 from recsys.splits import leave_last_out
@@ -52,7 +53,8 @@ def train_packed(model: LMRec, stream: TokenStream, steps: int) -> None:
     optimizer = torch.optim.AdamW(model.causal.parameters(), lr=1e-5)
     for rows in torch.arange(len(stream)).chunk(steps):
         optimizer.zero_grad()
-        model.token_losses(*stream.rows(rows)).mean().backward()
+        states, targets = model.token_states(*stream.rows(rows))
+        linear_cross_entropy(states, model.language_head, targets).backward()
         optimizer.step()
 
 
@@ -86,7 +88,9 @@ def check(
     place = torch.arange(len(stream) * stream.row_length).view(len(stream), -1)
     for rows in torch.arange(len(stream)).split(16):
         tokens, positions = stream.rows(rows)
-        packed[place[rows, 1:][positions[:, 1:] > 0]] = model.token_losses(tokens, positions)
+        states, targets = model.token_states(tokens, positions)
+        losses = F.cross_entropy(states @ model.language_head.T, targets, reduction="none")
+        packed[place[rows, 1:][positions[:, 1:] > 0]] = losses
     plain = []
     for which in torch.arange(len(documents)).split(16):
         inputs = padded(documents.rows(which))
