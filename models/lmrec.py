@@ -177,25 +177,18 @@ class Ranking:
         softmax: cross-entropy among the candidates; otherwise the paper's binary cross-entropy of
             each target and of the drawn items.
         num_negatives: items drawn for a batch; None takes the whole catalogue.
-        refresh_every: steps between two readings of the whole catalogue: in between, the states of
-            items that are no targets of a batch are those of the last reading, without a gradient.
-            1 reads all of it in every step, with gradients.
 
     Raises:
-        ConfigError: binary cross-entropy without anything that is no target; no step between two
-            readings.
+        ConfigError: binary cross-entropy without anything that is no target.
     """
 
     weight: float = 1.0
     softmax: bool = True
     num_negatives: int | None = 0
-    refresh_every: int = 1
 
     def __post_init__(self) -> None:
         if not self.softmax and self.num_negatives == 0:
             raise ConfigError("ranking.num_negatives=0 with softmax=false; draw at least one")
-        if self.refresh_every < 1:
-            raise ConfigError(f"ranking.refresh_every={self.refresh_every}; give at least 1")
 
 
 class LMRec(Recommender):
@@ -262,8 +255,6 @@ class LMRec(Recommender):
         if compile:
             self.causal.base_model.compile(dynamic=True)
         self._streams: list[TokenStream] = []
-        self._read_states = torch.empty(0)
-        self._steps_read = 0
         self._encoded: tuple[Any, Tensor] | None = None
         self._frozen: Ragged | None = None
         self._frozen_items: Tensor | None = None
@@ -295,9 +286,6 @@ class LMRec(Recommender):
             self.decoder.requires_grad_(False)
             self._trained_on = history
         return Part("train", history, history.ragged)
-
-    def on_train_epoch_start(self) -> None:
-        self._steps_read = 0  # a run that goes on reads the catalogue as one that never stopped
 
     def on_fit_start(self) -> None:
         self._streams = [stream.to(self.device) for stream in self._streams]
@@ -382,11 +370,7 @@ class LMRec(Recommender):
         states, targets = self._predictions(history)
         users = self.user_projection(states)
         candidates, drawn = self._candidates(targets)
-        if self.ranking.num_negatives is None and self.ranking.refresh_every > 1:
-            items = self._catalogue_vectors(targets.unique())
-        else:
-            items = self.item_vectors(candidates)
-        scores = users @ items.T
+        scores = users @ self.item_vectors(candidates).T
         hit = torch.searchsorted(candidates, targets)
         if self.ranking.softmax:
             return F.cross_entropy(scores.float() - self._log_inclusion(candidates, len(hit)), hit)
@@ -401,15 +385,6 @@ class LMRec(Recommender):
         count = (self.ranking.num_negatives,)
         drawn = torch.randint(self.num_items, count, device=targets.device)
         return torch.cat([targets, drawn]).unique(), drawn
-
-    def _catalogue_vectors(self, current: Tensor) -> Tensor:
-        """(n, D): of the items in `current` (C,) as they are, of others from the last reading."""
-        if self._steps_read % self.ranking.refresh_every == 0:
-            with torch.no_grad():
-                self._read_states = self._item_states(self._every_item())
-        self._steps_read += 1
-        states = self._read_states.index_copy(0, current, self._item_states(current))
-        return self._with_ids(self.item_projection(states), self._every_item())
 
     def _log_inclusion(self, candidates: Tensor, num_targets: int) -> Tensor:
         """(C,): log probability that an item is a target of a batch or drawn for it."""
@@ -475,9 +450,7 @@ class LMRec(Recommender):
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """(C, D) of item indices (C,)."""
-        return self._with_ids(self.item_projection(self._item_states(items)), items)
-
-    def _with_ids(self, vectors: Tensor, items: Tensor) -> Tensor:
+        vectors = self.item_projection(self._item_states(items))
         return vectors if self.items is None else vectors + self.items(items)
 
     def _item_states(self, items: Tensor) -> Tensor:

@@ -121,23 +121,6 @@ def test_softmax_against_a_loop(split: Split, use_ids: bool, num_negatives: int 
     assert float(loss) == pytest.approx(total / len(targets), rel=1e-4)
 
 
-def test_a_catalogue_read_now_and_then(split: Split) -> None:
-    """Right after a reading the loss is that of the whole catalogue; later it lags behind."""
-    every = model_of(split, ranking=Ranking(num_negatives=None), use_ids=True)
-    some = model_of(split, ranking=Ranking(num_negatives=None, refresh_every=3), use_ids=True)
-    history = split.training.rows(torch.tensor([1, 4]))  # without items 0, 2, 3 and 6
-    for step in range(4):
-        losses = [model.ranking_loss(history) for model in (every, some)]
-        assert losses[0].isclose(losses[1], rtol=1e-5) == (step % 3 == 0)
-        with torch.no_grad():
-            for model in (every, some):
-                torch.manual_seed(step)
-                weight = model.causal.get_input_embeddings().weight
-                weight.add_(torch.randn_like(weight))
-    some.ranking_loss(history).backward()
-    assert (some.items.weight.grad[:N] != 0).any(1).all()
-
-
 @torch.no_grad()
 def test_the_papers_binary_cross_entropy_against_a_loop(split: Split) -> None:
     model = model_of(split, ranking=Ranking(softmax=False, num_negatives=4))
@@ -391,8 +374,6 @@ def test_options_that_contradict_each_other(split: Split) -> None:
         model_of(split, freeze=True, use_ids=True)
     with pytest.raises(ConfigError, match="num_negatives=0 with softmax=false"):
         Ranking(softmax=False)
-    with pytest.raises(ConfigError, match="refresh_every=0; give at least 1"):
-        Ranking(refresh_every=0)
     with pytest.raises(ConfigError, match=r"dropout=0\.1: blocks of llama have none"):
         Decoder("llama", dropout=0.1)
 
