@@ -301,7 +301,10 @@ class Dropout(nn.Dropout):
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward layer, each on a normalised input and added to it (section III-B)."""
+    """Attention and a feed-forward layer, each on a normalised input and added to it.
+
+    Section III-B of the paper.
+    """
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
