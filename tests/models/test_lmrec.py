@@ -1,6 +1,7 @@
 """LMRec against Hugging Face's own forward pass and loss, and sums written as loops."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -351,7 +353,15 @@ def test_trained_in_bfloat16_it_ranks_in_float32(split: Split) -> None:
     assert scores.isfinite().all()
 
 
+@pytest.fixture
+def validated_distributions() -> Iterator[None]:
+    """The compiler turns the checks of all of torch's distributions off."""
+    yield
+    Distribution.set_default_validate_args(True)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("validated_distributions")
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compiled_it_gives_the_same_states(split: Split) -> None:
     documents = model_of(split)._documents(Ragged.from_lists(HISTORIES))
