@@ -22,6 +22,7 @@ from typing import Any
 import polars as pl
 
 import recsys
+from recsys.cache import cache_folder
 from recsys.data.sources.files import data_folder, record, recorded
 from recsys.errors import DataError
 from recsys.events import EventLog
@@ -45,12 +46,6 @@ def cached(source: Callable[..., EventLog], **options: Any) -> EventLog:
         except OSError as error:
             warnings.warn(f"the log is not cached ({error}); set RECSYS_CACHE", stacklevel=2)
     return log
-
-
-def cache_folder() -> Path:
-    """`$RECSYS_CACHE`, or `~/.cache/recsys/prepared`."""
-    default = Path.home() / ".cache" / "recsys" / "prepared"
-    return Path(os.environ.get("RECSYS_CACHE") or default).absolute()
 
 
 def _key(source: Callable[..., EventLog], options: dict[str, Any]) -> str:
