@@ -21,8 +21,9 @@ Shapes: B users, E events, n items, D dimensions, T of the text, H heads, P plac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -55,7 +56,7 @@ class SASRec(Recommender):
         num_negatives: items drawn for the loss: with softmax, for all positions of a batch
             together, each standing for its share of the catalogue; without, for each position
             by itself. None: all, which softmax alone can do.
-        text_dim: T, the leading singular vectors of the items' TF-IDF; None reads no text.
+        text: how the items' texts become vectors; None reads no text.
         use_id: whether items have a learned vector of their own.
         learning_rate, weight_decay: of AdamW.
 
@@ -75,7 +76,7 @@ class SASRec(Recommender):
         dropout: float = 0.2,
         softmax: bool = True,
         num_negatives: int | None = None,
-        text_dim: int | None = None,
+        text: TextVectors | None = None,
         use_id: bool = True,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
@@ -91,7 +92,7 @@ class SASRec(Recommender):
         self.max_length = max_length
         self.softmax = softmax
         self.num_negatives = num_negatives
-        self.items = ItemVectorTable(num_items, embedding_dim, text_dim=text_dim, use_id=use_id)
+        self.items = ItemVectorTable(num_items, embedding_dim, text=text, use_id=use_id)
         self.encoder = CausalEncoder(
             embedding_dim,
             num_layers=num_layers,
@@ -167,16 +168,63 @@ class SASRec(Recommender):
         )
 
 
+@runtime_checkable
+class TextVectors(Protocol):
+    """Texts as vectors: `SingularVectors`, `SideBySide`, `recsys.sentences.SentenceVectors`."""
+
+    @property
+    def dim(self) -> int:
+        """T."""
+        ...
+
+    def read(self, texts: pl.Series) -> Tensor:
+        """(n, T), zeros for a text that is null."""
+        ...
+
+
+@dataclass(frozen=True)
+class SingularVectors:
+    """TF-IDF rows projected on their leading singular vectors, which is to say on what varies most.
+
+    Attributes:
+        dim: T.
+    """
+
+    dim: int = 256
+
+    def read(self, texts: pl.Series) -> Tensor:
+        """(n, T). Raises ConfigError where the texts span fewer dimensions."""
+        return leading_vectors(texts, self.dim)
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Several vectors of a text as one.
+
+    Attributes:
+        parts: by name, in the order in which they stand.
+    """
+
+    parts: Mapping[str, TextVectors]
+
+    @property
+    def dim(self) -> int:
+        return sum(part.dim for part in self.parts.values())
+
+    def read(self, texts: pl.Series) -> Tensor:
+        """(n, T)."""
+        return torch.cat([part.read(texts) for part in self.parts.values()], dim=1)
+
+
 class ItemVectorTable(nn.Module):
     """A vector per item: of its id, of its text, or the sum of both.
 
-    That of the text is a linear map of the leading singular vectors of the items' TF-IDF rows, each
-    times its singular value; items without text have zeros there.
+    That of the text is a linear map of what `text` reads; items without text have zeros there.
 
     Args:
         num_items: n.
         embedding_dim: D.
-        text_dim: T, or None without text.
+        text: how texts become vectors, or None without text.
         use_id: whether there is a vector of the id.
 
     Raises:
@@ -186,26 +234,27 @@ class ItemVectorTable(nn.Module):
     text: Tensor
 
     def __init__(
-        self, num_items: int, embedding_dim: int, *, text_dim: int | None, use_id: bool
+        self, num_items: int, embedding_dim: int, *, text: TextVectors | None, use_id: bool
     ) -> None:
         super().__init__()
-        if text_dim is None and not use_id:
-            raise ConfigError("use_id=false and text_dim=null leave items without a vector")
+        if text is None and not use_id:
+            raise ConfigError("use_id=false and text=null leave items without a vector")
         self.id = EmbeddingTable(num_items, embedding_dim) if use_id else None
+        self.reader = text
         self.from_text = None
-        if text_dim is not None:
-            self.from_text = nn.Linear(text_dim, embedding_dim, bias=False)
-            self.register_buffer("text", torch.zeros(num_items, text_dim))
+        if text is not None:
+            self.from_text = nn.Linear(text.dim, embedding_dim, bias=False)
+            self.register_buffer("text", torch.zeros(num_items, text.dim))
 
     def read_texts(self, split: Split) -> None:
         """Take the texts of a log, where there is a vector of text.
 
         Raises:
-            ConfigError: `text_dim` exceeds the dimensions that the texts span.
+            ConfigError: `text` cannot read them.
             DataError: items have no text.
         """
-        if self.from_text is not None:
-            self.text.copy_(leading_vectors(item_texts(split), self.text.shape[1]))
+        if self.reader is not None:
+            self.text.copy_(self.reader.read(item_texts(split)))
 
     def forward(self) -> ItemVectors:
         """(n, D)."""
@@ -228,7 +277,7 @@ def leading_vectors(texts: pl.Series, dim: int) -> Tensor:
     rows = tfidf(texts)
     if dim > min(rows.shape):
         raise ConfigError(
-            f"text_dim={dim}; {rows.shape[0]} texts of {rows.shape[1]} words that any two share "
+            f"dim={dim}; {rows.shape[0]} texts of {rows.shape[1]} words that any two share "
             f"span {min(rows.shape)} dimensions at most; lower it"
         )
     width = min(2 * dim, rows.shape[1])

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -35,6 +36,20 @@ MAX_LENGTH = 256
 TOKENS_AT_ONCE = 2**12
 
 console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class SentenceVectors:
+    """`sentence_vectors` as the vectors of items' texts."""
+
+    @property
+    def dim(self) -> int:
+        """384."""
+        return DIM
+
+    def read(self, texts: pl.Series) -> Tensor:
+        """(n, 384)."""
+        return sentence_vectors(texts)
 
 
 def sentence_vectors(texts: pl.Series) -> Tensor:

