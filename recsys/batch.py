@@ -48,6 +48,8 @@ class BasketBatch:
         baskets: (E,) int64, the number of an event's basket within its user, from 0 in time order.
         times: (E,) int64, seconds since 1970, or the place in the order where a log knows no time.
         quantities: (E,) float32, 1 where the log has none.
+        values: (E,) float32, what an event was worth, money or a rating; NaN where that is unknown.
+        log_rows: (E,) int64, an event's row in the log, -1 for one that is in none.
         offsets: (B + 1,) int64, where each user's events begin.
         users: (B,) int64 user indices, -1 for a user that the log does not know.
         num_items: n, the size of the catalogue.
@@ -57,6 +59,8 @@ class BasketBatch:
     baskets: Tensor
     times: Tensor
     quantities: Tensor
+    values: Tensor
+    log_rows: Tensor
     offsets: Tensor
     users: Tensor
     num_items: int
@@ -74,6 +78,8 @@ class BasketBatch:
             baskets=baskets,
             times=baskets.clone(),
             quantities=torch.ones(len(baskets)),
+            values=torch.full((len(baskets),), torch.nan),
+            log_rows=torch.full_like(baskets, -1),
             offsets=items.offsets,
             users=torch.full((len(rows),), -1),
             num_items=num_items,
@@ -109,6 +115,8 @@ class BasketBatch:
             baskets=self.baskets[positions],
             times=self.times[positions],
             quantities=self.quantities[positions],
+            values=self.values[positions],
+            log_rows=self.log_rows[positions],
             offsets=offsets,
             users=users,
         )
@@ -123,6 +131,8 @@ class BasketBatch:
             baskets=self.baskets[keep],
             times=self.times[keep],
             quantities=self.quantities[keep],
+            values=self.values[keep],
+            log_rows=self.log_rows[keep],
             offsets=torch.nn.functional.pad(lengths.cumsum(0), (1, 0)),
         )
 

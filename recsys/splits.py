@@ -28,7 +28,7 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.errors import DataError
-from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, EventLog
+from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog
 from recsys.ragged import Ragged
 from recsys.vocab import Vocabulary
 
@@ -70,8 +70,9 @@ class Split:
     Attributes:
         log: the log that was split, for the attributes of its items and users.
         users, items: ids by index.
-        events: `user, item, basket, time, quantity, phase, target`, one row per user, basket and
-            item (quantities summed), ordered by user and time. `time` is in seconds or ordinal.
+        events: `user, item, basket, time, quantity, value, log_row, phase, target`, one row per
+            user, basket and item (quantities and values summed), ordered by user and time. `time`
+            is in seconds or ordinal, `log_row` the first such row of `log.events`.
     """
 
     log: EventLog
@@ -111,6 +112,13 @@ class Split:
         order = self.items.ids.rename(ITEM).to_frame()
         return order.join(self.log.items, on=ITEM, how="left", maintain_order="left")
 
+    @cached_property
+    def num_classes(self) -> dict[str, int]:
+        """How many values each column of the items takes, lists left out."""
+        columns = [c for c, kind in self.item_table.schema.items() if not kind.is_nested()]
+        counts = self.item_table.select(pl.col(columns).drop_nulls().n_unique()).row(0, named=True)
+        return {name: int(count) for name, count in counts.items()}
+
     def _part(self, name: str, phase: int) -> Part:
         phases, is_target = self.events["phase"], self.events["target"]
         asked = self.events.select("user", "item").filter((phases == phase) & is_target)
@@ -125,7 +133,7 @@ class Split:
 
     def _batch(self, which: pl.Series | None = None, users: pl.Series | None = None) -> BasketBatch:
         """The events at `which`, of the `users` given or of those with such an event."""
-        columns = self.events.select("user", "item", "basket", "time", "quantity")
+        columns = self.events.drop("phase", "target")
         events = columns if which is None else columns.filter(which)
         users = events["user"].unique(maintain_order=True) if users is None else users
         return BasketBatch(
@@ -133,10 +141,35 @@ class Split:
             baskets=_tensor(events["basket"]),
             times=_tensor(events["time"]),
             quantities=torch.from_numpy(events["quantity"].to_numpy(writable=True)),
+            values=torch.from_numpy(events["value"].to_numpy(writable=True)),
+            log_rows=_tensor(events["log_row"]),
             offsets=_offsets(events["user"], users),
             users=_tensor(users),
             num_items=self.num_items,
         )
+
+
+def unsplit(log: EventLog) -> BasketBatch:
+    """All events of a log as they stand in it, users in the order of `log.users`.
+
+    Items are rows of `log.items`, which may hold some without events. An item that is named twice
+    in a basket stands there twice, as in the log.
+    """
+    users = Vocabulary(log.users[USER])
+    frame = _indexed(log, users, Vocabulary(log.items[ITEM]))
+    begun = _begun(log.events[BASKET], frame["user"]) if BASKET in log.events.columns else None
+    numbers = np.arange(len(frame)) if begun is None else begun.to_numpy().copy()
+    return BasketBatch(
+        items=_tensor(frame["item"]),
+        baskets=_tensor(_within_user(numbers, frame["user"])),
+        times=_tensor(frame["time"]),
+        quantities=torch.from_numpy(frame["quantity"].to_numpy(writable=True)),
+        values=torch.from_numpy(frame["value"].to_numpy(writable=True)),
+        log_rows=torch.arange(log.num_events),
+        offsets=_offsets(frame["user"], pl.int_range(len(users), eager=True)),
+        users=torch.arange(len(users)),
+        num_items=len(log.items),
+    )
 
 
 def leave_last_out(log: EventLog) -> Split:
@@ -247,20 +280,32 @@ def _encoded(
     users = Vocabulary(log.users[USER])
     seen = log.events.select(pl.col(ITEM).unique())
     items = Vocabulary(log.items.join(seen, on=ITEM, how="semi", maintain_order="left")[ITEM])
-    time = log.events[TIME]
-    quantity = log.events[QUANTITY].cast(pl.Float32) if QUANTITY in log.events.columns else 1.0
-    frame = pl.DataFrame(
-        {
-            "user": users.index_of(log.events[USER]),
-            "item": items.index_of(log.events[ITEM]),
-            "time": time.dt.epoch("s") if time.dtype.is_temporal() else time,
-        }
-    ).with_columns(pl.lit(quantity, dtype=pl.Float32).alias("quantity"))
+    frame = _indexed(log, users, items)
     if by_basket and BASKET in log.events.columns:
         frame = _with_baskets(frame, log.events[BASKET])
     else:
         frame = frame.with_columns(basket=_within_user(np.arange(len(frame)), frame["user"]))
     return frame, users, items
+
+
+def _indexed(log: EventLog, users: Vocabulary, items: Vocabulary) -> pl.DataFrame:
+    """`user, item, time, log_row, quantity, value` of every event."""
+    time = log.events[TIME]
+    quantity = log.events[QUANTITY].cast(pl.Float32) if QUANTITY in log.events.columns else 1.0
+    value = float("nan")
+    if VALUE in log.events.columns and log.events[VALUE].dtype.is_numeric():
+        value = log.events[VALUE].cast(pl.Float32).fill_null(float("nan"))
+    return pl.DataFrame(
+        {
+            "user": users.index_of(log.events[USER]),
+            "item": items.index_of(log.events[ITEM]),
+            "time": time.dt.epoch("s") if time.dtype.is_temporal() else time,
+            "log_row": pl.int_range(log.num_events, eager=True),
+        }
+    ).with_columns(
+        pl.lit(quantity, dtype=pl.Float32).alias("quantity"),
+        pl.lit(value, dtype=pl.Float32).alias("value"),
+    )
 
 
 def _stretches(*columns: pl.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -285,15 +330,20 @@ def _within_user(numbers: np.ndarray, user: pl.Series) -> pl.Series:
 
 def _with_baskets(frame: pl.DataFrame, basket_id: pl.Series) -> pl.DataFrame:
     """Baskets numbered within their user, and an item once a basket with its quantities summed."""
-    same = (basket_id == basket_id.shift(1)) & (frame["user"] == frame["user"].shift(1))
-    begun = (~same.fill_null(False)).cast(pl.Int64).cum_sum()
+    begun = _begun(basket_id, frame["user"])
     row = begun * (frame["item"].max() + 1) + frame["item"]  # type: ignore[operator]
     frame = frame.with_columns(basket=_within_user(begun.to_numpy(), frame["user"]))
     if row.n_unique() == len(row):
         return frame
     return frame.group_by("user", "basket", "item", maintain_order=True).agg(
-        pl.col("time").first(), pl.col("quantity").sum()
+        pl.col("time", "log_row").first(), pl.col("quantity", "value").sum()
     )
+
+
+def _begun(basket_id: pl.Series, user: pl.Series) -> pl.Series:
+    """How many baskets have begun up to each event, this one's included."""
+    same = (basket_id == basket_id.shift(1)) & (user == user.shift(1))
+    return (~same.fill_null(False)).cast(pl.Int64).cum_sum()
 
 
 def _place(log: EventLog, name: str, start: datetime | str | int) -> int:

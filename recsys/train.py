@@ -95,6 +95,7 @@ def prepare(config: DictConfig) -> Task:
     split = instantiate(config.task.split)(log)
     with open_dict(config):
         config.num_items, config.num_users = split.num_items, len(split.users)
+        config.num_classes = split.num_classes
     ks, masked = list(config.task.ks), config.task.mask_history
     if max(ks) > split.num_items:
         raise ConfigError(

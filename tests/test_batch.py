@@ -54,6 +54,8 @@ def test_rows_are_gathered_with_all_that_belongs_to_them(
         baskets=batch.baskets,
         times=torch.arange(len(batch.items)),
         quantities=torch.arange(len(batch.items)).float(),
+        values=-torch.arange(len(batch.items)).float(),
+        log_rows=torch.arange(len(batch.items)) + 5,
         offsets=batch.offsets,
         users=torch.arange(len(users)),
         num_items=N,
@@ -64,6 +66,8 @@ def test_rows_are_gathered_with_all_that_belongs_to_them(
     events = [e for u in index for e in range(int(batch.offsets[u]), int(batch.offsets[u + 1]))]
     assert rows.times.tolist() == events
     assert rows.quantities.tolist() == events
+    assert rows.values.tolist() == [-e for e in events]
+    assert rows.log_rows.tolist() == [e + 5 for e in events]
 
 
 @given(histories, st.data())
@@ -132,7 +136,7 @@ def test_sequences_hold_the_latest_events_at_the_right(
 def test_a_batch_moves_whole() -> None:
     there = batch_of([[[0, 1]], [[2]]]).to("meta")
     tensors = [value for value in vars(there).values() if isinstance(value, torch.Tensor)]
-    assert len(tensors) == 6
+    assert len(tensors) == 7
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 

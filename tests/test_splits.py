@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 from recsys import EventLog, Split
 from recsys.batch import BasketBatch
 from recsys.errors import DataError
-from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER
-from recsys.splits import Part, global_time, last_basket, leave_last_out, user_holdout
+from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE
+from recsys.splits import (
+    Part,
+    global_time,
+    last_basket,
+    leave_last_out,
+    unsplit,
+    user_holdout,
+)
 
 Baskets = list[tuple[int, set[int]]]  # (time, items) in order
 Fitted = dict[int, list[set[int]]]  # user -> history by basket
@@ -164,18 +171,44 @@ ROWS = [(user, item, time) for user in (0, 1, 2) for time, item in enumerate((7,
 
 def test_an_item_stands_once_in_a_basket_with_its_quantities_summed() -> None:
     first = log_of(ROWS).events.with_columns(
-        pl.lit(0).alias(BASKET), pl.Series(QUANTITY, [1.0, 2.0, 3.0, 4.0] * 3)
+        pl.lit(0).alias(BASKET),
+        pl.Series(QUANTITY, [1.0, 2.0, 3.0, 4.0] * 3),
+        pl.Series(VALUE, [5, 6, 7, None] * 3),
     )
     later = [first.with_columns(pl.col(TIME) + t, pl.lit(t).alias(BASKET)) for t in (10, 20, 30)]
     split = last_basket(EventLog.from_frames(pl.concat([first, *later])))
     row = split.train.history.rows(torch.tensor([0]))
     assert row.items.tolist() == [2, 1, 0]  # 7, 5, 3
     assert row.quantities.tolist() == [1, 2 + 3, 4]
+    assert row.values[:2].tolist() == [5, 6 + 7]
+    assert row.values[2].isnan()  # unknown
     assert row.times.tolist() == [0, 1, 3]
 
 
-def test_without_quantities_each_event_counts_one() -> None:
-    assert leave_last_out(log_of(ROWS)).latest.quantities.tolist() == [1.0] * len(ROWS)
+def test_without_quantities_each_event_counts_one_and_has_no_value() -> None:
+    latest = leave_last_out(log_of(ROWS)).latest
+    assert latest.quantities.tolist() == [1.0] * len(ROWS)
+    assert latest.values.isnan().all()
+
+
+def test_a_whole_log_stands_as_it_is() -> None:
+    rows = [(3, 7, 0), (3, 5, 0), (3, 7, 0), (3, 5, 9), (4, 5, 2)]
+    log = log_of(rows)
+    events = log.events.with_columns(pl.Series(BASKET, [0, 0, 0, 1, 0]))
+    items = pl.DataFrame({ITEM: [5, 6, 7]})  # 6 has no event
+    batch = unsplit(EventLog.from_frames(events, items))
+    assert batch.items.tolist() == [2, 0, 2, 0, 0]
+    assert batch.baskets.tolist() == [0, 0, 0, 1, 0]
+    assert batch.offsets.tolist() == [0, 4, 5]
+    assert (batch.times.tolist(), batch.num_items) == ([0, 0, 0, 9, 2], 3)
+
+
+def test_classes_of_the_items_are_counted_without_nulls_and_lists() -> None:
+    items = pl.DataFrame(
+        {ITEM: [7, 5, 3], "kind": ["a", None, "a"], "words": [["x"], ["y"], ["z"]]}
+    )
+    split = leave_last_out(EventLog.from_frames(log_of(ROWS).events, items))
+    assert split.num_classes == {ITEM: 3, "kind": 1}
 
 
 def test_catalogue_is_every_item_with_an_event_in_order_of_ids() -> None:
