@@ -7,7 +7,9 @@ from .gloie import GLOIE as GLOIE
 from .hybrid import Hybrid as Hybrid
 from .ials import IALS as IALS
 from .item_knn import ItemKNN as ItemKNN
+from .lightgbm import LightGBM as LightGBM
 from .lmrec import LMRec as LMRec
+from .logistic_regression import LogisticRegression as LogisticRegression
 from .markov import Markov as Markov
 from .personal_top import PersonalTop as PersonalTop
 from .popularity import Popularity as Popularity

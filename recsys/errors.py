@@ -18,6 +18,10 @@ class DataError(RecsysError, ValueError):
     """A log, or a file of one, that cannot be used as it is."""
 
 
+class LeakError(RecsysError):
+    """Something that is computed from what was not known at the moment it is asked about."""
+
+
 class ConfigError(RecsysError, ValueError):
     """An option, or a value of one, that does not exist or cannot be."""
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from recsys.evaluate import Evaluation, Protocol
 from recsys.retrieval import TopK
 from recsys.splits import Part, Split
+from recsys.trials import Trial, compare
 
 SHOWN = ("recall", "ndcg", "phr", "mrr")
 
@@ -41,6 +42,25 @@ def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> 
     for model, result in results.items():
         intervals = result.intervals()
         table.add_row(model, *(_cell(result.means[n], intervals[n], best[n]) for n in names))
+    return table
+
+
+def trials(name: str, results: Mapping[str, Trial]) -> Table:
+    """A row per predictor: a table's test metrics, and the first predictor's lead in the folds."""
+    first, *others = results
+    columns = list(results[first].means["test"])
+    table = Table(title=f"{name}, test; {first} minus the others over folds (corrected t-test)")
+    table.add_column("model")
+    for column in (*columns, *(f"Δ {column}" for column in columns)):
+        table.add_column(column, justify="right")
+    best = {c: max(r.means["test"][c] for r in results.values()) for c in columns}
+    for label, result in results.items():
+        means, intervals = result.means["test"], result.intervals["test"]
+        cells = [_cell(means[c], intervals[c], best[c]) for c in columns]
+        if label in others:
+            rows = compare(result.folds, results[first].folds).rows(named=True)
+            cells += [f"{row['difference']:+.4f} [dim]p={row['p_value']:.3f}[/]" for row in rows]
+        table.add_row(label, *cells)
     return table
 
 

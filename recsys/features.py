@@ -1,0 +1,231 @@
+"""Features of users as of a moment: what a history is before a network has learnt from it.
+
+A feature is a function of a log and rows (`user_id`, `as_of`) to an array (R, F) of float32. It may
+use the row's user before the row's moment and nothing later, which is not taken on trust:
+`computed` computes every feature a second time, for a sample of rows of each moment, from the log
+that ends there, and refuses one that gives other numbers.
+
+Shapes: R rows, F columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import polars as pl
+
+from recsys.errors import ConfigError, LeakError
+from recsys.events import BASKET, ITEM, TIME, USER, VALUE, EventLog
+from recsys.questions import AS_OF, Questions
+
+ROW = "row"
+
+
+@runtime_checkable
+class Feature(Protocol):
+    """A function of a log and rows (R) with `user_id` and `as_of` to (R, F) float32."""
+
+    def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray: ...
+
+    def __hash__(self) -> int: ...
+
+
+_computed: WeakKeyDictionary[Questions, dict[Feature, np.ndarray]] = WeakKeyDictionary()
+
+
+def computed(
+    questions: Questions, feature: Feature, *, sample: int = 32, seed: int = 0
+) -> np.ndarray:
+    """A feature of every row (R, F), computed once for a table of questions and checked.
+
+    Args:
+        questions: the table.
+        feature: equal features, such as `Counts("brand")` and another one, are computed once.
+        sample: rows of each moment for which it is computed again from the log up to there.
+        seed: of the sample.
+
+    Raises:
+        LeakError: the two differ.
+    """
+    kept = _computed.setdefault(questions, {})
+    if feature not in kept:
+        asked = questions.rows.select(USER, AS_OF)
+        values = feature(questions.log, asked)
+        check_leaks(questions, feature, values, sample=sample, seed=seed)
+        kept[feature] = values
+    return kept[feature]
+
+
+def check_leaks(
+    questions: Questions, feature: Feature, values: np.ndarray, *, sample: int = 32, seed: int = 0
+) -> None:
+    """Compare a feature's values (R, F) with what the log up to each moment gives.
+
+    Raises:
+        LeakError: they differ; it names the feature, the first moment, and how many rows changed.
+    """
+    order = np.random.default_rng(seed).permutation(len(questions))
+    rows = questions.rows.select(USER, AS_OF).with_row_index(ROW)[order]
+    rows = rows.group_by(AS_OF, maintain_order=True).head(sample).sort(AS_OF, ROW)
+    for (moment,) in rows.select(AS_OF).unique().sort(AS_OF).iter_rows():
+        # Earlier rows as well: what the feature learns from them has to be the same.
+        until = rows.filter(pl.col(AS_OF) <= moment)
+        again = feature(before(questions.log, moment), until.select(USER, AS_OF))
+        once = values[until[ROW].to_numpy()]
+        same = np.zeros(len(once), dtype=bool)
+        if once.shape == again.shape:  # else columns were added
+            same = np.isclose(once, again, rtol=1e-3, atol=1e-4, equal_nan=True).all(1)
+        if not same.all():
+            raise LeakError(
+                f"{questions.name}: {feature} knows what comes after {moment}: {(~same).sum()} of "
+                f"{len(same)} rows change when the log ends there; use events before `as_of` only"
+            )
+
+
+def before(log: EventLog, moment: Any) -> EventLog:
+    """The log up to a moment; its tables of items and users stay, and so do their indices."""
+    return replace(log, events=log.events.filter(pl.col(TIME) < moment))
+
+
+def past(log: EventLog, rows: pl.DataFrame, columns: Sequence[str]) -> pl.LazyFrame:
+    """The events before each row's moment: `row`, `as_of` and the columns."""
+    asked = rows.select(USER, AS_OF).with_row_index(ROW).lazy()
+    events = described(log, sorted({USER, TIME, *columns}))
+    return asked.join(events, on=USER).filter(pl.col(TIME) < pl.col(AS_OF))
+
+
+def described(log: EventLog, columns: Sequence[str]) -> pl.LazyFrame:
+    """Columns of the events, and of their items where the events have none of that name.
+
+    Raises:
+        ConfigError: neither has it.
+    """
+    of_items = [column for column in columns if column not in log.events.columns]
+    if unknown := [column for column in of_items if column not in log.items.columns]:
+        there = ", ".join(dict.fromkeys([*log.events.columns, *log.items.columns]))
+        raise ConfigError(f"{log.name} has no column {unknown[0]}; there is {there}")
+    events = log.events.lazy()
+    if of_items:
+        events = events.join(log.items.lazy().select(ITEM, *of_items), on=ITEM, how="left")
+    return events.select(columns)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often each value of a column occurs in a history; (R, F) with a column per value.
+
+    The values are those that any user had before the first of all moments, in order.
+
+    Args:
+        column: of the items, or of the events.
+        log: whether log(1 + count) is taken.
+        normalise: whether a row is divided by its Euclidean length.
+        min_users: values of fewer users are left out.
+    """
+
+    column: str
+    log: bool = True
+    normalise: bool = False
+    min_users: int = 1
+
+    def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
+        first = described(before(log, rows[AS_OF].min()), [USER, self.column])
+        users = first.drop_nulls().group_by(self.column).agg(pl.col(USER).n_unique().alias("users"))
+        values = users.filter(pl.col("users") >= self.min_users).select(self.column)
+        columns = values.sort(self.column).with_row_index("_column")
+        counted = (
+            past(log, rows, [self.column])
+            .join(columns, on=self.column)
+            .group_by(ROW, "_column")
+            .len()
+            .collect()
+        )
+        counts = np.zeros((len(rows), columns.select(pl.len()).collect().item()), dtype=np.float32)
+        counts[counted[ROW].to_numpy(), counted["_column"].to_numpy()] = counted["len"].to_numpy()
+        if self.log:
+            np.log1p(counts, out=counts)
+        if self.normalise:
+            counts /= np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-12)
+        return counts
+
+
+@dataclass(frozen=True)
+class RFM:
+    """Recency, frequency and monetary value, with what else a log tells of how a user shops.
+
+    Days since the last and the first event and between visits; visits, events, distinct items and
+    `value` spent, in all and within each window; value a visit; the share of discounts; distinct
+    values of columns such as the shop; shares of the hours and of the days of the week. What a log
+    does not hold is left out. A visit is a basket, or where there are none a moment.
+
+    Args:
+        windows: days before the moment.
+        discounts: columns of the events, negative or positive amounts in units of `value`.
+        distinct: columns of the events or items whose distinct values are counted.
+    """
+
+    windows: tuple[int, ...] = (7, 28, 56, 91)
+    discounts: tuple[str, ...] = ()
+    distinct: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("windows", "discounts", "distinct"):  # lists, where a config gave them
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
+        has = log.events.columns
+        visit = BASKET if BASKET in has else TIME
+        money = [VALUE] if VALUE in has else []
+        events = past(log, rows, [ITEM, visit, *money, *self.discounts, *self.distinct])
+        found = events.group_by(ROW).agg(*self._totals(log, visit, bool(money)))
+        found = found.join(events.group_by(ROW).agg(*self._rhythm(log, visit)), on=ROW, how="left")
+        frame = pl.LazyFrame({ROW: pl.int_range(len(rows), dtype=pl.UInt32, eager=True)})
+        frame = frame.join(found, on=ROW, how="left").sort(ROW).drop(ROW)
+        return frame.fill_null(0).fill_nan(0).collect().to_numpy().astype(np.float32)
+
+    def _totals(self, log: EventLog, visit: str, money: bool) -> list[pl.Expr]:
+        age = _days(log, pl.col(AS_OF) - pl.col(TIME))
+        found = [age.min().alias("recency"), age.max().alias("tenure")]
+        for window in (None, *(self.windows if log.has_calendar_time else ())):
+            inside = pl.lit(True) if window is None else age <= window
+            found += [
+                pl.col(visit).filter(inside).n_unique().log1p().alias(f"visits_{window}"),
+                pl.col(ITEM).filter(inside).len().log1p().alias(f"events_{window}"),
+                pl.col(ITEM).filter(inside).n_unique().log1p().alias(f"items_{window}"),
+            ]
+            if money:
+                spent = pl.col(VALUE).filter(inside).sum()
+                found.append(spent.clip(0).log1p().alias(f"spent_{window}"))
+        if money:
+            found.append((pl.col(VALUE).sum() / pl.col(visit).n_unique()).alias("value_a_visit"))
+            for column in self.discounts:
+                saved = pl.col(column).abs().sum()
+                share = saved / (saved + pl.col(VALUE).sum())
+                found.append(share.alias(f"share_{column}"))
+        found += [pl.col(c).n_unique().log1p().alias(f"distinct_{c}") for c in self.distinct]
+        if log.has_calendar_time:
+            hour, day = pl.col(TIME).dt.hour(), pl.col(TIME).dt.weekday()
+            found += [(hour == h).mean().alias(f"hour_{h}") for h in range(24)]
+            found += [(day == d).mean().alias(f"day_{d}") for d in range(1, 8)]
+        return found
+
+    def _rhythm(self, log: EventLog, visit: str) -> list[pl.Expr]:
+        """How far apart visits are, and how long ago the last was by that measure."""
+        day = pl.col(TIME).dt.date().dt.epoch("d") if log.has_calendar_time else pl.col(TIME)
+        gaps = day.unique().sort().diff()
+        recency = _days(log, pl.col(AS_OF) - pl.col(TIME)).min()
+        return [
+            gaps.mean().alias("gap"),
+            gaps.std().alias("gap_deviation"),
+            gaps.max().alias("gap_longest"),
+            (recency / gaps.mean().clip(1)).alias("recency_in_gaps"),
+        ]
+
+
+def _days(log: EventLog, span: pl.Expr) -> pl.Expr:
+    """A span of time in days, or in steps of the order where a log knows no time."""
+    return span.dt.total_seconds() / 86_400 if log.has_calendar_time else span.cast(pl.Float64)

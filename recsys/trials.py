@@ -1,0 +1,266 @@
+"""Trials: a predictor answers a table of questions, and what it reached is measured and compared.
+
+A table whose phases are in order of time is answered twice: by a predictor that has learnt from all
+training rows, for `validation` and `test`; and by repeated folds, in which no user is in both
+training and test, for `folds`. A table without order in time is answered by folds alone, and their
+mean is its `test`.
+
+Shapes: R rows of the table, B rows asked, C candidates, S resamples, U users.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from scipy import stats
+from torch import Tensor
+
+from recsys import metrics
+from recsys.classification import auroc, average_precision
+from recsys.errors import RunError
+from recsys.events import USER
+from recsys.predictor import Predictor
+from recsys.questions import TEST, VALIDATION, Questions, folds
+
+K = 10
+BY_CANDIDATE = {"auroc": auroc, "ap": average_precision}
+BY_ROW = (f"hr@{K}", f"ndcg@{K}", "mrr")
+_CELLS_AT_ONCE = 2**22
+
+
+@dataclass(frozen=True)
+class Folds:
+    """How often users are divided, and into how many folds."""
+
+    num_folds: int = 5
+    repeats: int = 2
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What a predictor reached on a table.
+
+    Attributes:
+        means: by part and metric.
+        intervals: their 95% bootstrap intervals over users.
+        folds: a row per fold: `repeat`, `fold`, how many `train` and `test` rows, its metrics.
+        predictions: a row per row asked, part and fold: `user_id`, `as_of`, `part`, `fold`; where
+            candidates are ranked its metrics, else of each candidate the score and the label.
+    """
+
+    means: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, tuple[float, float]]]
+    folds: pl.DataFrame
+    predictions: pl.DataFrame
+
+    @classmethod
+    def read(cls, folder: Path) -> Trial:
+        """The trial that `write` wrote."""
+        means, intervals = (
+            json.loads((folder / name).read_text()) for name in ("metrics.json", "intervals.json")
+        )
+        frames = (pl.read_parquet(folder / f"{name}.parquet") for name in ("folds", "predictions"))
+        return cls(means, intervals, *frames)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Scores for rows of a table.
+
+    Attributes:
+        questions: the table.
+        rows: (B,) int64.
+        scores: (B, C).
+    """
+
+    questions: Questions
+    rows: Tensor
+    scores: Tensor
+
+    def measured(self) -> pl.DataFrame:
+        """A row per row asked: hit rate and nDCG among the first 10, and the reciprocal rank."""
+        answers = self.questions.answers.rows(self.rows)
+        num_answers = answers.lengths
+        scores = self.scores.masked_fill(~self.questions.allowed(self.rows), -torch.inf)
+        ranked = scores.argsort(dim=1, descending=True, stable=True)
+        hits = answers.dense(scores.shape[1]).gather(1, ranked)
+        found = (
+            metrics.phr(hits[:, :K], num_answers),
+            metrics.ndcg(hits[:, :K], num_answers),
+            metrics.mrr(hits, num_answers),
+        )
+        return pl.DataFrame({n: f.numpy() for n, f in zip(BY_ROW, found, strict=True)})
+
+    def means(self) -> dict[str, float]:
+        """Every metric."""
+        if self.questions.ranked:
+            return self.measured().mean().row(0, named=True)
+        return {name: float(values[0]) for name, values in self.by_candidate(None).items()}
+
+    def by_candidate(self, weights: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Metrics (S,) that compare rows, means over the candidates, for weights (S, B)."""
+        labels = self.questions.labels(self.rows).numpy()
+        columns = list(zip(self.scores.numpy().T, labels.T, strict=True))
+        return {
+            name: np.mean([metric(*column, weights) for column in columns], axis=0)
+            for name, metric in BY_CANDIDATE.items()
+        }
+
+    def resampled(self, draws: np.ndarray) -> dict[str, np.ndarray]:
+        """Every metric for resamples, given as how often each user of the table is drawn (S, U)."""
+        user = self.questions.users.index_of(self.questions.rows[USER]).to_numpy()[self.rows]
+        if not self.questions.ranked:
+            step = max(1, _CELLS_AT_ONCE // max(1, len(user)))
+            parts = [
+                self.by_candidate(d[:, user])
+                for d in np.split(draws, range(step, len(draws), step))
+            ]
+            return {name: np.concatenate([p[name] for p in parts]) for name in BY_CANDIDATE}
+        weights = draws[:, user].astype(np.float64)
+        values = self.measured()
+        total = np.maximum(weights.sum(1), 1)
+        return {name: weights @ values[name].to_numpy() / total for name in BY_ROW}
+
+    def frame(self, part: str, fold: int | None) -> pl.DataFrame:
+        """What is kept of them."""
+        asked = self.questions.rows.select(USER, "as_of")[self.rows.numpy()]
+        about = asked.with_columns(
+            pl.lit(part).alias("part"), pl.lit(fold, dtype=pl.Int32).alias("fold")
+        )
+        if self.questions.ranked:
+            return pl.concat([about, self.measured()], how="horizontal")
+        names = self.questions.candidates.ids.cast(pl.String)
+        labels = self.questions.labels(self.rows).numpy()
+        columns = {f"score/{n}": self.scores[:, c].numpy() for c, n in enumerate(names)}
+        columns |= {f"label/{n}": labels[:, c] for c, n in enumerate(names)}
+        return pl.concat([about, pl.DataFrame(columns)], how="horizontal")
+
+
+def trial(questions: Questions, build: Callable[[], Predictor], divided: Folds = Folds()) -> Trial:
+    """Let a predictor answer a table.
+
+    Args:
+        questions: the table.
+        build: makes the predictor anew, unfitted, and sets what is random; called for every fit.
+        divided: the folds.
+
+    Raises:
+        LeakError: a prediction changes when the log ends at its row's moment.
+        RunError: a score is no number.
+    """
+    whole = _whole(questions, build) if questions.has_phases else {}
+    parts = list(
+        folds(questions, num_folds=divided.num_folds, repeats=divided.repeats, seed=divided.seed)
+    )
+    by_fold = [_answered(questions, build(), train, asked) for train, asked in parts]
+    rows = [
+        {
+            "repeat": number // divided.num_folds,
+            "fold": number % divided.num_folds,
+            "train": len(train),
+            "test": len(asked),
+            **answers.means(),
+        }
+        for number, ((train, asked), answers) in enumerate(zip(parts, by_fold, strict=True))
+    ]
+    per_fold = pl.DataFrame(rows)
+    together = {name: [answers] for name, answers in whole.items()}
+    together["folds" if whole else "test"] = by_fold
+    names = BY_ROW if questions.ranked else tuple(BY_CANDIDATE)
+    means = {
+        part: {name: float(np.nanmean([a.means()[name] for a in answers])) for name in names}
+        for part, answers in together.items()
+    }
+    intervals = {part: bootstrap(answers) for part, answers in together.items()}
+    kept = [answers.frame(part, None) for part, answers in whole.items()]
+    kept += [answers.frame("folds", number) for number, answers in enumerate(by_fold)]
+    return Trial(means, intervals, per_fold, pl.concat(kept))
+
+
+def _whole(questions: Questions, build: Callable[[], Predictor]) -> dict[str, Answers]:
+    predictor = build().fit(questions, questions.phase(0))
+    predictor.check_leaks(questions, questions.phase(TEST))
+    parts = {"validation": questions.phase(VALIDATION), "test": questions.phase(TEST)}
+    return {
+        part: Answers(questions, rows, _scores(predictor, questions, rows))
+        for part, rows in parts.items()
+        if len(rows)
+    }
+
+
+def _answered(questions: Questions, predictor: Predictor, train: Tensor, asked: Tensor) -> Answers:
+    predictor.fit(questions, train)
+    return Answers(questions, asked, _scores(predictor, questions, asked))
+
+
+def _scores(predictor: Predictor, questions: Questions, rows: Tensor) -> Tensor:
+    scores = predictor.predict(questions, rows).float().cpu()
+    if scores.isnan().any():
+        row = int(scores.isnan().any(1).nonzero()[0])
+        raise RunError(
+            f"{type(predictor).__name__} gives row {int(rows[row])} of {questions.name} a score "
+            "that is no number; look for missing values in its features"
+        )
+    return scores
+
+
+def bootstrap(
+    answers: list[Answers], *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of the mean over folds of each metric, users drawn with replacement."""
+    num_users = len(answers[0].questions.users)
+    generator = np.random.default_rng(seed)
+    draws = generator.multinomial(num_users, np.full(num_users, 1 / num_users), size=resamples)
+    found = [a.resampled(draws) for a in answers]
+    tail = [(1 - level) / 2, (1 + level) / 2]
+    means = {name: np.mean([f[name] for f in found], axis=0) for name in found[0]}
+    return {name: tuple(map(float, np.nanquantile(v, tail))) for name, v in means.items()}  # type: ignore[misc]
+
+
+def compare(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
+    """Paired comparison of two trials on the same folds: corrected resampled t-test.
+
+    A row per metric: `metric, first, second, difference, low, high, p_value`. Folds share training
+    rows, which makes their differences alike: Nadeau & Bengio (2003, eq. 14) add the ratio of test
+    to training rows to the variance of the mean.
+
+    Args:
+        first, second: `Trial.folds`.
+
+    Raises:
+        RunError: they are of different folds.
+    """
+    key = ["repeat", "fold", "train", "test"]
+    if not first.select(key).equals(second.select(key)):
+        raise RunError("the trials were divided into other folds; compare trials of one table")
+    names = [name for name in first.columns if name not in key]
+    ratio = float((first["test"] / first["train"]).mean())  # type: ignore[arg-type]
+    return pl.DataFrame([_paired(n, first[n], second[n], ratio) for n in names])
+
+
+def _paired(name: str, first: pl.Series, second: pl.Series, ratio: float) -> dict[str, object]:
+    difference = (second - first).to_numpy()
+    count, mean = len(difference), float(np.mean(difference))
+    error = float(np.std(difference, ddof=1)) * math.sqrt(1 / count + ratio)
+    if error > 0:
+        p_value = float(2 * stats.t.sf(abs(mean / error), count - 1))
+        margin = float(stats.t.ppf(0.975, count - 1)) * error
+    else:
+        p_value, margin = float(mean == 0), 0.0
+    return {
+        "metric": name,
+        "first": first.mean(),
+        "second": second.mean(),
+        "difference": mean,
+        "low": mean - margin,
+        "high": mean + margin,
+        "p_value": p_value,
+    }
