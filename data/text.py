@@ -13,19 +13,18 @@ import torch
 
 from recsys.data.cache import cached
 from recsys.errors import ConfigError
-from recsys.events import ITEM, USER
+from recsys.events import USER
 from recsys.ragged import Ragged
 from recsys.text import Template
-from recsys.vocab import Vocabulary
 
 
 @dataclass(frozen=True)
 class LogCorpus:
-    """The histories of a log, in the words of its items. The log is read when it is asked for.
+    """The histories of a log, in words. The log is read when it is asked for.
 
     Attributes:
         source: name of a function in `recsys.data.sources`, such as `amazon_sequences.beauty`.
-        template: what is read of its items.
+        template: what is read of its items and events.
         weight: how often it is read, relative to the histories of the log that is trained on.
         options: of the function, such as `path` for `table.table`.
 
@@ -43,7 +42,7 @@ class LogCorpus:
             raise ConfigError(f"weight={self.weight} of {self.source}: give a positive number")
 
     def read(self) -> tuple[pl.Series, Ragged]:
-        """The words of each item (n,), and all users' items, oldest first."""
+        """The words of items and events, and all users' rows of them, oldest first."""
         try:
             function = resolve_name(f"recsys.data.sources.{self.source}")
         except (ImportError, AttributeError):
@@ -52,8 +51,7 @@ class LogCorpus:
                 "give one such as amazon_sequences.beauty"
             ) from None
         log = cached(function, **self.options)
-        items = Vocabulary(log.items[ITEM]).index_of(log.events[ITEM]).cast(pl.Int64)
+        written = self.template.write(log.items, log.events)
         begins = log.events[USER].rle_id().search_sorted(np.arange(len(log.users)))
         offsets = np.append(begins.to_numpy(), log.num_events).astype(np.int64)
-        values = torch.from_numpy(items.to_numpy(writable=True))
-        return self.template.texts(log.items), Ragged(values, torch.from_numpy(offsets))
+        return written.texts, Ragged(written.events, torch.from_numpy(offsets))

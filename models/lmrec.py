@@ -208,11 +208,13 @@ class LMRec(Recommender):
 
     Raises:
         ConfigError: `freeze` with L1, or with id vectors, which are learnt through the decoder.
-        DataError: in preparation, the template names columns that the items do not have.
+        DataError: in preparation, the template names columns that the items or events do not have.
     """
 
-    item_tokens: Tensor
-    item_offsets: Tensor
+    text_tokens: Tensor
+    text_offsets: Tensor
+    text_items: Tensor
+    event_texts: Tensor
     tokenizer_json: Tensor
     end: Tensor
     share: Tensor
@@ -261,22 +263,28 @@ class LMRec(Recommender):
 
     def prepare(self, split: Split) -> Part:
         """Train the tokenizer, and write items and histories as tokens."""
-        texts = self.template.texts(split.item_table)
+        history = split.training
+        written = self.template.write(split.item_table, split.log.events)
         corpora = [corpus.read() for corpus in self.language.corpora.values()]
         if self.start is not None:
             self._start_from(Path(self.start))
         else:
+            # Of what events say, that of the training alone.
+            seen = torch.cat([torch.arange(split.num_items), written.events[history.log_rows]])
+            texts = written.texts[seen.unique().numpy()]
             words = pl.concat([texts, *(more for more, _ in corpora)])
             tokenizer = self.options.tokenizer(words)
             self._keep_tokenizer(tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token_id)
-        tokens = self.tokens_of(texts)
-        self.keep("item_tokens", tokens.values)
-        self.keep("item_offsets", tokens.offsets)
-        history = split.training
+        tokens = self.tokens_of(written.texts)
+        self.keep("text_tokens", tokens.values)
+        self.keep("text_offsets", tokens.offsets)
+        self.keep("text_items", torch.cat([written.items, torch.tensor([split.num_items])]))
+        if self.template.event_columns:
+            self.keep("event_texts", written.events)
         counts = torch.bincount(history.items, minlength=split.num_items)
         self.keep("share", counts / counts.sum())
         if self.language.batch_size:
-            logs = [(tokens, history.ragged)]
+            logs = [(tokens, self._texts(history))]
             logs += [(self.tokens_of(more), histories) for more, histories in corpora]
             self._streams = [
                 TokenStream.of(histories, items, int(self.end), self.language.row_length)
@@ -396,7 +404,7 @@ class LMRec(Recommender):
     def _predictions(self, history: BasketBatch) -> tuple[Tensor, Tensor]:
         """States (P, D) of the beginnings of histories, and the items (P,) that came next."""
         before = _all_but_last(history)
-        documents = self._documents(before.ragged)
+        documents = self._documents(self._texts(before))
         targets = documents.items.roll(-1)
         targets[documents.end_offsets[1:] - 1] = history.items[history.offsets[1:] - 1]
         # A history that was cut does not begin where its document does.
@@ -410,7 +418,7 @@ class LMRec(Recommender):
         """As `states`, looked up: a frozen decoder reads the training histories once."""
         if self._frozen is None:
             before = _all_but_last(self._trained_on.to(self.device))
-            documents = self._documents(before.ragged)
+            documents = self._documents(self._texts(before))
             with torch.no_grad():
                 self._frozen = Ragged(self.states(documents), documents.end_offsets)
                 self._frozen_items = self._item_states(
@@ -419,9 +427,19 @@ class LMRec(Recommender):
         rows = torch.searchsorted(self._trained_on.users.to(users.device), users)
         return self._frozen.rows(rows).values
 
-    def _documents(self, histories: Ragged) -> Documents:
-        items = Ragged(self.item_tokens, self.item_offsets)
-        return Documents.of(histories, items, int(self.end), max_tokens=self.template.max_tokens)
+    def _texts(self, history: BasketBatch) -> Ragged:
+        """Histories as texts: of an event of the log its own, of any other its item's."""
+        if not self.template.event_columns:
+            return history.ragged
+        rows = history.log_rows
+        texts = torch.where(rows < 0, history.items, self.event_texts[rows])
+        return Ragged(texts, history.offsets)
+
+    def _documents(self, texts: Ragged) -> Documents:
+        tokens = Ragged(self.text_tokens, self.text_offsets)
+        limit = self.template.max_tokens
+        documents = Documents.of(texts, tokens, int(self.end), max_tokens=limit)
+        return replace(documents, items=self.text_items[documents.items])
 
     def states(self, documents: Documents) -> Tensor:
         """(M, D): the last hidden state at each end."""
@@ -464,7 +482,7 @@ class LMRec(Recommender):
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         """(B, D) of the texts of histories."""
-        return self._encode(self._documents(batch.ragged))
+        return self._encode(self._documents(self._texts(batch)))
 
     def encode_texts(self, histories: Sequence[Sequence[str]]) -> UserVectors:
         """(B, D) of histories whose items are given in words, oldest first."""

@@ -1,16 +1,18 @@
 """Text views: items and histories as words, and words as tokens.
 
-A `Template` says which columns of an item are its words. A tokenizer, trained on the log's own
-words or taken from a pretrained model, turns them into tokens. The tokens of an item are closed by
+A `Template` says which columns of an item are its words, and which of an event (a search, a review)
+are said beside them. A tokenizer, trained on the log's own words or taken from a pretrained model,
+turns them into tokens. The tokens of an item are closed by
 the end-of-text token, and a history is the tokens of its items, oldest first, behind one more:
 
-    <eos> words of the first item <eos> words of the second item <eos> ...
+    <eos> words of the first item, of its event <eos> words of the second item <eos> ...
 
 so that every beginning of a history, and every item by itself, is a text that ends with <eos>.
 `Documents` holds many such texts end to end, `TokenStream` cuts them into full rows for language
 modelling. All of it is index arithmetic on flat tensors.
 
-Shapes: B documents, T tokens in all, M ends of items, R rows of L tokens.
+Shapes: n items, E events, m texts, B documents, T tokens in all, M ends of items, R rows of L
+tokens.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from torch import Tensor
 from recsys.errors import ConfigError, DataError
 from recsys.events import ITEM
 from recsys.ragged import Ragged, gather_positions, offsets_of, ranges
+from recsys.vocab import Vocabulary
 
 END = "<eos>"
 DOCUMENTS_AT_ONCE = 2**16
@@ -37,12 +40,14 @@ DOCUMENTS_AT_ONCE = 2**16
 
 @dataclass(frozen=True)
 class Template:
-    """How an item is written, and how much of a history is read.
+    """How items and events are written, and how much of a history is read.
 
     Attributes:
         columns: of the items, in the order in which they are read; lists are joined by spaces.
+        event_columns: of the events, read behind the item in a history. What an item is compared
+            with, and what is recommended, is the item in its own words.
         separator: between the columns.
-        max_item_tokens: of a longer item the rest is cut off.
+        max_item_tokens: of a longer item, or an item with its event, the rest is cut off.
         max_tokens: of a longer history the oldest items are cut off, whole.
 
     Raises:
@@ -50,6 +55,7 @@ class Template:
     """
 
     columns: Sequence[str] = ("text",)
+    event_columns: Sequence[str] = ()
     separator: str = ". "
     max_item_tokens: int = 64
     max_tokens: int = 512
@@ -75,16 +81,66 @@ class Template:
         Raises:
             DataError: a column that the items do not have.
         """
-        if missing := [column for column in self.columns if column not in items.columns]:
-            there = ", ".join(items.columns)
-            raise DataError(
-                f"items have no column {', '.join(missing)} (there are: {there}); "
-                "name others in template.columns"
-            )
-        words = [_words(items[column]) for column in self.columns]
-        written = pl.concat_str(words, separator=self.separator, ignore_nulls=True)
+        own = self._joined(items, "items", self.columns)
         ids = items[ITEM].cast(pl.String)
-        return pl.select(text=pl.when(written != "").then(written).otherwise(ids))["text"]
+        return pl.select(text=pl.when(own != "").then(own).otherwise(ids))["text"]
+
+    def write(self, items: pl.DataFrame, events: pl.DataFrame) -> LogTexts:
+        """The words of a log.
+
+        Args:
+            items: a row per item, with `item_id`.
+            events: a row per event, with `item_id` of one of the items.
+
+        Raises:
+            DataError: a column that the items, or the events, do not have.
+        """
+        texts = self.texts(items)
+        item = Vocabulary(items[ITEM]).index_of(events[ITEM]).rename("item")
+        every = torch.arange(len(items))
+        if not self.event_columns:
+            return LogTexts(texts, every, _tensor(item))
+        said = self._joined(events, "events", self.event_columns)
+        told = pl.DataFrame([item, said.set(said == "", None).rename("said")])
+        more = told.drop_nulls().unique(maintain_order=True).with_row_index("text", len(items))
+        beside = [texts[more["item"]], more["said"]]
+        texts = pl.concat(
+            [texts, pl.select(pl.concat_str(beside, separator=self.separator))["text"]]
+        )
+        found = told.join(more, on=["item", "said"], how="left", maintain_order="left")["text"]
+        about = torch.cat([every, _tensor(more["item"])])
+        return LogTexts(texts, about, _tensor(found.cast(pl.Int64).fill_null(item)))
+
+    def _joined(self, rows: pl.DataFrame, table: str, columns: Sequence[str]) -> pl.Series:
+        """The words of each row, "" where it has none."""
+        if missing := [column for column in columns if column not in rows.columns]:
+            raise DataError(
+                f"{table} have no column {', '.join(missing)} (there are: "
+                f"{', '.join(rows.columns)}); name others in template."
+                f"{'event_columns' if table == 'events' else 'columns'}"
+            )
+        words = [_words(rows[column]) for column in columns]
+        joined = pl.concat_str(words, separator=self.separator, ignore_nulls=True)
+        return pl.select(joined).to_series()
+
+
+@dataclass(frozen=True, eq=False)
+class LogTexts:
+    """The words of a log's items and events.
+
+    Attributes:
+        texts: (m,) strings: the n items', then an item's with what an event said, each such once.
+        items: (m,) int64, the item that a text is about.
+        events: (E,) int64, the text of each event: that of its item where it said nothing.
+    """
+
+    texts: pl.Series
+    items: Tensor
+    events: Tensor
+
+
+def _tensor(values: pl.Series) -> Tensor:
+    return torch.from_numpy(values.cast(pl.Int64).to_numpy(writable=True))
 
 
 def _words(column: pl.Series) -> pl.Series:
@@ -146,7 +202,7 @@ class Documents:
         ends: (M,) int64, places of end-of-text tokens in `tokens`, ascending: the opening token of
             a document and the ends of its items.
         end_offsets: (B + 1,) int64, where the ends of each document begin among `ends`.
-        items: (M,) int64, the item that ends there; n at an opening token.
+        items: (M,) int64, the text that ends there, an item's or an event's; m at an opening token.
     """
 
     tokens: Tensor
@@ -159,11 +215,11 @@ class Documents:
     def of(
         cls, histories: Ragged, item_tokens: Ragged, end: int, *, max_tokens: int | None = None
     ) -> Documents:
-        """Histories (B rows of item indices) as text; of a long one the oldest items are cut.
+        """Histories (B rows of texts) end to end; of a long one the oldest texts are cut.
 
         Args:
-            histories: oldest item first; a row may be empty.
-            item_tokens: n rows, each with its closing token.
+            histories: rows of `item_tokens`, the oldest first; a row may be empty.
+            item_tokens: a row per text, of an item or an event, each with its closing token.
             end: the token that opens a document.
             max_tokens: of a document; at least one more than the longest item. None cuts nothing.
         """

@@ -136,7 +136,7 @@ def test_sequences_hold_the_latest_events_at_the_right(
 def test_a_batch_moves_whole() -> None:
     there = batch_of([[[0, 1]], [[2]]]).to("meta")
     tensors = [value for value in vars(there).values() if isinstance(value, torch.Tensor)]
-    assert len(tensors) == 7
+    assert len(tensors) == 8
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 

@@ -144,10 +144,12 @@ def test_from_python_the_same_lists(trained: Path) -> None:
 
 
 def test_words_of_ones_own(run: Run, tmp_path: Path) -> None:
-    """A table with a column of words; then what is asked in words, and the vectors."""
+    """A table with columns of words; then what is asked in words, and the vectors."""
     names = [f"lamp {c} 램프 💡" for c in ("red", "blue", "")] + ["", None, "socks " * 3_000]
     words = pl.DataFrame({"item_id": [f"item{i:02}" for i in range(30)], "words": (names * 5)[:30]})
-    purchases().join(words, on="item_id").write_parquet(tmp_path / "shop.parquet")
+    events = purchases().join(words, on="item_id")
+    searched = (["a lamp 💡", None, "", "양말"] * len(events))[: len(events)]
+    events.with_columns(search=pl.Series(searched)).write_parquet(tmp_path / "shop.parquet")
     folder = tmp_path / "run"
     small = ["num_layers=1", "embedding_dim=16", "num_heads=2", "ffn_dim=32", "vocab_size=400"]
     code, _, err = run(
@@ -157,6 +159,7 @@ def test_words_of_ones_own(run: Run, tmp_path: Path) -> None:
         "data.columns.text=words",
         "model=lmrec",
         *[f"model.decoder.{option}" for option in small],
+        "model.template.event_columns=[search]",
         "model.language.row_length=64",
         "trainer.max_epochs=1",
         f"hydra.run.dir={folder}",

@@ -183,6 +183,16 @@ def test_an_item_stands_once_in_a_basket_with_its_quantities_summed() -> None:
     assert row.values[:2].tolist() == [5, 6 + 7]
     assert row.values[2].isnan()  # unknown
     assert row.times.tolist() == [0, 1, 3]
+    assert row.log_rows.tolist() == [0, 1, 3]  # the first of each
+
+
+def test_an_event_is_found_again_in_the_log() -> None:
+    split = leave_last_out(log_of([(user, item, 9 - time) for user, item, time in ROWS]))
+    history = split.test.history
+    found = split.log.events[history.log_rows.numpy()]
+    assert len(found) == len(history.items) == 9
+    assert found[ITEM].to_list() == split.items.ids[history.items.numpy()].to_list()
+    assert found[TIME].to_list() == history.times.tolist()
 
 
 def test_without_quantities_each_event_counts_one_and_has_no_value() -> None:
@@ -200,6 +210,7 @@ def test_a_whole_log_stands_as_it_is() -> None:
     assert batch.items.tolist() == [2, 0, 2, 0, 0]
     assert batch.baskets.tolist() == [0, 0, 0, 1, 0]
     assert batch.offsets.tolist() == [0, 4, 5]
+    assert batch.log_rows.tolist() == [0, 1, 2, 3, 4]
     assert (batch.times.tolist(), batch.num_items) == ([0, 0, 0, 9, 2], 3)
 
 

@@ -42,6 +42,44 @@ def test_columns_that_are_not_there() -> None:
         Template(columns=["title", "name", "text"]).texts(items)
 
 
+def test_what_events_say_stands_behind_their_items() -> None:
+    items = pl.DataFrame({"item_id": [7, 8, 9], "title": ["Lamp", None, "Socks"]})
+    events = pl.DataFrame(
+        {
+            "item_id": [9, 7, 9, 8, 9, 7, 9],
+            "query": ["겨울 🧦", None, "warm", "", "겨울 🧦", " ", None],
+            "stars": [5, None, None, 1, 5, None, 4],
+        }
+    )
+    template = Template(columns=["title"], event_columns=["query", "stars"])
+    written = template.write(items, events)
+    winter = "Socks. 겨울 🧦. 5"
+    said = [winter, "Lamp", "Socks. warm", "8. 1", winter, "Lamp", "Socks. 4"]
+    assert written.texts[written.events.numpy()].to_list() == said
+    assert written.texts.to_list()[:3] == ["Lamp", "8", "Socks"]
+    assert len(written.texts) == written.texts.n_unique() == 3 + 4  # each once
+    ids = items["item_id"][written.items[written.events].numpy()]
+    assert ids.to_list() == events["item_id"].to_list()
+
+
+def test_events_that_say_nothing_have_their_items_texts() -> None:
+    items = pl.DataFrame({"item_id": ["a", "b"], "text": ["Lamp", "Socks"]})
+    events = pl.DataFrame({"item_id": ["b", "a", "b"], "query": [None, None, ""]})
+    for template in (Template(), Template(event_columns=["query"])):
+        written = template.write(items, events)
+        assert written.texts.to_list() == ["Lamp", "Socks"]
+        assert written.events.tolist() == [1, 0, 1]
+        assert written.items.tolist() == [0, 1]
+
+
+def test_event_columns_that_are_not_there() -> None:
+    items = pl.DataFrame({"item_id": [1], "text": ["a"]})
+    events = pl.DataFrame({"item_id": [1], "query": ["b"]})
+    message = r"events have no column search \(there are: item_id, query\); .*event_columns"
+    with pytest.raises(DataError, match=message):
+        Template(event_columns=["query", "search"]).write(items, events)
+
+
 def test_a_template_without_columns() -> None:
     with pytest.raises(ConfigError, match="columns is empty"):
         Template(columns=[])

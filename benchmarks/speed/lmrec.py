@@ -136,7 +136,7 @@ def main() -> None:
         ranking=Ranking(),
     )
     model.prepare(split)
-    words = Ragged(model.item_tokens, model.item_offsets)
+    words = Ragged(model.text_tokens, model.text_offsets)
     everyone = Documents.of(split.training.ragged, words, int(model.end))
     (fits,) = (everyone.lengths <= model.template.max_tokens).nonzero(as_tuple=True)
     users = fits[torch.randperm(len(fits))[: options.histories]]

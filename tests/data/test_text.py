@@ -24,6 +24,17 @@ def test_the_histories_of_a_log_in_the_words_of_its_items(tmp_path: Path) -> Non
     assert found == [["socks 🧦"], ["8", "lamp", "socks 🧦"]]
 
 
+def test_the_histories_of_a_log_with_what_its_events_say(tmp_path: Path) -> None:
+    rows = [("b", 1, 1, "lamp", None), ("a", 2, 0, "socks", "warm"), ("b", 2, 3, "socks", "warm")]
+    names = ["user_id", "item_id", "timestamp", "title", "query"]
+    pl.DataFrame(rows, names, orient="row").write_csv(tmp_path / "shop.csv")
+    options = {"path": str(tmp_path / "shop.csv")}
+    template = Template(columns=["title"], event_columns=["query"])
+    texts, histories = LogCorpus("table.table", template, options=options).read()
+    assert histories.lengths.tolist() == [1, 2]
+    assert texts[histories.values.numpy()].to_list() == ["socks. warm", "lamp", "socks. warm"]
+
+
 @pytest.mark.parametrize("source", ["nowhere.nothing", "table.nothing"])
 def test_a_source_that_does_not_exist(source: str) -> None:
     with pytest.raises(ConfigError, match=f"source={source} is no function of"):

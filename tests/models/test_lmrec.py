@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,8 @@ def hidden(model: LMRec, tokens: list[int]) -> Tensor:
 
 
 def words(model: LMRec, item: int) -> list[int]:
-    first, stop = model.item_offsets[item : item + 2].tolist()
-    return model.item_tokens[first:stop].tolist()
+    first, stop = model.text_offsets[item : item + 2].tolist()
+    return model.text_tokens[first:stop].tolist()
 
 
 def test_the_vector_of_every_beginning_is_that_of_its_text_alone(split: Split) -> None:
@@ -223,6 +224,78 @@ def test_typed_histories_are_read_as_those_of_the_log(split: Split) -> None:
     typed = model.encode_texts([[WORDS[i] or "" for i in history] for history in histories])
     batch = BasketBatch.from_lists([[[i] for i in history] for history in histories], N)
     torch.testing.assert_close(typed, model.encode_users(batch))
+
+
+SEARCHES = [None, "light 💡", "", "따뜻한 양말", "q " * 3_000]
+SEARCHED = {"template": Template(event_columns=["search"], max_item_tokens=40, max_tokens=400)}
+
+
+def searched(later: str = "") -> Split:
+    """The same log, with what was searched for before an event; `later`, after the training."""
+    split = leave_last_out(log())
+    search = pl.Series("search", (SEARCHES * 5)[: split.log.num_events])
+    events = split.log.events.with_columns(search, after=split.events["phase"] > 0)
+    said = pl.when("after").then(pl.lit(later) + pl.col("search")).otherwise("search")
+    events = events.select(*log().events.columns, said.alias("search"))
+    return leave_last_out(replace(split.log, events=events))
+
+
+@pytest.mark.parametrize("phase", ["training", "latest"])
+def test_a_history_is_read_with_what_was_searched_for(phase: str) -> None:
+    split = searched()
+    model = model_of(split, **SEARCHED).eval()
+    history = getattr(split, phase)
+    typed = []
+    for user, length in zip(history.users.tolist(), history.lengths().tolist(), strict=True):
+        events = split.log.events.filter(user_id=user).head(length)
+        own = [WORDS[item] or str(item) for item in events["item_id"]]
+        beside = zip(own, events["search"], strict=True)
+        typed.append([". ".join(filter(None, said)) for said in beside])
+    torch.testing.assert_close(model.encode_users(history), model.encode_texts(typed))
+
+
+def test_an_item_stays_what_it_is_in_its_own_words() -> None:
+    model = model_of(searched(), **SEARCHED, use_ids=True)
+    own = model.tokens_of(pl.Series([text or str(i) for i, text in enumerate(WORDS)]))
+    assert torch.tensor([token for i in range(N) for token in words(model, i)]).equal(own.values)
+    history = searched().training
+    documents = model._documents(model._texts(history))
+    ends = documents.items != N
+    assert documents.items[ends].tolist() == history.items.tolist()
+    strangers = BasketBatch.from_lists([[[3], [0]]], N)
+    told = model.encode_texts([[WORDS[3] or "", WORDS[0] or ""]])
+    model.items = None
+    torch.testing.assert_close(model.encode_users(strangers), told)
+
+
+def test_what_is_searched_for_later_changes_nothing_before() -> None:
+    now, then = (searched(later) for later in ("", "no, "))
+    models = [model_of(split, **SEARCHED).eval() for split in (now, then)]
+    assert models[0].tokenizer_json.equal(models[1].tokenizer_json)
+    losses = [m.ranking_loss(s.training) for m, s in zip(models, (now, then), strict=True)]
+    assert losses[0].equal(losses[1])
+    asked = [m.score(s.validation.history) for m, s in zip(models, (now, then), strict=True)]
+    assert asked[0].equal(asked[1])
+    # The test's history holds the validation's event, and what was searched for before it.
+    asked = [m.score(s.test.history) for m, s in zip(models, (now, then), strict=True)]
+    assert not asked[0].equal(asked[1])
+
+
+def test_a_saved_model_knows_what_was_searched_for(tmp_path: Path) -> None:
+    split = searched()
+    config = config_of(language={"batch_size": 2, "row_length": 16})
+    config["template"]["event_columns"] = ["search"]
+    model = checkpoint.build(config)
+    fit(model, split, TRAINING, Protocol(ks=[3]), folder=tmp_path)
+    checkpoint.save(tmp_path / "model", model, split, config, mask_history=False)
+    saved = checkpoint.load(tmp_path)
+    with torch.no_grad():
+        expected = model.eval().encode_users(split.latest)
+    found = torch.tensor(saved.vectors()[1]["vector"].to_list())
+    torch.testing.assert_close(found, expected)
+    nowhere = torch.full_like(split.latest.items, -1)
+    silent = saved.model.encode_users(replace(split.latest, log_rows=nowhere))
+    assert not torch.allclose(found, silent, atol=1e-4)
 
 
 def test_vectors_of_ids_reach_users_and_items(split: Split) -> None:
@@ -386,6 +459,11 @@ def test_options_that_contradict_each_other(split: Split) -> None:
         Ranking(softmax=False)
     with pytest.raises(ConfigError, match=r"dropout=0\.1: blocks of llama have none"):
         Decoder("llama", dropout=0.1)
+
+
+def test_columns_that_the_events_do_not_have(split: Split) -> None:
+    with pytest.raises(DataError, match="events have no column search"):
+        model_of(split, **SEARCHED)
 
 
 def test_columns_that_the_items_do_not_have(split: Split) -> None:
