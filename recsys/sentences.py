@@ -40,7 +40,7 @@ console = Console(stderr=True)
 
 @dataclass(frozen=True)
 class SentenceVectors:
-    """`sentence_vectors` as the vectors of items' texts."""
+    """`sentence_vectors` as the vectors of items' texts, less their mean, which tells none apart."""
 
     @property
     def dim(self) -> int:
@@ -48,8 +48,11 @@ class SentenceVectors:
         return DIM
 
     def read(self, texts: pl.Series) -> Tensor:
-        """(n, 384)."""
-        return sentence_vectors(texts)
+        """(n, 384), zeros for a text that is null or blank."""
+        vectors = sentence_vectors(texts)
+        told = vectors.any(1)
+        vectors[told] -= vectors[told].mean(0)
+        return vectors
 
 
 def sentence_vectors(texts: pl.Series) -> Tensor:

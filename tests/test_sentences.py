@@ -75,6 +75,9 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_encoder")
 def test_as_vectors_of_items() -> None:
-    kind = SentenceVectors()
-    assert kind.read(TEXTS).equal(sentence_vectors(TEXTS))
-    assert kind.read(TEXTS).shape == (len(TEXTS), kind.dim)
+    texts = pl.Series([None, *TEXTS, ""])
+    vectors, plain = SentenceVectors().read(texts), sentence_vectors(texts)
+    assert vectors.shape == (len(texts), SentenceVectors().dim)
+    assert vectors.any(1).tolist() == [False, True, True, True, False]
+    torch.testing.assert_close(vectors.sum(0), torch.zeros(DIM), atol=1e-6, rtol=0)
+    torch.testing.assert_close(vectors[1] - vectors[3], plain[1] - plain[3])
