@@ -40,7 +40,7 @@ console = Console(stderr=True)
 
 @dataclass(frozen=True)
 class SentenceVectors:
-    """`sentence_vectors` as the vectors of items' texts, less their mean, which tells none apart."""
+    """`sentence_vectors` as the vectors of items' texts, less their mean (it tells none apart)."""
 
     @property
     def dim(self) -> int:
