@@ -65,12 +65,12 @@ def profiling(
     return Questions(
         name,
         anonymous,
-        _rows(rows, pl.lit(None), pl.lit(TRAIN)),
+        rows_of(rows, pl.lit(None), pl.lit(TRAIN)),
         Vocabulary(pl.Series(list(classes))),
-        _ragged(member[asked]),
-        _empty(int(asked.sum())),
+        chosen(member[asked]),
+        no_values(int(asked.sum())),
         ranked=False,
-        items=_empty(len(classes)),
+        items=no_values(len(classes)),
     )
 
 
@@ -102,7 +102,7 @@ def lapse(
         back = _within(log.events, moment, until)[USER]
         users = active.select(pl.col(USER).unique().sort())
         frames.append(
-            _rows(
+            rows_of(
                 users.with_columns(pl.lit(moment).first().alias(AS_OF)), until, pl.lit(phase)
             ).with_columns(lapsed=~pl.col(USER).is_in(back.unique().implode()))
         )
@@ -113,10 +113,10 @@ def lapse(
         log,
         rows.drop("lapsed"),
         Vocabulary(pl.Series(["lapsed"])),
-        _ragged(lapsed),
-        _empty(len(rows)),
+        chosen(lapsed),
+        no_values(len(rows)),
         ranked=False,
-        items=_empty(1),
+        items=no_values(1),
     )
 
 
@@ -165,7 +165,7 @@ def new_items(
         had, new = firsts.filter(pl.col(TIME) < moment[0]), _within(firsts, moment, until)
         users = new.select(pl.col(USER).unique().sort()).join(had, on=USER, how="semi")
         frames.append(
-            _rows(users.with_columns(pl.lit(moment).first().alias(AS_OF)), until, pl.lit(phase))
+            rows_of(users.with_columns(pl.lit(moment).first().alias(AS_OF)), until, pl.lit(phase))
         )
         answers.append(_by_user(users.sort(USER)[USER], new))
         excluded.append(_by_user(users.sort(USER)[USER], had))
@@ -175,19 +175,20 @@ def new_items(
         log,
         pl.concat(frames),
         candidates,
-        _joined(answers),
-        _joined(excluded),
+        joined(answers),
+        joined(excluded),
         ranked=True,
-        items=grouped(stands_for.to_numpy(), len(candidates)),
+        items=grouped(stands_for, pl.int_range(len(stands_for), eager=True), len(candidates)),
     )
 
 
-def grouped(group: np.ndarray, num_groups: int) -> Ragged:
-    """Of each group 0 .. num_groups - 1 the positions that name it; -1 names none."""
-    order = np.argsort(group, kind="stable")
-    order = order[group[order] >= 0]
-    lengths = np.bincount(group[order], minlength=num_groups)
-    return Ragged(torch.from_numpy(order), offsets_of(torch.from_numpy(lengths)))
+def grouped(group: pl.Series, values: pl.Series, num_groups: int) -> Ragged:
+    """Of each group 0 .. num_groups - 1 its values, ascending; -1 is no group."""
+    pairs = pl.DataFrame({"group": group, "value": values.cast(pl.Int64)})
+    pairs = pairs.filter(pl.col("group") >= 0).sort("group", "value")
+    lengths = np.bincount(pairs["group"].to_numpy(), minlength=num_groups)
+    found = torch.from_numpy(pairs["value"].to_numpy(writable=True))
+    return Ragged(found, offsets_of(torch.from_numpy(lengths)))
 
 
 def moment_of(log: EventLog, words: str) -> pl.Series:
@@ -229,7 +230,8 @@ def _within(frame: pl.DataFrame, start: pl.Series, end: pl.Series) -> pl.DataFra
     return frame.filter((pl.col(TIME) >= start[0]) & (pl.col(TIME) < end[0]))
 
 
-def _rows(users: pl.DataFrame, until: pl.Series | pl.Expr, phase: pl.Expr) -> pl.DataFrame:
+def rows_of(users: pl.DataFrame, until: pl.Series | pl.Expr, phase: pl.Expr) -> pl.DataFrame:
+    """`user_id` and `as_of` with `until` and `phase`."""
     kind = users[AS_OF].dtype
     known = until if isinstance(until, pl.Expr) else pl.lit(until).first()
     return users.with_columns(known.cast(kind).alias(UNTIL), phase.cast(pl.UInt8).alias(PHASE))
@@ -244,24 +246,21 @@ def _in_class(values: pl.Series, wanted: Sequence[Any]) -> np.ndarray:
 
 def _by_user(users: pl.Series, pairs: pl.DataFrame) -> Ragged:
     """Of each user the candidates, ascending, that `pairs` (`user_id`, `index`) name."""
-    row = Vocabulary(users).index_of(pairs[USER])
-    named = pl.DataFrame({"row": row, "index": pairs["index"]}).filter(pl.col("row") >= 0)
-    named = named.sort("row", "index")
-    lengths = np.bincount(named["row"].to_numpy(), minlength=len(users))
-    values = torch.from_numpy(named["index"].to_numpy(writable=True))
-    return Ragged(values, offsets_of(torch.from_numpy(lengths)))
+    return grouped(Vocabulary(users).index_of(pairs[USER]), pairs["index"], len(users))
 
 
-def _ragged(member: np.ndarray) -> Ragged:
+def chosen(member: np.ndarray) -> Ragged:
     """The columns at which each row of (R, C) bool is true."""
     values = torch.from_numpy(member.nonzero()[1])
     return Ragged(values, offsets_of(torch.from_numpy(member.sum(1))))
 
 
-def _empty(num_rows: int) -> Ragged:
+def no_values(num_rows: int) -> Ragged:
+    """Rows without values."""
     return Ragged.from_lists([[]] * num_rows)
 
 
-def _joined(parts: Sequence[Ragged]) -> Ragged:
+def joined(parts: Sequence[Ragged]) -> Ragged:
+    """The rows of all parts, one part after the other."""
     values = torch.cat([part.values for part in parts])
     return Ragged(values, offsets_of(torch.cat([part.lengths for part in parts])))

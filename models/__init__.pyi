@@ -1,4 +1,5 @@
 from .bpr_mf import BPRMF as BPRMF
+from .candidate_size import CandidateSize as CandidateSize
 from .count_vae import CountVAE as CountVAE
 from .decayed_personal import DecayedPersonal as DecayedPersonal
 from .dnntsp import DNNTSP as DNNTSP
@@ -11,9 +12,14 @@ from .lightgbm import LightGBM as LightGBM
 from .lmrec import LMRec as LMRec
 from .logistic_regression import LogisticRegression as LogisticRegression
 from .markov import Markov as Markov
+from .mlp import MLP as MLP
+from .new_ease import NewEASE as NewEASE
+from .new_popularity import NewPopularity as NewPopularity
+from .own_purchases import OwnPurchases as OwnPurchases
 from .personal_top import PersonalTop as PersonalTop
 from .popularity import Popularity as Popularity
 from .sasrec import SASRec as SASRec
+from .shopperbert import ShopperBERT as ShopperBERT
 from .text_tfidf import TextTFIDF as TextTFIDF
 from .tifuknn import TIFUKNN as TIFUKNN
 from .up_cf import UPCF as UPCF

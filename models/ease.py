@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Self
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recsys.batch import BasketBatch
@@ -48,14 +49,17 @@ class EASE(ClosedForm):
         self.l2 = l2
 
     def fit(self, split: Split) -> Self:
-        held = held_items(split.training)
-        gram = torch.from_numpy((held.T @ held).toarray()).double()
-        gram.diagonal().add_(self.l2)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-        weights = inverse.div_(-inverse.diagonal())
-        self.keep("item_weights", weights.fill_diagonal_(0).float())
+        self.keep("item_weights", ridge_weights(held_items(split.training), self.l2))
         return self
 
     def score(self, batch: BasketBatch) -> Scores:
         held = batch.ragged.distinct(batch.num_items)
         return matmul(csr(held, batch.num_items), self.item_weights)
+
+
+def ridge_weights(held: csr_array, l2: float) -> Tensor:
+    """W (n, n) float32 for X (U, n), as at the top of the file."""
+    gram = torch.from_numpy((held.T @ held).toarray()).double()
+    gram.diagonal().add_(l2)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    return inverse.div_(-inverse.diagonal()).fill_diagonal_(0).float()

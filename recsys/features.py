@@ -229,3 +229,30 @@ class RFM:
 def _days(log: EventLog, span: pl.Expr) -> pl.Expr:
     """A span of time in days, or in steps of the order where a log knows no time."""
     return span.dt.total_seconds() / 86_400 if log.has_calendar_time else span.cast(pl.Float64)
+
+
+@runtime_checkable
+class CandidateFeature(Protocol):
+    """A function of a table of questions to features of its candidates, (C, G) float32."""
+
+    def __call__(self, questions: Questions) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class CandidateShares:
+    """The share of each value of a column among a candidate's items, and the log of their number.
+
+    Args:
+        column: of the items.
+    """
+
+    column: str
+
+    def __call__(self, questions: Questions) -> np.ndarray:
+        items, owner = questions.items, questions.items.owners().numpy()
+        values = questions.log.items[self.column].cast(pl.String).fill_null("")
+        group = values.rank("dense").to_numpy()[items.values.numpy()] - 1
+        size = items.lengths.numpy()[:, None].astype(np.float32)
+        shares = np.zeros((len(items), values.n_unique()), dtype=np.float32)
+        np.add.at(shares, (owner, group), 1)
+        return np.hstack([shares / np.maximum(size, 1), np.log1p(size)])

@@ -8,15 +8,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
 from recsys.errors import ConfigError, LeakError
+from recsys.events import ITEM, TIME, USER, EventLog
 from recsys.features import Feature, before, computed
 from recsys.questions import AS_OF, Questions
+from recsys.vocab import Vocabulary
 
 
 class Predictor(ABC):
@@ -71,3 +75,53 @@ class FeaturePredictor(Predictor):
 
     def check_leaks(self, questions: Questions, rows: Tensor, *, sample: int = 32) -> None:
         """Nothing more: `computed` has checked every feature."""
+
+
+class HistoryPredictor(Predictor):
+    """A predictor that reads the log up to a row's moment, and learns nothing from answers.
+
+    Subclasses are frozen dataclasses: equal ones score a table's moments once between them.
+    """
+
+    @abstractmethod
+    def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
+        """Scores (U, C) of the candidates for users (U), from the log up to a moment."""
+
+    def fit(self, questions: Questions, rows: Tensor) -> Self:
+        return self
+
+    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
+        found = torch.empty(len(rows), len(questions.candidates))
+        moments = questions.rows[AS_OF][rows.numpy()]
+        for moment in moments.unique():
+            asked = torch.from_numpy((moments == moment).arg_true().to_numpy().astype(np.int64))
+            users = questions.rows[USER][rows[asked].numpy()]
+            vocabulary, scores = self._at(questions, moment)
+            found[asked] = scores[
+                torch.from_numpy(vocabulary.index_of(users).to_numpy(writable=True))
+            ]
+        return found
+
+    def _at(self, questions: Questions, moment: Any) -> tuple[Vocabulary, Tensor]:
+        """The scores of all users who are asked at a moment."""
+        kept = _scored.setdefault(questions, {})
+        if (self, moment) not in kept:
+            users = questions.rows.filter(pl.col(AS_OF) == moment)[USER].unique().sort()
+            scores = self.scores(questions, before(questions.log, moment), users)
+            kept[self, moment] = (Vocabulary(users), scores.float())
+        return kept[self, moment]
+
+
+_scored: WeakKeyDictionary[Questions, dict[Any, tuple[Vocabulary, Tensor]]] = WeakKeyDictionary()
+
+
+def candidate_events(questions: Questions, log: EventLog) -> pl.DataFrame:
+    """`user_id`, `timestamp` and `candidate`, a row per event and candidate that it stands for."""
+    of = pl.DataFrame(
+        {
+            ITEM: log.items[ITEM][questions.items.values.numpy()],
+            "candidate": questions.items.owners().numpy(),
+        }
+    )
+    events = log.events.select(USER, ITEM, TIME)
+    return events.join(of, on=ITEM).select(USER, TIME, "candidate")

@@ -1,0 +1,118 @@
+"""Questions about the coupons of Complete Journey: who responds to a campaign, and with which.
+
+The package's `campaigns` say which households were sent a campaign, `coupons` what products each of
+its coupons covers, `coupon_redemptions` who redeemed what. A campaign is asked about at midnight
+of the day it starts; its answers are known when its last day has passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+import torch
+
+from recsys.data.questions import chosen, grouped, joined, moment_of, no_values, rows_of
+from recsys.data.sources.complete_journey import table
+from recsys.events import ITEM, USER, EventLog
+from recsys.questions import AS_OF, TEST, TRAIN, Questions
+from recsys.ragged import Ragged
+from recsys.vocab import Vocabulary
+
+_HOUSEHOLD, _CAMPAIGN, _COUPON = "household_id", "campaign_id", "coupon_upc"
+
+
+def coupon_response(log: EventLog, name: str, *, train: Sequence[int], test: int) -> Questions:
+    """Whether a household that was sent a campaign redeems any of its coupons.
+
+    Args:
+        log: of the package.
+        name: of the table.
+        train, test: campaigns.
+    """
+    frames = []
+    for phase, campaign in _phases(train, test):
+        sent = table("campaigns").filter(pl.col(_CAMPAIGN) == campaign)[_HOUSEHOLD].unique().sort()
+        redeemers = _redeemed(campaign)[USER].unique()
+        frames.append(
+            _asked(log, sent.rename(USER), campaign, phase).with_columns(
+                redeems=pl.col(USER).is_in(redeemers.implode())
+            )
+        )
+    rows = pl.concat(frames)
+    return Questions(
+        name,
+        log,
+        rows.drop("redeems"),
+        Vocabulary(pl.Series(["redeems"])),
+        chosen(rows["redeems"].to_numpy()[:, None]),
+        no_values(len(rows)),
+        ranked=False,
+        items=no_values(1),
+    )
+
+
+def coupon(log: EventLog, name: str, *, train: Sequence[int], test: int) -> Questions:
+    """Which of a campaign's coupons a household redeems, of those that redeem any.
+
+    A candidate is a coupon of one campaign, `18/51380041013`, since a coupon may cover other
+    products in another; those of other campaigns are excluded. It stands for what it covers.
+
+    Args:
+        log: of the package.
+        name: of the table.
+        train, test: campaigns.
+    """
+    phases = _phases(train, test)
+    of = pl.concat_str(_CAMPAIGN, pl.lit("/"), _COUPON).alias("candidate")
+    covers = (
+        table("coupons")
+        .filter(pl.col(_CAMPAIGN).is_in([campaign for _, campaign in phases]))
+        .select(of, _CAMPAIGN, pl.col("product_id").alias(ITEM))
+        .unique()
+    )
+    ids = covers.select("candidate", _CAMPAIGN).unique().sort(_CAMPAIGN, "candidate")
+    candidates = Vocabulary(ids["candidate"])
+    frames, answers, excluded = [], [], []
+    for phase, campaign in phases:
+        redeemed = _redeemed(campaign).select(USER, of).unique()
+        users = redeemed[USER].unique().sort()
+        frames.append(_asked(log, users, campaign, phase))
+        right = candidates.index_of(redeemed["candidate"])
+        answers.append(grouped(Vocabulary(users).index_of(redeemed[USER]), right, len(users)))
+        others = torch.from_numpy(
+            (ids[_CAMPAIGN] != campaign).arg_true().to_numpy().astype("int64")
+        )
+        excluded.append(
+            Ragged(others.repeat(len(users)), torch.arange(len(users) + 1) * len(others))
+        )
+    item = Vocabulary(log.items[ITEM]).index_of(covers[ITEM])
+    group = candidates.index_of(covers["candidate"]).set(item < 0, -1)
+    return Questions(
+        name,
+        log,
+        pl.concat(frames),
+        candidates,
+        joined(answers),
+        joined(excluded),
+        ranked=True,
+        items=grouped(group, item, len(candidates)),
+    )
+
+
+def _phases(train: Sequence[int], test: int) -> list[tuple[int, int]]:
+    return [*((TRAIN, campaign) for campaign in train), (TEST, test)]
+
+
+def _redeemed(campaign: int) -> pl.DataFrame:
+    """`user_id`, `campaign_id` and `coupon_upc` of a campaign's redemptions."""
+    redeemed = table("coupon_redemptions").filter(pl.col(_CAMPAIGN) == campaign)
+    return redeemed.select(pl.col(_HOUSEHOLD).alias(USER), _CAMPAIGN, _COUPON)
+
+
+def _asked(log: EventLog, users: pl.Series, campaign: int, phase: int) -> pl.DataFrame:
+    about = table("campaign_descriptions").filter(pl.col(_CAMPAIGN) == campaign)
+    start, end = (str(about[column][0].date()) for column in ("start_date", "end_date"))
+    moment = pl.lit(moment_of(log, start)).first().alias(AS_OF)
+    until = moment_of(log, end).dt.offset_by("1d")
+    return rows_of(users.to_frame().with_columns(moment), until, pl.lit(phase))

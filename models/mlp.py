@@ -1,0 +1,271 @@
+"""MLP: a small network from a user's features to the candidates.
+
+Paper: the frozen embedding with an MLP on top of Shin et al., "One4all User Representation for
+Recommender Systems in E-commerce" (ShopperBERT), arXiv 2106.00573; here over any features, counts
+among them. Changed, for few rows: features are standardised, training stops by rows held out, and
+the answer is the mean of several networks, each with other rows held out.
+
+    h = layers(x),   score = h W + b                 yes or no: binary cross-entropy per candidate
+    score = h W + b + w log(prior + e)               ranked: softmax over the candidates allowed
+
+Another predictor may be the prior: what is likely before the features say anything. Its weight w is
+learnt. With features of the candidates, (C, G), W and b are linear in them, so that what is learnt
+of one candidate holds for others like it.
+
+Shapes: B rows, C candidates, F features, G features of a candidate, H hidden.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys.errors import ConfigError
+from recsys.events import USER
+from recsys.features import CandidateFeature, Feature
+from recsys.predictor import FeaturePredictor, Predictor
+from recsys.questions import Questions
+from recsys.ragged import Ragged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """How a network is trained.
+
+    Attributes:
+        learning_rate, weight_decay: of AdamW.
+        batch_size: rows a step.
+        max_epochs: at most so many passes over the rows.
+        patience: epochs without a lower loss on the rows held out after which training stops.
+        held_out: share of the training users whose rows are held out.
+
+    Raises:
+        ConfigError: no user is held out, or all are.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    batch_size: int = 128
+    max_epochs: int = 100
+    patience: int = 8
+    held_out: float = 0.15
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"held_out={self.held_out} is no share; 0.1 to 0.3 suits most tables")
+
+
+class MLP(FeaturePredictor):
+    """Networks over standardised features, their scores averaged.
+
+    Args:
+        features: of a user as of a moment.
+        candidate_features: of the candidates; without any each candidate has a row of W of its own.
+        prior: of ranked candidates, a predictor of positive scores.
+        hidden_dim: H.
+        num_layers: hidden layers; with none the scores are linear in the features.
+        dropout: of features and hidden layers.
+        steps: how a network is trained.
+        num_members: networks.
+        seed: of weights, batches, dropout and the rows held out.
+
+    Raises:
+        ConfigError: there are no features; a prior or candidate features where nothing is ranked.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: Sequence[Feature],
+        candidate_features: Sequence[CandidateFeature] = (),
+        prior: Predictor | None = None,
+        hidden_dim: int = 128,
+        num_layers: int = 1,
+        dropout: float = 0.3,
+        steps: Steps = Steps(),
+        num_members: int = 4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(features=features)
+        self.candidate_features, self.prior = list(candidate_features), prior
+        self.hidden_dim, self.num_layers, self.dropout = hidden_dim, num_layers, dropout
+        self.steps, self.num_members, self.seed = steps, num_members, seed
+        self.members: list[_Network] = []
+        self.shift = self.scale = np.zeros(0)
+
+    def fit(self, questions: Questions, rows: Tensor) -> Self:
+        if not questions.ranked and (self.prior or self.candidate_features):
+            raise ConfigError(
+                f"{questions.name} ranks no candidates; leave out prior and candidate_features"
+            )
+        if self.prior is not None:
+            self.prior.fit(questions, rows)
+        inputs = self.inputs(questions, rows)
+        self.shift, self.scale = inputs.mean(0), inputs.std(0) + 1e-6
+        data = self._data(questions, rows)
+        about = self._about_candidates(questions)
+        with torch.random.fork_rng():
+            self.members = [
+                self._member(questions, data, about, self.seed * 1000 + number)
+                for number in range(self.num_members)
+            ]
+        return self
+
+    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
+        data = self._data(questions, rows)
+        with torch.inference_mode():
+            scores = [
+                torch.cat([member(part) for part in data.split(1024)]) for member in self.members
+            ]
+        if questions.ranked:
+            scores = [score.log_softmax(1) for score in scores]
+        return torch.stack(scores).mean(0).cpu()
+
+    def check_leaks(self, questions: Questions, rows: Tensor, *, sample: int = 32) -> None:
+        """As the prior's; `computed` has checked every feature."""
+        if self.prior is not None:
+            self.prior.check_leaks(questions, rows, sample=sample)
+
+    def _data(self, questions: Questions, rows: Tensor) -> _Data:
+        inputs = (self.inputs(questions, rows) - self.shift) / self.scale
+        prior = None
+        if self.prior is not None:
+            prior = self.prior.predict(questions, rows).clamp(min=0)
+            prior = (prior + 0.01 * prior[prior > 0].mean()).log()
+        users = torch.from_numpy(
+            questions.users.index_of(questions.rows[USER]).to_numpy(writable=True)
+        )
+        return _Data(
+            torch.from_numpy(inputs.astype(np.float32)),
+            prior,
+            questions.answers.rows(rows),
+            questions.excluded.rows(rows),
+            users[rows],
+        )
+
+    def _about_candidates(self, questions: Questions) -> Tensor | None:
+        if not self.candidate_features:
+            return None
+        found = np.hstack([feature(questions) for feature in self.candidate_features])
+        return torch.from_numpy((found - found.mean(0)) / (found.std(0) + 1e-6)).float()
+
+    def _member(
+        self, questions: Questions, data: _Data, about: Tensor | None, seed: int
+    ) -> _Network:
+        """A network at the epoch with the lowest loss on the rows held out."""
+        torch.manual_seed(seed)
+        network = _Network(self, data.inputs.shape[1], len(questions.candidates), about)
+        loss = _ranking_loss if questions.ranked else _binary_loss
+        users = data.users.unique()
+        held = users[torch.randperm(len(users))[: max(1, round(len(users) * self.steps.held_out))]]
+        inside = torch.isin(data.users, held)
+        train, held_out = data.take((~inside).nonzero()[:, 0]), data.take(inside.nonzero()[:, 0])
+        steps = self.steps
+        optimiser = torch.optim.AdamW(
+            network.parameters(), lr=steps.learning_rate, weight_decay=steps.weight_decay
+        )
+        best, waited, kept = torch.inf, 0, copy.deepcopy(network.state_dict())
+        for _ in range(steps.max_epochs):
+            network.train()
+            for part in train.shuffled().split(steps.batch_size):
+                optimiser.zero_grad()
+                loss(network(part), part).backward()
+                optimiser.step()
+            network.eval()
+            with torch.no_grad():
+                parts = held_out.split(1024)
+                now = sum(float(loss(network(p), p)) * len(p) for p in parts) / len(held_out)
+            waited += 1
+            if now < best:
+                best, waited, kept = now, 0, copy.deepcopy(network.state_dict())
+            if waited >= steps.patience:
+                break
+        network.load_state_dict(kept)
+        return network.eval()
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """Rows as a network takes them.
+
+    Attributes:
+        inputs: (B, F).
+        prior: (B, C) logarithms, or None.
+        answers, excluded: (B) candidates.
+        users: (B,) int64.
+    """
+
+    inputs: Tensor
+    prior: Tensor | None
+    answers: Ragged
+    excluded: Ragged
+    users: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, rows: Tensor) -> _Data:
+        """The rows (B',) int64."""
+        prior = None if self.prior is None else self.prior[rows]
+        answers, excluded = self.answers.rows(rows), self.excluded.rows(rows)
+        return _Data(self.inputs[rows], prior, answers, excluded, self.users[rows])
+
+    def shuffled(self) -> _Data:
+        return self.take(torch.randperm(len(self)))
+
+    def split(self, size: int) -> list[_Data]:
+        return [self.take(rows) for rows in torch.arange(len(self)).split(size)]
+
+
+class _Network(nn.Module):
+    """From features (B, F) to scores (B, C)."""
+
+    about: Tensor | None
+
+    def __init__(self, of: MLP, num_inputs: int, num_candidates: int, about: Tensor | None) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Dropout(of.dropout)]
+        width = num_inputs
+        for _ in range(of.num_layers):
+            layers += [nn.Linear(width, of.hidden_dim), nn.ReLU(), nn.Dropout(of.dropout)]
+            width = of.hidden_dim
+        self.layers = nn.Sequential(*layers)
+        self.register_buffer("about", about)
+        if about is None:
+            self.weights, self.bias = nn.Linear(width, num_candidates), None
+            nn.init.zeros_(self.weights.weight)  # it starts from the prior
+        else:
+            self.weights = nn.Linear(about.shape[1], width, bias=False)
+            self.bias = nn.Linear(about.shape[1], 1)
+            nn.init.zeros_(self.weights.weight)
+        self.prior_weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, data: _Data) -> Tensor:
+        hidden = self.layers(data.inputs)
+        if self.about is None:
+            scores = self.weights(hidden)
+        else:
+            assert self.bias is not None
+            scores = hidden @ self.weights(self.about).T + self.bias(self.about)[:, 0]
+        return scores if data.prior is None else scores + self.prior_weight * data.prior
+
+
+def _binary_loss(scores: Tensor, data: _Data) -> Tensor:
+    labels = data.answers.dense(scores.shape[1]).to(scores)
+    return functional.binary_cross_entropy_with_logits(scores, labels)
+
+
+def _ranking_loss(scores: Tensor, data: _Data) -> Tensor:
+    """Mean over rows of the mean over a row's answers of -log softmax."""
+    excluded = data.excluded.dense(scores.shape[1])
+    log_share = scores.masked_fill(excluded, -torch.inf).log_softmax(1)
+    answers, owners = data.answers, data.answers.owners()
+    each = log_share[owners, answers.values] / answers.lengths[owners]
+    return -each.sum() / len(data)
