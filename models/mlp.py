@@ -8,6 +8,8 @@ the answer is the mean of several networks, each with other rows held out.
     h = layers(x),   score = h W + b                 yes or no: binary cross-entropy per candidate
     score = h W + b + w log(prior + e)               ranked: softmax over the candidates allowed
 
+e is a hundredth of the mean positive prior of the training rows.
+
 Another predictor may be the prior: what is likely before the features say anything. Its weight w is
 learnt. With features of the candidates, (C, G), W and b are linear in them, so that what is learnt
 of one candidate holds for others like it.
@@ -18,11 +20,12 @@ Shapes: B rows, C candidates, F features, G features of a candidate, H hidden.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,8 +34,10 @@ from recsys.errors import ConfigError
 from recsys.events import USER
 from recsys.features import CandidateFeature, Feature
 from recsys.predictor import FeaturePredictor, Predictor
-from recsys.questions import Questions
+from recsys.questions import AS_OF, Questions
 from recsys.ragged import Ragged
+
+Loss: TypeAlias = Callable[[Tensor, "_Data"], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +49,8 @@ class Steps:
         batch_size: rows a step.
         max_epochs: at most so many passes over the rows.
         patience: epochs without a lower loss on the rows held out after which training stops.
-        held_out: share of the training users whose rows are held out.
+        held_out: share of the training users whose rows are held out, where all rows have one
+            moment.
 
     Raises:
         ConfigError: no user is held out, or all are.
@@ -99,6 +105,7 @@ class MLP(FeaturePredictor):
         self.steps, self.num_members, self.seed = steps, num_members, seed
         self.members: list[_Network] = []
         self.shift = self.scale = np.zeros(0)
+        self.floor = 0.0
 
     def fit(self, questions: Questions, rows: Tensor) -> Self:
         if not questions.ranked and (self.prior or self.candidate_features):
@@ -106,7 +113,8 @@ class MLP(FeaturePredictor):
                 f"{questions.name} ranks no candidates; leave out prior and candidate_features"
             )
         if self.prior is not None:
-            self.prior.fit(questions, rows)
+            scores = self.prior.fit(questions, rows).predict(questions, rows)
+            self.floor = 0.01 * float(scores[scores > 0].mean())
         inputs = self.inputs(questions, rows)
         self.shift, self.scale = inputs.mean(0), inputs.std(0) + 1e-6
         data = self._data(questions, rows)
@@ -137,17 +145,16 @@ class MLP(FeaturePredictor):
         inputs = (self.inputs(questions, rows) - self.shift) / self.scale
         prior = None
         if self.prior is not None:
-            prior = self.prior.predict(questions, rows).clamp(min=0)
-            prior = (prior + 0.01 * prior[prior > 0].mean()).log()
-        users = torch.from_numpy(
-            questions.users.index_of(questions.rows[USER]).to_numpy(writable=True)
-        )
+            prior = (self.prior.predict(questions, rows).clamp(min=0) + self.floor).log()
+        users = questions.users.index_of(questions.rows[USER]).to_numpy(writable=True)
+        moments = questions.rows[AS_OF].rank("dense").cast(pl.Int64).to_numpy(writable=True)
         return _Data(
             torch.from_numpy(inputs.astype(np.float32)),
             prior,
             questions.answers.rows(rows),
             questions.excluded.rows(rows),
-            users[rows],
+            torch.from_numpy(users)[rows],
+            torch.from_numpy(moments)[rows],
         )
 
     def _about_candidates(self, questions: Questions) -> Tensor | None:
@@ -159,36 +166,67 @@ class MLP(FeaturePredictor):
     def _member(
         self, questions: Questions, data: _Data, about: Tensor | None, seed: int
     ) -> _Network:
-        """A network at the epoch with the lowest loss on the rows held out."""
+        """A network at the epoch with the lowest loss on the rows held out.
+
+        What holds at the next moment shows at the last one: where there are several, its rows are
+        held out, and then learnt from as well, for as many epochs as were best. Else users are.
+        """
         torch.manual_seed(seed)
-        network = _Network(self, data.inputs.shape[1], len(questions.candidates), about)
+
+        def fresh() -> _Network:
+            return _Network(self, data.inputs.shape[1], len(questions.candidates), about)
+
         loss = _ranking_loss if questions.ranked else _binary_loss
-        users = data.users.unique()
-        held = users[torch.randperm(len(users))[: max(1, round(len(users) * self.steps.held_out))]]
-        inside = torch.isin(data.users, held)
+        several = len(data.moments.unique()) > 1
+        inside = data.moments == data.moments.max() if several else self._some_users(data)
         train, held_out = data.take((~inside).nonzero()[:, 0]), data.take(inside.nonzero()[:, 0])
+        network, best, epochs = fresh(), torch.inf, 0
+        kept = copy.deepcopy(network.state_dict())
+        for epoch, value in self._epochs(network, train, held_out, loss):
+            if value < best:
+                best, epochs, kept = value, epoch, copy.deepcopy(network.state_dict())
+            if epoch - epochs >= self.steps.patience:
+                break
+        network.load_state_dict(kept)
+        if several:
+            network = fresh()
+            for epoch, _ in self._epochs(network, data, held_out, loss):
+                if epoch == epochs:
+                    break
+        return network.eval()
+
+    def _epochs(
+        self, network: _Network, train: _Data, held_out: _Data, loss: Loss
+    ) -> Iterator[tuple[int, float]]:
+        """Epochs trained, from 0, with the loss on the rows held out after each."""
         steps = self.steps
+        weights = [p for name, p in network.named_parameters() if name != "prior_weight"]
         optimiser = torch.optim.AdamW(
-            network.parameters(), lr=steps.learning_rate, weight_decay=steps.weight_decay
+            [
+                {"params": weights, "weight_decay": steps.weight_decay},
+                # One number that all rows tell of; as slow as the others it would hardly move.
+                {"params": [network.prior_weight], "lr": 30 * steps.learning_rate},
+            ],
+            lr=steps.learning_rate,
+            weight_decay=0.0,
         )
-        best, waited, kept = torch.inf, 0, copy.deepcopy(network.state_dict())
-        for _ in range(steps.max_epochs):
+        for epoch in range(steps.max_epochs + 1):
+            network.eval()
+            with torch.no_grad():
+                parts = held_out.split(1024)
+                value = sum(float(loss(network(p), p)) * len(p) for p in parts) / len(held_out)
+            yield epoch, value
             network.train()
             for part in train.shuffled().split(steps.batch_size):
                 optimiser.zero_grad()
                 loss(network(part), part).backward()
                 optimiser.step()
-            network.eval()
-            with torch.no_grad():
-                parts = held_out.split(1024)
-                now = sum(float(loss(network(p), p)) * len(p) for p in parts) / len(held_out)
-            waited += 1
-            if now < best:
-                best, waited, kept = now, 0, copy.deepcopy(network.state_dict())
-            if waited >= steps.patience:
-                break
-        network.load_state_dict(kept)
-        return network.eval()
+
+    def _some_users(self, data: _Data) -> Tensor:
+        """(B,) bool, the rows of as many users as are to be held out."""
+        users = data.users.unique()
+        count = max(1, round(len(users) * self.steps.held_out))
+        return torch.isin(data.users, users[torch.randperm(len(users))[:count]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +238,7 @@ class _Data:
         prior: (B, C) logarithms, or None.
         answers, excluded: (B) candidates.
         users: (B,) int64.
+        moments: (B,) int64, the number of each row's moment, in order.
     """
 
     inputs: Tensor
@@ -207,6 +246,7 @@ class _Data:
     answers: Ragged
     excluded: Ragged
     users: Tensor
+    moments: Tensor
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -215,7 +255,9 @@ class _Data:
         """The rows (B',) int64."""
         prior = None if self.prior is None else self.prior[rows]
         answers, excluded = self.answers.rows(rows), self.excluded.rows(rows)
-        return _Data(self.inputs[rows], prior, answers, excluded, self.users[rows])
+        return _Data(
+            self.inputs[rows], prior, answers, excluded, self.users[rows], self.moments[rows]
+        )
 
     def shuffled(self) -> _Data:
         return self.take(torch.randperm(len(self)))
@@ -238,13 +280,11 @@ class _Network(nn.Module):
             width = of.hidden_dim
         self.layers = nn.Sequential(*layers)
         self.register_buffer("about", about)
-        if about is None:
-            self.weights, self.bias = nn.Linear(width, num_candidates), None
-            nn.init.zeros_(self.weights.weight)  # it starts from the prior
+        if about is None:  # a prior has what would be the candidates' biases, and of the moment
+            self.weights = nn.Linear(width, num_candidates, bias=of.prior is None)
         else:
-            self.weights = nn.Linear(about.shape[1], width, bias=False)
-            self.bias = nn.Linear(about.shape[1], 1)
-            nn.init.zeros_(self.weights.weight)
+            self.weights = nn.Linear(about.shape[1], width + 1, bias=False)
+        nn.init.zeros_(self.weights.weight)  # training starts from the prior
         self.prior_weight = nn.Parameter(torch.ones(()))
 
     def forward(self, data: _Data) -> Tensor:
@@ -252,8 +292,7 @@ class _Network(nn.Module):
         if self.about is None:
             scores = self.weights(hidden)
         else:
-            assert self.bias is not None
-            scores = hidden @ self.weights(self.about).T + self.bias(self.about)[:, 0]
+            scores = functional.pad(hidden, (0, 1), value=1.0) @ self.weights(self.about).T
         return scores if data.prior is None else scores + self.prior_weight * data.prior
 
 

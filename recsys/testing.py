@@ -6,6 +6,8 @@
         def config(self, split):
             return {"_target_": "my_package.MyModel", "num_items": split.num_items}
 
+Predictors, which answer questions, pass `PredictorContract` instead.
+
 Needs pytest. Register the marker `gpu`, or run `pytest -m "not gpu"` where there is none.
 """
 
@@ -21,13 +23,19 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch import Tensor
 
 from recsys import checkpoint
 from recsys.batch import BasketBatch
+from recsys.classification import auroc
+from recsys.data.questions import new_items, profiling
 from recsys.evaluate import Protocol
 from recsys.events import EventLog
 from recsys.module import Scorer
+from recsys.predictor import Predictor
+from recsys.questions import Questions, folds
+from recsys.ragged import Ragged
 from recsys.retrieval import ExactIndex
 from recsys.splits import Split, last_basket
 from recsys.training import Training, fit
@@ -204,3 +212,101 @@ class ModelContract:
 @torch.inference_mode()
 def _scores(model: Scorer, batch: BasketBatch) -> Tensor:
     return model.score(batch)
+
+
+def colour_question() -> Questions:
+    """Which users of the checkerboard are white, by folds."""
+    return profiling(checkerboard(), "white", column="colour", classes={"white": ["white"]})
+
+
+def new_item_question() -> Questions:
+    """Which items a user of the checkerboard takes for the first time on the days after the 5th."""
+    moments = {"train": ["2024-01-03"], "validation": "2024-01-04", "test": "2024-01-05"}
+    return new_items(checkerboard(), "new", horizon_days=1, **moments)  # type: ignore[arg-type]
+
+
+class PredictorContract:
+    """What every predictor must do. A subclass says how it is built and which questions it answers.
+
+    Attributes:
+        ranked: whether it ranks candidates; else it tells users apart.
+        finds_colours: whether the best candidate of a user is of its colour. False for a predictor
+            that ranks alike for all users. One that ranks none always has to.
+        finds_new_items: whether that holds among candidates that the user has not had.
+    """
+
+    ranked: ClassVar[bool] = False
+    finds_colours: ClassVar[bool] = True
+    finds_new_items: ClassVar[bool] = True
+
+    def config(self) -> dict[str, Any]:
+        """The predictor's config, as its YAML file would give it, with `_target_`."""
+        raise NotImplementedError
+
+    def fitted(self, questions: Questions, train: Tensor) -> Predictor:
+        """A predictor, built and fitted from a fixed seed."""
+        torch.manual_seed(0)
+        predictor: Predictor = instantiate(self.config(), _convert_="all")
+        return predictor.fit(questions, train)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def asked(cls) -> tuple[Questions, Tensor, Tensor]:
+        """The questions, the rows to learn from and those to predict."""
+        if cls.ranked:
+            questions = new_item_question()
+            return questions, questions.phase(0), questions.phase(2)
+        questions = colour_question()
+        return questions, *next(folds(questions))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def scores(cls, asked: tuple[Questions, Tensor, Tensor]) -> Tensor:
+        questions, train, test = asked
+        return cls().fitted(questions, train).predict(questions, test)
+
+    def test_scores_are_finite(
+        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+    ) -> None:
+        questions, _, test = asked
+        assert scores.shape == (len(test), len(questions.candidates))
+        assert scores.isfinite().all()
+
+    def test_it_finds_what_is_there(
+        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+    ) -> None:
+        questions, _, test = asked
+        if not self.ranked:
+            labels = questions.labels(test)[:, 0].numpy()
+            assert auroc(scores[:, 0].numpy(), labels)[0] > 0.95
+        elif self.finds_colours:
+            open_ = questions.allowed(test) | (not self.finds_new_items)
+            best = scores.masked_fill(~open_, -torch.inf).argmax(1)
+            item = pl.Series(questions.candidates.ids)[best.numpy()]
+            user = questions.rows["user_id"][test.numpy()]
+            assert (item % 2 == user % 2).all()
+        else:
+            assert scores.equal(scores[:1].expand_as(scores))
+
+    def test_a_row_scores_the_same_among_any_others(
+        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+    ) -> None:
+        questions, train, test = asked
+        again = self.fitted(questions, train).predict(questions, test.flip(0)[:5])
+        torch.testing.assert_close(again, scores.flip(0)[:5], rtol=1e-4, atol=1e-5)
+
+    def test_same_seed_gives_the_same_numbers(
+        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+    ) -> None:
+        questions, train, test = asked
+        assert self.fitted(questions, train).predict(questions, test).equal(scores)
+
+    def test_answers_of_the_rows_asked_are_not_read(
+        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+    ) -> None:
+        questions, train, test = asked
+        kept = torch.isin(torch.arange(len(questions)), train)
+        answers = questions.answers.dense(len(questions.candidates)) & kept[:, None]
+        answers = Ragged.from_lists([row.nonzero()[:, 0].tolist() for row in answers])
+        blind = replace(questions, answers=answers)
+        assert self.fitted(blind, train).predict(blind, test).equal(scores)
