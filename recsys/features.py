@@ -10,7 +10,7 @@ Shapes: R rows, F columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -157,10 +157,11 @@ class Counts:
 class RFM:
     """Recency, frequency and monetary value, with what else a log tells of how a user shops.
 
-    Days since the last and the first event and between visits; visits, events, distinct items and
+    Days since the last and the first visit and between visits; visits, events, distinct items and
     `value` spent, in all and within each window; value a visit; the share of discounts; distinct
-    values of columns such as the shop; shares of the hours and of the days of the week. What a log
-    does not hold is left out. A visit is a basket, or where there are none a moment.
+    values of columns such as the shop; shares of the hours and of the days of the week among the
+    visits. A visit is a basket, or where there are none a moment. What a log does not hold is left
+    out; counts and sums are taken as log(1 + x).
 
     Args:
         windows: days before the moment.
@@ -177,58 +178,74 @@ class RFM:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
-        has = log.events.columns
-        visit = BASKET if BASKET in has else TIME
-        money = [VALUE] if VALUE in has else []
-        events = past(log, rows, [ITEM, visit, *money, *self.discounts, *self.distinct])
-        found = events.group_by(ROW).agg(*self._totals(log, visit, bool(money)))
-        found = found.join(events.group_by(ROW).agg(*self._rhythm(log, visit)), on=ROW, how="left")
-        frame = pl.LazyFrame({ROW: pl.int_range(len(rows), dtype=pl.UInt32, eager=True)})
-        frame = frame.join(found, on=ROW, how="left").sort(ROW).drop(ROW)
-        return frame.fill_null(0).fill_nan(0).collect().to_numpy().astype(np.float32)
+        return self.frame(log, rows).to_numpy().astype(np.float32)
 
-    def _totals(self, log: EventLog, visit: str, money: bool) -> list[pl.Expr]:
-        age = _days(log, pl.col(AS_OF) - pl.col(TIME))
-        found = [age.min().alias("recency"), age.max().alias("tenure")]
-        for window in (None, *(self.windows if log.has_calendar_time else ())):
-            inside = pl.lit(True) if window is None else age <= window
-            found += [
-                pl.col(visit).filter(inside).n_unique().log1p().alias(f"visits_{window}"),
-                pl.col(ITEM).filter(inside).len().log1p().alias(f"events_{window}"),
-                pl.col(ITEM).filter(inside).n_unique().log1p().alias(f"items_{window}"),
-            ]
+    def frame(self, log: EventLog, rows: pl.DataFrame) -> pl.DataFrame:
+        """The features by name, (R, F)."""
+        visit = BASKET if BASKET in log.events.columns else TIME
+        money = [VALUE] if VALUE in log.events.columns else []
+        columns = dict.fromkeys([ITEM, TIME, visit, *money, *self.discounts, *self.distinct])
+        events = past(log, rows, [*columns]).with_columns(_age(log)).collect().lazy()
+        visits = events.group_by(ROW, visit if visit != TIME else pl.col(TIME).alias("_visit")).agg(
+            pl.col(TIME, "age").first(),
+            pl.len().alias("events"),
+            *(pl.col(column).sum() for column in money),
+            *(pl.col(column).abs().sum() for column in self.discounts),
+        )
+        items = events.group_by(ROW, ITEM).agg(pl.col("age").min())
+        windows = self.windows if log.has_calendar_time else ()
+        parts = [
+            visits.group_by(ROW).agg(*self._of_visits(log, windows, bool(money))),
+            items.group_by(ROW).agg(
+                *(_within(w).sum().log1p().alias(_named("items", w)) for w in (None, *windows))
+            ),
+            events.group_by(ROW).agg(
+                pl.col(c).n_unique().log1p().alias(f"distinct_{c}") for c in self.distinct
+            ),
+        ]
+        found = pl.LazyFrame({ROW: pl.int_range(len(rows), dtype=pl.UInt32, eager=True)})
+        for part in parts:
+            found = found.join(part, on=ROW, how="left", maintain_order="left")
+        return found.drop(ROW).fill_null(0).fill_nan(0).collect()
+
+    def _of_visits(self, log: EventLog, windows: Sequence[int], money: bool) -> Iterator[pl.Expr]:
+        recency = pl.col("age").min()
+        yield from (recency.alias("recency"), pl.col("age").max().alias("tenure"))
+        for window in (None, *windows):
+            inside = _within(window)
+            yield inside.sum().log1p().alias(_named("visits", window))
+            yield pl.col("events").filter(inside).sum().log1p().alias(_named("events", window))
             if money:
-                spent = pl.col(VALUE).filter(inside).sum()
-                found.append(spent.clip(0).log1p().alias(f"spent_{window}"))
+                spent = pl.col(VALUE).filter(inside).sum().clip(0)
+                yield spent.log1p().alias(_named("spent", window))
         if money:
-            found.append((pl.col(VALUE).sum() / pl.col(visit).n_unique()).alias("value_a_visit"))
+            yield pl.col(VALUE).mean().alias("value_a_visit")
             for column in self.discounts:
-                saved = pl.col(column).abs().sum()
-                share = saved / (saved + pl.col(VALUE).sum())
-                found.append(share.alias(f"share_{column}"))
-        found += [pl.col(c).n_unique().log1p().alias(f"distinct_{c}") for c in self.distinct]
+                saved = pl.col(column).sum()
+                yield (saved / (saved + pl.col(VALUE).sum())).alias(f"share_{column}")
+        when = pl.col(TIME).dt.date().dt.epoch("d") if log.has_calendar_time else pl.col(TIME)
+        gaps = when.unique().sort().diff()
+        yield from (gaps.mean().alias("gap"), gaps.std().alias("gap_deviation"))
+        yield from (gaps.max().alias("gap_longest"), (recency / gaps.mean()).alias("age_in_gaps"))
         if log.has_calendar_time:
             hour, day = pl.col(TIME).dt.hour(), pl.col(TIME).dt.weekday()
-            found += [(hour == h).mean().alias(f"hour_{h}") for h in range(24)]
-            found += [(day == d).mean().alias(f"day_{d}") for d in range(1, 8)]
-        return found
-
-    def _rhythm(self, log: EventLog, visit: str) -> list[pl.Expr]:
-        """How far apart visits are, and how long ago the last was by that measure."""
-        day = pl.col(TIME).dt.date().dt.epoch("d") if log.has_calendar_time else pl.col(TIME)
-        gaps = day.unique().sort().diff()
-        recency = _days(log, pl.col(AS_OF) - pl.col(TIME)).min()
-        return [
-            gaps.mean().alias("gap"),
-            gaps.std().alias("gap_deviation"),
-            gaps.max().alias("gap_longest"),
-            (recency / gaps.mean().clip(1)).alias("recency_in_gaps"),
-        ]
+            yield from ((hour == h).mean().alias(f"hour_{h}") for h in range(24))
+            yield from ((day == d).mean().alias(f"day_{d}") for d in range(1, 8))
 
 
-def _days(log: EventLog, span: pl.Expr) -> pl.Expr:
-    """A span of time in days, or in steps of the order where a log knows no time."""
-    return span.dt.total_seconds() / 86_400 if log.has_calendar_time else span.cast(pl.Float64)
+def _age(log: EventLog) -> pl.Expr:
+    """Days before the moment, or steps of the order where a log knows no time."""
+    span = pl.col(AS_OF) - pl.col(TIME)
+    days = span.dt.total_seconds() / 86_400 if log.has_calendar_time else span.cast(pl.Float64)
+    return days.alias("age")
+
+
+def _within(window: int | None) -> pl.Expr:
+    return pl.col("age") <= (np.inf if window is None else window)
+
+
+def _named(what: str, window: int | None) -> str:
+    return what if window is None else f"{what}_{window}"
 
 
 @runtime_checkable

@@ -1,0 +1,150 @@
+"""Features by hand, and the ones that know too much."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.data.questions import lapse
+from recsys.errors import ConfigError, LeakError
+from recsys.events import EventLog
+from recsys.features import RFM, CandidateShares, Counts, before, computed
+from recsys.questions import Questions
+from recsys.testing import checkerboard, new_item_question
+
+DAY = ["2024-01-03", "2024-01-04", "2024-01-05"]
+
+
+@pytest.fixture(scope="module")
+def questions() -> Questions:
+    return lapse(checkerboard(), "lapse", train=DAY[:1], test=DAY[2], active_days=9, horizon_days=1)
+
+
+def shop() -> EventLog:
+    events = pl.DataFrame(
+        {
+            "user_id": ["a", "a", "a", "b", "b"],
+            "item_id": ["x", "y", "x", "x", "z"],
+            "timestamp": [datetime(2026, 1, d, 12) for d in (1, 1, 4, 2, 9)],
+            "basket_id": [1, 1, 2, 3, 4],
+            "value": [2.0, 3.0, 5.0, 7.0, 9.0],
+            "off": [0.0, -5.0, 0.0, 0.0, 0.0],
+            "shop": [1, 1, 2, 1, 1],
+        }
+    )
+    items = pl.DataFrame({"item_id": ["x", "y", "z"], "kind": ["food", "food", "toy"]})
+    return EventLog.from_frames(events, items)
+
+
+def asked(*rows: tuple[str, int]) -> pl.DataFrame:
+    frame = pl.DataFrame(rows, schema=["user_id", "day"], orient="row")
+    when = pl.datetime(2026, 1, "day", time_unit="us")
+    return frame.select("user_id", as_of=when)
+
+
+def test_counts_of_items_and_of_what_groups_them() -> None:
+    rows = asked(("a", 4), ("a", 5), ("b", 5), ("nobody", 5))
+    # z comes after the first moment, and has no column
+    counts = Counts("item_id", log=False)(shop(), rows)
+    assert counts.tolist() == [[1, 1], [2, 1], [1, 0], [0, 0]]
+    kinds = Counts("kind", log=False)(shop(), rows)
+    assert kinds.tolist() == [[2], [3], [1], [0]]
+    assert Counts("kind")(shop(), rows) == pytest.approx(np.log1p(kinds))
+    frequent = Counts("item_id", log=False, min_users=2)(shop(), rows)
+    assert frequent.tolist() == [[1], [2], [1], [0]]
+    assert Counts("item_id", log=False, normalise=True)(shop(), rows)[1] == pytest.approx(
+        np.array([2, 1]) / 5**0.5
+    )
+
+
+def test_a_column_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="no column brand; there is user_id, item_id, timestamp"):
+        Counts("brand")(shop(), asked(("a", 4)))
+
+
+def test_recency_frequency_and_money() -> None:
+    feature = RFM(windows=(2,), discounts=("off",), distinct=("shop",))
+    frame = feature.frame(shop(), asked(("a", 5), ("nobody", 5)))
+    first = frame.row(0, named=True)
+    assert first["recency"] == pytest.approx(0.5)
+    assert first["tenure"] == pytest.approx(3.5)
+    for name, count in (
+        ("visits", 2),
+        ("events", 3),
+        ("items", 2),
+        ("spent", 10),
+        ("visits_2", 1),
+        ("events_2", 1),
+        ("items_2", 1),
+        ("spent_2", 5),
+        ("distinct_shop", 2),
+    ):
+        assert first[name] == pytest.approx(np.log1p(count)), name
+    assert first["value_a_visit"] == pytest.approx(5)
+    assert first["share_off"] == pytest.approx(5 / 15)
+    assert first["hour_12"] == 1
+    assert first["hour_11"] == 0
+    assert first["day_4"] == pytest.approx(1 / 2)  # the 1st of January 2026 is a Thursday
+    assert first["gap"] == 3
+    assert first["age_in_gaps"] == pytest.approx(0.5 / 3)
+    assert set(frame.row(1)) == {0}
+    assert feature(shop(), asked(("a", 5), ("nobody", 5))).shape == frame.shape
+
+
+def test_recency_of_a_log_that_knows_no_time_and_no_money() -> None:
+    events = pl.DataFrame({"user_id": [1, 1, 2], "item_id": [1, 2, 1], "timestamp": [1, 5, 3]})
+    rows = pl.DataFrame({"user_id": [1, 2], "as_of": [7, 4]})
+    frame = RFM().frame(EventLog.from_frames(events), rows)
+    assert frame["recency"].to_list() == [2, 1]
+    assert frame["gap"].to_list() == [4, 0]
+    assert not [c for c in frame.columns if c.startswith(("hour", "spent"))]
+
+
+def test_shares_of_a_candidates_items() -> None:
+    questions = new_item_question()
+    found = CandidateShares("colour")(questions)
+    item = questions.candidates.ids.to_numpy()
+    assert found[:, 0].tolist() == (item % 2 == 0).tolist()  # black before white
+    assert found[:, 2] == pytest.approx(np.log(2))
+
+
+@dataclass(frozen=True)
+class Future:
+    """What a user does in all, after the moment too."""
+
+    def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
+        counts = log.events.group_by("user_id").len()
+        return rows.join(counts, on="user_id", how="left")["len"].to_numpy()[:, None].astype("f4")
+
+
+@dataclass(frozen=True)
+class FutureItems:
+    """Of every item of the log a column, of later ones too."""
+
+    def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
+        return np.zeros((len(rows), log.events["timestamp"].n_unique()), dtype="f4")
+
+
+def test_a_feature_from_after_the_moment_is_refused(questions: Questions) -> None:
+    with pytest.raises(
+        LeakError, match=r"Future\(\) knows what comes after 2024-01-03 .* 32 of 32"
+    ):
+        computed(questions, Future())
+    with pytest.raises(LeakError, match=r"FutureItems\(\) knows"):
+        computed(questions, FutureItems())
+
+
+def test_counts_and_rfm_pass_and_are_computed_once(questions: Questions) -> None:
+    for feature in (Counts("colour"), RFM()):
+        assert computed(questions, feature) is computed(questions, feature)
+    assert computed(questions, Counts("colour")) is computed(questions, Counts("colour"))
+
+
+def test_the_log_up_to_a_moment_keeps_its_items_and_users() -> None:
+    log = shop()
+    cut = before(log, datetime(2026, 1, 2))
+    assert len(cut.events) == 2
+    assert cut.items is log.items
+    assert cut.users is log.users
