@@ -15,7 +15,7 @@ from recsys.errors import ConfigError, RecsysError
 
 CONF = Path(__file__).parent / "conf"
 
-COMMANDS = ("train", "evaluate", "recommend", "vectors", "compare", "data", "models")
+COMMANDS = ("train", "evaluate", "recommend", "vectors", "profile", "compare", "data", "models")
 
 OVERVIEW = """\
 recsys {version}: recommender-system research. One behaviour log in, an honest table out.
@@ -25,6 +25,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys evaluate RUN [OPTION=VALUE …]                 ask a run's model again
   recsys recommend RUN --users ID … | --history ID …   its lists, for users or any history
   recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
+  recsys profile RUN [data=NAME] [as_of=DATE]          vectors of users for any task, as Parquet
   recsys compare RUN RUN                               paired test, metric by metric
   recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
   recsys models                                        the zoo
@@ -111,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     vectors = commands.add_parser("vectors", help="a model's item and user vectors")
     vectors.add_argument("run", type=Path)
     vectors.add_argument("output", type=Path, help="a folder for items.parquet and users.parquet")
+    profile = commands.add_parser("profile", help="vectors of users as of a moment")
+    profile.add_argument("run", type=Path)
+    profile.add_argument("overrides", nargs="*", help="such as data=table data.path=F as_of=DATE")
+    profile.add_argument("--output", type=Path, help="default: RUN/profiles.parquet")
     compare = commands.add_parser("compare", help="paired test of two runs")
     compare.add_argument("first", type=Path)
     compare.add_argument("second", type=Path)

@@ -11,11 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from recsys import checkpoint, tables, train
+from recsys import checkpoint, profiles, tables, train
 from recsys.compose import compose, one_line
 from recsys.data.audit import audit, describe
 from recsys.errors import ConfigError, RunError
 from recsys.evaluate import compare as compare_frames
+from recsys.events import EventLog
+from recsys.questions import AS_OF
 
 console = Console()
 SAFE = ("recsys.data.sources", "recsys.splits", "recsys.retrieval")
@@ -68,6 +70,27 @@ def vectors(given: Namespace) -> None:
         path = given.output / f"{name}.parquet"
         train.write_parquet(path, frame)
         console.print(f"{path}: {len(frame):,} vectors", soft_wrap=True)
+
+
+def profile(given: Namespace) -> None:
+    """Write the vectors of all users of a log as of a moment, as Parquet."""
+    moments = [o.partition("=")[2] for o in given.overrides if o.startswith("as_of=")]
+    overrides = [o for o in given.overrides if not o.startswith("as_of=")]
+    config = compose(overrides) if overrides else _config(given.run, [])
+    log = train.read(config.data)
+    rows = profiles.everyone(log, _moment(moments[-1], log) if moments else None)
+    model = checkpoint.load(given.run).model
+    vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
+    table = rows.with_columns(pl.Series("vector", vectors.numpy()))
+    output = given.output or given.run / "profiles.parquet"
+    train.write_parquet(output, table)
+    when = table[AS_OF][0]
+    console.print(f"{output}: {len(table):,} users of {log.name} as of {when}", soft_wrap=True)
+
+
+def _moment(text: str, log: EventLog) -> str | int:
+    """A moment from the command line: an integer where the log knows only an order."""
+    return int(text) if not log.has_calendar_time and text.lstrip("-").isdigit() else text
 
 
 def compare(given: Namespace) -> None:

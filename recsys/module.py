@@ -8,22 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import ClassVar, Self
 
+import polars as pl
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError
+from recsys.kept import Keeper
 from recsys.retrieval import ItemIndex, TopK, top_k
 from recsys.splits import Part, Split
 from recsys.types import ItemVectors, Scores, UserVectors
 
 
-class Scorer(nn.Module):
+class Scorer(Keeper):
     """Ranks the whole catalogue for histories."""
+
+    measures: ClassVar[tuple[str, ...]] = ()
 
     def score(self, batch: BasketBatch) -> Scores:
         """(B, n): a score per user and item, higher is better.
@@ -47,6 +51,34 @@ class Scorer(nn.Module):
             ConfigError: this model reads ids alone.
         """
         raise ConfigError(f"{type(self).__name__} reads no words; give histories of item ids")
+
+    @property
+    def trained_until(self) -> int | None:
+        """The time of the last event that the model has learnt from, where it tells profiles."""
+        return None
+
+    def read_items(self, items: pl.DataFrame) -> None:
+        """Take the catalogue of another log, a row per item; later batches hold its rows.
+
+        Raises:
+            ConfigError: this model knows the items that it was trained on alone.
+        """
+        raise ConfigError(f"{type(self).__name__} makes no profiles; train shopperbert for that")
+
+    def encode_profiles(self, batch: BasketBatch) -> UserVectors:
+        """(B, D): what a user is, for questions about users; needs `read_items`."""
+        raise NotImplementedError(f"{type(self).__name__} has no encode_profiles")
+
+    def measure(self, split: Split, phase: int) -> dict[str, float]:
+        """Further figures of a model's own, by name, beside those of its ranking.
+
+        Those that are named in `measures` can be monitored in training; higher is better.
+
+        Args:
+            split: that it was trained on.
+            phase: 1 in validation, 2 in test.
+        """
+        return {}
 
     @property
     def has_vectors(self) -> bool:
@@ -81,22 +113,6 @@ class Scorer(nn.Module):
 
     def export(self, folder: Path) -> None:
         """Write what other software reads of a saved model beside its files; mostly nothing."""
-
-    def keep(self, name: str, value: Tensor) -> None:
-        """Hold a tensor that was computed from a split as the buffer `name`."""
-        self.register_buffer(name, value)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The sizes are the log's: make room for the saved tensors as they are.
-        for name in [n for n in state_dict if n.startswith(prefix)]:
-            own = name.removeprefix(prefix)
-            if "." in own or own in self._parameters:
-                continue
-            here, saved = self._buffers.get(own), state_dict[name]
-            if here is None or here.shape != saved.shape:
-                device = None if here is None else here.device
-                self.register_buffer(own, torch.empty_like(saved, device=device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class ClosedForm(Scorer):

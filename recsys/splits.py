@@ -119,6 +119,22 @@ class Split:
         counts = self.item_table.select(pl.col(columns).drop_nulls().n_unique()).row(0, named=True)
         return {name: int(count) for name, count in counts.items()}
 
+    def window(self, phase: int) -> tuple[BasketBatch, Tensor]:
+        """What users who came again in a phase did until the next, and which of it is new.
+
+        Args:
+            phase: 1 in validation, 2 in test.
+
+        Returns:
+            the events of U users, and (E,) bool, true from the user's first target of the phase on.
+        """
+        phases, asked = self.events["phase"], self.events["target"]
+        new = ((phases == phase) & asked) | ((phases == phase + 1) & ~asked)
+        users = self.events["user"].filter(new).unique(maintain_order=True)
+        told = new | (phases < phase) | ((phases == phase) & ~asked)
+        told &= self.events["user"].is_in(users.implode())
+        return self._batch(told, users), torch.from_numpy(new.filter(told).to_numpy(writable=True))
+
     def _part(self, name: str, phase: int) -> Part:
         phases, is_target = self.events["phase"], self.events["target"]
         asked = self.events.select("user", "item").filter((phases == phase) & is_target)
@@ -237,7 +253,7 @@ def global_time(
         DataError: the times are not in order, not of the log's kind, or leave a part empty.
     """
     starts = [
-        _place(log, name, start)
+        moment(log, name, start)
         for name, start in (("validation_start", validation_start), ("test_start", test_start))
     ]
     if starts[0] >= starts[1]:
@@ -292,7 +308,7 @@ def _indexed(log: EventLog, users: Vocabulary, items: Vocabulary) -> pl.DataFram
     """`user, item, time, log_row, quantity, value` of every event."""
     time = log.events[TIME]
     quantity = log.events[QUANTITY].cast(pl.Float32) if QUANTITY in log.events.columns else 1.0
-    value = float("nan")
+    value: pl.Series | float = float("nan")
     if VALUE in log.events.columns and log.events[VALUE].dtype.is_numeric():
         value = log.events[VALUE].cast(pl.Float32).fill_null(float("nan"))
     return pl.DataFrame(
@@ -346,8 +362,17 @@ def _begun(basket_id: pl.Series, user: pl.Series) -> pl.Series:
     return (~same.fill_null(False)).cast(pl.Int64).cum_sum()
 
 
-def _place(log: EventLog, name: str, start: datetime | str | int) -> int:
-    """A time as `Split.events` counts it: seconds, or the place in the order."""
+def moment(log: EventLog, name: str, start: datetime | str | int) -> int:
+    """A time as `Split.events` counts it: seconds since 1970, or the place in the order.
+
+    Args:
+        log: in whose time zone a time without one is read.
+        name: of the option, for the error.
+        start: a time, or ISO 8601 text; an integer for a log that knows only an order.
+
+    Raises:
+        DataError: not a moment of the log's kind, or one that a change of clocks left out.
+    """
     wanted = "a time, such as 2017-12-04" if log.has_calendar_time else "an integer"
     wrong = DataError(f"{name}={start!r}: the timestamps of {log.name} ask for {wanted}")
     if isinstance(start, int):
@@ -361,10 +386,10 @@ def _place(log: EventLog, name: str, start: datetime | str | int) -> int:
     if not log.has_calendar_time:
         raise wrong
     zone = getattr(log.events[TIME].dtype, "time_zone", None)
-    moment = pl.Series([time])
+    times = pl.Series([time])
     if time.tzinfo is None:
-        moment = moment.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-    if (seconds := moment.dt.epoch("s")[0]) is None:
+        times = times.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    if (seconds := times.dt.epoch("s")[0]) is None:
         raise DataError(f"{name}={start}: no such time in {zone}; clocks were put forward")
     return seconds
 

@@ -40,7 +40,7 @@ from recsys.events import USER, EventLog
 from recsys.filters import filtered
 from recsys.loader import Loader
 from recsys.module import Scorer
-from recsys.splits import Part, Split
+from recsys.splits import VALIDATION, Part, Split
 from recsys.training import fit
 
 console = Console()
@@ -154,6 +154,8 @@ def _asked(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
     """Evaluate a model on the validation and test users, and write what it reached."""
     parts = (task.split.validation, task.split.test)
     results = {part.name: ask(model, part, task) for part in parts}
+    for phase, result in enumerate(results.values(), start=VALIDATION):
+        result.catalogue.update(model.measure(task.split, phase))
     write_results(folder, results, task.split)
     return results
 

@@ -35,7 +35,7 @@ from recsys.evaluate import Protocol, evaluate
 from recsys.loader import KeptBatches, Loader
 from recsys.metrics import METRICS
 from recsys.module import ClosedForm, Recommender, Scorer
-from recsys.splits import Part, Split
+from recsys.splits import VALIDATION, Part, Split
 
 Precision = Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"]
 
@@ -115,6 +115,7 @@ def fit(
         model.fit(split)
     elif isinstance(model, Recommender):
         measured = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS] + [*METRICS]
+        measured += model.measures
         if training.monitor not in measured:
             raise ConfigError(
                 f"monitor={training.monitor} is not measured; choose among {', '.join(measured)}"
@@ -135,7 +136,7 @@ def _train(
     progress: bool,
 ) -> None:
     """Train, and go back to the best epoch."""
-    validate = Validate(split.validation, protocol, training, folder)
+    validate = Validate(split, protocol, training, folder)
     callbacks = [Reseed(training.seed), MeanLoss(), validate]
     bar = [RichProgressBar(leave=True)] if progress else []
     with _quiet_lightning():
@@ -232,14 +233,14 @@ class Validate(Callback):
     the best when the folder has been moved.
 
     Args:
-        part: the validation users.
+        split: whose validation users are asked.
         protocol: how they are asked.
         training: for `monitor`, `patience` and `evaluate_every`.
         folder: for the checkpoints and `train.csv`.
     """
 
-    def __init__(self, part: Part, protocol: Protocol, training: Training, folder: Path) -> None:
-        self.part = part
+    def __init__(self, split: Split, protocol: Protocol, training: Training, folder: Path) -> None:
+        self.split = split
         self.protocol = protocol
         self.training = training
         self.folder = folder
@@ -274,9 +275,10 @@ class Validate(Callback):
         row = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
         if (epoch + 1) % self.training.evaluate_every == 0:
             assert isinstance(pl_module, Scorer)
-            means = evaluate(pl_module, self.part, self.protocol).means
+            means = evaluate(pl_module, self.split.validation, self.protocol).means
+            means |= pl_module.measure(self.split, VALIDATION)
             monitor = self.training.monitor
-            if "@" not in monitor:
+            if monitor in METRICS:
                 means[monitor] = fmean(means[f"{monitor}@{k}"] for k in self.protocol.ks)
             found = {f"validation/{name}": value for name, value in means.items()}
             pl_module.log_dict(found)

@@ -1,0 +1,119 @@
+"""Profiles: a vector of every user as of a moment, from a model that was trained to know users.
+
+Shapes: R rows, D dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from recsys import checkpoint
+from recsys.errors import DataError, LeakError
+from recsys.events import TIME, USER, EventLog
+from recsys.module import Scorer
+from recsys.questions import AS_OF, spans
+from recsys.ragged import ranges
+from recsys.splits import moment, unsplit
+
+EVENTS_AT_ONCE = 2**17
+"""How many events are encoded in one go; whole histories, at least one."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The vectors of a run's model as a feature of questions about users.
+
+    Attributes:
+        run: the run's folder, opened when the feature is first asked for.
+    """
+
+    run: str
+
+    @cached_property
+    def _model(self) -> Scorer:
+        return checkpoint.load(self.run).model
+
+    def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
+        """(R, D) float32 of rows with `user_id` and `as_of`.
+
+        Raises:
+            LeakError: the model has learnt from events after the last of all moments.
+        """
+        latest = rows[AS_OF].max()
+        seconds = _seconds(pl.Series([latest], dtype=rows[AS_OF].dtype))[0]
+        if (until := self._model.trained_until) is not None and until >= seconds:
+            raise LeakError(
+                f"{self.run} was trained on events up to second {until}, which is not before "
+                f"{latest!s}, the last moment of the questions; train it on earlier events"
+            )
+        return profiles(self._model, log, rows).numpy()
+
+
+@torch.inference_mode()
+def profiles(model: Scorer, log: EventLog, rows: pl.DataFrame, *, progress: bool = False) -> Tensor:
+    """(R, D) float32 of the events that each row's user had before the row's moment.
+
+    Args:
+        model: one that encodes profiles.
+        log: any whose items are described as those that the model was trained on.
+        rows: `user_id` and `as_of`, a moment of the type of the log's timestamps.
+        progress: whether to show a bar.
+
+    Raises:
+        ConfigError: the model encodes no profiles.
+        DataError: items lack an attribute that the model reads.
+    """
+    model.eval()
+    model.read_items(log.items)
+    starts, ends = (torch.from_numpy(bounds) for bounds in spans(log, rows))
+    whole, lengths = unsplit(log), ends - starts
+    # Pieces of about as many events, in the order of the rows.
+    piece = (lengths.cumsum(0) - lengths) // EVENTS_AT_ONCE
+    sizes = torch.unique_consecutive(piece, return_counts=True)[1].tolist()
+    pieces = torch.arange(len(rows)).split(sizes)
+    device = next(model.parameters()).device
+    found = []
+    for index in track(pieces, "profiles", disable=not progress, transient=True):
+        events, offsets = ranges(starts[index], lengths[index])
+        batch = whole.take(events, offsets, torch.full_like(index, -1)).to(device)
+        found.append(model.encode_profiles(batch).float().cpu())
+    return torch.cat(found)
+
+
+def everyone(log: EventLog, as_of: datetime | str | int | None = None) -> pl.DataFrame:
+    """Every user of a log with an event before a moment: `user_id` and `as_of`.
+
+    Args:
+        log: any.
+        as_of: a time, or ISO 8601 text, in the log's time zone where it names none; an integer for
+            a log that knows only an order. None is just after the last event.
+
+    Raises:
+        DataError: a moment that is not of the log's kind, or before everything.
+    """
+    times = log.events[TIME]
+    if as_of is None:
+        last = times.max()
+        when = pl.Series(AS_OF, [last], dtype=times.dtype)
+        when = when.dt.offset_by("1us") if log.has_calendar_time else when + 1
+    else:
+        seconds = moment(log, AS_OF, as_of)
+        per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}
+        unit = per_second[times.dtype.time_unit] if log.has_calendar_time else 1  # type: ignore[attr-defined]
+        when = pl.Series(AS_OF, [seconds * unit]).cast(times.dtype)
+    users = log.events.filter(times < when[0]).select(pl.col(USER).unique().sort())
+    if not len(users):
+        raise DataError(f"{log.name}: no event lies before as_of={as_of}; give a later moment")
+    return users.with_columns(pl.lit(when).first().alias(AS_OF))
+
+
+def _seconds(times: pl.Series) -> pl.Series:
+    return times.dt.epoch("s") if times.dtype.is_temporal() else times

@@ -1,0 +1,173 @@
+"""ShopperBERT: what a masked basket is told from, and what is a user's vector."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from recsys.batch import BasketBatch
+from recsys.errors import ConfigError
+from recsys.models import ShopperBERT
+from recsys.models.shopperbert import Encoder, Windows
+from recsys.splits import Split, last_basket
+from recsys.testing import checkerboard
+
+SMALL = Encoder(embedding_dim=8, num_layers=1, ffn_dim=16, max_length=6, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return last_basket(checkerboard(num_baskets=8))
+
+
+def model_of(split: Split, **options: Any) -> ShopperBERT:
+    """Prepared, without dropout, with weights large enough to matter."""
+    torch.manual_seed(0)
+    given = {"attributes": ["colour", "item_id"], "encoder": SMALL} | options
+    model = ShopperBERT(split.num_items, num_classes=split.num_classes, **given)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    model.prepare(split)
+    return model.eval()
+
+
+def contexts(model: ShopperBERT, batch: BasketBatch, masked: list[bool]) -> Tensor:
+    """(K, D): what the heads are given for each masked basket."""
+    seen: list[Tensor] = []
+    hook = next(iter(model.heads.values())).register_forward_pre_hook(
+        lambda _, given: seen.append(given[0])
+    )
+    rows, _ = batch.basket_rows()
+    model.masked_nll(batch, rows, torch.tensor(masked))
+    hook.remove()
+    return seen[0]
+
+
+def test_a_masked_basket_is_told_from_nothing_of_its_own(split: Split) -> None:
+    model = model_of(split)
+    masked = [False, True, False]
+    found = contexts(model, BasketBatch.from_lists([[[0, 2], [4], [6]]], 40), masked)
+    other = contexts(model, BasketBatch.from_lists([[[0, 2], [7, 9, 11], [6]]], 40), masked)
+    torch.testing.assert_close(found, other)  # neither what it held nor how much
+    unlike = contexts(model, BasketBatch.from_lists([[[0, 3], [4], [6]]], 40), masked)
+    assert not torch.allclose(found, unlike)
+
+
+def test_loss_is_the_mean_of_the_heads_cross_entropies(split: Split) -> None:
+    model = model_of(split, mask_rate=1.0)
+    part = model.prepare(split).rows(torch.tensor([0]))
+    batch = part.history
+    context = contexts(model, batch, [True] * int(batch.num_baskets()))
+    codes = model.fields(batch)
+    rows, offsets = batch.basket_rows()
+    expected = []
+    for column, (name, size) in enumerate(model.fields.sizes.items()):
+        table, head = model.tables[name], model.heads[name]
+        logits = head(context) @ table.weight[:size].T + model.biases[name]  # type: ignore[operator, index]
+        once_a_line = column < model.fields.num_product_fields
+        row = rows if once_a_line else torch.arange(len(offsets) - 1)
+        answer = codes[:, column] if once_a_line else codes[offsets[:-1], column]
+        expected.append(F.cross_entropy(logits[row], answer))
+    torch.testing.assert_close(model.loss(part), torch.stack(expected).mean())
+
+
+def test_next_basket_is_a_masked_one_behind_the_last(split: Split) -> None:
+    model = model_of(split)
+    found = model.next_basket(BasketBatch.from_lists([[[0, 2], [4]]], 40))
+    whole = BasketBatch.from_lists([[[0, 2], [4], [1]]], 40)
+    context = contexts(model, whole, [False, False, True])
+    for name in model.fields.sizes:
+        torch.testing.assert_close(found[name], model._log_probabilities(name, context))
+
+
+def test_a_long_history_is_the_mean_over_its_windows(split: Split) -> None:
+    model = model_of(split)
+    history = [[i] for i in range(16)]  # windows of 4, 6 and 6 events, counted from the end
+    windows = BasketBatch.from_lists([history[:4], history[4:10], history[10:]], 40)
+    apart = model.encode_profiles(windows)
+    mean = (4 * apart[0] + 6 * apart[1] + 6 * apart[2]) / 16
+    whole = model.encode_profiles(BasketBatch.from_lists([history, [], [[3]]], 40))
+    torch.testing.assert_close(whole[0], mean)
+    assert not whole[1].any()
+
+
+def test_cls_is_another_vector(split: Split) -> None:
+    batch = BasketBatch.from_lists([[[0], [3]]], 40)
+    mean, cls = (model_of(split, pooling=p).encode_profiles(batch) for p in ("mean", "cls"))
+    assert mean.shape == cls.shape
+    assert not torch.allclose(mean, cls)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any), st.integers(1, 9))
+def test_windows_hold_everything_and_are_full(lengths: list[int], max_length: int) -> None:
+    history = BasketBatch.from_lists([[[0]] * length for length in lengths], 1)
+    stretches = Windows.of(history, max_length)
+    held = torch.zeros(sum(lengths), dtype=torch.int64)
+    owners = history.owners()
+    for start, length in zip(stretches.starts.tolist(), stretches.lengths.tolist(), strict=True):
+        held[start : start + length] += 1
+        assert owners[start] == owners[start + length - 1]
+        assert length <= max(max_length * 3 // 2, 1)
+    assert (held > 0).all()
+    windows = stretches.rows(torch.arange(len(stretches))).history
+    full = torch.tensor(lengths)[owners[stretches.starts]].clamp(max=max_length)
+    assert windows.lengths().equal(full)
+
+
+def test_shuffled_baskets_stay_whole_and_with_their_user(split: Split) -> None:
+    model = model_of(split, shuffle_rate=1.0, mask_rate=0.0)
+    seen: list[BasketBatch] = []
+    model.masked_nll = lambda batch, *_: seen.append(batch) or {"x": torch.zeros(1)}  # type: ignore
+    part = model.prepare(split).rows(torch.arange(6))
+    model.loss(part)
+    (shuffled,) = seen
+    assert shuffled.offsets.equal(part.history.offsets)
+    assert not shuffled.baskets.equal(part.history.baskets)
+
+    def baskets(batch: BasketBatch) -> list[tuple[int, list[int]]]:
+        _, offsets = batch.basket_rows()
+        owners = batch.owners()[offsets[:-1]].tolist()
+        held = [items.tolist() for items in batch.items.tensor_split(offsets[1:-1].cpu())]
+        return sorted(zip(owners, held, strict=True))
+
+    assert baskets(shuffled) == baskets(part.history)
+
+
+def test_held_out_users_are_not_trained_on_and_measured(split: Split) -> None:
+    model = model_of(split, held_out=0.25)
+    part = model.prepare(split)
+    assert isinstance(part, Windows)
+    assert len(part.history) == 0.75 * len(split.training)
+    found = model.measure(split, 1)
+    fields = model.fields.sizes
+    expected = sum(found[f"{name}/nll_users"] for name in fields) / len(fields)
+    assert found["log_likelihood"] == pytest.approx(-expected)
+    assert {f"{name}/{kind}" for name in fields for kind in ("nll", "nll_next", "nll_user")} < set(
+        found
+    )
+
+
+def test_items_of_another_log_are_read_by_their_attributes(split: Split) -> None:
+    model = model_of(split, attributes=["colour"])
+    before = model.encode_profiles(BasketBatch.from_lists([[[0], [3]]], 40))
+    items = split.log.items[[5, 0]]  # white, black
+    model.read_items(items)
+    after = model.encode_profiles(BasketBatch.from_lists([[[1], [0]]], 2))
+    torch.testing.assert_close(before, after)
+
+
+@pytest.mark.parametrize("name", ["mask_rate", "shuffle_rate", "held_out"])
+def test_rates_are_shares(split: Split, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}=1.5; give a share"):
+        model_of(split, **{name: 1.5})
+
+
+def test_heads_divide_the_dimensions() -> None:
+    with pytest.raises(ConfigError, match="num_heads=3 does not divide embedding_dim=8"):
+        Encoder(embedding_dim=8, num_heads=3)
