@@ -83,6 +83,40 @@ def test_words_of_an_item_come_from_its_first_row(tmp_path: Path) -> None:
     assert "title" not in log.events.columns
 
 
+def test_what_never_varies_within_an_item_is_its_attribute(tmp_path: Path) -> None:
+    content = """user_id,item_id,timestamp,category,brand,shop,quantity,note,title
+ann,tea,1,drinks,,north,1,,Tea
+bob,tea,2,drinks,Leaf,south,1,,Tea
+ann,milk,3,,,north,1,once,
+bob,salt,4,spices,,south,1,,Salt
+"""
+    log = table(written(tmp_path, content))
+    assert log.items.columns == [ITEM, "title", "category"]  # no item has two brands or notes
+    tea, salt = ("tea", "Tea", "drinks"), ("salt", "Salt", "spices")
+    assert log.items.rows() == [("milk", None, None), salt, tea]
+    assert {"category", "brand", "shop", "note"} < set(log.events.columns)
+    assert "title" not in log.events.columns
+
+
+def test_attributes_of_items_may_be_named(tmp_path: Path) -> None:
+    content = "user_id,item_id,timestamp,shop\n1,1,5,\n2,1,3,north\n1,1,7,south\n"
+    path = written(tmp_path, content)  # sold in two shops
+    assert table(path).items.columns == [ITEM]
+    log = table(path, item_columns=["shop"])
+    assert log.items.rows() == [(1, "north")]  # the first in the file that is known
+    with pytest.raises(DataError, match=r"item_columns: no 'user_id' among shop"):
+        table(path, item_columns=["user_id"])
+    with pytest.raises(DataError, match=r"item_columns: no 'brand' among shop"):
+        table(path, item_columns=["brand"])
+
+
+def test_a_table_of_items_says_all_of_them(tmp_path: Path) -> None:
+    items = written(tmp_path, "item_id,brand\n007,Leaf\n", "items.csv")
+    events = CSV.replace("timestamp", "timestamp,brand").replace("\nann,007,3", "\nann,007,3,Root")
+    log = table(written(tmp_path, events.replace("007,1", "007,1,Root")), items_path=items)
+    assert log.items.rows() == [("007", "Leaf"), ("12", None)]
+
+
 def test_tables_of_items_and_users(tmp_path: Path) -> None:
     items = written(tmp_path, "sku,name\n007,Tea\n12,Milk\n", "items.csv")
     users = written(tmp_path, '{"user_id": "ann", "age": 30}\n', "users.jsonl")
