@@ -1,9 +1,11 @@
+from .blend import Blend as Blend
 from .bpr_mf import BPRMF as BPRMF
 from .candidate_size import CandidateSize as CandidateSize
 from .count_vae import CountVAE as CountVAE
 from .decayed_personal import DecayedPersonal as DecayedPersonal
 from .dnntsp import DNNTSP as DNNTSP
 from .ease import EASE as EASE
+from .fine_tuned import FineTuned as FineTuned
 from .gloie import GLOIE as GLOIE
 from .hybrid import Hybrid as Hybrid
 from .ials import IALS as IALS

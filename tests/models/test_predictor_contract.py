@@ -21,6 +21,12 @@ class TestLightGBM(PredictorContract):
         return {"_target_": "recsys.models.LightGBM", "features": [COLOURS, ITEMS], **options}
 
 
+class TestBlend(PredictorContract):
+    def config(self) -> dict[str, Any]:
+        members = {"linear": TestLogisticRegression().config(), "trees": TestLightGBM().config()}
+        return {"_target_": "recsys.models.Blend", "members": members}
+
+
 class TestMLP(PredictorContract):
     def config(self) -> dict[str, Any]:
         steps = {"_target_": "recsys.models.mlp.Steps", "learning_rate": 0.02, "max_epochs": 20}
