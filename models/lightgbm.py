@@ -72,6 +72,7 @@ class LightGBM(FeaturePredictor):
         self._fitted: list[Any] = []
 
     def fit(self, questions: Questions, rows: Tensor) -> Self:
+        self.refuse_ranking(questions)
         inputs, labels = self.inputs(questions, rows), questions.labels(rows).numpy()
         self._fitted = [
             self._package.train(

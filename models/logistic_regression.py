@@ -46,6 +46,7 @@ class LogisticRegression(FeaturePredictor):
         self._fitted: list[Pipeline | float] = []
 
     def fit(self, questions: Questions, rows: Tensor) -> Self:
+        self.refuse_ranking(questions)
         inputs, labels = self.inputs(questions, rows), questions.labels(rows).numpy()
         self._fitted = [self._column(inputs, labels[:, c]) for c in range(labels.shape[1])]
         return self

@@ -216,8 +216,18 @@ def save_log(folder: Path, split: Split) -> None:
 
 
 def build(config: dict[str, Any]) -> Scorer:
-    """A model from its config."""
-    return instantiate(config, _convert_="all")
+    """A model from its config.
+
+    Raises:
+        ConfigError: it is a predictor, which answers questions.
+    """
+    built = instantiate(config, _convert_="all")
+    if not isinstance(built, Scorer):
+        raise ConfigError(
+            f"{type(built).__name__} answers questions and ranks no catalogue; choose a task that "
+            "asks them, such as task=lapse, or another model"
+        )
+    return built
 
 
 def load(run: str | Path, *, trusted: Sequence[str] = ("recsys",)) -> SavedModel:

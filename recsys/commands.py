@@ -18,6 +18,7 @@ from recsys.errors import ConfigError, RunError
 from recsys.evaluate import compare as compare_frames
 from recsys.events import EventLog
 from recsys.questions import AS_OF
+from recsys.suite import compare_runs
 
 console = Console()
 SAFE = ("recsys.data.sources", "recsys.splits", "recsys.retrieval")
@@ -26,6 +27,7 @@ SAFE = ("recsys.data.sources", "recsys.splits", "recsys.retrieval")
 
 def evaluate(given: Namespace) -> None:
     """Ask a run's model again, with other list lengths, another mask rule or another log."""
+    _of_lists(given.run)
     config = _config(given.run, given.overrides)
     saved = checkpoint.load(given.run)
     task = train.prepare(config)
@@ -45,6 +47,7 @@ def evaluate(given: Namespace) -> None:
 
 def recommend(given: Namespace) -> None:
     """Print or write lists for users of the log, or for one history."""
+    _of_lists(given.run)
     saved = checkpoint.load(given.run)
     if given.users:
         lists = saved.recommend(given.users, k=given.k)
@@ -64,6 +67,7 @@ def recommend(given: Namespace) -> None:
 
 def vectors(given: Namespace) -> None:
     """Write a model's vectors of all items and users as Parquet."""
+    _of_lists(given.run)
     tables_of = checkpoint.load(given.run).vectors()
     given.output.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(("items", "users"), tables_of, strict=True):
@@ -95,6 +99,10 @@ def _moment(text: str, log: EventLog) -> str | int:
 
 def compare(given: Namespace) -> None:
     """Print the paired differences of two runs, metric by metric."""
+    if (given.first / "tables").is_dir() and (given.second / "tables").is_dir():
+        table = compare_runs(given.first, given.second)
+        console.print(tables.frame(table, title=f"{given.second} - {given.first} (folds)"))
+        return
     first, second = (_per_user(run, given.part) for run in (given.first, given.second))
     table = compare_frames(first, second)
     console.print(tables.frame(table, title=f"{given.second} - {given.first} ({given.part})"))
@@ -106,6 +114,15 @@ def data(given: Namespace) -> None:
     log = train.read(config.data)
     found = describe(log) if given.what == "describe" else audit(log)
     console.print(tables.frame(found, title=log.name))
+
+
+def _of_lists(run: Path) -> None:
+    """Refuse a run whose model makes no lists."""
+    if (run / "tables").is_dir():
+        raise RunError(
+            f"{run} answers questions and recommends nothing; its figures are in metrics.json, and "
+            "its predictions in tables/"
+        )
 
 
 def _config(run: Path, overrides: list[str]) -> DictConfig:

@@ -125,25 +125,23 @@ class Counts:
         log: whether log(1 + count) is taken.
         normalise: whether a row is divided by its Euclidean length.
         min_users: values of fewer users are left out.
+        days: before the moment; None counts the whole history. Moments with unequal time before
+            them are alike within a window.
     """
 
     column: str
     log: bool = True
     normalise: bool = False
     min_users: int = 1
+    days: int | None = None
 
     def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
         first = described(before(log, rows[AS_OF].min()), [USER, self.column])
         users = first.drop_nulls().group_by(self.column).agg(pl.col(USER).n_unique().alias("users"))
         values = users.filter(pl.col("users") >= self.min_users).select(self.column)
         columns = values.sort(self.column).with_row_index("_column")
-        counted = (
-            past(log, rows, [self.column])
-            .join(columns, on=self.column)
-            .group_by(ROW, "_column")
-            .len()
-            .collect()
-        )
+        recent = past(log, rows, [self.column]).with_columns(_age(log)).filter(_within(self.days))
+        counted = recent.join(columns, on=self.column).group_by(ROW, "_column").len().collect()
         counts = np.zeros((len(rows), columns.select(pl.len()).collect().item()), dtype=np.float32)
         counts[counted[ROW].to_numpy(), counted["_column"].to_numpy()] = counted["len"].to_numpy()
         if self.log:
@@ -169,12 +167,12 @@ class RFM:
         distinct: columns of the events or items whose distinct values are counted.
     """
 
-    windows: tuple[int, ...] = (7, 28, 56, 91)
-    discounts: tuple[str, ...] = ()
-    distinct: tuple[str, ...] = ()
+    windows: Sequence[int] = (7, 28, 56, 91)
+    discounts: Sequence[str] = ()
+    distinct: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for name in ("windows", "discounts", "distinct"):  # lists, where a config gave them
+        for name in ("windows", "discounts", "distinct"):  # lists have no hash
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:

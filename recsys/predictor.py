@@ -44,7 +44,9 @@ class Predictor(ABC):
         chosen = rows[torch.linspace(0, len(rows) - 1, min(sample, len(rows))).long()]
         cut = replace(questions, log=before(questions.log, moment))
         once, again = self.predict(questions, chosen), self.predict(cut, chosen)
-        changed = int((~torch.isclose(once, again, rtol=1e-3, atol=1e-4)).any(1).sum())
+        changed = int(
+            (~torch.isclose(once, again, rtol=1e-3, atol=1e-4, equal_nan=True)).any(1).sum()
+        )
         if changed:
             raise LeakError(
                 f"{questions.name}: {type(self).__name__} knows what comes after {moment}: "
@@ -72,6 +74,18 @@ class FeaturePredictor(Predictor):
         """The features of rows (B,) as (B, F) float32."""
         columns = [computed(questions, feature)[rows.numpy()] for feature in self.features]
         return np.hstack(columns)
+
+    def refuse_ranking(self, questions: Questions) -> None:
+        """For predictors that know a candidate by its rows alone.
+
+        Raises:
+            ConfigError: the questions rank candidates.
+        """
+        if questions.ranked:
+            raise ConfigError(
+                f"{type(self).__name__} ranks no candidates, and {questions.name} has "
+                f"{len(questions.candidates)}; choose model=mlp, new_ease or own_purchases"
+            )
 
     def check_leaks(self, questions: Questions, rows: Tensor, *, sample: int = 32) -> None:
         """Nothing more: `computed` has checked every feature."""

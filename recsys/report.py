@@ -43,6 +43,11 @@ def write(folder: Path) -> None:
     for name in ("config.yaml", "metrics.json"):
         if not (folder / name).is_file():
             raise RunError(f"{folder} holds no finished run: there is no {name}")
+    render(folder, TEMPLATE, _content(folder))
+
+
+def render(folder: Path, template: str, content: dict[str, Any]) -> None:
+    """Write `report.html` from a template beside this file, whole or not at all."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # titles and ids are whatever the log holds
@@ -50,7 +55,7 @@ def write(folder: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(TEMPLATE).render(_content(folder))
+    page = environment.get_template(template).render(content)
     scratch = folder / f".report.html.{os.getpid()}"
     scratch.write_text(page, encoding="utf-8")
     os.replace(scratch, folder / "report.html")

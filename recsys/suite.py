@@ -3,9 +3,9 @@
 A run's folder holds
 
     config.yaml                  the composed config
+    pretraining/                 a run of its own (`recsys.train`), where one comes first
     tables/<table>/              metrics.json, intervals.json, folds.parquet, predictions.parquet
     metrics.json, intervals.json of all tables: `kids/auroc`, by part
-    per_user.parquet             every row's metrics, and every fold's
     baselines/<name>/            the same for each model it is compared with
     report.html
 
@@ -15,23 +15,25 @@ A table that is finished is kept: a run that was killed goes on with the next.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import seed_everything
 from rich.console import Console
 
-from recsys import tables
+from recsys import suite_report, tables, train
+from recsys.errors import ConfigError, RunError
+from recsys.evaluate import holm
 from recsys.predictor import Predictor
 from recsys.questions import Questions
 from recsys.train import claim, read, write_text
-from recsys.trials import Folds, Trial, trial
+from recsys.trials import Folds, Trial, compare, trial
 
 console = Console()
 OTHER_TASKS = ("split", "filters", "mask_history", "ks")
@@ -42,15 +44,24 @@ Trials = Mapping[str, Trial]
 def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     """Ask `config.model` and the baselines the questions of `config.task`.
 
+    A model or baseline is a predictor, or one for each of the tables that it answers, by name.
+    Where there is `config.pretraining`, of a `task`, `model` and `trainer`, that run comes first,
+    in `pretraining/`; predictors know its folder as `${folder}/pretraining`.
+
     Returns:
         What `metrics.json` holds.
     """
+    with open_dict(config):
+        config.folder = str(folder)
+        pretraining = config.pop("pretraining", None)
+    if pretraining is not None:
+        pretrain(config, pretraining, folder / "pretraining")
     asked = prepare(config)
     claim(folder, config)
     for questions in asked.values():
         console.print(describe(questions), soft_wrap=True)
     divided = Folds(**OmegaConf.to_container(config.task.folds))  # type: ignore[arg-type]
-    label = str(config.model._target_).rpartition(".")[2]
+    label = str(config.model.get("_target_", "by table")).rpartition(".")[2]
     places = {label: (config.model, folder)}
     for name, model in config.baselines.items():
         places[str(name)] = (model, folder / "baselines" / str(name))
@@ -58,10 +69,26 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     for name, (model, place) in places.items():
         results[name] = answered(asked, model, place, divided, seed=config.seed)
         write(place, results[name])
+    suite_report.write(folder)
     for name in asked:
-        console.print(tables.trials(name, {label: t[name] for label, t in results.items()}))
+        console.print(
+            tables.trials(name, {label: t[name] for label, t in results.items() if name in t})
+        )
     console.print(f"run folder: {folder}", soft_wrap=True)
     return means(results[label])
+
+
+def pretrain(config: DictConfig, parts: DictConfig, folder: Path) -> None:
+    """Run what comes first, unless the folder holds it already."""
+    if (folder / "report.html").is_file():
+        return
+    whole = OmegaConf.create(OmegaConf.to_container(config))
+    assert isinstance(whole, DictConfig)
+    whole.baselines = {}
+    for name, part in parts.items():
+        whole[name] = part
+    folder.mkdir(parents=True, exist_ok=True)
+    train.run(whole, folder)
 
 
 def prepare(config: DictConfig) -> dict[str, Questions]:
@@ -80,33 +107,58 @@ def prepare(config: DictConfig) -> dict[str, Questions]:
 def answered(
     asked: Mapping[str, Questions], model: DictConfig, folder: Path, divided: Folds, *, seed: int
 ) -> dict[str, Trial]:
-    """Let a model answer every table; those that a folder holds are read from there."""
+    """Let a model answer every table; those that a folder holds are read from there.
+
+    A predictor's own `folds` come before those of the task: fewer, where a fit takes long.
+    """
     found = {}
     for name, questions in asked.items():
         place = folder / "tables" / name
+        own = model if "_target_" in model else model.get(name)
+        if own is None:
+            continue
         if not (place / "metrics.json").is_file():
-            write_trial(place, trial(questions, partial(build, model, seed), divided))
+            options = OmegaConf.to_container(own, resolve=True)
+            assert isinstance(options, dict)
+            here = replace(divided, **options.pop("folds", {}))
+            trial(questions, partial(build, options, seed), here).write(place)
         found[name] = Trial.read(place)
     return found
 
 
-def build(model: DictConfig, seed: int) -> Predictor:
-    """A predictor from its config; whatever was fitted before it, it starts from the seed."""
+def build(model: dict[Any, Any], seed: int) -> Predictor:
+    """A predictor from its config; whatever was fitted before it, it starts from the seed.
+
+    Raises:
+        ConfigError: it is a model of another kind.
+    """
     seed_everything(seed, verbose=False)
-    return instantiate(model, _convert_="all")
+    built = instantiate(model, _convert_="all")
+    if not isinstance(built, Predictor):
+        raise ConfigError(
+            f"{type(built).__name__} says what comes next and answers no questions; choose "
+            "model=logistic_regression, lightgbm, mlp or another predictor"
+        )
+    return built
 
 
-def write_trial(folder: Path, result: Trial) -> None:
-    """Write a table's folder whole or not at all."""
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    result.folds.write_parquet(scratch / "folds.parquet")
-    result.predictions.write_parquet(scratch / "predictions.parquet")
-    (scratch / "intervals.json").write_text(json.dumps(result.intervals, indent=2))
-    (scratch / "metrics.json").write_text(json.dumps(result.means, indent=2))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(scratch, folder)
+def compare_runs(first: Path, second: Path) -> pl.DataFrame:
+    """Paired differences of two runs' folds, a row per table and metric that both answered.
+
+    As `recsys.trials.compare`, with Holm's correction over all rows as `p_holm`.
+
+    Raises:
+        RunError: they answered no table in common, or by other folds.
+    """
+    found = []
+    for place in sorted((first / "tables").glob("[!.]*")):
+        if (other := second / "tables" / place.name).is_dir():
+            rows = compare(Trial.read(place).folds, Trial.read(other).folds)
+            found.append(rows.with_columns(pl.lit(f"{place.name}/") + pl.col("metric")))
+    if not found:
+        raise RunError(f"{first} and {second} answered no questions in common; compare others")
+    table = pl.concat(found)
+    return table.with_columns(pl.Series("p_holm", holm(table["p_value"].to_numpy())))
 
 
 def means(trials: Trials) -> dict[str, dict[str, float]]:

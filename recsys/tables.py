@@ -56,8 +56,9 @@ def trials(name: str, results: Mapping[str, Trial]) -> Table:
     best = {c: max(r.means["test"][c] for r in results.values()) for c in columns}
     for label, result in results.items():
         means, intervals = result.means["test"], result.intervals["test"]
-        cells = [_cell(means[c], intervals[c], best[c]) for c in columns]
-        if label in others:
+        cells = [_cell(means[c], (intervals[c][0], intervals[c][1]), best[c]) for c in columns]
+        # A model that was divided otherwise has no pairs.
+        if label in others and result.folds.height == results[first].folds.height > 0:
             rows = compare(result.folds, results[first].folds).rows(named=True)
             cells += [f"{row['difference']:+.4f} [dim]p={row['p_value']:.3f}[/]" for row in rows]
         table.add_row(label, *cells)

@@ -306,7 +306,7 @@ class PredictorContract:
     ) -> None:
         questions, train, test = asked
         kept = torch.isin(torch.arange(len(questions)), train)
-        answers = questions.answers.dense(len(questions.candidates)) & kept[:, None]
-        answers = Ragged.from_lists([row.nonzero()[:, 0].tolist() for row in answers])
+        known = questions.answers.dense(len(questions.candidates)) & kept[:, None]
+        answers = Ragged.from_lists([row.nonzero()[:, 0].tolist() for row in known])
         blind = replace(questions, answers=answers)
         assert self.fitted(blind, train).predict(blind, test).equal(scores)

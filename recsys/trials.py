@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +39,10 @@ _CELLS_AT_ONCE = 2**22
 
 @dataclass(frozen=True)
 class Folds:
-    """How often users are divided, and into how many folds."""
+    """How often users are divided, and into how many folds.
+
+    Without repeats a table in order of time is not asked by folds; one without order still is.
+    """
 
     num_folds: int = 5
     repeats: int = 2
@@ -57,7 +62,7 @@ class Trial:
     """
 
     means: dict[str, dict[str, float]]
-    intervals: dict[str, dict[str, tuple[float, float]]]
+    intervals: dict[str, dict[str, list[float]]]
     folds: pl.DataFrame
     predictions: pl.DataFrame
 
@@ -69,6 +74,21 @@ class Trial:
         )
         frames = (pl.read_parquet(folder / f"{name}.parquet") for name in ("folds", "predictions"))
         return cls(means, intervals, *frames)
+
+    def write(self, folder: Path) -> None:
+        """Write a folder whole or not at all."""
+        scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        try:
+            self.folds.write_parquet(scratch / "folds.parquet")
+            self.predictions.write_parquet(scratch / "predictions.parquet")
+            (scratch / "intervals.json").write_text(json.dumps(self.intervals, indent=2))
+            (scratch / "metrics.json").write_text(json.dumps(self.means, indent=2))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +130,7 @@ class Answers:
         labels = self.questions.labels(self.rows).numpy()
         columns = list(zip(self.scores.numpy().T, labels.T, strict=True))
         return {
-            name: np.mean([metric(*column, weights) for column in columns], axis=0)
+            name: _mean(np.stack([metric(*column, weights) for column in columns]))
             for name, metric in BY_CANDIDATE.items()
         }
 
@@ -157,10 +177,12 @@ def trial(questions: Questions, build: Callable[[], Predictor], divided: Folds =
         RunError: a score is no number.
     """
     whole = _whole(questions, build) if questions.has_phases else {}
-    parts = list(
-        folds(questions, num_folds=divided.num_folds, repeats=divided.repeats, seed=divided.seed)
-    )
-    by_fold = [_answered(questions, build(), train, asked) for train, asked in parts]
+    repeats = divided.repeats if whole else max(divided.repeats, 1)
+    parts = list(folds(questions, num_folds=divided.num_folds, repeats=repeats, seed=divided.seed))
+    by_fold = [
+        _answered(questions, build(), train, asked, check=not whole and number == 0)
+        for number, (train, asked) in enumerate(parts)
+    ]
     rows = [
         {
             "repeat": number // divided.num_folds,
@@ -173,10 +195,11 @@ def trial(questions: Questions, build: Callable[[], Predictor], divided: Folds =
     ]
     per_fold = pl.DataFrame(rows)
     together = {name: [answers] for name, answers in whole.items()}
-    together["folds" if whole else "test"] = by_fold
+    if by_fold:
+        together["folds" if whole else "test"] = by_fold
     names = BY_ROW if questions.ranked else tuple(BY_CANDIDATE)
     means = {
-        part: {name: float(np.nanmean([a.means()[name] for a in answers])) for name in names}
+        part: {name: float(_mean(np.array([a.means()[name] for a in answers]))) for name in names}
         for part, answers in together.items()
     }
     intervals = {part: bootstrap(answers) for part, answers in together.items()}
@@ -196,8 +219,12 @@ def _whole(questions: Questions, build: Callable[[], Predictor]) -> dict[str, An
     }
 
 
-def _answered(questions: Questions, predictor: Predictor, train: Tensor, asked: Tensor) -> Answers:
+def _answered(
+    questions: Questions, predictor: Predictor, train: Tensor, asked: Tensor, *, check: bool
+) -> Answers:
     predictor.fit(questions, train)
+    if check:
+        predictor.check_leaks(questions, asked)
     return Answers(questions, asked, _scores(predictor, questions, asked))
 
 
@@ -214,15 +241,25 @@ def _scores(predictor: Predictor, questions: Questions, rows: Tensor) -> Tensor:
 
 def bootstrap(
     answers: list[Answers], *, level: float = 0.95, resamples: int = 1000, seed: int = 0
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, list[float]]:
     """Percentile intervals of the mean over folds of each metric, users drawn with replacement."""
     num_users = len(answers[0].questions.users)
     generator = np.random.default_rng(seed)
     draws = generator.multinomial(num_users, np.full(num_users, 1 / num_users), size=resamples)
     found = [a.resampled(draws) for a in answers]
     tail = [(1 - level) / 2, (1 + level) / 2]
-    means = {name: np.mean([f[name] for f in found], axis=0) for name in found[0]}
-    return {name: tuple(map(float, np.nanquantile(v, tail))) for name, v in means.items()}  # type: ignore[misc]
+    means = {name: _mean(np.stack([f[name] for f in found])) for name in found[0]}
+    # A resample that lacks a class has no number.
+    known = {name: values[~np.isnan(values)] for name, values in means.items()}
+    low_high = {n: np.quantile(v, tail) if len(v) else (np.nan, np.nan) for n, v in known.items()}
+    return {name: [float(low), float(high)] for name, (low, high) in low_high.items()}
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean of (N, …) over the rows that are numbers; NaN where none is."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0).sum(0)
+    return np.divide(total, known.sum(0), out=np.full(total.shape, np.nan), where=known.any(0))
 
 
 def compare(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:

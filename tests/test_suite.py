@@ -1,0 +1,214 @@
+"""Tasks that ask questions, from the command line: whole runs on a small log, and every mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys import cli, suite, trials
+from recsys.compose import compose
+from recsys.errors import RunError
+from recsys.events import EventLog
+
+Run = Callable[..., tuple[int, str, str]]
+FEW = ["task.folds={num_folds: 3, repeats: 1}"]
+LAPSE = ["task=lapse", "task.questions.lapse.train=['2026-03-10']", *FEW]
+LAPSE += ["task.questions.lapse.test='2026-03-20'", "task.questions.lapse.active_days=9"]
+LAPSE += ["task.questions.lapse.horizon_days=8"]
+FEATURES = "task.features=[{_target_: recsys.features.RFM, windows: [3]}]"
+TREES = "+baselines.trees={_target_: recsys.models.LightGBM, features: '${task.features}', "
+TREES += "num_trees: 5, min_leaf: 2}"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Calls the command line: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["recsys"])
+        code = cli.main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    """Users who come every day, and every second of whom stays away from the 16th on."""
+    generator = np.random.default_rng(0)
+    rows = [
+        (f"u{user:02}", f"item{generator.integers(9)}", f"2026-03-{day:02}")
+        for user in range(40)
+        for day in range(1, 31)
+        if generator.random() < 0.7 and (day < 16 or user % 2)
+    ]
+    path = tmp_path / "visits.csv"
+    columns = ["user_id", "item_id", "timestamp"]
+    pl.DataFrame(rows, schema=columns, orient="row").write_csv(path)
+    return path
+
+
+def command(csv: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        "train",
+        "data=table",
+        f"data.path={csv}",
+        *LAPSE,
+        FEATURES,
+        *more,
+        f"hydra.run.dir={folder}",
+    ]
+
+
+def test_a_run_leaves_its_folder(run: Run, csv: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    code, out, err = run(*command(csv, folder, "model=logistic_regression", TREES))
+    assert code == 0, err
+    assert "lapse: 40 users" in out
+    assert "corrected t-test" in out
+    files = {"config.yaml", "metrics.json", "intervals.json", "tables", "baselines", "report.html"}
+    assert {path.name for path in folder.iterdir()} == files
+    for place in (folder, folder / "baselines" / "trees"):
+        means = json.loads((place / "metrics.json").read_text())
+        intervals = json.loads((place / "intervals.json").read_text())
+        assert set(means["test"]) == set(intervals["test"]) == {"lapse/auroc", "lapse/ap"}
+        assert set(means) == {"test", "folds"}
+        low, high = intervals["test"]["lapse/auroc"]
+        assert low <= means["test"]["lapse/auroc"] <= high
+        table = place / "tables" / "lapse"
+        assert len(pl.read_parquet(table / "folds.parquet")) == 3
+        asked = pl.read_parquet(table / "predictions.parquet")
+        assert asked.group_by("part").len().sort("part")["len"].to_list() == [40, 40]
+    text = (folder / "config.yaml").read_text()
+    assert "mask_history" not in text
+    assert "filters" not in text
+
+
+def test_the_report_shows_every_model_and_table(run: Run, csv: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run(*command(csv, folder, "model=logistic_regression", TREES))[0] == 0
+    page = (folder / "report.html").read_text()
+    means = json.loads((folder / "baselines/trees/metrics.json").read_text())
+    for words in ("LogisticRegression", "trees", "lapse", f"{means['test']['lapse/auroc']:.4f}"):
+        assert words in page
+    assert "<script" not in page
+
+
+def test_a_table_that_is_finished_is_kept(
+    run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, fits = tmp_path / "run", []
+    arguments = command(csv, folder, "model=logistic_regression", TREES)
+    asked = trials.trial
+
+    def counted(*given: object) -> object:
+        fits.append(given)
+        if len(fits) == 2:
+            raise KeyboardInterrupt
+        return asked(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(suite, "trial", counted)
+    assert run(*arguments)[0] != 0
+    assert not (folder / "metrics.json").exists() or not (folder / "baselines").exists()
+    code, _, err = run(*arguments)
+    assert code == 0, err
+    assert len(fits) == 3  # the first was done, the second stopped, and is the third
+    assert (folder / "baselines" / "trees" / "metrics.json").is_file()
+
+
+@dataclass(frozen=True)
+class Tomorrow:
+    """Days with a visit in all, after the moment too."""
+
+    def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
+        counts = log.events.group_by("user_id").len()
+        return rows.join(counts, on="user_id", how="left")["len"].to_numpy()[:, None].astype("f4")
+
+
+def test_a_feature_that_looks_ahead_ends_the_run(
+    run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.features.Tomorrow", Tomorrow, raising=False)
+    leaking = "task.features=[{_target_: recsys.features.Tomorrow}]"
+    for model in ("logistic_regression", "lightgbm", "mlp"):
+        arguments = command(csv, tmp_path / model, f"model={model}", leaking)
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert "Tomorrow() knows what comes after 2026-03-10" in err
+        assert not (tmp_path / model).exists()
+
+
+def test_a_window_that_reaches_into_the_test_ends_the_run(
+    run: Run, csv: Path, tmp_path: Path
+) -> None:
+    more = ["model=lightgbm", "task.questions.lapse.horizon_days=11"]
+    code, _, err = run(*command(csv, tmp_path / "run", *more))
+    assert code == 2
+    assert "are known only at 2026-03-21" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["model=popularity"], "Popularity says what comes next and answers no questions"),
+        (["task=coupon", "model=lightgbm"], "questions=table/coupon does not exist"),
+        (["model=new_ease", "task=next_item", "task.ks=[5]"], "NewEASE answers questions"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(
+    run: Run, csv: Path, tmp_path: Path, more: list[str], words: str
+) -> None:
+    start = ["train", "data=table", f"data.path={csv}", f"hydra.run.dir={tmp_path / 'run'}"]
+    asked = more if any(m.startswith("task=") for m in more) else [*LAPSE, *more]
+    code, _, err = run(*start, *asked)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert words in err
+
+
+def test_what_a_run_of_questions_is_not_asked(run: Run, csv: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run(*command(csv, folder, "model=logistic_regression"))[0] == 0
+    for arguments in (
+        ("evaluate", folder),
+        ("recommend", folder, "--users", "u01"),
+        ("vectors", folder, tmp_path / "vectors"),
+    ):
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert "answers questions" in err
+
+
+def test_compare_two_runs_of_questions(run: Run, csv: Path, tmp_path: Path) -> None:
+    for model in ("logistic_regression", "lightgbm"):
+        assert run(*command(csv, tmp_path / model, f"model={model}"))[0] == 0
+    code, out, err = run("compare", tmp_path / "logistic_regression", tmp_path / "lightgbm")
+    assert code == 0, err
+    assert "p_holm" in out
+    found = suite.compare_runs(tmp_path / "logistic_regression", tmp_path / "lightgbm")
+    assert found["metric"].to_list() == ["lapse/auroc", "lapse/ap"]
+    assert (found["p_holm"] >= found["p_value"]).all()
+    with pytest.raises(RunError, match="answered no questions in common"):
+        suite.compare_runs(tmp_path / "logistic_regression", tmp_path / "nothing")
+
+
+CONF = Path(cli.__file__).parent / "conf"
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "questions").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_table_of_questions_composes(path: Path) -> None:
+    config = compose([f"data={path.parent.name}", f"task={path.stem}", "model=mlp"])
+    assert config.task.questions
+    assert config.model.features == config.task.features
+    opening, line, *_ = path.read_text().splitlines()
+    assert opening == "# @package _global_"
+    assert line.startswith("# ")
