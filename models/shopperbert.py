@@ -35,15 +35,17 @@ from torch.optim.lr_scheduler import OneCycleLR
 from recsys.batch import BasketBatch
 from recsys.behaviours import BehaviourFields, count_nll
 from recsys.embedding import EmbeddingTable
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.layout import Layout
 from recsys.module import Recommender
 from recsys.ragged import Ragged, offsets_of, ranges
+from recsys.sentences import sentence_vectors
 from recsys.splits import Part, Split
 from recsys.types import Scores, UserVectors
 
 USERS_AT_ONCE = 128
 COUNT_STRENGTH = 30.0
+SENTENCE_DIM = 384
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class ShopperBERT(Recommender):
         num_classes: how many values each column of the items takes.
         price_buckets: quantiles of value per unit; 0 reads no price.
         calendar: parts of the date.
+        sentences: whether a product's `text` is read, by the encoder of the extra `sentences`.
         encoder: sizes.
         mask_rate: share of the baskets that are masked.
         shuffle_rate: share of the windows whose baskets are shuffled before.
@@ -94,6 +97,8 @@ class ShopperBERT(Recommender):
     measures = ("log_likelihood",)
     until: Tensor
     item_share: Tensor
+    texts: Tensor
+    text_of: Tensor
 
     def __init__(
         self,
@@ -103,6 +108,7 @@ class ShopperBERT(Recommender):
         num_classes: Mapping[str, int],
         price_buckets: int = 0,
         calendar: Sequence[str] = ("month", "day", "weekday", "hour"),
+        sentences: bool = False,
         encoder: Encoder = Encoder(),
         mask_rate: float = 0.2,
         shuffle_rate: float = 0.0,
@@ -133,7 +139,11 @@ class ShopperBERT(Recommender):
         self.tables = nn.ModuleDict(
             {name: EmbeddingTable(c, dim, std=0.1) for name, c in sizes.items()}
         )
-        self.product = nn.Linear(self.fields.num_product_fields * dim, dim)
+        self.from_text = nn.Linear(SENTENCE_DIM, dim, bias=False) if sentences else None
+        num_parts = self.fields.num_product_fields + sentences
+        self.product = nn.Linear(num_parts * dim, dim)
+        self.register_buffer("texts", torch.zeros(0, SENTENCE_DIM))
+        self.register_buffer("text_of", torch.zeros(0, dtype=torch.int64))
         self.heads = nn.ModuleDict({name: nn.Linear(dim, dim) for name in sizes})
         self.biases = nn.ParameterDict({name: torch.zeros(c) for name, c in sizes.items()})
         self.encoder = BidirectionalEncoder(encoder)
@@ -141,13 +151,14 @@ class ShopperBERT(Recommender):
         with torch.no_grad():
             # What was taken is likely to be taken again: behaviours start as the sum of their
             # vectors, [CLS] as their mean, and the heads look for the classes that point there.
-            self.product.weight.copy_(torch.eye(dim).repeat(1, self.fields.num_product_fields))
+            self.product.weight.copy_(torch.eye(dim).repeat(1, num_parts))
             for head in self.heads.values():
                 nn.init.eye_(cast(nn.Linear, head).weight)
 
     def prepare(self, split: Split) -> Part:
         """Windows of the training users, but of those who are held out."""
         self.fields.fit(split)
+        self._read_texts(split.item_table)
         history = split.training
         self.until = history.times.max()
         counts = torch.bincount(history.items, minlength=split.num_items) + 0.5
@@ -165,9 +176,26 @@ class ShopperBERT(Recommender):
     def trained_until(self) -> int | None:
         return int(self.until)
 
+    @property
+    def reads_dates(self) -> bool:
+        return bool(self.fields.calendar)
+
     def read_items(self, items: pl.DataFrame) -> None:
         self.fields.item_codes = self.fields.codes_of(items).to(self.device)
         self.item_share = torch.full((len(items),), 1 / len(items), device=self.device)
+        self._read_texts(items)
+
+    def _read_texts(self, items: pl.DataFrame) -> None:
+        """A vector of each text that items have, and which of them is an item's."""
+        if self.from_text is None:
+            return
+        if "text" not in items.columns:
+            raise DataError("items have no column text; set model.sentences=false")
+        texts = items["text"].fill_null("")
+        each = texts.unique(maintain_order=True)
+        rows = texts.replace_strict(each, range(len(each)), return_dtype=pl.Int64)
+        self.texts = sentence_vectors(each).to(self.device)
+        self.text_of = torch.from_numpy(rows.to_numpy(writable=True)).to(self.device)
 
     def loss(self, part: Part) -> Tensor:
         """The mean over fields of the cross-entropy of what the masked baskets held."""
@@ -194,7 +222,7 @@ class ShopperBERT(Recommender):
         first = F.pad(rows.diff() > 0, (1, 0), value=True)
         kept = ~hidden | first
         owners = batch.owners()[kept]
-        tokens = self._embed(codes[kept], hidden[kept])
+        tokens = self._embed(codes[kept], batch.items[kept], hidden[kept])
         states, cls = self.encoder(tokens, Ragged(tokens, _offsets(owners, len(batch))))
         of_mask = hidden[kept]
         context = states[of_mask] + cls[owners[of_mask]]
@@ -212,12 +240,19 @@ class ShopperBERT(Recommender):
             found[name] = -log_p[row[known], code[known]]
         return found
 
-    def _embed(self, codes: Tensor, is_masked: Tensor) -> Tensor:
+    def _tokens(self, batch: BasketBatch) -> Tensor:
+        """(E, D) of events as they are."""
+        return self._embed(self.fields(batch), batch.items, torch.zeros_like(batch.items).bool())
+
+    def _embed(self, codes: Tensor, items: Tensor, is_masked: Tensor) -> Tensor:
         """(R, D) of codes (R, F): the product and its date, or what stands for a masked basket."""
         codes = self.fields.as_seen(codes)
         vectors = [table(codes[:, f]) for f, table in enumerate(self.tables.values())]
         num_products = self.fields.num_product_fields
-        x = self.product(torch.cat(vectors[:num_products], 1))
+        of_product = vectors[:num_products]
+        if self.from_text is not None:
+            of_product.append(self.from_text(self.texts[self.text_of[items]]))
+        x = self.product(torch.cat(of_product, 1))
         for vector in vectors[num_products:]:
             x = x + vector
         return torch.where(is_masked[:, None], self.mask_token, x)
@@ -233,7 +268,7 @@ class ShopperBERT(Recommender):
         vectors = self.encoder.positions.weight.new_zeros(len(batch), self.mask_token.shape[0])
         if not len(windows.items):
             return vectors
-        tokens = self._embed(self.fields(windows), torch.zeros_like(windows.items).bool())
+        tokens = self._tokens(windows)
         states, cls = self.encoder(tokens, windows.ragged)
         if self.pooling == "cls":
             lengths = windows.lengths()[:, None].to(cls.dtype)
@@ -246,7 +281,7 @@ class ShopperBERT(Recommender):
         """(B, C) log-probabilities of each field in the basket after the last."""
         events, offsets = _last_events(batch, self.max_length - 1)
         last = batch.take(events, offsets, batch.users)
-        tokens = self._embed(self.fields(last), torch.zeros_like(last.items).bool())
+        tokens = self._tokens(last)
         # A masked token behind each user's last event.
         ends = offsets[1:] + torch.arange(len(batch), device=batch.device)
         is_mask = torch.zeros(len(tokens) + len(batch), dtype=torch.bool, device=batch.device)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recsys.batch import BasketBatch
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.models import ShopperBERT
 from recsys.models.shopperbert import Encoder, Windows
 from recsys.splits import Split, last_basket
@@ -171,3 +172,27 @@ def test_rates_are_shares(split: Split, name: str) -> None:
 def test_heads_divide_the_dimensions() -> None:
     with pytest.raises(ConfigError, match="num_heads=3 does not divide embedding_dim=8"):
         Encoder(embedding_dim=8, num_heads=3)
+
+
+def test_words_are_read_where_they_are_wanted(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[pl.Series] = []
+
+    def vectors(texts: pl.Series) -> Tensor:
+        asked.append(texts)
+        return torch.stack([torch.full((384,), float(len(text))) for text in texts])
+
+    monkeypatch.setattr("recsys.models.shopperbert.sentence_vectors", vectors)
+    model = model_of(split, sentences=True)
+    batch = BasketBatch.from_lists([[[0], [3]]], 40)
+    before = model.encode_profiles(batch)
+    assert asked[0].to_list() == split.item_table["text"].to_list()
+    items = split.item_table.with_columns(
+        text=pl.lit("a stone") + pl.col("item_id").cast(pl.String)
+    )
+    model.read_items(items.with_columns(text=pl.when(pl.col("item_id") > 3).then("text")))
+    assert asked[1].to_list() == ["", *items["text"][4:]]  # null is no text
+    assert not torch.allclose(model.encode_profiles(batch), before)
+    with pytest.raises(DataError, match=r"items have no column text; set model.sentences=false"):
+        model.read_items(items.drop("text"))
