@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     profile = commands.add_parser("profile", help="vectors of users as of a moment")
     profile.add_argument("run", type=Path)
     profile.add_argument("overrides", nargs="*", help="such as data=table data.path=F as_of=DATE")
-    profile.add_argument("--output", type=Path, help="default: RUN/profiles.parquet")
+    profile.add_argument("--output", type=Path, help="default: RUN/profiles/LOG_DATE.parquet")
     compare = commands.add_parser("compare", help="paired test of two runs")
     compare.add_argument("first", type=Path)
     compare.add_argument("second", type=Path)

@@ -80,13 +80,15 @@ def profile(given: Namespace) -> None:
     """Write the vectors of all users of a log as of a moment, as Parquet."""
     moments = [o.partition("=")[2] for o in given.overrides if o.startswith("as_of=")]
     overrides = [o for o in given.overrides if not o.startswith("as_of=")]
-    config = compose(overrides) if overrides else _config(given.run, [])
+    is_other = any(o.startswith("data=") for o in overrides)
+    config = compose(overrides) if is_other else _config(given.run, overrides)
     log = train.read(config.data)
     rows = profiles.everyone(log, _moment(moments[-1], log) if moments else None)
     model = checkpoint.load(given.run).model
     vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
-    table = rows.with_columns(pl.Series("vector", vectors.numpy()))
-    output = given.output or given.run / "profiles.parquet"
+    table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
+    name = "_".join([log.name, *moments[-1:]])
+    output = given.output or given.run / "profiles" / f"{name}.parquet"
     train.write_parquet(output, table)
     when = table[AS_OF][0]
     console.print(f"{output}: {len(table):,} users of {log.name} as of {when}", soft_wrap=True)

@@ -57,6 +57,16 @@ class Scorer(Keeper):
         """The time of the last event that the model has learnt from, where it tells profiles."""
         return None
 
+    @property
+    def makes_profiles(self) -> bool:
+        """Whether `encode_profiles` is there."""
+        return type(self).encode_profiles is not Scorer.encode_profiles
+
+    @property
+    def reads_dates(self) -> bool:
+        """Whether profiles depend on when things were done, not only on their order."""
+        return False
+
     def read_items(self, items: pl.DataFrame) -> None:
         """Take the catalogue of another log, a row per item; later batches hold its rows.
 

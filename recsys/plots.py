@@ -20,12 +20,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+CATEGORIES = {
+    "blue": "#4e79a7",
+    "orange": "#f28e2b",
+    "red": "#e15759",
+    "teal": "#76b7b2",
+    "green": "#59a14f",
+    "yellow": "#edc948",
+    "purple": "#b07aa1",
+    "pink": "#ff9da7",
+    "brown": "#9c755f",
+    "violet": "#7f5af0",
+}
+"""Colours of groups, readable on light and dark."""
+
 COLOURS = {
     "ink": "#1c1e21",
     "muted": "#63686f",
     "line": "#d8dbdf",
     "model": "#1a66c9",
     "baseline": "#98a0ab",
+    **CATEGORIES,
 }
 """CSS variable -> its value in the light theme; no two are equal."""
 
@@ -125,6 +140,26 @@ def slices(label: str, metric: str, models: Mapping[str, pl.DataFrame], *, unit:
     axes.set_ylabel(metric)
     figure.legend(loc="outside upper left", ncols=2)
     return _plot(figure, f"{metric} by {label}")
+
+
+@mpl.rc_context(STYLE)
+def scatter(words: str, points: np.ndarray, groups: np.ndarray, colours: Sequence[str]) -> Plot:
+    """A dot per point, without axes: only what is near to what has a meaning.
+
+    Args:
+        words: what it shows.
+        points: (U, 2).
+        groups: (U,) int, places among the colours.
+        colours: names in `COLOURS`; those of the last group lie below the others.
+    """
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    for n, colour in reversed(list(enumerate(colours))):
+        x, y = points[groups == n].T
+        axes.plot(x, y, "o", color=COLOURS[colour], ms=3, mec="none", alpha=0.8)
+    axes.set_aspect("equal")
+    axes.axis("off")
+    return _plot(figure, words)
 
 
 def _span(low: int | float, high: int | float) -> str:

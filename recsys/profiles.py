@@ -16,13 +16,15 @@ from rich.progress import track
 from torch import Tensor
 
 from recsys import checkpoint
+from recsys.batch import BasketBatch
 from recsys.errors import DataError, LeakError
 from recsys.events import TIME, USER, EventLog
 from recsys.module import Scorer
 from recsys.questions import AS_OF, spans
 from recsys.ragged import ranges
-from recsys.splits import moment, unsplit
+from recsys.splits import Split, moment, unsplit
 
+VECTOR = "vector"
 EVENTS_AT_ONCE = 2**17
 """How many events are encoded in one go; whole histories, at least one."""
 
@@ -69,16 +71,52 @@ def profiles(model: Scorer, log: EventLog, rows: pl.DataFrame, *, progress: bool
 
     Raises:
         ConfigError: the model encodes no profiles.
-        DataError: items lack an attribute that the model reads.
+        DataError: items lack an attribute that the model reads, or the log dates.
     """
     model.eval()
     model.read_items(log.items)
+    if model.reads_dates and not log.has_calendar_time:
+        raise DataError(
+            f"{log.name}: timestamps are an order, not dates, which the model reads; give dates, "
+            "or train one with model.calendar=[]"
+        )
     starts, ends = (torch.from_numpy(bounds) for bounds in spans(log, rows))
-    whole, lengths = unsplit(log), ends - starts
+    return _encoded(model, unsplit(log), starts, ends - starts, progress)
+
+
+@torch.inference_mode()
+def of_training(model: Scorer, split: Split) -> pl.DataFrame:
+    """The users that a model was trained on, as their training events alone show them.
+
+    Args:
+        model: one that encodes profiles, trained on the split.
+
+    Returns:
+        `user_id`; `as_of`, just after the user's last training event; `vector`; and what the log
+        says of the user.
+    """
+    model.eval()
+    history, log = split.training, split.log
+    vectors = _encoded(model, history, history.offsets[:-1], history.lengths())
+    last = history.log_rows[history.offsets[1:] - 1].numpy()
+    found = pl.DataFrame(
+        [
+            split.users.ids[history.users.numpy()].rename(USER),
+            _just_after(log.events[TIME][last]).rename(AS_OF),
+            pl.Series(VECTOR, vectors.numpy()),
+        ]
+    )
+    return found.join(log.users, on=USER, how="left", maintain_order="left")
+
+
+def _encoded(
+    model: Scorer, whole: BasketBatch, starts: Tensor, lengths: Tensor, progress: bool = False
+) -> Tensor:
+    """(R, D) float32 of stretches of events, on the CPU."""
     # Pieces of about as many events, in the order of the rows.
     piece = (lengths.cumsum(0) - lengths) // EVENTS_AT_ONCE
     sizes = torch.unique_consecutive(piece, return_counts=True)[1].tolist()
-    pieces = torch.arange(len(rows)).split(sizes)
+    pieces = torch.arange(len(starts)).split(sizes)
     device = next(model.parameters()).device
     found = []
     for index in track(pieces, "profiles", disable=not progress, transient=True):
@@ -101,9 +139,7 @@ def everyone(log: EventLog, as_of: datetime | str | int | None = None) -> pl.Dat
     """
     times = log.events[TIME]
     if as_of is None:
-        last = times.max()
-        when = pl.Series(AS_OF, [last], dtype=times.dtype)
-        when = when.dt.offset_by("1us") if log.has_calendar_time else when + 1
+        when = _just_after(pl.Series(AS_OF, [times.max()], dtype=times.dtype))
     else:
         seconds = moment(log, AS_OF, as_of)
         per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -117,3 +153,7 @@ def everyone(log: EventLog, as_of: datetime | str | int | None = None) -> pl.Dat
 
 def _seconds(times: pl.Series) -> pl.Series:
     return times.dt.epoch("s") if times.dtype.is_temporal() else times
+
+
+def _just_after(times: pl.Series) -> pl.Series:
+    return times.dt.offset_by("1us") if times.dtype.is_temporal() else times + 1

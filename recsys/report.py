@@ -26,6 +26,7 @@ from recsys.evaluate import Evaluation, Protocol, compare
 from recsys.events import ITEM, USER
 from recsys.plots import Bar, Plot
 from recsys.retrieval import TopK
+from recsys.user_map import UserMap, user_map
 from recsys.vocab import Vocabulary
 
 TEMPLATE = "report.html.jinja"
@@ -124,6 +125,7 @@ def _content(folder: Path) -> dict[str, Any]:
         "curves": list(_curves(folder, f"validation/{config.trainer.monitor}")),
         "slices": list(_slices(f"recall@{k}", model, baselines)),
         "repeats": list(_bars([f"repeat/recall@{k}", f"explore/recall@{k}"], results)),
+        "map": _map(folder, OmegaConf.select(config, "report.map_by")),
         "samples": list(_samples(folder, model.per_user)),
         "config": text,
         "colours": plots.COLOURS,
@@ -166,6 +168,12 @@ def _slices(metric: str, model: Result, baselines: Sequence[Result]) -> Iterator
     ):
         groups = {result.name: result.slices(by, metric) for result in [model, *best]}
         yield plots.slices(label, metric, groups, unit=unit)
+
+
+def _map(folder: Path, by: str | None) -> UserMap | None:
+    """The map of the users, where the run's model makes profiles."""
+    path = folder / "profiles.parquet"
+    return user_map(pl.read_parquet(path), by) if path.is_file() else None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ A run's folder holds
     metrics.json, intervals.json means and 95% intervals, by part and metric
     per_user.parquet             every test and validation user's metrics
     recommendations.parquet      what the test users were given
+    profiles.parquet             the training users' vectors, of a model that makes profiles
     baselines/<name>/            the same files for each model it is compared with
     report.html
 """
@@ -32,7 +33,7 @@ from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from rich.progress import track
 
-from recsys import checkpoint, report, tables
+from recsys import checkpoint, profiles, report, tables
 from recsys.data.cache import cached
 from recsys.errors import ConfigError, DataError
 from recsys.evaluate import Evaluation, Protocol, evaluate
@@ -42,6 +43,7 @@ from recsys.loader import Loader
 from recsys.module import Scorer
 from recsys.splits import VALIDATION, Part, Split
 from recsys.training import fit
+from recsys.user_map import attributes
 
 console = Console()
 
@@ -70,6 +72,9 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         What `metrics.json` holds.
     """
     task = prepare(config)
+    known = attributes(task.split.log.users)
+    if (by := config.report.map_by) not in (None, *known):
+        raise ConfigError(f"report.map_by={by}: of users is known {', '.join(known) or 'nothing'}")
     claim(folder, config)
     console.print(tables.describe(task.split, task.protocol), soft_wrap=True)
     model = _fitted(config.model, config, task, folder)
@@ -80,6 +85,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     for name, baseline in config.baselines.items():
         place = folder / "baselines" / str(name)
         results[str(name)] = _asked(_fitted(baseline, config, task, place), task, place)
+    if model.makes_profiles:
+        write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     report.write(folder)
     tests = {name: parts["test"] for name, parts in results.items()}
     console.print(tables.metrics(tests, task.split.log.name, task.protocol))

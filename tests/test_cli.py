@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,115 @@ def test_baskets_of_ones_own(run: Run, tmp_path: Path) -> None:
     assert lists["score"].is_finite().all()
     with pytest.raises(UnknownIdError, match="item_id 'nothing' is not among the 30"):
         saved.recommend(histories=[[["item01", "nothing"]]])
+
+
+def described(num_items: int = 30, *, first: int = 0, month: int = 3) -> pl.DataFrame:
+    """Purchases of items with a category and a brand on every row."""
+    number = pl.col("item_id").str.tail(2).cast(pl.Int64)
+    return purchases(num_items=num_items).with_columns(
+        item_id=pl.format("item{}", number + first),
+        timestamp=pl.col("timestamp").str.replace("-03-", f"-{month:02}-"),
+        category=pl.concat_str(pl.lit("kind "), number % 3),
+        brand=pl.concat_str(pl.lit("brand "), number % 4),
+    )
+
+
+@pytest.fixture(scope="module")
+def shopper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run whose model makes profiles, beside its log."""
+    place = tmp_path_factory.mktemp("shopper")
+    described().write_csv(place / "purchases.csv")
+    options = ["model=shopperbert", "model.attributes=[category,brand]", *SMALL_BERT]
+    command = table(place / "purchases.csv", *options, f"hydra.run.dir={place / 'run'}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["recsys"])
+        assert cli.main(command) == 0
+    return place / "run"
+
+
+SMALL_BERT = [
+    "model.encoder.embedding_dim=8",
+    "model.encoder.ffn_dim=8",
+    "model.encoder.num_layers=1",
+    "trainer.max_epochs=1",
+]
+
+
+def test_profiles_of_all_users(run: Run, shopper: Path, tmp_path: Path) -> None:
+    code, out, err = run("profile", shopper)
+    assert code == 0, err
+    path = shopper / "profiles/purchases.parquet"
+    assert f"{path}: 40 users of purchases as of 2026-03-08" in out
+    assert (shopper / "report.html").read_text().count("<h2>A map of the users</h2>") == 1
+    found = pl.read_parquet(path)
+    assert found.columns == ["user_id", "as_of", "vector"]
+    assert found["user_id"].to_list() == sorted(purchases()["user_id"].unique())
+    assert found["vector"].dtype == pl.Array(pl.Float32, 8)
+    assert found["as_of"].unique().item() > datetime(2026, 3, 8)
+    earlier = tmp_path / "earlier.parquet"
+    assert run("profile", shopper, "as_of=2026-03-05", "--output", earlier)[0] == 0
+    vectors = (frame["vector"].to_numpy() for frame in (found, pl.read_parquet(earlier)))
+    assert not np.isclose(*vectors).all(1).any()
+
+
+def test_profiles_of_another_log_with_items_never_seen(
+    run: Run, shopper: Path, tmp_path: Path
+) -> None:
+    later = described(first=50, month=6)
+    later.write_csv(tmp_path / "later.csv")
+    path = shopper / "profiles/later_2026-06-05.parquet"
+    for options in ([], ["data=table"]):
+        path.unlink(missing_ok=True)
+        asked = [*options, f"data.path={tmp_path / 'later.csv'}", "as_of=2026-06-05"]
+        code, out, err = run("profile", shopper, *asked)
+        assert code == 0, err
+        assert "40 users of later as of 2026-06-05 00:00:00" in out
+    # What came later changes nothing, and one who had nothing before is not there.
+    known = later.filter(pl.col("timestamp") < "2026-06-05", pl.col("user_id") != "u07")
+    known.write_csv(tmp_path / "known.csv")
+    again = tmp_path / "known.parquet"
+    assert run("profile", shopper, f"data.path={tmp_path / 'known.csv'}", "--output", again)[0] == 0
+    found = pl.read_parquet(path).filter(pl.col("user_id") != "u07")
+    alone = pl.read_parquet(again)
+    assert found["user_id"].equals(alone["user_id"])
+    np.testing.assert_allclose(found["vector"].to_numpy(), alone["vector"].to_numpy(), atol=1e-6)
+
+
+def test_profiles_that_cannot_be_made(
+    run: Run, shopper: Path, trained: Path, tmp_path: Path
+) -> None:
+    plain, ordered = tmp_path / "plain.csv", tmp_path / "ordered.csv"
+    purchases().write_csv(plain)
+    described().with_columns(timestamp=pl.int_range(pl.len())).write_csv(ordered)
+    cases: list[tuple[list[object], list[str]]] = [
+        ([trained], ["Popularity makes no profiles"]),
+        ([tmp_path], [f"{tmp_path} is no run's folder"]),
+        ([shopper, "as_of=2020-01-01"], ["no event lies before as_of=2020-01-01"]),
+        ([shopper, "as_of=soon"], ["as_of='soon'", "ask for a time"]),
+        ([shopper, f"data.path={plain}"], ["items have no column category (there are: item_id)"]),
+        ([shopper, f"data.path={ordered}"], ["timestamps are an order", "model.calendar=[]"]),
+        ([shopper, "data.pth=x"], ["data.pth"]),
+    ]
+    output = tmp_path / "none.parquet"
+    for asked, words in cases:
+        code, out, err = run("profile", *asked, "--output", output)
+        assert (code, out, err.count("\n")) == (2, "", 1), (asked, err)
+        for word in words:
+            assert word in err
+        assert not output.exists()
+
+
+def test_a_shopper_that_cannot_be_trained(run: Run, tmp_path: Path) -> None:
+    path, ordered = tmp_path / "shop.csv", tmp_path / "ordered.csv"
+    described().write_csv(path)
+    described().with_columns(timestamp=pl.int_range(pl.len())).write_csv(ordered)
+    model = ["model=shopperbert", *SMALL_BERT]
+    misspelt = table(path, *model, "model.attributes=[catgory]")
+    refused(run, tmp_path, *misspelt, words=["no column catgory", "category, brand"])
+    undated = table(ordered, *model, "model.attributes=[category]")
+    refused(run, tmp_path, *undated, words=["not dates", "set model.calendar=[]"])
+    coloured = table(path, *model, "model.attributes=[category]", "report.map_by=age")
+    refused(run, tmp_path, *coloured, words=["report.map_by=age", "of users is known nothing"])
 
 
 def test_a_killed_run_goes_on_to_the_same_numbers(run: Run, csv: Path, tmp_path: Path) -> None:

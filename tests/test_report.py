@@ -226,6 +226,22 @@ def test_curves_mark_the_first_best_epoch_of_model_and_members(run: Path) -> Non
     assert {"training loss", "validation/recall@3", "training loss of vae"} <= set(read.text)
 
 
+def test_map_of_users_in_the_colours_of_what_is_known_of_them(run: Path) -> None:
+    assert "<h2>A map of the users</h2>" not in page(run)
+    generator = np.random.default_rng(0)
+    known = {"user_id": range(40), "as_of": 9, "vector": generator.normal(size=(40, 4))}
+    known |= {"town": [EVIL, "b", None, "b"] * 10, "kids": [0, 1] * 20}
+    pl.DataFrame(known).write_parquet(run / "profiles.parquet")
+    text = page(run)
+    assert text == page(run)
+    read = Read(text)
+    assert read.values("aria-label").count("map of 40 users by town") == 1
+    legend = re.findall(r"●</span> (.*) <span class=\"note\">(\d+)<", unescape(text))
+    assert legend == [(EVIL, "10"), ("b", "20"), ("unknown", "10")]
+    (run / "config.yaml").write_text(CONFIG % "{}" + "report: {map_by: kids}")
+    assert "map of 40 users by kids" in page(run)
+
+
 def test_run_without_baselines(run: Path) -> None:
     shutil.rmtree(run / "baselines")
     (run / "config.yaml").write_text(CONFIG % "{}")

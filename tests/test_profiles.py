@@ -1,0 +1,50 @@
+"""Profiles of users as of a moment, and as of the end of what a model was trained on."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from recsys.errors import DataError
+from recsys.models import ShopperBERT
+from recsys.models.shopperbert import Encoder
+from recsys.profiles import of_training, profiles
+from recsys.splits import Split, last_basket
+from recsys.testing import checkerboard
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return last_basket(checkerboard(num_baskets=6))
+
+
+def model_of(split: Split, **options: object) -> ShopperBERT:
+    torch.manual_seed(0)
+    sizes = Encoder(embedding_dim=8, num_layers=1, ffn_dim=16, max_length=6, dropout=0.0)
+    given = {"attributes": ["colour"], "encoder": sizes} | options
+    model = ShopperBERT(split.num_items, num_classes=split.num_classes, **given)  # type: ignore[arg-type]
+    model.prepare(split)
+    return model
+
+
+def test_training_users_are_shown_by_their_training_events(split: Split) -> None:
+    model = model_of(split)
+    found = of_training(model, split)
+    assert found.columns[:3] == ["user_id", "as_of", "vector"]
+    assert found.drop("as_of", "vector").equals(split.log.users)
+    asked = profiles(model, split.log, found.select("user_id", "as_of"))
+    np.testing.assert_allclose(found["vector"].to_numpy(), asked, rtol=1e-5, atol=1e-6)
+    # Two baskets, for validation and test, come after.
+    after = split.log.events.join(found.select("user_id", "as_of"), on="user_id")
+    after = after.filter(pl.col("timestamp") >= pl.col("as_of")).group_by("user_id")
+    assert set(after.agg(pl.col("basket_id").n_unique())["basket_id"]) == {2}
+
+
+def test_dates_are_not_read_from_an_order(split: Split) -> None:
+    log = split.log
+    events = log.events.with_columns(timestamp=pl.int_range(pl.len()))
+    ordered = type(log)("ordered", events, log.items, log.users)
+    rows = pl.DataFrame({"user_id": log.users["user_id"][:2], "as_of": [90, 90]})
+    with pytest.raises(DataError, match="ordered: timestamps are an order, not dates"):
+        profiles(model_of(split), ordered, rows)
+    profiles(model_of(split, calendar=[]), ordered, rows)
