@@ -37,7 +37,7 @@ class LogisticRegression(FeaturePredictor):
     """
 
     def __init__(
-        self, *, features: Sequence[Feature], l2: float = 1.0, standardise: bool = True
+        self, *, features: Sequence[Feature], l2: float = 1000.0, standardise: bool = True
     ) -> None:
         super().__init__(features=features)
         if l2 <= 0:

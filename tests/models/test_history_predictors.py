@@ -1,0 +1,75 @@
+"""NewPopularity, NewEASE, OwnPurchases and CandidateSize by hand on a log of three users."""
+
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from recsys.events import EventLog
+from recsys.models import CandidateSize, NewEASE, NewPopularity, OwnPurchases
+from recsys.questions import Questions
+from recsys.ragged import Ragged
+from recsys.vocab import Vocabulary
+
+EVENTS = [("a", "w", 1), ("a", "w", 4), ("a", "x", 4), ("b", "x", 2), ("b", "y", 4), ("c", "w", 3)]
+LATER = [("b", "w", 8), ("c", "z", 9)]
+
+
+@pytest.fixture
+def questions() -> Questions:
+    """On the 6th: three candidates, of w and x, of y, and of z."""
+    events = pl.DataFrame(
+        [(user, item, datetime(2026, 1, day)) for user, item, day in EVENTS + LATER],
+        schema=["user_id", "item_id", "timestamp"],
+        orient="row",
+    )
+    log = EventLog.from_frames(events)
+    rows = pl.DataFrame({"user_id": ["a", "b", "c"]}).with_columns(
+        as_of=pl.lit(datetime(2026, 1, 6)).cast(log.events["timestamp"].dtype),
+        until=pl.lit(datetime(2026, 1, 9)).cast(log.events["timestamp"].dtype),
+        phase=pl.lit(2, pl.UInt8),
+    )
+    return Questions(
+        "q",
+        log,
+        rows,
+        Vocabulary(pl.Series(["wx", "y", "z"])),
+        Ragged.from_lists([[1], [2], [2]]),
+        Ragged.from_lists([[], [], []]),
+        ranked=True,
+        items=Ragged.from_lists([[0, 1], [2], [3]]),
+    )
+
+
+ROWS = torch.arange(3)
+
+
+def test_users_who_had_a_candidate(questions: Questions) -> None:
+    assert NewPopularity().predict(questions, ROWS).tolist() == [[3, 1, 0]] * 3
+    # First within two days of the last event, on the 4th: c with w, b with y.
+    assert NewPopularity(days=2).predict(questions, ROWS).tolist() == [[2, 1, 0]] * 3
+    assert NewPopularity(days=1).predict(questions, ROWS).tolist() == [[1, 1, 0]] * 3
+
+
+def test_ease_over_candidates_times_the_log_of_newcomers(questions: Questions) -> None:
+    held = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0]], dtype=float)
+    inverse = np.linalg.inv(held.T @ held + 0.5 * np.eye(3))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    expected = held @ weights * np.log1p([3, 1, 0])
+    found = NewEASE(l2=0.5, days=None).predict(questions, ROWS)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+def test_own_events_by_the_log_of_the_size(questions: Questions) -> None:
+    counts = torch.tensor([[3.0, 0, 0], [1, 1, 0], [1, 0, 0]])
+    expected = counts / torch.tensor([3.0, 2, 2]).log1p()
+    torch.testing.assert_close(OwnPurchases().predict(questions, ROWS), expected)
+    recent = OwnPurchases(days=1).predict(questions, ROWS)
+    torch.testing.assert_close(recent[:, 0], torch.tensor([2.0, 0, 1]) / np.log(4))
+
+
+def test_items_of_a_candidate(questions: Questions) -> None:
+    assert CandidateSize().predict(questions, ROWS[:1]).tolist() == [[2, 1, 1]]

@@ -1,0 +1,55 @@
+"""MLP: what it starts from, what it holds out, and the loss of a ranking by hand."""
+
+import math
+
+import pytest
+import torch
+
+from recsys.features import CandidateShares, Counts
+from recsys.models import MLP, NewEASE
+from recsys.models.mlp import Steps, _Data, _ranking_loss
+from recsys.ragged import Ragged
+from recsys.testing import new_item_question
+
+NONE = Steps(max_epochs=0)
+ITEMS = [Counts("item_id")]
+
+
+@pytest.mark.parametrize("candidate_features", [[], [CandidateShares("colour")]])
+def test_untrained_it_ranks_as_its_prior(candidate_features: list[CandidateShares]) -> None:
+    questions = new_item_question()
+    rows = questions.phase(2)
+    prior = NewEASE(l2=10.0)
+    model = MLP(features=ITEMS, candidate_features=candidate_features, prior=prior, steps=NONE)
+    scores = model.fit(questions, questions.phase(0)).predict(questions, rows)
+    expected = prior.predict(questions, rows).clamp(min=0)
+    learnt = prior.predict(questions, questions.phase(0))
+    floor = 0.01 * learnt[learnt > 0].mean()
+    torch.testing.assert_close(scores, (expected + floor).log().log_softmax(1))
+
+
+def test_the_ranking_loss_is_over_the_candidates_allowed() -> None:
+    data = _Data(
+        inputs=torch.zeros(2, 1),
+        prior=None,
+        answers=Ragged.from_lists([[0], [1, 2]]),
+        excluded=Ragged.from_lists([[2], []]),
+        users=torch.arange(2),
+        moments=torch.zeros(2, dtype=torch.int64),
+    )
+    scores = torch.tensor([[1.0, 0.0, 9.0], [0.0, 0.0, math.log(2)]])
+    first = math.log(1 + math.exp(-1))
+    second = (math.log(4) + math.log(2)) / 2  # shares of a quarter and a half
+    assert _ranking_loss(scores, data).item() == pytest.approx((first + second) / 2)
+
+
+def test_the_last_moment_is_held_out_and_then_learnt_from() -> None:
+    """Noise helps nobody: no epoch is better than none, and the scores stay where they start."""
+    questions = new_item_question()
+    two = torch.cat([questions.phase(0), questions.phase(1)])
+    steps = Steps(learning_rate=1.0, max_epochs=3, patience=3)
+    model = MLP(features=ITEMS, prior=NewEASE(l2=10.0), steps=steps, num_members=1)
+    wild = model.fit(questions, two).predict(questions, questions.phase(2))
+    untrained = MLP(features=ITEMS, prior=NewEASE(l2=10.0), steps=NONE, num_members=1)
+    expected = untrained.fit(questions, two).predict(questions, questions.phase(2))
+    torch.testing.assert_close(wild, expected)
