@@ -37,7 +37,7 @@ class Layout:
     lengths: Tensor
     shapes: list[tuple[int, int]]
 
-    NUM_GROUPS: ClassVar[int] = 8
+    NUM_GROUPS: ClassVar[int] = 16
 
     @classmethod
     def of(cls, rows: Ragged) -> Layout:

@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from recsys import cli
@@ -30,6 +31,29 @@ def test_its_commands_and_then_its_python(
     (code,) = blocks("python")
     exec(compile(code, str(README), "exec"), {})
     assert "item_id" in capsys.readouterr().out
+
+
+def test_its_profiles_of_ones_own_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["recsys"])
+    number, day = pl.col("number"), pl.date(2024, 4, 1)
+    rows = pl.select(number=pl.int_range(400)).select(
+        customer=number // 10,
+        sku=pl.format("sku {}", number * 7 % 31),
+        date=day + pl.duration(days=number * 3 % 60),
+        category=pl.format("kind {}", number * 7 % 31 % 3),
+        brand=pl.format("brand {}", number * 7 % 31 % 5),
+    )
+    rows.write_csv("purchases.csv")
+    later = {"sku": pl.format("new {}", "sku"), "date": pl.col("date") + pl.duration(days=30)}
+    rows.with_columns(**later).write_csv("later.csv")
+    (commands,) = (block for block in blocks("bash") if "recsys profile" in block)
+    for line in commands.replace("\\\n", " ").splitlines():
+        words = shlex.split(line)[1:]
+        short = ["trainer.max_epochs=1"] if words[0] == "train" else []
+        assert cli.main(words + short) == 0, line
+    found = sorted(path.name for path in Path("runs/shopper/profiles").iterdir())
+    assert found == ["later_2024-06-01.parquet", "purchases.parquet"]
 
 
 @pytest.mark.parametrize("command", re.findall(r"experiment=(\S+)", README.read_text()))

@@ -196,3 +196,21 @@ def test_words_are_read_where_they_are_wanted(
     assert not torch.allclose(model.encode_profiles(batch), before)
     with pytest.raises(DataError, match=r"items have no column text; set model.sentences=false"):
         model.read_items(items.drop("text"))
+
+
+@pytest.mark.gpu
+def test_loss_and_profiles_agree_between_cpu_and_gpu(split: Split, cuda: str) -> None:
+    model = model_of(split)
+    part = model.prepare(split).rows(torch.arange(6))
+    batch = part.history
+    rows, offsets = batch.basket_rows()
+    masked = torch.arange(len(offsets) - 1) % 3 == 0
+    here = model.masked_nll(batch, rows, masked)
+    profiles = model.encode_profiles(batch)
+    model.to(cuda)
+    there = model.masked_nll(batch.to(cuda), rows.to(cuda), masked.to(cuda))
+    for name, nll in here.items():
+        torch.testing.assert_close(there[name].cpu(), nll, rtol=1e-4, atol=1e-5)
+    found = model.encode_profiles(batch.to(cuda)).cpu()
+    torch.testing.assert_close(found, profiles, rtol=1e-4, atol=1e-5)
+    assert model.loss(part.to(cuda)).isfinite()
