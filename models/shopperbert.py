@@ -142,8 +142,6 @@ class ShopperBERT(Recommender):
         self.from_text = nn.Linear(SENTENCE_DIM, dim, bias=False) if sentences else None
         num_parts = self.fields.num_product_fields + sentences
         self.product = nn.Linear(num_parts * dim, dim)
-        self.register_buffer("texts", torch.zeros(0, SENTENCE_DIM))
-        self.register_buffer("text_of", torch.zeros(0, dtype=torch.int64))
         self.heads = nn.ModuleDict({name: nn.Linear(dim, dim) for name in sizes})
         self.biases = nn.ParameterDict({name: torch.zeros(c) for name, c in sizes.items()})
         self.encoder = BidirectionalEncoder(encoder)
@@ -194,8 +192,8 @@ class ShopperBERT(Recommender):
         texts = items["text"].fill_null("")
         each = texts.unique(maintain_order=True)
         rows = texts.replace_strict(each, range(len(each)), return_dtype=pl.Int64)
-        self.texts = sentence_vectors(each).to(self.device)
-        self.text_of = torch.from_numpy(rows.to_numpy(writable=True)).to(self.device)
+        self.keep("texts", sentence_vectors(each).to(self.device))
+        self.keep("text_of", torch.from_numpy(rows.to_numpy(writable=True)).to(self.device))
 
     def loss(self, part: Part) -> Tensor:
         """The mean over fields of the cross-entropy of what the masked baskets held."""

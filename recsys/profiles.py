@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import polars as pl
@@ -39,24 +39,50 @@ class Profile:
 
     run: str
 
-    @cached_property
-    def _model(self) -> Scorer:
-        return checkpoint.load(self.run).model
-
     def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
         """(R, D) float32 of rows with `user_id` and `as_of`.
+
+        A log's tables of questions often ask the same users at the same moments, who are encoded
+        once.
 
         Raises:
             LeakError: the model has learnt from events after the last of all moments.
         """
-        latest = rows[AS_OF].max()
-        seconds = _seconds(pl.Series([latest], dtype=rows[AS_OF].dtype))[0]
-        if (until := self._model.trained_until) is not None and until >= seconds:
-            raise LeakError(
-                f"{self.run} was trained on events up to second {until}, which is not before "
-                f"{latest!s}, the last moment of the questions; train it on earlier events"
-            )
-        return profiles(self._model, log, rows).numpy()
+        model = trained_before(self.run, rows)
+        of_run = _known.setdefault(log, {})
+        asked = rows.select(USER, AS_OF)
+        known, vectors = of_run.get(self.run, (asked.clear(), None))
+        new = asked.unique(maintain_order=True).join(known, on=[USER, AS_OF], how="anti")
+        if len(new):
+            found = profiles(model, log, new)
+            known = pl.concat([known, new])
+            vectors = found if vectors is None else torch.cat([vectors, found])
+            of_run[self.run] = known, vectors
+        place = asked.join(known.with_row_index("_place"), on=[USER, AS_OF], maintain_order="left")
+        assert vectors is not None
+        return vectors.numpy()[place["_place"].to_numpy()]
+
+
+_known: WeakKeyDictionary[EventLog, dict[str, tuple[pl.DataFrame, Tensor]]] = WeakKeyDictionary()
+"""By log and run the rows that have been encoded, and their vectors."""
+
+
+def trained_before(run: str, rows: pl.DataFrame) -> Scorer:
+    """The model of a run's folder, for rows of questions with `as_of`.
+
+    Raises:
+        LeakError: it has learnt from events that are not before the last of all moments.
+    """
+    model = checkpoint.load(run).model
+    latest = rows[AS_OF].max()
+    moments = pl.Series([latest], dtype=rows[AS_OF].dtype)
+    seconds = moments.dt.epoch("s") if moments.dtype.is_temporal() else moments
+    if (until := model.trained_until) is not None and until >= seconds[0]:
+        raise LeakError(
+            f"{run} was trained on events up to second {until}, which is not before {latest!s}, "
+            "the last moment of the questions; train it on earlier events"
+        )
+    return model
 
 
 @torch.inference_mode()
@@ -149,10 +175,6 @@ def everyone(log: EventLog, as_of: datetime | str | int | None = None) -> pl.Dat
     if not len(users):
         raise DataError(f"{log.name}: no event lies before as_of={as_of}; give a later moment")
     return users.with_columns(pl.lit(when).first().alias(AS_OF))
-
-
-def _seconds(times: pl.Series) -> pl.Series:
-    return times.dt.epoch("s") if times.dtype.is_temporal() else times
 
 
 def _just_after(times: pl.Series) -> pl.Series:

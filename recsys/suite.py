@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 from hydra.utils import instantiate
@@ -36,6 +36,17 @@ from recsys.train import claim, read, write_text
 from recsys.trials import Folds, Trial, compare, trial
 
 console = Console()
+OF_A_RUN = (
+    "data",
+    "retrieval",
+    "logger",
+    "report",
+    "seed",
+    "num_items",
+    "num_users",
+    "num_classes",
+)
+"""What a run of pre-training has in common with the questions that follow."""
 OTHER_TASKS = ("split", "filters", "mask_history", "ks")
 Trials = Mapping[str, Trial]
 """By the name of the table."""
@@ -79,14 +90,23 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def pretrain(config: DictConfig, parts: DictConfig, folder: Path) -> None:
-    """Run what comes first, unless the folder holds it already."""
-    if (folder / "report.html").is_file():
-        return
-    whole = OmegaConf.create(OmegaConf.to_container(config))
-    assert isinstance(whole, DictConfig)
+    """Run what comes first; a folder that holds it, finished and of the same config, is kept.
+
+    Raises:
+        ConfigError: the folder holds another run.
+    """
+    shared = [name for name in OF_A_RUN if name in config]
+    whole = OmegaConf.masked_copy(config, shared)
+    OmegaConf.set_struct(whole, False)
     whole.baselines = {}
     for name, part in parts.items():
         whole[name] = part
+    if (folder / "report.html").is_file():
+        held = cast(DictConfig, OmegaConf.load(folder / "config.yaml"))
+        for size in ("num_items", "num_users", "num_classes"):
+            whole[size] = held[size]
+        claim(folder, whole)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     train.run(whole, folder)
 
@@ -109,24 +129,31 @@ def answered(
 ) -> dict[str, Trial]:
     """Let a model answer every table; those that a folder holds are read from there.
 
-    A predictor's own `folds` come before those of the task: fewer, where a fit takes long.
+    A predictor's config may name the `tables` that it answers, and `folds` that come before those
+    of the task: fewer, where a fit takes long.
     """
     found = {}
     for name, questions in asked.items():
-        place = folder / "tables" / name
-        own = model if "_target_" in model else model.get(name)
-        if own is None:
+        options = _for_table(model, name)
+        if options is None:
             continue
+        place = folder / "tables" / name
         if not (place / "metrics.json").is_file():
-            options = OmegaConf.to_container(own, resolve=True)
-            assert isinstance(options, dict)
             here = replace(divided, **options.pop("folds", {}))
             trial(questions, partial(build, options, seed), here).write(place)
         found[name] = Trial.read(place)
     return found
 
 
-def build(model: dict[Any, Any], seed: int) -> Predictor:
+def _for_table(model: DictConfig, name: str) -> dict[str, Any] | None:
+    """A predictor's config for a table; None where it does not answer it."""
+    options = cast(dict[str, Any], OmegaConf.to_container(model, resolve=True))
+    if "_target_" not in options:
+        return options.get(name)
+    return options if name in options.pop("tables", [name]) else None
+
+
+def build(model: dict[str, Any], seed: int) -> Predictor:
     """A predictor from its config; whatever was fitted before it, it starts from the seed.
 
     Raises:
