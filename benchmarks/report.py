@@ -65,7 +65,11 @@ def table(records: list[Path]) -> str:
     """The page: tables by log, then the speed ratios."""
     quoted = yaml.safe_load((FOLDER / "quoted.yaml").read_text())
     by_log: dict[str, list[dict[str, Any]]] = {}
-    for record in sorted(map(_read, records), key=lambda record: record["experiment"]):
+    read = sorted(map(_read, records), key=lambda record: record["experiment"])
+    of_questions = [record for record in read if "baselines" in record["runs"][0]]
+    for record in read:
+        if record in of_questions:
+            continue
         of_log = by_log.setdefault(_log(record["experiment"].partition("/")[2]), [])
         of_log.append(record)
     page = HEADER
@@ -77,6 +81,8 @@ def table(records: list[Path]) -> str:
         )
         page += "|---|---|---|---|---|---|---|---|\n"
         page += "\n".join(rows) + "\n" + _paired(log, of_log) + _longer(of_log)
+    for record in of_questions:
+        page += _questions(record, quoted.get(record["experiment"], {}))
     return page + SPEED + "\n".join(_speed_rows()) + "\n"
 
 
@@ -132,6 +138,47 @@ def _row(record: dict[str, Any], quoted: dict[str, str]) -> str:
     reference = " ".join(f"{k}: {v}" for k, v in quoted.items())
     parts = [f"`{record['experiment']}`", rule, *cells, str(len(runs)), seconds, reference]
     return "| " + " | ".join(parts) + " |"
+
+
+def _questions(record: dict[str, Any], quoted: dict[str, str]) -> str:
+    """Questions about users: a row per predictor, and what the model of profiles was trained to."""
+    run = record["runs"][0]
+    names = list(run["metrics"]["test"])
+    page = f"\n## Questions about users: `{record['experiment']}`\n\n"
+    page += f"| predictor | {' | '.join(names)} |\n" + "|---" * (len(names) + 1) + "|\n"
+    models = {"**profile and counts**": run["metrics"], **run["baselines"]}
+    for name, metrics in models.items():
+        page += f"| {name} | {' | '.join(_short(metrics['test'].get(n)) for n in names)} |\n"
+    page += f"| quoted | {' | '.join(str(quoted.get(n, '')) for n in names)} |\n"
+    page += (
+        "\nProfile and counts less each predictor, over folds that both were asked by, with the "
+    )
+    page += "p-value of the corrected resampled t-test (Nadeau & Bengio, 2003).\n\n"
+    page += "| predictor | metric | difference | 95% interval | p |\n|---|---|---|---|---|\n"
+    for name, rows in run["paired"].items():
+        for row in rows:
+            cells = [name, row["metric"], f"{row['difference']:+.4f}"]
+            cells += [f"{row['low']:+.4f} to {row['high']:+.4f}", f"{row['p_value']:.2g}"]
+            page += f"| {' | '.join(cells)} |\n"
+    return page + _pretraining(run["pretraining"]["validation"], quoted)
+
+
+def _pretraining(found: dict[str, float], quoted: dict[str, str]) -> str:
+    """Negative log-likelihoods of each field in held-out baskets, beside those of counts."""
+    page = "\nNats a field in baskets after training ended: masked ones with the rest of the log "
+    page += "given, and the next ones from the log before them, as counts are asked; and masked "
+    page += "ones of users who were held out.\n\n"
+    page += "| field | masked | next | own counts | everybody's | users held out | quoted own |\n"
+    page += "|---|---|---|---|---|---|---|\n"
+    kinds = ("nll", "nll_next", "nll_user", "nll_unigram", "nll_users")
+    for field in [name.removesuffix("/nll_next") for name in found if name.endswith("/nll_next")]:
+        cells = [f"{found[f'{field}/{kind}']:.3f}" for kind in kinds]
+        page += f"| {field} | {' | '.join(cells)} | {quoted.get(f'{field}/nll_user', '')} |\n"
+    return page
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}".removeprefix("0")
 
 
 def _cell(spread: dict[str, float]) -> str:

@@ -33,6 +33,8 @@ from omegaconf import OmegaConf
 from benchmarks.record import ROOT, stamp, write
 from recsys.checkpoint import save_log
 from recsys.compose import compose
+from recsys.errors import RunError
+from recsys.suite import compare_runs
 from recsys.train import prepare
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -71,7 +73,7 @@ def measure(experiment: str, seeds: list[int], *, fresh: bool = False) -> list[R
             runs = [kept[seed] for seed in sorted(kept)]
             # The users last: a seed that they lack is run again, one that they hold is never lost.
             write_record(path, experiment, runs)
-            if "metrics" in new:
+            if (Path(scratch) / "per_user.parquet").exists():
                 add_users(users, Path(scratch) / "per_user.parquet", seed)
     return [kept[seed] for seed in sorted(kept)]
 
@@ -122,14 +124,40 @@ def run(experiment: str, seed: int, folder: Path) -> Run:
         return {**entry, "error": ended.stderr.strip().splitlines()[-1]}
     return {
         **entry,
-        "metrics": json.loads((folder / "metrics.json").read_text()),
-        "intervals": json.loads((folder / "intervals.json").read_text())["test"],
-        "config": (folder / "config.yaml").read_text(),
-        "log": fingerprint(folder / "model"),
+        **reached(folder),
         "wall_seconds": round(seconds, 2),
         # The largest of the children so far: an upper bound where several experiments run.
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
     }
+
+
+def reached(folder: Path) -> Run:
+    """What a finished run's folder says of itself."""
+    entry = {
+        "metrics": json.loads((folder / "metrics.json").read_text()),
+        "intervals": json.loads((folder / "intervals.json").read_text())["test"],
+        "config": (folder / "config.yaml").read_text(),
+    }
+    if not (folder / "tables").is_dir():
+        return {**entry, "log": fingerprint(folder / "model")}
+    others = sorted(path for path in (folder / "baselines").glob("*") if path.is_dir())
+    entry["baselines"] = {
+        path.name: json.loads((path / "metrics.json").read_text()) for path in others
+    }
+    entry["paired"] = {path.name: paired(path, folder) for path in others}
+    if (folder / "pretraining").is_dir():
+        before = folder / "pretraining"
+        entry["pretraining"] = json.loads((before / "metrics.json").read_text())
+        entry["log"] = fingerprint(before / "model")
+    return entry
+
+
+def paired(first: Path, second: Path) -> list[dict[str, Any]]:
+    """Differences of two runs of questions over the folds that both were asked by."""
+    try:
+        return compare_runs(first, second).to_dicts()
+    except RunError:  # none in common
+        return []
 
 
 def write_record(path: Path, experiment: str, runs: list[Run]) -> None:

@@ -132,6 +132,46 @@ class Tomorrow:
         return rows.join(counts, on="user_id", how="left")["len"].to_numpy()[:, None].astype("f4")
 
 
+PRETRAINING = [
+    "+task@pretraining.task=next_basket_time",
+    "pretraining.task.split.validation_start='2026-03-08'",
+    "pretraining.task.split.test_start='2026-03-14'",
+    "pretraining.task.ks=[3]",
+    "+model@pretraining.model=shopperbert",
+    "pretraining.model.encoder.embedding_dim=4",
+    "+trainer@pretraining.trainer=default",
+    "pretraining.trainer.max_epochs=1",
+    "pretraining.trainer.monitor=ndcg@3",
+    "+baselines.profile={_target_: recsys.models.LogisticRegression, folds: {repeats: 0}, "
+    "features: [{_target_: recsys.profiles.Profile, run: '${folder}/pretraining'}]}",
+    "+baselines.elsewhere={lapses: {_target_: recsys.models.NewPopularity}}",
+    "+baselines.never={_target_: recsys.models.NewPopularity, tables: []}",
+]
+
+
+def test_what_a_model_has_learnt_before_answers_questions(
+    run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    code, _, err = run(*command(csv, folder, "model=lightgbm", *PRETRAINING))
+    assert code == 0, err
+    before = json.loads((folder / "pretraining" / "metrics.json").read_text())
+    assert before["test"]["item_id/nll"] > 0
+    profile = folder / "baselines" / "profile"
+    # It asked for no folds, and the others named no table that is asked.
+    assert set(json.loads((profile / "metrics.json").read_text())) == {"test"}
+    assert set(json.loads((folder / "metrics.json").read_text())) == {"test", "folds"}
+    for other in ("elsewhere", "never"):
+        assert json.loads((folder / "baselines" / other / "metrics.json").read_text()) == {}
+    monkeypatch.setattr("recsys.train.run", lambda *_: pytest.fail("it was trained again"))
+    again = [o for o in PRETRAINING if "embedding_dim" not in o]
+    code, _, err = run(*command(csv, folder, "model=lightgbm", *again))
+    assert code == 2
+    assert "pretraining holds a run of another config" in err
+    code, _, err = run(*command(csv, folder, "model=lightgbm", *PRETRAINING))
+    assert code == 0, err
+
+
 def test_a_feature_that_looks_ahead_ends_the_run(
     run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
