@@ -22,9 +22,9 @@ from torch.nn import functional
 
 from recsys import checkpoint
 from recsys.batch import BasketBatch
+from recsys.features import check_training
 from recsys.module import Scorer
 from recsys.predictor import Predictor
-from recsys.profiles import trained_before
 from recsys.questions import Questions
 from recsys.ragged import ranges
 from recsys.splits import unsplit
@@ -123,7 +123,8 @@ class FineTuned(Predictor):
         return torch.cat(scores).cpu()
 
     def _encoder(self, questions: Questions) -> Scorer:
-        model = trained_before(self.run, questions.rows)
+        model = checkpoint.load(self.run).model
+        check_training(questions, model)
         if self.from_scratch:
             described = json.loads((Path(self.run) / "model" / "recsys.json").read_text())
             fresh = dict(checkpoint.build(described["model"]).named_parameters())

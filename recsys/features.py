@@ -34,6 +34,31 @@ class Feature(Protocol):
     def __hash__(self) -> int: ...
 
 
+@runtime_checkable
+class Learnt(Protocol):
+    """What a model says that has learnt from a log itself: it too may not have looked ahead."""
+
+    @property
+    def trained_until(self) -> int | None:
+        """The time of the last event that it has learnt from, as `BasketBatch.times` counts."""
+        ...
+
+
+def check_training(questions: Questions, learnt: Learnt) -> None:
+    """See that a model has learnt from nothing at or after the last moment of a table.
+
+    Raises:
+        LeakError: it has.
+    """
+    last = questions.rows[AS_OF].sort()[-1:]
+    seconds = last.dt.epoch("s") if last.dtype.is_temporal() else last
+    if (until := learnt.trained_until) is not None and until >= seconds[0]:
+        raise LeakError(
+            f"{questions.name}: {type(learnt).__name__} was trained on events up to second {until}, which is not "
+            f"before {last[0]!s}, the last moment that is asked; train it on earlier events"
+        )
+
+
 _computed: WeakKeyDictionary[Questions, dict[Feature, np.ndarray]] = WeakKeyDictionary()
 
 
@@ -49,10 +74,12 @@ def computed(
         seed: of the sample.
 
     Raises:
-        LeakError: the two differ.
+        LeakError: the two differ, or it was trained on what came later.
     """
     kept = _computed.setdefault(questions, {})
     if feature not in kept:
+        if isinstance(feature, Learnt):
+            check_training(questions, feature)
         asked = questions.rows.select(USER, AS_OF)
         values = feature(questions.log, asked)
         check_leaks(questions, feature, values, sample=sample, seed=seed)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recsys import checkpoint
 from recsys.batch import BasketBatch
-from recsys.errors import DataError, LeakError
+from recsys.errors import DataError
 from recsys.events import TIME, USER, EventLog
 from recsys.module import Scorer
 from recsys.questions import AS_OF, spans
@@ -39,22 +39,23 @@ class Profile:
 
     run: str
 
+    @property
+    def trained_until(self) -> int | None:
+        """The time of the last event that the model has learnt from, in seconds since 1970."""
+        return checkpoint.load(self.run).model.trained_until
+
     def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
         """(R, D) float32 of rows with `user_id` and `as_of`.
 
         A log's tables of questions often ask the same users at the same moments, who are encoded
         once.
-
-        Raises:
-            LeakError: the model has learnt from events after the last of all moments.
         """
-        model = trained_before(self.run, rows)
         of_run = _known.setdefault(log, {})
         asked = rows.select(USER, AS_OF)
         known, vectors = of_run.get(self.run, (asked.clear(), None))
         new = asked.unique(maintain_order=True).join(known, on=[USER, AS_OF], how="anti")
         if len(new):
-            found = profiles(model, log, new)
+            found = profiles(checkpoint.load(self.run).model, log, new)
             known = pl.concat([known, new])
             vectors = found if vectors is None else torch.cat([vectors, found])
             of_run[self.run] = known, vectors
@@ -65,24 +66,6 @@ class Profile:
 
 _known: WeakKeyDictionary[EventLog, dict[str, tuple[pl.DataFrame, Tensor]]] = WeakKeyDictionary()
 """By log and run the rows that have been encoded, and their vectors."""
-
-
-def trained_before(run: str, rows: pl.DataFrame) -> Scorer:
-    """The model of a run's folder, for rows of questions with `as_of`.
-
-    Raises:
-        LeakError: it has learnt from events that are not before the last of all moments.
-    """
-    model = checkpoint.load(run).model
-    latest = rows[AS_OF].max()
-    moments = pl.Series([latest], dtype=rows[AS_OF].dtype)
-    seconds = moments.dt.epoch("s") if moments.dtype.is_temporal() else moments
-    if (until := model.trained_until) is not None and until >= seconds[0]:
-        raise LeakError(
-            f"{run} was trained on events up to second {until}, which is not before {latest!s}, "
-            "the last moment of the questions; train it on earlier events"
-        )
-    return model
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ from recsys.classification import auroc
 from recsys.data.questions import profiling
 from recsys.errors import LeakError
 from recsys.evaluate import Protocol
+from recsys.features import computed
 from recsys.models import FineTuned
 from recsys.profiles import Profile
 from recsys.questions import folds
@@ -85,4 +86,4 @@ def test_what_was_trained_on_later_events_is_refused(run: Path) -> None:
     with pytest.raises(LeakError, match="was trained on events up to second"):
         FineTuned(run=str(run)).fit(questions, torch.arange(9))
     with pytest.raises(LeakError, match="train it on earlier events"):
-        Profile(str(run))(questions.log, questions.rows)
+        computed(questions, Profile(str(run)))
