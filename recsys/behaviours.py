@@ -21,7 +21,7 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError, DataError
-from recsys.events import TIME
+from recsys.events import ITEM, TIME
 from recsys.kept import Keeper
 from recsys.splits import Split
 
@@ -145,9 +145,11 @@ class BehaviourFields(Keeper):
             DataError: the table lacks an attribute.
         """
         if missing := [column for column in self.attributes if column not in items.columns]:
+            told = ",".join(column for column in self.attributes if column != ITEM)
             raise DataError(
                 f"items have no column {missing[0]} (there are: {', '.join(items.columns)}); "
-                "describe them as the items that the model was trained on"
+                "describe them as those that the model was trained on, such as by "
+                f"data.item_columns=[{told}]"
             )
         codes = [
             items[column]

@@ -281,6 +281,7 @@ def test_profiles_that_cannot_be_made(
 ) -> None:
     plain, ordered = tmp_path / "plain.csv", tmp_path / "ordered.csv"
     purchases().write_csv(plain)
+    described().unique("item_id").write_csv(tmp_path / "once.csv")
     described().with_columns(timestamp=pl.int_range(pl.len())).write_csv(ordered)
     cases: list[tuple[list[object], list[str]]] = [
         ([trained], ["Popularity makes no profiles"]),
@@ -288,6 +289,7 @@ def test_profiles_that_cannot_be_made(
         ([shopper, "as_of=2020-01-01"], ["no event lies before as_of=2020-01-01"]),
         ([shopper, "as_of=soon"], ["as_of='soon'", "ask for a time"]),
         ([shopper, f"data.path={plain}"], ["items have no column category (there are: item_id)"]),
+        ([shopper, f"data.path={tmp_path / 'once.csv'}"], ["data.item_columns=[category,brand]"]),
         ([shopper, f"data.path={ordered}"], ["timestamps are an order", "model.calendar=[]"]),
         ([shopper, "data.pth=x"], ["data.pth"]),
     ]
@@ -298,6 +300,9 @@ def test_profiles_that_cannot_be_made(
         for word in words:
             assert word in err
         assert not output.exists()
+    remedy = "data.item_columns=[category,brand]"
+    asked = [f"data.path={tmp_path / 'once.csv'}", remedy, "--output", output]
+    assert run("profile", shopper, *asked)[0] == 0
 
 
 def test_a_shopper_that_cannot_be_trained(run: Run, tmp_path: Path) -> None:
