@@ -181,7 +181,7 @@ def compare_runs(first: Path, second: Path) -> pl.DataFrame:
     for place in sorted((first / "tables").glob("[!.]*")):
         if (other := second / "tables" / place.name).is_dir():
             rows = compare(Trial.read(place).folds, Trial.read(other).folds)
-            found.append(rows.with_columns(pl.lit(f"{place.name}/") + pl.col("metric")))
+            found.append(rows.with_columns(metric=f"{place.name}/" + pl.col("metric")))
     if not found:
         raise RunError(f"{first} and {second} answered no questions in common; compare others")
     table = pl.concat(found)
