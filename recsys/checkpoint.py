@@ -224,8 +224,8 @@ def build(config: dict[str, Any]) -> Scorer:
     built = instantiate(config, _convert_="all")
     if not isinstance(built, Scorer):
         raise ConfigError(
-            f"{type(built).__name__} answers questions and ranks no catalogue; choose a task that "
-            "asks them, such as task=lapse, or another model"
+            f"{type(built).__name__} ranks no catalogue; what answers questions needs a task that "
+            "asks them, such as task=lapse"
         )
     return built
 

@@ -54,8 +54,9 @@ def check_training(questions: Questions, learnt: Learnt) -> None:
     seconds = last.dt.epoch("s") if last.dtype.is_temporal() else last
     if (until := learnt.trained_until) is not None and until >= seconds[0]:
         raise LeakError(
-            f"{questions.name}: {type(learnt).__name__} was trained on events up to second {until}, which is not "
-            f"before {last[0]!s}, the last moment that is asked; train it on earlier events"
+            f"{questions.name}: {type(learnt).__name__} was trained on events up to second "
+            f"{until}, which is not before {last[0]!s}, the last moment that is asked; train it on "
+            "earlier events"
         )
 
 

@@ -1,12 +1,19 @@
-"""Small splits with known baskets."""
+"""Small splits with known baskets, and a run that knows users."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+import torch
 
+from recsys import checkpoint
+from recsys.evaluate import Protocol
 from recsys.events import EventLog
-from recsys.splits import Split, user_holdout
+from recsys.splits import Split, last_basket, user_holdout
+from recsys.testing import checkerboard
+from recsys.training import Training, fit
 
 Baskets = list[list[int]]
 
@@ -39,3 +46,31 @@ def split_by_user(training: list[Baskets], num_items: int) -> Split:
 def split_of() -> Callable[[list[Baskets], int], Split]:
     """Makes a split of the training users' baskets and the number of items."""
     return split_by_user
+
+
+@pytest.fixture(scope="session")
+def profile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small pre-trained run on the whole checkerboard."""
+    folder = tmp_path_factory.mktemp("run")
+    split: Split = last_basket(checkerboard())
+    config: dict[str, Any] = {
+        "_target_": "recsys.models.ShopperBERT",
+        "num_items": split.num_items,
+        "attributes": ["item_id"],
+        "num_classes": split.num_classes,
+        "calendar": ["weekday"],
+        "encoder": {
+            "_target_": "recsys.models.shopperbert.Encoder",
+            "embedding_dim": 8,
+            "num_layers": 1,
+            "ffn_dim": 16,
+            "max_length": 16,
+        },
+        "learning_rate": 0.02,
+    }
+    torch.manual_seed(0)
+    model = checkpoint.build(config)
+    training = Training(max_epochs=1, batch_size=16, monitor="ndcg@5", accelerator="cpu")
+    fit(model, split, training, Protocol(ks=(5,)))
+    checkpoint.save(folder / "model", model, split, config, mask_history=False)
+    return folder

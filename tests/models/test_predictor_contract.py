@@ -1,6 +1,9 @@
 """The contract of `recsys.testing` for every model of the zoo that answers questions."""
 
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 import recsys.models
 from recsys.predictor import Predictor
@@ -25,6 +28,19 @@ class TestBlend(PredictorContract):
     def config(self) -> dict[str, Any]:
         members = {"linear": TestLogisticRegression().config(), "trees": TestLightGBM().config()}
         return {"_target_": "recsys.models.Blend", "members": members}
+
+
+class TestFineTuned(PredictorContract):
+    folder: str
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _its_run(cls, profile_run: Path) -> None:
+        cls.folder = str(profile_run)
+
+    def config(self) -> dict[str, Any]:
+        options = {"learning_rate": 0.03, "batch_size": 12, "max_epochs": 8}
+        return {"_target_": "recsys.models.FineTuned", "run": self.folder, **options}
 
 
 class TestMLP(PredictorContract):
