@@ -14,6 +14,7 @@ A table that is finished is kept: a run that was killed goes on with the next.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -68,7 +69,9 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     if pretraining is not None:
         pretrain(config, pretraining, folder / "pretraining")
     asked = prepare(config)
-    claim(folder, config)
+    claimed = copy.deepcopy(config)
+    claimed.folder = "."  # wherever it stands
+    claim(folder, claimed)
     for questions in asked.values():
         console.print(describe(questions), soft_wrap=True)
     divided = Folds(**OmegaConf.to_container(config.task.folds))  # type: ignore[arg-type]
@@ -175,12 +178,15 @@ def compare_runs(first: Path, second: Path) -> pl.DataFrame:
     As `recsys.trials.compare`, with Holm's correction over all rows as `p_holm`.
 
     Raises:
-        RunError: they answered no table in common, or by other folds.
+        RunError: they answered no table in common by folds, or by other folds.
     """
     found = []
     for place in sorted((first / "tables").glob("[!.]*")):
         if (other := second / "tables" / place.name).is_dir():
-            rows = compare(Trial.read(place).folds, Trial.read(other).folds)
+            folds = Trial.read(place).folds, Trial.read(other).folds
+            if any(frame.is_empty() for frame in folds):  # one was asked without
+                continue
+            rows = compare(*folds)
             found.append(rows.with_columns(metric=f"{place.name}/" + pl.col("metric")))
     if not found:
         raise RunError(f"{first} and {second} answered no questions in common; compare others")

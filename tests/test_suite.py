@@ -161,6 +161,8 @@ def test_what_a_model_has_learnt_before_answers_questions(
     # It asked for no folds, and the others named no table that is asked.
     assert set(json.loads((profile / "metrics.json").read_text())) == {"test"}
     assert set(json.loads((folder / "metrics.json").read_text())) == {"test", "folds"}
+    with pytest.raises(RunError, match="no questions in common"):
+        suite.compare_runs(profile, folder)
     for other in ("elsewhere", "never"):
         assert json.loads((folder / "baselines" / other / "metrics.json").read_text()) == {}
     monkeypatch.setattr("recsys.train.run", lambda *_: pytest.fail("it was trained again"))
