@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -36,11 +36,15 @@ from recsys import losses, negatives
 from recsys.batch import BasketBatch
 from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError
+from recsys.layout import Layout
 from recsys.models.text_tfidf import item_texts, tfidf
 from recsys.module import Recommender
 from recsys.ragged import Ragged, ranges
 from recsys.splits import Part, Split
 from recsys.types import ItemVectors, UserVectors
+
+NUM_GROUPS = 8
+"""Of users of about one length, which attention lays out side by side."""
 
 
 class SASRec(Recommender):
@@ -331,7 +335,7 @@ class CausalEncoder(nn.Module):
             items: (n, D).
             sequences: B rows of at most `max_length` item indices, E in all.
         """
-        layout = Layout.of(sequences)
+        layout = Layout.of(sequences, NUM_GROUPS)
         x = F.embedding(sequences.values, items) * items.shape[1] ** 0.5
         x = self.dropout(x + self.positions(layout.position))
         for block in self.blocks:
@@ -370,61 +374,6 @@ class Block(nn.Module):
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """(E, D) to (E, D)."""
         queries_keys_values = self.projections(self.attention_norm(x))
-        attended = causal_attention(queries_keys_values, layout, self.num_heads)
+        attended = layout.attention(queries_keys_values, self.num_heads, causal=True)
         x = x + self.dropout(self.joint(attended))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-
-
-def causal_attention(queries_keys_values: Tensor, layout: Layout, num_heads: int) -> Tensor:
-    """(E, 3 D) to (E, D): each event attends to its user's events up to itself."""
-    # As an embedding, because its gradient is added up row by row, fast.
-    cells = F.embedding(layout.event, queries_keys_values)
-    attended = []
-    for group, shape in zip(cells.split(layout.sizes), layout.shapes, strict=True):
-        query, key, value = group.view(*shape, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        attended.append(out.transpose(1, 2).flatten(0, 1).flatten(1))
-    return F.embedding(layout.cell, torch.cat(attended))
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """Where events lie when groups of users of about one length are laid out side by side.
-
-    A user's row is as wide as the longest of its group. What stands in it after the user's own
-    events are events of others: causal attention never looks there.
-
-    Attributes:
-        position: (E,) int64, an event's place within its user, from 0.
-        event: (P,) int64, the event in each cell.
-        cell: (E,) int64, the cell of each event.
-        shapes: users and width of each group.
-    """
-
-    position: Tensor
-    event: Tensor
-    cell: Tensor
-    shapes: list[tuple[int, int]]
-
-    NUM_GROUPS: ClassVar[int] = 8
-
-    @classmethod
-    def of(cls, rows: Ragged) -> Layout:
-        owners = rows.owners()
-        position = torch.arange(len(owners), device=owners.device) - rows.offsets[owners]
-        ordered, order = rows.lengths.sort()
-        order = order[ordered > 0]
-        ordered = ordered[ordered > 0]
-        groups = [group for group in ordered.cpu().tensor_split(cls.NUM_GROUPS) if len(group)]
-        shapes = [(len(group), int(group[-1])) for group in groups]
-        widths = torch.cat([torch.full((b,), width) for b, width in shapes]).to(order.device)
-        event, offsets = ranges(rows.offsets[order], widths)
-        first = torch.zeros_like(rows.lengths)
-        first[order] = offsets[:-1]
-        cell = first[owners] + position
-        return cls(position, event.clamp(max=len(owners) - 1), cell, shapes)
-
-    @property
-    def sizes(self) -> list[int]:
-        """Cells of each group."""
-        return [users * width for users, width in self.shapes]

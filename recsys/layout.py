@@ -8,7 +8,6 @@ Shapes: B rows, E tokens in all, P cells of the layout, D dimensions, H heads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,16 +36,15 @@ class Layout:
     lengths: Tensor
     shapes: list[tuple[int, int]]
 
-    NUM_GROUPS: ClassVar[int] = 16
-
     @classmethod
-    def of(cls, rows: Ragged) -> Layout:
+    def of(cls, rows: Ragged, num_groups: int = 16) -> Layout:
+        """Rows in at most so many groups: more leave less padding, and take more calls."""
         owners = rows.owners()
         position = torch.arange(len(owners), device=owners.device) - rows.offsets[owners]
         lengths, order = rows.lengths.sort()
         order = order[lengths > 0]
         lengths = lengths[lengths > 0]
-        groups = [group for group in lengths.cpu().tensor_split(cls.NUM_GROUPS) if len(group)]
+        groups = [group for group in lengths.cpu().tensor_split(num_groups) if len(group)]
         shapes = [(len(group), int(group[-1])) for group in groups]
         widths = torch.cat([torch.full((b,), width) for b, width in shapes]).to(order.device)
         token, offsets = ranges(rows.offsets[order], widths)
@@ -60,8 +58,10 @@ class Layout:
         """Share of the cells that hold no token of their row."""
         return 1 - len(self.cell) / max(len(self.token), 1)
 
-    def attention(self, queries_keys_values: Tensor, num_heads: int) -> Tensor:
-        """(E, 3 D) to (E, D): each token attends to all tokens of its row."""
+    def attention(
+        self, queries_keys_values: Tensor, num_heads: int, *, causal: bool = False
+    ) -> Tensor:
+        """(E, 3 D) to (E, D): each token attends to all tokens of its row, or to those up to it."""
         # As an embedding, because its gradient is added up row by row, fast.
         cells = F.embedding(self.token, queries_keys_values)
         sizes = [rows * width for rows, width in self.shapes]
@@ -69,7 +69,10 @@ class Layout:
         attended = []
         for group, shape, own in zip(cells.split(sizes), self.shapes, lengths, strict=True):
             query, key, value = group.view(*shape, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
-            seen = torch.arange(shape[1], device=own.device) < own[:, None]
-            out = F.scaled_dot_product_attention(query, key, value, seen[:, None, None])
+            if causal:  # nobody looks behind its own tokens
+                out = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            else:
+                seen = torch.arange(shape[1], device=own.device) < own[:, None]
+                out = F.scaled_dot_product_attention(query, key, value, seen[:, None, None])
             attended.append(out.transpose(1, 2).flatten(0, 1).flatten(1))
         return F.embedding(self.cell, torch.cat(attended))

@@ -14,10 +14,10 @@ from recsys import losses, negatives
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError, DataError
 from recsys.events import EventLog
+from recsys.layout import Layout
 from recsys.models import SASRec
 from recsys.models.sasrec import (
     CausalEncoder,
-    Layout,
     SideBySide,
     SingularVectors,
     leading_vectors,
@@ -108,7 +108,7 @@ def gradients(model: SASRec, loss: Tensor) -> dict[str, Tensor]:
 def test_loss_and_gradients_are_those_of_padded_sequences(
     options: dict[str, Any], num_groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Layout, "NUM_GROUPS", num_groups)
+    monkeypatch.setattr("recsys.models.sasrec.NUM_GROUPS", num_groups)
     monkeypatch.setattr(losses, "_CELLS", {"cpu": 1})
     monkeypatch.setattr(losses, "_ROWS", 4)
     model = model_of(**options)
@@ -174,10 +174,10 @@ def test_attention_pays_for_few_empty_cells() -> None:
     generator = np.random.default_rng(0)
     lengths = generator.integers(1, 51, 128)
     rows = Ragged.from_lists([[0] * n for n in lengths])
-    layout = Layout.of(rows)
-    assert len(layout.event) < 1.15 * len(rows.values)
-    assert layout.event[layout.cell].equal(torch.arange(len(rows.values)))
-    assert sum(layout.sizes) == len(layout.event)
+    layout = Layout.of(rows, 8)
+    assert len(layout.token) < 1.15 * len(rows.values)
+    assert layout.token[layout.cell].equal(torch.arange(len(rows.values)))
+    assert sum(users * width for users, width in layout.shapes) == len(layout.token)
 
 
 def test_the_papers_loss_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
