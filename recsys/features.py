@@ -51,8 +51,10 @@ def check_training(questions: Questions, learnt: Learnt) -> None:
         LeakError: it has.
     """
     last = questions.rows[AS_OF].sort()[-1:]
-    seconds = last.dt.epoch("s") if last.dtype.is_temporal() else last
-    if (until := learnt.trained_until) is not None and until >= seconds[0]:
+    # In microseconds: a moment may lie just behind the second of the last event.
+    unit = 10**6 if last.dtype.is_temporal() else 1
+    moment = last.dt.epoch("us") if last.dtype.is_temporal() else last
+    if (until := learnt.trained_until) is not None and until * unit >= moment[0]:
         raise LeakError(
             f"{questions.name}: {type(learnt).__name__} was trained on events up to second "
             f"{until}, which is not before {last[0]!s}, the last moment that is asked; train it on "

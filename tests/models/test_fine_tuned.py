@@ -1,5 +1,6 @@
 """A network of users trained for one table, on a run's weights or from scratch."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from recsys import checkpoint
 from recsys.classification import auroc
 from recsys.data.questions import profiling
 from recsys.errors import LeakError
-from recsys.features import computed
+from recsys.features import check_training, computed
 from recsys.models import FineTuned
 from recsys.profiles import Profile
 from recsys.questions import folds
@@ -57,3 +58,18 @@ def test_what_was_trained_on_later_events_is_refused(profile_run: Path) -> None:
         FineTuned(run=str(profile_run)).fit(questions, torch.arange(9))
     with pytest.raises(LeakError, match="train it on earlier events"):
         computed(questions, Profile(str(profile_run)))
+
+
+def test_a_moment_just_behind_the_last_training_event_is_late_enough(profile_run: Path) -> None:
+    until = checkpoint.load(profile_run).model.trained_until
+    assert until is not None
+    white = {"white": ["white"]}
+    for microseconds, refused in ((0, True), (1, False)):
+        moment = datetime.fromtimestamp(until, UTC).replace(tzinfo=None, microsecond=microseconds)
+        log = checkerboard()
+        questions = profiling(log, "white", column="colour", classes=white, as_of=f"{moment}")
+        if refused:
+            with pytest.raises(LeakError, match="was trained on events up to second"):
+                check_training(questions, Profile(str(profile_run)))
+        else:
+            check_training(questions, Profile(str(profile_run)))
