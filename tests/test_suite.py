@@ -202,7 +202,7 @@ def test_a_window_that_reaches_into_the_test_ends_the_run(
     [
         (["model=popularity"], "Popularity says what comes next and answers no questions"),
         (["task=coupon", "model=lightgbm"], "questions=table/coupon does not exist"),
-        (["model=new_ease", "task=next_item", "task.ks=[5]"], "NewEASE answers questions"),
+        (["model=new_ease", "task=next_item", "task.ks=[5]"], "NewEASE ranks no catalogue"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(
