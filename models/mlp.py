@@ -31,41 +31,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.errors import ConfigError
-from recsys.events import USER
 from recsys.features import CandidateFeature, Feature
-from recsys.predictor import FeaturePredictor, Predictor
+from recsys.losses import softmax_cross_entropy
+from recsys.predictor import FeaturePredictor, Predictor, Steps
 from recsys.questions import AS_OF, Questions
 from recsys.ragged import Ragged
 
 Loss: TypeAlias = Callable[[Tensor, "_Data"], Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steps:
-    """How a network is trained.
-
-    Attributes:
-        learning_rate, weight_decay: of AdamW.
-        batch_size: rows a step.
-        max_epochs: at most so many passes over the rows.
-        patience: epochs without a lower loss on the rows held out after which training stops.
-        held_out: share of the training users whose rows are held out, where all rows have one
-            moment.
-
-    Raises:
-        ConfigError: no user is held out, or all are.
-    """
-
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    batch_size: int = 128
-    max_epochs: int = 100
-    patience: int = 8
-    held_out: float = 0.15
-
-    def __post_init__(self) -> None:
-        if not 0 < self.held_out < 1:
-            raise ConfigError(f"held_out={self.held_out} is no share; 0.1 to 0.3 suits most tables")
 
 
 class MLP(FeaturePredictor):
@@ -78,7 +50,7 @@ class MLP(FeaturePredictor):
         hidden_dim: H.
         num_layers: hidden layers; with none the scores are linear in the features.
         dropout: of features and hidden layers.
-        steps: how a network is trained.
+        steps: how a network is trained; users are held out where all rows have one moment.
         num_members: networks.
         seed: of weights, batches, dropout and the rows held out.
 
@@ -146,14 +118,13 @@ class MLP(FeaturePredictor):
         prior = None
         if self.prior is not None:
             prior = (self.prior.predict(questions, rows).clamp(min=0) + self.floor).log()
-        users = questions.users.index_of(questions.rows[USER]).to_numpy(writable=True)
         moments = questions.rows[AS_OF].rank("dense").cast(pl.Int64).to_numpy(writable=True)
         return _Data(
             torch.from_numpy(inputs.astype(np.float32)),
             prior,
             questions.answers.rows(rows),
             questions.excluded.rows(rows),
-            torch.from_numpy(users)[rows],
+            questions.user_of(rows),
             torch.from_numpy(moments)[rows],
         )
 
@@ -178,7 +149,9 @@ class MLP(FeaturePredictor):
 
         loss = _ranking_loss if questions.ranked else _binary_loss
         several = len(data.moments.unique()) > 1
-        inside = data.moments == data.moments.max() if several else self._some_users(data)
+        inside = (
+            data.moments == data.moments.max() if several else self.steps.some_users(data.users)
+        )
         train, held_out = data.take((~inside).nonzero()[:, 0]), data.take(inside.nonzero()[:, 0])
         network, best, epochs = fresh(), torch.inf, 0
         kept = copy.deepcopy(network.state_dict())
@@ -221,12 +194,6 @@ class MLP(FeaturePredictor):
                 optimiser.zero_grad()
                 loss(network(part), part).backward()
                 optimiser.step()
-
-    def _some_users(self, data: _Data) -> Tensor:
-        """(B,) bool, the rows of as many users as are to be held out."""
-        users = data.users.unique()
-        count = max(1, round(len(users) * self.steps.held_out))
-        return torch.isin(data.users, users[torch.randperm(len(users))[:count]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,9 +269,5 @@ def _binary_loss(scores: Tensor, data: _Data) -> Tensor:
 
 
 def _ranking_loss(scores: Tensor, data: _Data) -> Tensor:
-    """Mean over rows of the mean over a row's answers of -log softmax."""
     excluded = data.excluded.dense(scores.shape[1])
-    log_share = scores.masked_fill(excluded, -torch.inf).log_softmax(1)
-    answers, owners = data.answers, data.answers.owners()
-    each = log_share[owners, answers.values] / answers.lengths[owners]
-    return -each.sum() / len(data)
+    return softmax_cross_entropy(scores.masked_fill(excluded, -torch.inf), data.answers).mean()

@@ -62,7 +62,7 @@ class Encoder:
     embedding_dim: int = 64
     num_layers: int = 2
     num_heads: int = 2
-    ffn_dim: int = 256
+    ffn_dim: int = 128
     max_length: int = 256
     dropout: float = 0.1
 
@@ -110,11 +110,11 @@ class ShopperBERT(Recommender):
         calendar: Sequence[str] = ("month", "day", "weekday", "hour"),
         sentences: bool = False,
         encoder: Encoder = Encoder(),
-        mask_rate: float = 0.2,
+        mask_rate: float = 0.3,
         shuffle_rate: float = 0.0,
         held_out: float = 0.0,
         pooling: Literal["cls", "mean"] = "mean",
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-3,
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)

@@ -7,6 +7,7 @@ user's metrics are kept in a frame beside the run, and everything else is comput
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -287,21 +288,32 @@ def compare(
         for name in shared
         if names is None or name in names
     ]
-    rows = [_paired(*pair) for pair in pairs if (pair[1] + pair[2]).count()]
+    rows = [paired_t(*pair) for pair in pairs if (pair[1] + pair[2]).count()]
     if not rows:
         raise RunError("the runs have no metric in common; evaluate both at the same k")
     table = pl.DataFrame(rows)
     return table.with_columns(pl.Series("p_holm", holm(table["p_value"].to_numpy())))
 
 
-def _paired(name: str, first: pl.Series, second: pl.Series) -> dict[str, object]:
+def paired_t(
+    name: str, first: pl.Series, second: pl.Series, *, overlap: float = 0.0
+) -> dict[str, object]:
+    """A row of `compare`: Student's t of the differences second - first, nulls left out.
+
+    Args:
+        name: of the metric.
+        first, second: paired values, each of the two on the same line.
+        overlap: what is added to 1 / count in the variance of the mean, where the differences are
+            alike because what they were measured with was.
+    """
     difference = (second - first).drop_nulls().to_numpy()
     mean, count = float(difference.mean()), len(difference)
-    error = float(difference.std(ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
+    spread = float(difference.std(ddof=1)) if count > 1 else float("nan")
+    error = spread * math.sqrt(1 / count + overlap)
     if error > 0:
         p_value = float(2 * stats.t.sf(abs(mean / error), count - 1))
         margin = float(stats.t.ppf(0.975, count - 1) * error)
-    else:  # one user alone, or all differ alike: by nothing, or surely
+    else:  # one pair alone, or all differ alike: by nothing, or surely
         p_value, margin = float(count == 1 or mean == 0), 0.0
     return {
         "metric": name,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -89,6 +89,39 @@ class FeaturePredictor(Predictor):
 
     def check_leaks(self, questions: Questions, rows: Tensor, *, sample: int = 32) -> None:
         """Nothing more: `computed` has checked every feature."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """How a predictor's network is trained.
+
+    Attributes:
+        learning_rate, weight_decay: of AdamW.
+        batch_size: rows a step.
+        max_epochs: at most so many passes over the rows.
+        patience: epochs without a lower loss on the rows held out after which training stops.
+        held_out: share of the training users whose rows are held out.
+
+    Raises:
+        ConfigError: no user is held out, or all are.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    batch_size: int = 128
+    max_epochs: int = 100
+    patience: int = 8
+    held_out: float = 0.15
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"held_out={self.held_out} is no share; 0.1 to 0.3 suits most tables")
+
+    def some_users(self, users: Tensor) -> Tensor:
+        """(B,) bool: the rows, of users (B,), of as many users as are to be held out."""
+        each = users.unique()
+        count = max(1, round(len(each) * self.held_out))
+        return torch.isin(users, each[torch.randperm(len(each))[:count]])
 
 
 class HistoryPredictor(Predictor):

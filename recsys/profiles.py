@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -39,10 +40,14 @@ class Profile:
 
     run: str
 
+    @cached_property
+    def model(self) -> Scorer:
+        return checkpoint.load(self.run).model
+
     @property
     def trained_until(self) -> int | None:
         """The time of the last event that the model has learnt from, in seconds since 1970."""
-        return checkpoint.load(self.run).model.trained_until
+        return self.model.trained_until
 
     def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
         """(R, D) float32 of rows with `user_id` and `as_of`.
@@ -55,7 +60,7 @@ class Profile:
         known, vectors = of_run.get(self.run, (asked.clear(), None))
         new = asked.unique(maintain_order=True).join(known, on=[USER, AS_OF], how="anti")
         if len(new):
-            found = profiles(checkpoint.load(self.run).model, log, new)
+            found = profiles(self.model, log, new)
             known = pl.concat([known, new])
             vectors = found if vectors is None else torch.cat([vectors, found])
             of_run[self.run] = known, vectors

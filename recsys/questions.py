@@ -104,6 +104,11 @@ class Questions:
         """The users that are asked."""
         return Vocabulary(self.rows[USER].unique().sort())
 
+    def user_of(self, rows: Tensor) -> Tensor:
+        """(B,) int64, the place among `users` of who is asked in the rows (B,)."""
+        index = self.users.index_of(self.rows[USER][rows.numpy()])
+        return torch.from_numpy(index.to_numpy(writable=True)).long()
+
     def labels(self, rows: Tensor) -> Tensor:
         """(B, C) bool, which candidates are right for the rows (B,)."""
         return self.answers.rows(rows).dense(len(self.candidates))

@@ -41,10 +41,15 @@ def write(folder: Path) -> None:
     Raises:
         RunError: the folder holds no finished run.
     """
+    check_finished(folder)
+    render(folder, TEMPLATE, _content(folder))
+
+
+def check_finished(folder: Path) -> None:
+    """Raise a `RunError` unless a folder holds a finished run."""
     for name in ("config.yaml", "metrics.json"):
         if not (folder / name).is_file():
             raise RunError(f"{folder} holds no finished run: there is no {name}")
-    render(folder, TEMPLATE, _content(folder))
 
 
 def render(folder: Path, template: str, content: dict[str, Any]) -> None:

@@ -75,7 +75,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     for questions in asked.values():
         console.print(describe(questions), soft_wrap=True)
     divided = Folds(**OmegaConf.to_container(config.task.folds))  # type: ignore[arg-type]
-    label = str(config.model.get("_target_", "by table")).rpartition(".")[2]
+    label = suite_report.label_of(config.model)
     places = {label: (config.model, folder)}
     for name, model in config.baselines.items():
         places[str(name)] = (model, folder / "baselines" / str(name))

@@ -14,9 +14,8 @@ import polars as pl
 from omegaconf import OmegaConf
 
 from recsys import plots
-from recsys.errors import RunError
 from recsys.plots import Bar
-from recsys.report import render
+from recsys.report import check_finished, render
 from recsys.trials import Trial, compare
 
 TEMPLATE = "suite_report.html.jinja"
@@ -31,9 +30,7 @@ def write(folder: Path) -> None:
     Raises:
         RunError: the folder holds no finished run.
     """
-    for name in ("config.yaml", "metrics.json"):
-        if not (folder / name).is_file():
-            raise RunError(f"{folder} holds no finished run: there is no {name}")
+    check_finished(folder)
     render(folder, TEMPLATE, _content(folder))
 
 
@@ -41,13 +38,13 @@ def _content(folder: Path) -> dict[str, Any]:
     """What the template shows."""
     text = (folder / "config.yaml").read_text()
     config = OmegaConf.create(text)
-    models = {_last_name(config.model): folder}
+    models = {label_of(config.model): folder}
     models |= {str(name): folder / "baselines" / str(name) for name in config.baselines}
     found = {name: _trials(place / "tables") for name, place in models.items()}
     tables = list(config.task.questions)
     return {
         "model": next(iter(models)),
-        "data": _last_name(config.data),
+        "data": label_of(config.data),
         "seed": config.seed,
         "models": list(models),
         "tables": [
@@ -96,5 +93,6 @@ def _table(name: str, trials: Mapping[str, Trial]) -> dict[str, Any]:
     }
 
 
-def _last_name(config: Any) -> str:
-    return str(config.get("_target_", "by table")).rpartition(".")[2]
+def label_of(config: Any) -> str:
+    """The class that a config names; `model` where it has one for each table."""
+    return str(config.get("_target_", "model")).rpartition(".")[2]

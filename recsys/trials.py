@@ -11,7 +11,6 @@ Shapes: R rows of the table, B rows asked, C candidates, S resamples, U users.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable
@@ -21,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from scipy import stats
 from torch import Tensor
 
 from recsys import metrics
 from recsys.classification import auroc, average_precision
 from recsys.errors import RunError
+from recsys.evaluate import paired_t
 from recsys.events import USER
 from recsys.predictor import Predictor
 from recsys.questions import TEST, VALIDATION, Questions, folds
@@ -136,7 +135,7 @@ class Answers:
 
     def resampled(self, draws: np.ndarray) -> dict[str, np.ndarray]:
         """Every metric for resamples, given as how often each user of the table is drawn (S, U)."""
-        user = self.questions.users.index_of(self.questions.rows[USER]).to_numpy()[self.rows]
+        user = self.questions.user_of(self.rows).numpy()
         if not self.questions.ranked:
             step = max(1, _CELLS_AT_ONCE // max(1, len(user)))
             parts = [
@@ -280,24 +279,4 @@ def compare(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
         raise RunError("the trials were divided into other folds; compare trials of one table")
     names = [name for name in first.columns if name not in key]
     ratio = float((first["test"] / first["train"]).mean())  # type: ignore[arg-type]
-    return pl.DataFrame([_paired(n, first[n], second[n], ratio) for n in names])
-
-
-def _paired(name: str, first: pl.Series, second: pl.Series, ratio: float) -> dict[str, object]:
-    difference = (second - first).to_numpy()
-    count, mean = len(difference), float(np.mean(difference))
-    error = float(np.std(difference, ddof=1)) * math.sqrt(1 / count + ratio)
-    if error > 0:
-        p_value = float(2 * stats.t.sf(abs(mean / error), count - 1))
-        margin = float(stats.t.ppf(0.975, count - 1)) * error
-    else:
-        p_value, margin = float(mean == 0), 0.0
-    return {
-        "metric": name,
-        "first": first.mean(),
-        "second": second.mean(),
-        "difference": mean,
-        "low": mean - margin,
-        "high": mean + margin,
-        "p_value": p_value,
-    }
+    return pl.DataFrame([paired_t(n, first[n], second[n], overlap=ratio) for n in names])

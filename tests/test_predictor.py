@@ -11,8 +11,7 @@ from recsys.errors import ConfigError, LeakError
 from recsys.events import EventLog
 from recsys.features import Counts
 from recsys.models import MLP, LightGBM, LogisticRegression, NewEASE
-from recsys.models.mlp import Steps
-from recsys.predictor import HistoryPredictor, candidate_events
+from recsys.predictor import HistoryPredictor, Steps, candidate_events
 from recsys.questions import Questions
 from recsys.testing import colour_question, new_item_question
 

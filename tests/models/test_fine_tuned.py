@@ -14,6 +14,7 @@ from recsys.data.questions import profiling
 from recsys.errors import LeakError
 from recsys.features import check_training, computed
 from recsys.models import FineTuned
+from recsys.predictor import Steps
 from recsys.profiles import Profile
 from recsys.questions import folds
 from recsys.testing import checkerboard, colour_question
@@ -23,8 +24,9 @@ from recsys.testing import checkerboard, colour_question
 def test_it_learns_what_tells_users_apart(profile_run: Path, from_scratch: bool) -> None:
     questions = colour_question()
     train, test = next(folds(questions))
-    options: dict[str, Any] = {"learning_rate": 0.03, "batch_size": 12, "max_epochs": 8}
-    options |= {"run": str(profile_run), "from_scratch": from_scratch}
+    steps = Steps(learning_rate=0.03, batch_size=12, max_epochs=8, patience=2)
+    options: dict[str, Any] = {"run": str(profile_run), "from_scratch": from_scratch}
+    options["steps"] = steps
     model = FineTuned(**options).fit(questions, train)
     scores = model.predict(questions, test)
     assert scores.shape == (len(test), 1)
@@ -39,7 +41,9 @@ def test_from_scratch_forgets_what_the_run_learnt(profile_run: Path) -> None:
     questions = colour_question()
     train, _ = next(folds(questions))
     learnt, forgot = (
-        FineTuned(run=str(profile_run), from_scratch=f, max_epochs=0).fit(questions, train)
+        FineTuned(run=str(profile_run), from_scratch=f, steps=Steps(max_epochs=0)).fit(
+            questions, train
+        )
         for f in (False, True)
     )
     saved = checkpoint.load(profile_run).model.state_dict()

@@ -7,7 +7,8 @@ import torch
 
 from recsys.features import CandidateShares, Counts
 from recsys.models import MLP, NewEASE
-from recsys.models.mlp import Steps, _Data, _ranking_loss
+from recsys.models.mlp import _Data, _ranking_loss
+from recsys.predictor import Steps
 from recsys.ragged import Ragged
 from recsys.testing import new_item_question
 

@@ -39,13 +39,14 @@ class TestFineTuned(PredictorContract):
         cls.folder = str(profile_run)
 
     def config(self) -> dict[str, Any]:
-        options = {"learning_rate": 0.03, "batch_size": 12, "max_epochs": 8}
-        return {"_target_": "recsys.models.FineTuned", "run": self.folder, **options}
+        steps = {"_target_": "recsys.predictor.Steps", "learning_rate": 0.03, "max_epochs": 8}
+        steps["batch_size"] = 12
+        return {"_target_": "recsys.models.FineTuned", "run": self.folder, "steps": steps}
 
 
 class TestMLP(PredictorContract):
     def config(self) -> dict[str, Any]:
-        steps = {"_target_": "recsys.models.mlp.Steps", "learning_rate": 0.02, "max_epochs": 20}
+        steps = {"_target_": "recsys.predictor.Steps", "learning_rate": 0.02, "max_epochs": 20}
         return {
             "_target_": "recsys.models.MLP",
             "features": [ITEMS],
