@@ -82,6 +82,7 @@ class ShopperBERT(Recommender):
         num_classes: how many values each column of the items takes.
         price_buckets: quantiles of value per unit; 0 reads no price.
         calendar: parts of the date.
+        pretext_tasks: fields that heads predict; None is all of them.
         sentences: whether a product's `text` is read, by the encoder of the extra `sentences`.
         encoder: sizes.
         mask_rate: share of the baskets that are masked.
@@ -91,7 +92,8 @@ class ShopperBERT(Recommender):
         learning_rate, weight_decay: of AdamW.
 
     Raises:
-        ConfigError: no attribute, one that the items do not have, or rates that are no shares.
+        ConfigError: no attribute, one that the items do not have, a pretext task that is no field,
+            or rates that are no shares.
     """
 
     measures = ("log_likelihood",)
@@ -108,6 +110,7 @@ class ShopperBERT(Recommender):
         num_classes: Mapping[str, int],
         price_buckets: int = 0,
         calendar: Sequence[str] = ("month", "day", "weekday", "hour"),
+        pretext_tasks: Sequence[str] | None = None,
         sentences: bool = False,
         encoder: Encoder = Encoder(),
         mask_rate: float = 0.3,
@@ -129,21 +132,27 @@ class ShopperBERT(Recommender):
             price_buckets=price_buckets,
             calendar=calendar,
         )
+        sizes = self.fields.sizes
+        self.pretext_tasks = list(sizes if pretext_tasks is None else pretext_tasks)
+        wrong = [name for name in self.pretext_tasks if name not in sizes]
+        if wrong or not self.pretext_tasks:
+            named = f"{wrong[0]} is no field" if wrong else "there are none"
+            raise ConfigError(f"pretext_tasks: {named}; name some of {', '.join(sizes)}")
         self.mask_rate, self.shuffle_rate = mask_rate, shuffle_rate
         self.held_out, self.pooling = held_out, pooling
         self.register_buffer("until", torch.tensor(0))
         self.register_buffer("item_share", torch.full((num_items,), 1 / num_items))
         self.max_length = encoder.max_length
         dim = encoder.embedding_dim
-        sizes = self.fields.sizes
         self.tables = nn.ModuleDict(
             {name: EmbeddingTable(c, dim, std=0.1) for name, c in sizes.items()}
         )
         self.from_text = nn.Linear(SENTENCE_DIM, dim, bias=False) if sentences else None
         num_parts = self.fields.num_product_fields + sentences
         self.product = nn.Linear(num_parts * dim, dim)
-        self.heads = nn.ModuleDict({name: nn.Linear(dim, dim) for name in sizes})
-        self.biases = nn.ParameterDict({name: torch.zeros(c) for name, c in sizes.items()})
+        tasks = self.pretext_tasks
+        self.heads = nn.ModuleDict({name: nn.Linear(dim, dim) for name in tasks})
+        self.biases = nn.ParameterDict({name: torch.zeros(sizes[name]) for name in tasks})
         self.encoder = BidirectionalEncoder(encoder)
         self.mask_token = nn.Parameter(torch.randn(dim) * 0.02)
         with torch.no_grad():
@@ -228,7 +237,7 @@ class ShopperBERT(Recommender):
         answers, basket = codes[hidden], number[rows[hidden]]
         firsts = codes[hidden & first]
         found = {}
-        for column, name in enumerate(self.fields.sizes):
+        for column, name in self._tasks():
             log_p = self._log_probabilities(name, context)
             if column < self.fields.num_product_fields:
                 row, code = basket, answers[:, column]
@@ -237,6 +246,11 @@ class ShopperBERT(Recommender):
             known = code < self.fields.sizes[name]
             found[name] = -log_p[row[known], code[known]]
         return found
+
+    def _tasks(self) -> list[tuple[int, str]]:
+        """Every pretext task, with the column of its codes."""
+        columns = list(self.fields.sizes)
+        return [(columns.index(name), name) for name in self.pretext_tasks]
 
     def _tokens(self, batch: BasketBatch) -> Tensor:
         """(E, D) of events as they are."""
@@ -289,7 +303,7 @@ class ShopperBERT(Recommender):
         rows = Ragged(x, offsets + torch.arange(len(offsets), device=batch.device))
         states, cls = self.encoder(x, rows)
         context = states[is_mask] + cls
-        return {name: self._log_probabilities(name, context) for name in self.fields.sizes}
+        return {name: self._log_probabilities(name, context) for name in self.pretext_tasks}
 
     @torch.inference_mode()
     def measure(self, split: Split, phase: int) -> dict[str, float]:
@@ -321,7 +335,8 @@ class ShopperBERT(Recommender):
         before, codes = self.fields(history), self.fields(after)
         first, first_after = (_firsts(batch) for batch in (history, after))
         found = {}
-        for column, (name, size) in enumerate(self.fields.sizes.items()):
+        for column, name in self._tasks():
+            size = self.fields.sizes[name]
             log_p = torch.cat([part[name] for part in parts])
             known, counted = codes[:, column] < size, torch.ones_like(first)
             if column >= self.fields.num_product_fields:
@@ -336,7 +351,7 @@ class ShopperBERT(Recommender):
     def _cloze_nll(self, history: BasketBatch, asked: Tensor, suffix: str) -> dict[str, float]:
         """The baskets of events at `asked` (E,) bool, each masked once, a few at a time."""
         windows, _ = _windows(history, self.max_length)
-        found: dict[str, list[Tensor]] = {name: [] for name in self.fields.sizes}
+        found: dict[str, list[Tensor]] = {name: [] for name in self.pretext_tasks}
         turns = max(round(1 / max(self.mask_rate, 0.01)), 2)
         starts = windows.offsets.to("cpu")
         for index in torch.arange(len(windows), device=history.device).split(USERS_AT_ONCE):
@@ -365,7 +380,9 @@ class ShopperBERT(Recommender):
         """An item's share of all events, times how much likelier its attributes are than usual."""
         found = self.next_basket(batch)
         total = self.item_share.log().expand(len(batch), -1)
-        for column, name in enumerate(self.fields.attributes):
+        for column, name in self._tasks():
+            if name not in self.fields.attributes:
+                continue
             code = self.fields.item_codes[:, column]
             usual = torch.zeros(self.fields.sizes[name] + 1, device=total.device)
             usual = usual.index_add(0, code, self.item_share)[:-1]

@@ -77,6 +77,34 @@ def test_loss_is_the_mean_of_the_heads_cross_entropies(split: Split) -> None:
     torch.testing.assert_close(model.loss(part), torch.stack(expected).mean())
 
 
+def test_a_pretext_task_that_is_left_out_is_read_but_not_predicted(split: Split) -> None:
+    model = model_of(split, mask_rate=1.0, pretext_tasks=["item_id", "weekday"])
+    batch = model.prepare(split).rows(torch.tensor([0])).history
+    rows, offsets = batch.basket_rows()
+    found = model.masked_nll(batch, rows, torch.ones(len(offsets) - 1, dtype=torch.bool))
+    assert list(found) == ["item_id", "weekday"]
+    context = contexts(model, batch, [True] * (len(offsets) - 1))
+    weekday = list(model.fields.sizes).index("weekday")
+    log_p = F.linear(
+        model.heads["weekday"](context), model.tables["weekday"].vectors, model.biases["weekday"]
+    ).log_softmax(1)
+    codes = model.fields(batch)[offsets[:-1], weekday]
+    torch.testing.assert_close(found["weekday"], F.nll_loss(log_p, codes, reduction="none"))
+    assert {name.partition("/")[0] for name in model.measure(split, 0)} == {"item_id", "weekday"}
+    assert model.score(batch).shape == (1, split.num_items)
+    some = [True, *[False] * (len(offsets) - 2)]
+    before = contexts(model, batch, some)
+    with torch.no_grad():
+        model.tables["colour"].vectors[0] += 1.0
+    assert not torch.allclose(contexts(model, batch, some), before)
+
+
+@pytest.mark.parametrize(("tasks", "said"), [([], "there are none"), (["sky"], "sky is no field")])
+def test_pretext_tasks_are_fields(split: Split, tasks: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=f"pretext_tasks: {said}; name some of colour, item_id"):
+        model_of(split, pretext_tasks=tasks)
+
+
 def test_next_basket_is_a_masked_one_behind_the_last(split: Split) -> None:
     model = model_of(split)
     found = model.next_basket(BasketBatch.from_lists([[[0, 2], [4]]], 40))
