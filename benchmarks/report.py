@@ -10,6 +10,7 @@ import json
 import sys
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import polars as pl
@@ -82,7 +83,9 @@ def table(records: list[Path]) -> str:
         page += "|---|---|---|---|---|---|---|---|\n"
         page += "\n".join(rows) + "\n" + _paired(log, of_log) + _longer(of_log)
     for record in of_questions:
-        page += _questions(record, quoted.get(record["experiment"], {}))
+        if record["runs"][0]["baselines"]:
+            page += _questions(record, quoted.get(record["experiment"], {}))
+    page += _variants([record for record in of_questions if not record["runs"][0]["baselines"]])
     return page + SPEED + "\n".join(_speed_rows()) + "\n"
 
 
@@ -161,6 +164,30 @@ def _questions(record: dict[str, Any], quoted: dict[str, str]) -> str:
             cells += [f"{row['low']:+.4f} to {row['high']:+.4f}", f"{row['p_value']:.2g}"]
             page += f"| {' | '.join(cells)} |\n"
     return page + _pretraining(run["pretraining"]["validation"], quoted)
+
+
+def _variants(records: list[dict[str, Any]]) -> str:
+    """Questions that one predictor answers: a row per experiment."""
+    if not records:
+        return ""
+    metrics = list(records[0]["test"])
+    first = records[0]["runs"][0]["pretraining"]["validation"]
+    fields = [name.removesuffix("/nll_users") for name in first if name.endswith("/nll_users")]
+    page = "\n## Questions about users: variants of the vector, which answers alone\n\nBeside them "
+    page += "the nats a field in masked baskets of users who were held out; empty where no head "
+    page += "predicts it.\n\n"
+    page += f"| experiment | {' | '.join([*metrics, *fields])} | seeds | seconds |\n"
+    page += "|---" * (len(metrics) + len(fields) + 3) + "|\n"
+    for record in records:
+        cells = [_cell(record["test"][name]) for name in metrics]
+        before = [run["pretraining"]["validation"] for run in record["runs"]]
+        for field in fields:
+            found = [nll[key] for nll in before if (key := f"{field}/nll_users") in nll]
+            cells.append(f"{fmean(found):.3f}" if found else "")
+        seconds = fmean(run["wall_seconds"] for run in record["runs"])
+        page += f"| `{record['experiment']}` | {' | '.join(cells)} | {len(record['seeds'])} | "
+        page += f"{seconds:.0f} |\n"
+    return page
 
 
 def _pretraining(found: dict[str, float], quoted: dict[str, str]) -> str:
