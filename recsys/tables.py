@@ -49,9 +49,10 @@ def trials(name: str, results: Mapping[str, Trial]) -> Table:
     """A row per predictor: a table's test metrics, and the first predictor's lead in the folds."""
     first, *others = results
     columns = list(results[first].means["test"])
-    table = Table(title=f"{name}, test; {first} minus the others over folds (corrected t-test)")
+    lead = f"; {first} minus the others over folds (corrected t-test)" if others else ""
+    table = Table(title=f"{name}, test{lead}")
     table.add_column("model")
-    for column in (*columns, *(f"Δ {column}" for column in columns)):
+    for column in (*columns, *(f"Δ {column}" for column in columns if others)):
         table.add_column(column, justify="right")
     best = {c: max(r.means["test"][c] for r in results.values()) for c in columns}
     for label, result in results.items():

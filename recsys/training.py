@@ -157,7 +157,12 @@ def _train(
         )
         epochs = Epochs(model.prepare(split), training)
         last = folder / LAST
-        trainer.fit(model, epochs, ckpt_path=last if last.exists() else None, weights_only=True)
+        start = last if last.exists() else None
+        try:
+            trainer.fit(model, epochs, ckpt_path=start, weights_only=True)
+        except SystemExit as stopped:
+            # What Lightning makes of Ctrl-C, and, as if all were well, of SIGTERM.
+            raise KeyboardInterrupt from stopped
     best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
     model.load_state_dict(best["state_dict"])
     # Lightning leaves the model on the CPU; it is asked where it was trained.

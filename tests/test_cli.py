@@ -319,23 +319,40 @@ def test_a_shopper_that_cannot_be_trained(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_killed_run_goes_on_to_the_same_numbers(run: Run, csv: Path, tmp_path: Path) -> None:
-    command = table(csv, "model=count_vae", "trainer.max_epochs=40", "trainer.patience=40")
+    command = table(csv, "model=count_vae", "trainer.max_epochs=16", "trainer.patience=16")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run(*command, f"hydra.run.dir={whole}")[0] == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "recsys.cli", *command, f"hydra.run.dir={killed}"]
-    )
-    curve = killed / "train.csv"
-    while process.poll() is None and not (curve.exists() and len(pl.read_csv(curve)) >= 3):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert len(pl.read_csv(curve)) < 40
+    assert stopped(command, killed, signal.SIGKILL)[0] == -signal.SIGKILL
+    assert len(pl.read_csv(killed / "train.csv")) < 16
     assert not (killed / "metrics.json").exists()
     code, _, err = run(*command, f"hydra.run.dir={killed}")
     assert code == 0, err
     for name in ("metrics.json", "intervals.json", "train.csv"):
         assert (killed / name).read_text() == (whole / name).read_text()
+
+
+def stopped(command: list[str], folder: Path, how: signal.Signals) -> tuple[int, str]:
+    """The exit code of a run that was stopped in its first epochs, and what it said of it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "recsys.cli", *command, f"hydra.run.dir={folder}"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    curve = folder / "train.csv"
+    while process.poll() is None and not (curve.exists() and len(pl.read_csv(curve)) >= 3):
+        time.sleep(0.005)
+    process.send_signal(how)
+    _, said = process.communicate()
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_how_to_go_on(csv: Path, tmp_path: Path, how: signal.Signals) -> None:
+    command = table(csv, "model=count_vae", "trainer.max_epochs=400", "trainer.patience=400")
+    code, said = stopped(command, tmp_path / "run", how)
+    assert code == 130
+    assert said.strip().splitlines()[-1].startswith("recsys: stopped; the same command with")
+    assert not (tmp_path / "run" / "metrics.json").exists()
 
 
 def test_compare_two_runs(run: Run, trained: Path, csv: Path, tmp_path: Path) -> None:
