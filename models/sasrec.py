@@ -63,6 +63,8 @@ class SASRec(Recommender):
         text: how the items' texts become vectors; None reads no text.
         use_id: whether items have a learned vector of their own.
         learning_rate, weight_decay: of AdamW.
+        id_weight_decay: of the ids' vectors, where it is another. Beside texts, which say what
+            items have in common, a large one keeps ids to what they alone tell.
 
     Raises:
         ConfigError: neither text nor id, no sampled negatives without softmax, or fewer than one,
@@ -84,8 +86,10 @@ class SASRec(Recommender):
         use_id: bool = True,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
+        id_weight_decay: float | None = None,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
+        self.id_weight_decay = weight_decay if id_weight_decay is None else id_weight_decay
         if num_negatives is None and not softmax:
             raise ConfigError("softmax=false needs num_negatives; set it, 1 as in the paper")
         if num_negatives is not None and not 1 <= num_negatives <= num_items:
@@ -167,9 +171,13 @@ class SASRec(Recommender):
         return self.items()
 
     def configure_optimizers(self) -> Optimizer:
-        return AdamW(
-            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
-        )
+        ids = [] if self.items.id is None else list(self.items.id.parameters())
+        others = [p for p in self.parameters() if all(p is not of_id for of_id in ids)]
+        groups = [
+            {"params": others, "weight_decay": self.weight_decay},
+            {"params": ids, "weight_decay": self.id_weight_decay},
+        ]
+        return AdamW(groups, lr=self.learning_rate, fused=True)
 
 
 @runtime_checkable

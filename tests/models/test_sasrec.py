@@ -324,6 +324,18 @@ def test_options_that_make_no_model(options: dict[str, Any], message: str) -> No
         SASRec(N, **options)
 
 
+@pytest.mark.parametrize(("given", "of_ids"), [({}, 0.5), ({"id_weight_decay": 4.0}, 4.0)])
+def test_ids_decay_by_themselves(given: dict[str, float], of_ids: float) -> None:
+    model = model_of(learning_rate=0.1, weight_decay=0.5, **given)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    model.configure_optimizers().step()
+    for name, parameter in model.named_parameters():
+        rate = of_ids if name.startswith("items.id.") else 0.5
+        torch.testing.assert_close(parameter, before[name] * (1 - 0.1 * rate))
+
+
 def test_dropout_is_for_training_only() -> None:
     torch.manual_seed(0)
     encoder = CausalEncoder(D, num_layers=1, num_heads=2, max_length=6, dropout=0.5)
