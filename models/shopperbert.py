@@ -349,17 +349,18 @@ class ShopperBERT(Recommender):
         return found
 
     def _cloze_nll(self, history: BasketBatch, asked: Tensor, suffix: str) -> dict[str, float]:
-        """The baskets of events at `asked` (E,) bool, each masked once, a few at a time."""
+        """The baskets of events at `asked` (E,) bool, each masked once, in turns in a window."""
         windows, _ = _windows(history, self.max_length)
         found: dict[str, list[Tensor]] = {name: [] for name in self.pretext_tasks}
         turns = max(round(1 / max(self.mask_rate, 0.01)), 2)
-        starts = windows.offsets.to("cpu")
-        for index in torch.arange(len(windows), device=history.device).split(USERS_AT_ONCE):
+        for index in windows.owners()[asked].unique().split(USERS_AT_ONCE):
             batch = windows.rows(index)
+            events, _ = ranges(windows.offsets[index], windows.lengths()[index])
             rows, offsets = batch.basket_rows()
-            begin = int(starts[int(index[0])])
-            wanted = asked[begin : begin + len(batch.items)][offsets[:-1]]
-            number = wanted.long().cumsum(0)
+            wanted = asked[events][offsets[:-1]]
+            owners = batch.owners()[offsets[:-1]]
+            before = _offsets(owners[wanted], len(batch))[owners]
+            number = wanted.long().cumsum(0) - before
             for turn in range(turns):
                 masked = wanted & (number % turns == turn)
                 if masked.any():

@@ -182,6 +182,15 @@ def test_held_out_users_are_not_trained_on_and_measured(split: Split) -> None:
     )
 
 
+def test_measures_do_not_depend_on_who_is_asked_together(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(split, held_out=0.5)
+    together = model.measure(split, 2)
+    monkeypatch.setattr("recsys.models.shopperbert.USERS_AT_ONCE", 1)
+    assert model.measure(split, 2) == pytest.approx(together, rel=1e-5)
+
+
 def test_items_of_another_log_are_read_by_their_attributes(split: Split) -> None:
     model = model_of(split, attributes=["colour"])
     before = model.encode_profiles(BasketBatch.from_lists([[[0], [3]]], 40))
