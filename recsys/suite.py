@@ -37,16 +37,8 @@ from recsys.train import claim, read, write_text
 from recsys.trials import Folds, Trial, compare, trial
 
 console = Console()
-OF_A_RUN = (
-    "data",
-    "retrieval",
-    "logger",
-    "report",
-    "seed",
-    "num_items",
-    "num_users",
-    "num_classes",
-)
+SIZES = ("num_items", "num_users", "num_classes")
+OF_A_RUN = ("data", "retrieval", "logger", "report", "seed", *SIZES)
 """What a run of pre-training has in common with the questions that follow."""
 OTHER_TASKS = ("split", "filters", "mask_history", "ks")
 Trials = Mapping[str, Trial]
@@ -106,7 +98,7 @@ def pretrain(config: DictConfig, parts: DictConfig, folder: Path) -> None:
         whole[name] = part
     if (folder / "report.html").is_file():
         held = cast(DictConfig, OmegaConf.load(folder / "config.yaml"))
-        for size in ("num_items", "num_users", "num_classes"):
+        for size in SIZES:
             whole[size] = held[size]
         claim(folder, whole)
         return
