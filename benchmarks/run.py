@@ -53,7 +53,8 @@ def main() -> None:
     for experiment in given.experiments:
         runs = measure(experiment, given.seeds, fresh=given.fresh)
         done = spread_over_seeds(runs, "test")
-        shown = {name: done[name]["mean"] for name in SHOWN if name in done}
+        names = [name for name in SHOWN if name in done] or list(done)
+        shown = {name: round(done[name]["mean"], 4) for name in names}
         print(experiment, shown or runs[0]["error"], flush=True)
 
 

@@ -128,3 +128,15 @@ def test_a_failed_seed_is_recorded_and_run_again(
     assert bench.record["runs"][1]["error"] == "no"
     assert bench.record["test"]["recall@10"]["mean"] == 0
     assert bench.measure(0, 1) == [1]
+
+
+def test_what_a_record_of_questions_reached_is_said(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has none of the metrics of lists."""
+    metrics = {"test": {"kids/auroc": 0.65432}, "validation": {}}
+    found = {"seed": 0, "metrics": metrics, "baselines": {}, "paired": {}}
+    monkeypatch.setattr(benchmarks, "run", lambda *_: found)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "questions"])
+    benchmarks.main()
+    assert capsys.readouterr().out == "questions {'kids/auroc': 0.6543}\n"
