@@ -199,7 +199,8 @@ def _pretraining(found: dict[str, float], quoted: dict[str, str]) -> str:
     page += "|---|---|---|---|---|---|---|\n"
     kinds = ("nll", "nll_next", "nll_user", "nll_unigram", "nll_users")
     for field in [name.removesuffix("/nll_next") for name in found if name.endswith("/nll_next")]:
-        cells = [f"{found[f'{field}/{kind}']:.3f}" for kind in kinds]
+        values = [found.get(f"{field}/{kind}") for kind in kinds]
+        cells = ["" if value is None else f"{value:.3f}" for value in values]
         page += f"| {field} | {' | '.join(cells)} | {quoted.get(f'{field}/nll_user', '')} |\n"
     return page
 

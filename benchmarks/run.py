@@ -198,7 +198,8 @@ def fingerprint(model: Path) -> str:
 
 def spread_over_seeds(runs: list[Run], part: str) -> dict[str, dict[str, float]]:
     """Mean and standard deviation (0 for one seed) of every metric, over the runs that ended."""
-    metrics = [run["metrics"][part] for run in runs if "metrics" in run]
+    # Questions without order in time have no validation.
+    metrics = [run["metrics"].get(part, {}) for run in runs if "metrics" in run]
     if not metrics:
         return {}
     return {
