@@ -17,7 +17,7 @@ run: .venv/installed
 	$(BIN)/recsys train experiment=quickstart $(ARGS)
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check
