@@ -12,8 +12,10 @@ Changed: [EOS] also stands between the items and before the first, so that one p
 of every beginning of a history and each predicts the next item; the paper reads one vector a
 history. L2 may be the paper's binary cross-entropy on sampled items or a softmax, over the targets
 of the batch and drawn items (corrected by the probability with which a batch holds an item) or over
-the whole catalogue. Vectors of item ids may be added: to the [EOS] that closes an item, and to the
-item's vector.
+the whole catalogue. Unless asked otherwise, tokens start as their latent semantic vectors in the
+log's own texts and the first layer as their mean, not at random: a history then starts near the
+items of which it tells. Vectors of item ids may be added: to the [EOS] that closes an item, and to
+the item's vector.
 
 Shapes: B users, P predictions, C candidates, n items, M item ends, R rows of L tokens, D dims.
 """
@@ -56,7 +58,15 @@ from recsys.losses import linear_cross_entropy
 from recsys.module import Recommender
 from recsys.ragged import Ragged, gather_positions, offsets_of
 from recsys.splits import Part, Split
-from recsys.text import END, Documents, Template, TokenStream, tokenize, train_tokenizer
+from recsys.text import (
+    END,
+    Documents,
+    Template,
+    TokenStream,
+    semantic_vectors,
+    tokenize,
+    train_tokenizer,
+)
 from recsys.types import ItemVectors, UserVectors
 
 TOKENS_AT_ONCE = 2**15
@@ -72,6 +82,8 @@ class Decoder:
         vocab_size: tokens at most.
         max_length: positions at most.
         dropout: of the embeddings and of what each layer adds; Llama's blocks have none.
+        semantic_start: tokens start as their latent semantic vectors in the texts that are trained
+            on, and the first layer as their mean; otherwise all weights start at random.
 
     Raises:
         ConfigError: dropout in blocks that have none.
@@ -85,6 +97,7 @@ class Decoder:
     vocab_size: int = 8192
     max_length: int = 2048
     dropout: float = 0.0
+    semantic_start: bool = True
 
     def __post_init__(self) -> None:
         if self.family == "llama" and self.dropout:
@@ -107,6 +120,31 @@ class Decoder:
         if self.family == "llama":
             return LlamaForCausalLM(LlamaConfig(**shared))
         return GPTNeoXForCausalLM(GPTNeoXConfig(**shared, hidden_dropout=self.dropout))
+
+    @torch.no_grad()
+    def start_from(self, vectors: Tensor, model: PreTrainedModel) -> None:
+        """Start from what tokens mean: a text's state is then about the mean of its tokens.
+
+        Args:
+            vectors: (vocabulary, D) of length 1; a token of zeros stays random.
+            model: as `build` made it.
+        """
+        base: Any = model.base_model
+        tokens = base.get_input_embeddings().weight
+        known = vectors.any(1)
+        # As long as the random ones are.
+        tokens[known] = vectors[known] * tokens[~known].norm(dim=1).mean()
+        first = base.layers[0]
+        if self.family == "llama":
+            value, out = first.self_attn.v_proj.weight, first.self_attn.o_proj.weight
+        else:
+            # Rows of a head: its queries', its keys', its values'.
+            packed = first.attention.query_key_value.weight
+            by_head = packed.view(self.num_heads, 3, -1, self.embedding_dim)
+            value, out = by_head[:, 2], first.attention.dense.weight
+        identity = torch.eye(self.embedding_dim)
+        value += identity.view_as(value)
+        out += identity
 
     def tokenizer(self, texts: pl.Series) -> PreTrainedTokenizerFast:
         trained = train_tokenizer(texts, self.vocab_size)
@@ -173,7 +211,7 @@ class Ranking:
     """The recommendation loss, L2.
 
     Attributes:
-        weight: lambda.
+        weight: lambda; 0 leaves L2 out.
         softmax: cross-entropy among the candidates; otherwise the paper's binary cross-entropy of
             each target and of the drawn items.
         num_negatives: items drawn for a batch; None takes the whole catalogue.
@@ -205,9 +243,12 @@ class LMRec(Recommender):
         compile: run the decoder through `torch.compile`.
         warmup: share of the steps over which the learning rate rises.
         learning_rate, weight_decay: of AdamW with betas (.9, .98).
+        id_weight_decay: of the ids' vectors, where it is another: a large one keeps them to what
+            the words do not say.
 
     Raises:
-        ConfigError: `freeze` with L1, or with id vectors, which are learnt through the decoder.
+        ConfigError: `freeze` with L1, or with id vectors, which are learnt through the decoder;
+            neither L1 nor L2.
         DataError: in preparation, the template names columns that the items or events do not have.
     """
 
@@ -234,12 +275,18 @@ class LMRec(Recommender):
         warmup: float = 0.01,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
+        id_weight_decay: float | None = None,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
+        self.id_weight_decay = weight_decay if id_weight_decay is None else id_weight_decay
         if freeze and (language.batch_size or use_ids):
             raise ConfigError(
                 "freeze=true trains the projections alone; set language.batch_size=0 and "
                 "use_ids=false"
+            )
+        if not language.batch_size and not ranking.weight:
+            raise ConfigError(
+                "language.batch_size=0 and ranking.weight=0 leave nothing to train on"
             )
         self.options, self.template = decoder, template
         self.language, self.ranking = language, ranking
@@ -266,12 +313,12 @@ class LMRec(Recommender):
         history = split.training
         written = self.template.write(split.item_table, split.log.events)
         corpora = [corpus.read() for corpus in self.language.corpora.values()]
+        # Of what events say, that of the training alone.
+        seen = torch.cat([torch.arange(split.num_items), written.events[history.log_rows]]).unique()
         if self.start is not None:
             self._start_from(Path(self.start))
         else:
-            # Of what events say, that of the training alone.
-            seen = torch.cat([torch.arange(split.num_items), written.events[history.log_rows]])
-            texts = written.texts[seen.unique().numpy()]
+            texts = written.texts[seen.numpy()]
             words = pl.concat([texts, *(more for more, _ in corpora)])
             tokenizer = self.options.tokenizer(words)
             self._keep_tokenizer(tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token_id)
@@ -283,9 +330,14 @@ class LMRec(Recommender):
             self.keep("event_texts", written.events)
         counts = torch.bincount(history.items, minlength=split.num_items)
         self.keep("share", counts / counts.sum())
+        logs = [(tokens, self._texts(history))]
+        logs += [(self.tokens_of(more), histories) for more, histories in corpora]
+        if self.start is None and isinstance(self.options, Decoder) and self.options.semantic_start:
+            alone = Ragged(seen, torch.arange(len(seen) + 1))
+            size, dim = self.options.vocab_size, self.options.embedding_dim
+            vectors = semantic_vectors([(tokens, alone), *logs], size, dim)
+            self.options.start_from(vectors, self.causal)
         if self.language.batch_size:
-            logs = [(tokens, self._texts(history))]
-            logs += [(self.tokens_of(more), histories) for more, histories in corpora]
             self._streams = [
                 TokenStream.of(histories, items, int(self.end), self.language.row_length)
                 for items, histories in logs
@@ -332,7 +384,9 @@ class LMRec(Recommender):
         return tokenize(self.tokenizer, texts, self.template.max_item_tokens, int(self.end))
 
     def loss(self, part: Part) -> Tensor:
-        """L1 + lambda L2, or L2 alone; lambda falls by a cosine to a tenth."""
+        """L1 + lambda L2, or one of them alone; lambda falls by a cosine to a tenth."""
+        if not self.ranking.weight:
+            return self.language_loss()
         ranking = self.ranking_loss(part.history)
         if not self.language.batch_size:
             return ranking
@@ -510,14 +564,13 @@ class LMRec(Recommender):
 
     def configure_optimizers(self) -> Any:
         """AdamW; the rate rises over the warm-up and falls by a cosine to a tenth."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        optimizer = AdamW(
-            trained,
-            lr=self.learning_rate,
-            betas=(0.9, 0.98),
-            eps=1e-6,
-            weight_decay=self.weight_decay,
-        )
+        ids = [] if self.items is None else [self.items.weight]
+        others = [p for p in self.parameters() if p.requires_grad and all(p is not i for i in ids)]
+        groups = [
+            {"params": others, "weight_decay": self.weight_decay},
+            {"params": ids, "weight_decay": self.id_weight_decay},
+        ]
+        optimizer = AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98), eps=1e-6)
         steps = int(self.trainer.estimated_stepping_batches)
         rate = LambdaLR(optimizer, partial(_rate, steps=steps, warmup=self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}

@@ -40,6 +40,7 @@ from recsys.layout import Layout
 from recsys.models.text_tfidf import item_texts, tfidf
 from recsys.module import Recommender
 from recsys.ragged import Ragged, ranges
+from recsys.sparse import right_singular_vectors
 from recsys.splits import Part, Split
 from recsys.types import ItemVectors, UserVectors
 
@@ -280,9 +281,6 @@ class ItemVectorTable(nn.Module):
 def leading_vectors(texts: pl.Series, dim: int) -> Tensor:
     """(n, dim): TF-IDF rows projected on their leading right singular vectors.
 
-    By subspace iteration (Halko, Martinsson & Tropp, 2011, algorithm 4.4) from a fixed start, so
-    that the result is the same every time, for equal singular values too.
-
     Raises:
         ConfigError: the texts span fewer dimensions.
     """
@@ -292,12 +290,8 @@ def leading_vectors(texts: pl.Series, dim: int) -> Tensor:
             f"dim={dim}; {rows.shape[0]} texts of {rows.shape[1]} words that any two share "
             f"span {min(rows.shape)} dimensions at most; lower it"
         )
-    width = min(2 * dim, rows.shape[1])
-    basis = np.random.default_rng(0).standard_normal((rows.shape[1], width))
-    for _ in range(10):
-        basis = np.linalg.qr(rows.T @ (rows @ basis)).Q
-    left, values, _ = np.linalg.svd(rows @ basis, full_matrices=False)
-    return torch.from_numpy((left * values)[:, :dim].astype(np.float32))
+    directions, _ = right_singular_vectors(rows, dim)
+    return torch.from_numpy((rows @ directions).astype(np.float32))
 
 
 class CausalEncoder(nn.Module):

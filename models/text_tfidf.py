@@ -25,6 +25,7 @@ from recsys.errors import ConfigError, DataError
 from recsys.models._item_rows import ItemRows
 from recsys.sparse import matmul
 from recsys.splits import Split
+from recsys.text import tfidf_weights
 from recsys.types import Scores
 
 
@@ -73,21 +74,9 @@ def item_texts(split: Split) -> pl.Series:
 def tfidf(texts: pl.Series) -> csr_array:
     """(n, V) TF-IDF rows of length 1, zero for a text that is null or shares no word."""
     words = texts.str.to_lowercase().str.extract_all(r"\w+")
-    num_texts = (words.list.len() > 0).sum()
-    count, items = pl.col("count"), pl.col("items")
-    weight = (1 + count.log()) * (num_texts / items).log()
-    cells = (
-        pl.DataFrame({"item": pl.int_range(len(texts), eager=True), "word": words})
-        .explode("word")
-        .drop_nulls()
-        .group_by("item", "word")
-        .agg(count=pl.len())
-        .with_columns(items=pl.len().over("word"))
-        # What one item alone or every item has tells nothing.
-        .filter((items > 1) & (items < num_texts))
-        .select("item", word=pl.col("word").rank("dense") - 1, weight=weight)
-        .with_columns(pl.col("weight") / pl.col("weight").pow(2).sum().sqrt().over("item"))
-        .sort("item", "word")
+    told = pl.DataFrame({"text": pl.int_range(len(texts), eager=True), "word": words})
+    cells = tfidf_weights(told.explode("word").drop_nulls()).with_columns(
+        word=pl.col("word").rank("dense") - 1
     )
-    values, row, column = (cells[name].to_numpy() for name in ("weight", "item", "word"))
+    values, row, column = (cells[name].to_numpy() for name in ("weight", "text", "word"))
     return csr_array((values, (row, column)), shape=(len(texts), cells["word"].n_unique()))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recsys.ragged import Ragged
@@ -49,3 +51,17 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
         # MKL writes the dense product at once, which takes half the time.
         return torch.addmm(left.values().new_zeros(left.shape[0], right.shape[1]), left, right)
     return torch.sparse.mm(left.to_sparse_coo(), right.to_sparse_coo()).to_dense()
+
+
+def right_singular_vectors(rows: csr_array, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """(C, dim) float64, the leading right singular vectors of (R, C), and the values (dim,).
+
+    By subspace iteration (Halko, Martinsson & Tropp, 2011, algorithm 4.4) from a fixed start, so
+    that the result is the same every time, for equal singular values too.
+    """
+    width = min(2 * dim, rows.shape[1])
+    basis = np.random.default_rng(0).standard_normal((rows.shape[1], width))
+    for _ in range(10):
+        basis = np.linalg.qr(rows.T @ (rows @ basis)).Q
+    _, values, turn = np.linalg.svd(rows @ basis, full_matrices=False)
+    return basis @ turn[:dim].T, values[:dim]

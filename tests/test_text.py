@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -11,7 +12,15 @@ from tokenizers import Tokenizer
 
 from recsys.errors import ConfigError, DataError
 from recsys.ragged import Ragged
-from recsys.text import END, Documents, Template, TokenStream, tokenize, train_tokenizer
+from recsys.text import (
+    END,
+    Documents,
+    Template,
+    TokenStream,
+    semantic_vectors,
+    tokenize,
+    train_tokenizer,
+)
 
 TEXTS = pl.Series(["a red lamp", "두꺼운 겨울 양말 🧦", "lamp, blue 💡", f"a {END} lamp"])
 CLOSE = 0
@@ -198,3 +207,40 @@ def test_full_rows_with_documents_kept_apart(stream_of: Callable[..., TokenStrea
 def test_less_text_than_a_row(stream_of: Callable[..., TokenStream]) -> None:
     with pytest.raises(DataError, match="3 tokens, less than a row of 4"):
         stream_of([[0]], 4)
+
+
+@given(
+    documents=st.lists(st.lists(st.integers(0, 3), max_size=4), min_size=2, max_size=7),
+    dim=st.integers(1, 8),
+)
+def test_semantic_vectors_against_the_whole_decomposition(
+    documents: list[list[int]], dim: int
+) -> None:
+    """Texts of tokens 0-9, of which token 0 closes each; products of vectors know no signs."""
+    texts = [[1, 2, 0], [3, 3, 4, 0], [1, 5, 5, 6, 0], [7, 2, 0]]
+    counts = np.zeros((len(documents), 10))
+    for row, document in zip(counts, documents, strict=True):
+        for text in document:
+            np.add.at(row, texts[text], 1)
+    counts = counts[counts.any(1)]
+    shared = (counts > 0).sum(0)
+    known = (shared > 1) & (shared < len(counts))
+    weights = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0)
+    weights = np.where(known, weights * np.log(max(len(counts), 1) / np.maximum(shared, 1)), 0)
+    lengths = np.linalg.norm(weights, axis=1, keepdims=True)
+    weights /= np.where(lengths > 0, lengths, 1)
+    _, values, right = np.linalg.svd(weights, full_matrices=False)
+    gaps = -np.diff(values, append=0.0)
+    if len(values) > dim and gaps[dim - 1] < 1e-3:
+        return  # which of two equally strong directions is the last is open
+    directions = right[:dim][values[:dim] > 1e-6].T
+    directions = np.where(known[:, None], directions, 0)
+    found = semantic_vectors([(Ragged.from_lists(texts), Ragged.from_lists(documents))], 10, dim)
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    expected = directions / np.where(lengths > 1e-6, lengths, np.inf)
+    told = torch.from_numpy((lengths > 1e-3).squeeze(1))
+    assert found.shape == (10, dim)
+    np.testing.assert_allclose(
+        (found @ found.T)[told][:, told], (expected @ expected.T)[told][:, told], atol=1e-4
+    )
+    assert not found[torch.from_numpy(~known)].any()

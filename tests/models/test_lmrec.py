@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -24,7 +25,7 @@ from recsys.models import LMRec
 from recsys.models.lmrec import Decoder, Language, Pretrained, Ranking
 from recsys.ragged import Ragged
 from recsys.splits import Split, leave_last_out
-from recsys.text import Template
+from recsys.text import Template, semantic_vectors
 from recsys.training import Training, fit
 
 WORDS = [
@@ -194,6 +195,18 @@ def test_the_joint_loss_adds_up(split: Split) -> None:
     torch.testing.assert_close(loss, language + 0.5 * ranking)
 
 
+def test_language_alone(split: Split) -> None:
+    options = {"language": Language(batch_size=3, row_length=16), "ranking": Ranking(weight=0.0)}
+    model = model_of(split, **options)
+    part = model.prepare(split)
+    torch.manual_seed(1)
+    loss = model.loss(part)
+    torch.manual_seed(1)
+    assert loss.equal(model.language_loss())
+    with pytest.raises(ConfigError, match="nothing to train on"):
+        model_of(split, ranking=Ranking(weight=0.0))
+
+
 class Sentences:
     """A corpus of sentences, each a history of its own."""
 
@@ -309,6 +322,22 @@ def test_vectors_of_ids_reach_users_and_items(split: Split) -> None:
         model.items.vectors[3] += 1
         moved = (model.item_vectors(torch.arange(N)) != before).any(1)
     assert moved.tolist() == [i == 3 for i in range(N)]
+
+
+@pytest.mark.parametrize(("given", "of_ids"), [({}, 0.5), ({"id_weight_decay": 4.0}, 4.0)])
+def test_ids_decay_by_themselves(
+    split: Split, monkeypatch: pytest.MonkeyPatch, given: dict[str, float], of_ids: float
+) -> None:
+    model = model_of(split, use_ids=True, weight_decay=0.5, **given)
+    monkeypatch.setattr(LMRec, "trainer", SimpleNamespace(estimated_stepping_batches=10))
+    (ordinary, ids) = model.configure_optimizers()["optimizer"].param_groups
+    assert ordinary["weight_decay"] == 0.5
+    assert ids["weight_decay"] == of_ids
+    assert model.items is not None
+    assert [id(p) for p in ids["params"]] == [id(model.items.weight)]
+    every = [*ordinary["params"], *ids["params"]]
+    assert {id(p) for p in every} == {id(p) for p in model.parameters()}
+    assert len(every) == len(list(model.parameters()))
 
 
 def test_item_vectors_are_computed_again_when_the_weights_have_moved(split: Split) -> None:
@@ -450,6 +479,36 @@ def test_llama_shaped(split: Split) -> None:
     text = [0, *words(model, 0)]
     states = model.states(model._documents(Ragged.from_lists([[0]])))
     torch.testing.assert_close(states[-1], hidden(model, text)[-1], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["gpt_neox", "llama"])
+def test_a_text_starts_as_the_mean_of_what_its_tokens_mean(split: Split, family: Any) -> None:
+    """Attention adds about the mean of its input, and tokens in like company start alike."""
+    shape = replace(TINY, family=family, embedding_dim=64)
+    model = model_of(split, decoder=shape)
+    base: Any = model.causal.base_model
+    seen = []
+    attention = getattr(base.layers[0], "attention", None) or base.layers[0].self_attn
+    attention.register_forward_hook(
+        lambda _, args, kwargs, out: seen.append((kwargs.get("hidden_states", *args), out[0])),
+        with_kwargs=True,
+    )
+    model.states(model._documents(Ragged.from_lists([[0, 3]])))
+    ((given, added),) = seen
+    mean = given.cumsum(1) / torch.arange(1, given.shape[1] + 1)[:, None]
+    assert F.cosine_similarity(mean, added, dim=-1).min() > 0.9
+
+    # Documents: each item alone, then the training histories.
+    alone = Ragged.from_lists([[item] for item in range(N)])
+    tokens = Ragged(model.text_tokens, model.text_offsets)
+    vectors = semantic_vectors([(tokens, alone), (tokens, split.training.ragged)], 300, 64)
+    told = vectors.any(1)
+    table = base.get_input_embeddings().weight
+    started = F.normalize(table[told], dim=1)
+    torch.testing.assert_close(started @ started.T, vectors[told] @ vectors[told].T)
+    assert 0 < told.sum() < 300
+    assert table[told].norm(dim=1).mean() == pytest.approx(table[~told].norm(dim=1).mean())
 
 
 def test_options_that_contradict_each_other(split: Split) -> None:
