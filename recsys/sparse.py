@@ -1,4 +1,4 @@
-"""Sparse matrices in compressed rows, and their products with dense and sparse ones.
+"""Sparse matrices in compressed rows, their products and their singular vectors.
 
 A product of histories (B, n) with anything touches only the events that there are: on short
 histories it takes a hundredth of the time of the dense product.
