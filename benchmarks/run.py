@@ -2,6 +2,7 @@
 
     python -m benchmarks.run tifuknn/dc ease/ml100k
     python -m benchmarks.run count_vae/dc --seeds 0 1 2 3 4
+    python -m benchmarks.run lmrec/scientific_language --keep
 
 A record, `benchmarks/results/<experiment>.json`, holds the test and validation metrics of every
 seed, their spread, the composed config, a fingerprint of the log, the time, the memory and the
@@ -9,7 +10,8 @@ machine; `<experiment>.parquet` beside it each test user's metrics, mean over se
 tests. Both are written after every seed. A seed that they hold already, run with the same config
 on the same log, is kept and not run again, unless `--fresh` is given; experiments that ask
 questions about users are always run again. An experiment that fails leaves a record of its error.
-`benchmarks.report` makes tables.
+With `--keep` the run's folder stays, as `runs/<experiment>`, where others start from it; the seed
+is then run again, too. `benchmarks.report` makes tables.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from recsys.suite import compare_runs
 from recsys.train import prepare
 
 RESULTS = ROOT / "benchmarks" / "results"
+RUNS = ROOT / "runs"
 PACKAGES = ["recsys", "torch", "pytorch-lightning", "polars", "numpy", "scipy", "faiss-cpu"]
 SHOWN = ("recall@10", "ndcg@10", "phr@10")
 
@@ -50,33 +53,45 @@ def main() -> None:
     parser.add_argument("experiments", nargs="+")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--fresh", action="store_true", help="run the seeds held already, too")
+    parser.add_argument("--keep", action="store_true", help="keep the folder of the one seed")
     given = parser.parse_args()
+    if given.keep and len(given.seeds) > 1:
+        parser.error("--keep: runs/<experiment> holds one run; give one seed")
     for experiment in given.experiments:
-        runs = measure(experiment, given.seeds, fresh=given.fresh)
+        runs = measure(experiment, given.seeds, fresh=given.fresh, keep=given.keep)
         done = spread_over_seeds(runs, "test")
         names = [name for name in SHOWN if name in done] or list(done)
         shown = {name: round(done[name]["mean"], 4) for name in names}
         print(experiment, shown or runs[0]["error"], flush=True)
 
 
-def measure(experiment: str, seeds: list[int], *, fresh: bool = False) -> list[Run]:
-    """Bring the record and the users' means to hold these seeds; returns all runs they hold."""
+def measure(
+    experiment: str, seeds: list[int], *, fresh: bool = False, keep: bool = False
+) -> list[Run]:
+    """Bring the record and the users' means to hold these seeds; returns all runs they hold.
+
+    Raises:
+        RunError: the folder that is to be kept is there already.
+    """
     path = RESULTS / f"{experiment}.json"
     users = path.with_suffix(".parquet")
-    kept = {} if fresh else held(experiment, path, users)
+    kept = {} if fresh or keep else held(experiment, path, users)
     for seed in seeds:
         if seed in kept:
             continue
         with TemporaryDirectory() as scratch:
-            new = run(experiment, seed, Path(scratch))
+            folder = RUNS / experiment if keep else Path(scratch)
+            if keep and folder.exists():
+                raise RunError(f"{folder} is there already; move it, or remove it")
+            new = run(experiment, seed, folder)
             if not any("metrics" in run for run in kept.values()):
                 users.unlink(missing_ok=True)  # of runs that the record no longer holds
             kept[seed] = new
             runs = [kept[seed] for seed in sorted(kept)]
             # The users last: a seed that they lack is run again, one that they hold is never lost.
             write_record(path, experiment, runs)
-            if (Path(scratch) / "per_user.parquet").exists():
-                add_users(users, Path(scratch) / "per_user.parquet", seed)
+            if (folder / "per_user.parquet").exists():
+                add_users(users, folder / "per_user.parquet", seed)
     return [kept[seed] for seed in sorted(kept)]
 
 

@@ -11,6 +11,7 @@ from benchmarks import run as benchmarks
 from benchmarks.record import ROOT
 from recsys import train
 from recsys.compose import compose
+from recsys.errors import RunError
 
 NAME = "anything/shop"
 
@@ -69,6 +70,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench.write_log()
     monkeypatch.setattr(train.report, "write", lambda _: None)  # a page of plots takes a second
     monkeypatch.setattr(benchmarks, "RESULTS", tmp_path)
+    monkeypatch.setattr(benchmarks, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(benchmarks, "run", bench.run)
     monkeypatch.setattr(benchmarks, "overrides", bench.overrides)
     monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "run.py")])
@@ -95,6 +97,28 @@ def test_users_have_the_mean_over_seeds(bench: Bench) -> None:
     assert (together["recall@10"] - alone["recall@10"]).to_list() == pytest.approx([10 / 3] * 12)
     assert together["ndcg@10"].to_list() == pytest.approx(alone["ndcg@10"].to_list())
     assert sorted(benchmarks.seeds_of(bench.users)) == [0, 3, 7]
+
+
+def test_a_kept_run_is_run_again_and_its_folder_stays(bench: Bench) -> None:
+    bench.measure(0)
+    folder = bench.folder / "runs" / NAME
+    assert not folder.exists()
+    benchmarks.measure(NAME, [0], keep=True)
+    assert bench.ran == [0, 0]
+    assert bench.record["seeds"] == benchmarks.seeds_of(bench.users) == [0]
+    assert (folder / "model").is_dir()
+    with pytest.raises(RunError, match="is there already"):
+        benchmarks.measure(NAME, [0], keep=True)
+
+
+def test_the_folder_of_several_seeds_cannot_be_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [*sys.argv, NAME, "--keep", "--seeds", "0", "1"])
+    with pytest.raises(SystemExit):
+        benchmarks.main()
+    assert "give one seed" in capsys.readouterr().err
+    assert bench.ran == []
 
 
 def test_another_config_or_log_starts_anew(bench: Bench) -> None:
