@@ -10,8 +10,8 @@ machine; `<experiment>.parquet` beside it each test user's metrics, mean over se
 tests. Both are written after every seed. A seed that they hold already, run with the same config
 on the same log, is kept and not run again, unless `--fresh` is given; experiments that ask
 questions about users are always run again. An experiment that fails leaves a record of its error.
-With `--keep` the run's folder stays, as `runs/<experiment>`, where others start from it; the seed
-is then run again, too. `benchmarks.report` makes tables.
+With `--keep` the run's folder stays, as `runs/<experiment>`, for others to start from; the record
+is then made anew, as by `--fresh`. `benchmarks.report` makes tables.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("experiments", nargs="+")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--fresh", action="store_true", help="run the seeds held already, too")
-    parser.add_argument("--keep", action="store_true", help="keep the folder of the one seed")
+    parser.add_argument("--keep", action="store_true", help="keep the run's folder; runs it afresh")
     given = parser.parse_args()
     if given.keep and len(given.seeds) > 1:
         parser.error("--keep: runs/<experiment> holds one run; give one seed")
