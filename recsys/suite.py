@@ -33,7 +33,7 @@ from recsys.errors import ConfigError, RunError
 from recsys.evaluate import holm
 from recsys.predictor import Predictor
 from recsys.questions import Questions
-from recsys.train import claim, read, write_text
+from recsys.train import claim, read, refuse_missing, write_text
 from recsys.trials import Folds, Trial, compare, trial
 
 console = Console()
@@ -112,6 +112,7 @@ def prepare(config: DictConfig) -> dict[str, Questions]:
         for name in OTHER_TASKS:
             config.task.pop(name, None)
         config.num_items = config.num_users = None
+    refuse_missing(config.task.questions)
     log = read(config.data)
     return {
         str(name): instantiate(make, _convert_="all")(log, str(name))
