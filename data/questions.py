@@ -277,7 +277,7 @@ def _windows(
         raise ConfigError(
             f"{name}: {log.name} knows no time but an order, and days are asked about"
         )
-    given = [("train", TRAIN, when) for when in train]
+    given = [("train", TRAIN, when) for when in ([train] if isinstance(train, str) else train)]
     given += [] if validation is None else [("validation", VALIDATION, validation)]
     found = []
     for option, phase, when in [*given, ("test", TEST, test)]:

@@ -41,13 +41,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 def csv(tmp_path: Path) -> Path:
-    """Users who come every day, and every second of whom stays away from the 16th on."""
+    """Users who come every day; a fourth stays away from the 8th on, another from the 16th."""
     generator = np.random.default_rng(0)
+    end = {0: 8, 2: 16}
     rows = [
         (f"u{user:02}", f"item{generator.integers(9)}", f"2026-03-{day:02}")
         for user in range(40)
         for day in range(1, 31)
-        if generator.random() < 0.7 and (day < 16 or user % 2)
+        if generator.random() < 0.7 and day < end.get(user % 4, 31)
     ]
     path = tmp_path / "visits.csv"
     columns = ["user_id", "item_id", "timestamp"]
@@ -85,7 +86,7 @@ def test_a_run_leaves_its_folder(run: Run, csv: Path, tmp_path: Path) -> None:
         table = place / "tables" / "lapse"
         assert len(pl.read_parquet(table / "folds.parquet")) == 3
         asked = pl.read_parquet(table / "predictions.parquet")
-        assert asked.group_by("part").len().sort("part")["len"].to_list() == [40, 40]
+        assert asked.group_by("part").len().sort("part")["len"].to_list() == [30, 30]
     text = (folder / "config.yaml").read_text()
     assert "mask_history" not in text
     assert "filters" not in text
@@ -203,6 +204,18 @@ def test_a_window_that_reaches_into_the_test_ends_the_run(
         (["model=popularity"], "Popularity says what comes next and answers no questions"),
         (["task=coupon", "model=lightgbm"], "questions=table/coupon does not exist"),
         (["model=new_ease", "task=next_item", "task.ks=[5]"], "NewEASE ranks no catalogue"),
+        (["task=profiling", "model=lightgbm"], "task.questions.profile.classes is not set; give"),
+        (["task=next_basket_time", "model=popularity"], "task.split.test_start is not set; give"),
+        (
+            [
+                "model=mlp",
+                "task=new_items",
+                "task.questions.new_items.test='2026-03-20'",
+                "task.questions.new_items.horizon_days=3",
+            ],
+            "MLP learns from answers and there are none",
+        ),
+        (["model=mlp", "task.folds.num_folds=41"], "num_folds=41 does not divide the 40 users"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(
