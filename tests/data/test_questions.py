@@ -1,6 +1,6 @@
 """Tables of questions by hand on a small log, and their populations on Complete Journey."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -154,6 +154,26 @@ def test_moments_whose_days_are_not_in_the_log(
     for ask in (lapse, new_items):
         with pytest.raises(ConfigError, match=f"^q: {option}={when}: .*{message}"):
             ask(shop(zone), "q", horizon_days=2, **moments)
+
+
+def test_moments_and_days_at_hours_that_clocks_left_out() -> None:
+    """In Santiago the 3rd of September 2023 began at 1:00."""
+    rows = [("a", -2), ("b", -2), ("c", -2), ("a", 2), ("d", 6), ("a", 9), ("b", 10), ("a", 14)]
+    rows += [("b", 21)]  # days after the 27th of August
+    times = pl.Series([datetime(2023, 8, 27, 12) + timedelta(days=day) for _, day in rows])
+    events = {"user_id": [user for user, _ in rows], "item_id": "x"}
+    local = times.dt.replace_time_zone("America/Santiago")
+    log = EventLog.from_frames(pl.DataFrame({**events, "timestamp": local}))
+    for ask in (lapse, new_items):
+        with pytest.raises(ConfigError, match="q: test=2023-09-03: no such time in America/Sant"):
+            ask(log, "q", train=["2023-08-27"], test="2023-09-03", horizon_days=7)
+    # The train's days end at that midnight, the test's active days begin there.
+    days = {"active_days": 7, "horizon_days": 7}
+    questions = lapse(log, "q", train=["2023-08-27"], test="2023-09-10", **days)
+    until, _ = questions.rows["until"].unique().sort().dt.replace_time_zone(None)
+    assert until == datetime(2023, 9, 3, 1)
+    assert answered(questions, 0) == {"a": [], "b": ["lapsed"], "c": ["lapsed"]}
+    assert answered(questions, 2) == {"a": [], "b": ["lapsed"]}
 
 
 def test_the_last_day_of_a_log_is_whole() -> None:
