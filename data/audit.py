@@ -1,9 +1,9 @@
 """What a log is, and what is odd about it before anyone trains on it.
 
 `describe` gives its size and shape. `audit` looks for what has spoilt published comparisons: order
-that carries no behaviour (neighbours in ascending id order, users with one timestamp), baskets whose
-id comes again or that last for days, targets that the history holds already, duplicates, rows out
-of order, impossible times, gaps, items without words, quantities in other units.
+that carries no behaviour (neighbours in ascending id order, users with one timestamp), baskets
+whose id comes again or that last for days, targets that the history holds already, duplicates, rows
+out of order, impossible times, gaps, items without words, quantities in other units.
 """
 
 from __future__ import annotations
