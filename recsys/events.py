@@ -39,7 +39,7 @@ class EventLog:
         name: what reports call the log.
         events: one row per event, ordered by user, then time, then the order of the input; at one
             time the rows of a basket stand together. A basket is a run of one `basket_id` among a
-            user's events: where others lie between, in time or at its times, it is split.
+            user's events: an id that comes again after others is another basket.
         items: one row per item that the events or the given items name, ordered by id.
         users: one row per user that the events name, ordered by id.
         out_of_order: how many rows the input gave after a later event of their user.
