@@ -35,7 +35,7 @@ from rich.progress import track
 
 from recsys import checkpoint, profiles, report, tables
 from recsys.data.cache import cached
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError
 from recsys.evaluate import Evaluation, Protocol, evaluate
 from recsys.events import USER, EventLog
 from recsys.filters import filtered
@@ -97,6 +97,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
 def prepare(config: DictConfig) -> Task:
     """Read the log, filter it and split it; sets the sizes in `config`."""
+    refuse_missing(config.task.split)
     log = read(config.data)
     log = filtered(log, **_plain(config.task.filters))
     split = instantiate(config.task.split)(log)
@@ -115,11 +116,16 @@ def prepare(config: DictConfig) -> Task:
 
 def read(data: DictConfig) -> EventLog:
     """The log that a data config names, from the cache where it has been read before."""
-    if missing := OmegaConf.missing_keys(data):
-        name = min(missing)
-        raise DataError(f"{name} is not set; give it as {name}=VALUE")
+    refuse_missing(data)
     options = _plain(data)
     return cached(get_method(options.pop("_target_")), **options)
+
+
+def refuse_missing(config: DictConfig) -> None:
+    """Raise a `ConfigError` where an option that has no default is not set."""
+    if missing := OmegaConf.missing_keys(config):
+        name = min(missing)
+        raise ConfigError(f"{name} is not set; give it as {name}=VALUE")
 
 
 def claim(folder: Path, config: DictConfig) -> None:
