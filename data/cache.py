@@ -76,7 +76,8 @@ def _loaded(entry: Path) -> EventLog | None:
         if any(record(Path(path)) != digest for path, digest in about["inputs"].items()):
             return None
         events, items, users = (pl.read_parquet(path, glob=False) for path in files)
-        return EventLog(about["name"], events, items, users, about["out_of_order"])
+        item_columns = tuple(about["item_columns"])
+        return EventLog(about["name"], events, items, users, about["out_of_order"], item_columns)
     except (OSError, ValueError, LookupError, TypeError, DataError, pl.exceptions.PolarsError):
         return None
 
@@ -88,7 +89,11 @@ def _store(log: EventLog, entry: Path, inputs: dict[str, str]) -> None:
         for frame, path in frames.items():
             getattr(log, frame).write_parquet(path)
         digests = {frame: _digest(path) for frame, path in frames.items()}
-        facts = {"name": log.name, "out_of_order": log.out_of_order}
+        facts = {
+            "name": log.name,
+            "out_of_order": log.out_of_order,
+            "item_columns": log.item_columns,
+        }
         about = Path(scratch, "entry.json")
         about.write_text(json.dumps({**facts, "inputs": inputs, "frames": digests}))
         for path in (*frames.values(), about):

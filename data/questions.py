@@ -17,7 +17,7 @@ import torch
 
 from recsys.errors import ConfigError
 from recsys.events import ITEM, TIME, USER, EventLog
-from recsys.questions import AS_OF, PHASE, TEST, TRAIN, UNTIL, VALIDATION, Questions
+from recsys.questions import AS_OF, PHASE, TEST, TRAIN, UNTIL, VALIDATION, Questions, before
 from recsys.ragged import Ragged, offsets_of
 from recsys.vocab import Vocabulary
 
@@ -169,7 +169,9 @@ def new_items(
         )
         answers.append(_by_user(users.sort(USER)[USER], new))
         excluded.append(_by_user(users.sort(USER)[USER], had))
-    stands_for = candidates.index_of(of_item["candidate"])
+    # What an item is may be told by its events: no later ones than are known when it is asked.
+    first_asked = next(moment for phase, moment in phases if phase != TRAIN)
+    stands_for = candidates.index_of(before(log, first_asked[0]).items[column])
     return Questions(
         name,
         log,

@@ -10,8 +10,8 @@ import pytest
 from recsys.data.questions import lapse
 from recsys.errors import ConfigError, LeakError
 from recsys.events import EventLog
-from recsys.features import RFM, CandidateShares, Counts, before, computed
-from recsys.questions import Questions
+from recsys.features import RFM, CandidateShares, Counts, computed
+from recsys.questions import Questions, before
 from recsys.testing import checkerboard, new_item_question
 
 DAY = ["2024-01-03", "2024-01-04", "2024-01-05"]

@@ -76,11 +76,26 @@ def test_without_a_unit_integers_are_an_order(tmp_path: Path) -> None:
     assert not table(written(tmp_path, CSV)).has_calendar_time
 
 
-def test_words_of_an_item_come_from_its_first_row(tmp_path: Path) -> None:
-    content = "user_id,item_id,timestamp,name\n1,1,5,Tea\n2,1,3,Green tea\n1,2,1,\n"
+def test_words_of_an_item_are_its_first_in_time(tmp_path: Path) -> None:
+    content = "user_id,item_id,timestamp,name\n1,1,5,Tea\n2,1,3,Green tea\n1,2,1,\n2,1,2,\n"
     log = table(written(tmp_path, content), columns={"title": "name"})
-    assert log.items.rows() == [(1, "Tea"), (2, None)]
-    assert "title" not in log.events.columns
+    assert log.items.rows() == [(1, "Green tea"), (2, None)]
+    assert log.events["title"].to_list() == [None, "Tea", None, "Green tea"]
+
+
+def test_words_that_vary_are_of_the_event_unless_they_are_named(tmp_path: Path) -> None:
+    content = """user_id,item_id,timestamp,title,text
+ann,tea,1,Tea,lovely
+bob,tea,2,Tea,too strong
+ann,salt,3,Salt,
+"""
+    path = written(tmp_path, content)
+    log = table(path)
+    assert log.item_columns == ("title",)
+    assert log.items.columns == [ITEM, "title"]
+    assert "text" in log.events.columns
+    for named in (table(path, columns={"text": "text"}), table(path, item_columns=["text"])):
+        assert named.items.rows() == [("salt", "Salt", None), ("tea", "Tea", "lovely")]
 
 
 def test_what_never_varies_within_an_item_is_its_attribute(tmp_path: Path) -> None:
@@ -94,16 +109,15 @@ bob,salt,4,spices,,south,1,,Salt
     assert log.items.columns == [ITEM, "title", "category"]  # no item has two brands or notes
     tea, salt = ("tea", "Tea", "drinks"), ("salt", "Salt", "spices")
     assert log.items.rows() == [("milk", None, None), salt, tea]
-    assert {"category", "brand", "shop", "note"} < set(log.events.columns)
-    assert "title" not in log.events.columns
+    assert {"category", "brand", "shop", "note", "title"} < set(log.events.columns)
 
 
 def test_attributes_of_items_may_be_named(tmp_path: Path) -> None:
-    content = "user_id,item_id,timestamp,shop\n1,1,5,\n2,1,3,north\n1,1,7,south\n"
+    content = "user_id,item_id,timestamp,shop\n1,1,5,\n2,1,7,south\n1,1,6,north\n"
     path = written(tmp_path, content)  # sold in two shops
     assert table(path).items.columns == [ITEM]
     log = table(path, item_columns=["shop"])
-    assert log.items.rows() == [(1, "north")]  # the first in the file that is known
+    assert log.items.rows() == [(1, "north")]  # the first in time that is known
     with pytest.raises(DataError, match=r"item_columns: no 'user_id' among shop"):
         table(path, item_columns=["user_id"])
     with pytest.raises(DataError, match=r"item_columns: no 'brand' among shop"):
@@ -204,9 +218,6 @@ def test_a_name_that_is_not_there_is_no_excuse_for_another(tmp_path: Path) -> No
 
 def test_bad_tables_of_items(tmp_path: Path) -> None:
     events = written(tmp_path, CSV)
-    twice = written(tmp_path, "item_id,title\n12,Tea\n12,Milk\n", "items.csv")
-    with pytest.raises(DataError, match="items: item_id is Int64 but String in the events"):
-        table(events, items_path=twice)
     twice = written(tmp_path, "item_id,title\n007,Tea\n007,Milk\n", "items.csv")
     with pytest.raises(DataError, match="items: 1 item_id more than once, the first '007'"):
         table(events, items_path=twice)
@@ -216,7 +227,15 @@ def test_bad_tables_of_items(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("unit", "time", "message"),
-    [("days", "1", "time_unit=days: expected s, ms, us"), ("s", "x", "is for timestamps in num")],
+    [
+        ("days", "1", "time_unit=days: expected s, ms, us, ns or order"),
+        ("s", "x", "time_unit=s is for timestamps in numbers; 'x' in row 1 is none"),
+        ("order", "x", "time_unit=order is for timestamps in numbers; 'x' in row 1 is none"),
+        ("s", "2024-01-01", "'2024-01-01' in row 1 is none"),
+        ("s", "1e99", "1 timestamps outside the years 1900 to 2199, the first 1e[+]99 in row 1"),
+        ("s", "inf", "1 timestamps outside the years 1900 to 2199, the first inf in row 1"),
+        ("us", "-99999999999999999", "the first -99999999999999999 in row 1"),
+    ],
 )
 def test_bad_time_units(tmp_path: Path, unit: str, time: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
