@@ -150,7 +150,16 @@ def _targets(log: EventLog) -> Iterator[Finding]:
         what, last = "basket", pl.col(BASKET) == pl.col(BASKET).last().over(USER)
     else:
         what, last = "event", (pl.col(USER) != pl.col(USER).shift(-1)).fill_null(True)
-    history, target = log.events.filter(~last), log.events.filter(last).unique([USER, ITEM])
+    history, latest = log.events.filter(~last), log.events.filter(last)
+    before = history.group_by(USER).agg(before=pl.col(TIME).max())
+    begun = latest.group_by(USER).agg(begun=pl.col(TIME).min()).join(before, on=USER)
+    yield Finding(
+        f"users whose last {what} has the time of the event before",
+        int((begun["begun"] == begun["before"]).sum()),
+        len(begun),
+        "their order is the file's; task=next_basket with a basket_id asks for whole baskets",
+    )
+    target = latest.unique([USER, ITEM])
     asked = target.join(history, on=USER, how="semi")
     seen = asked.join(history, on=[USER, ITEM], how="semi")
     yield Finding(

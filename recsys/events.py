@@ -272,7 +272,7 @@ def _bad_item_columns(
     events: pl.DataFrame, items: pl.DataFrame | None, columns: Sequence[str]
 ) -> Iterator[str]:
     ours = (*REQUIRED, BASKET, QUANTITY, VALUE)
-    others = [column for column in events.columns if column not in ours]
+    others = dict.fromkeys(column for column in events.columns if column not in ours)
     for column in columns:
         if column not in others:
             yield f"item_columns: no {column!r} among {', '.join(others) or 'none'}"

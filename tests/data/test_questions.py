@@ -144,3 +144,26 @@ def test_a_coupon_stands_for_what_it_covers(journey: EventLog) -> None:
     sizes = pl.DataFrame({"id": ids, "size": questions.items.lengths.numpy()})
     # The largest covers 14,477, of which one is no product.
     assert sizes.filter(pl.col("id").str.starts_with("18/"))["size"].max() == 14_476
+
+
+def test_candidates_stand_for_items_as_they_were_known() -> None:
+    plain = shop()
+    kinds = {"x": [None, "p"], "y": ["q"], "z": ["q"], "w": [None]}
+    kind = [
+        kinds[item][min(n, len(kinds[item]) - 1)]
+        for item, n in zip(
+            plain.events["item_id"],
+            plain.events.select(pl.int_range(pl.len()).over("item_id")).to_series(),
+            strict=True,
+        )
+    ]
+    events = plain.events.with_columns(kind=pl.Series(kind))
+    log = EventLog.from_frames(events, item_columns=["kind"])
+    assert log.items["kind"].to_list() == plain.items["kind"].to_list()
+    kinds_of = new_items(log, "q", column="kind", test="2026-01-05", horizon_days=5)
+    assert answered(kinds_of, 2) == {"b": ["q"]}
+    # Nothing had said on the 5th that z is a q.
+    assert [
+        log.items["item_id"][r.tolist()].to_list()
+        for r in kinds_of.items.values.split(kinds_of.items.lengths.tolist())
+    ] == [["x"], ["y"]]
