@@ -33,7 +33,7 @@ from recsys.errors import ConfigError, RunError
 from recsys.evaluate import holm
 from recsys.predictor import Predictor
 from recsys.questions import Questions
-from recsys.train import claim, read, say, words, write_text
+from recsys.train import claim, config_words, read, say, write_text
 from recsys.trials import Folds, Trial, compare, trial
 
 console = Console()
@@ -81,7 +81,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
             tables.trials(name, {label: t[name] for label, t in results.items() if name in t})
         )
     log = next(iter(asked.values())).log
-    say(*tables.unread(log, words(config)))
+    say(*tables.unread(log, config_words(config)))
     console.print(f"run folder: {folder}", soft_wrap=True)
     return means(results[label])
 

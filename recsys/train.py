@@ -91,7 +91,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     tests = {name: parts["test"] for name, parts in results.items()}
     console.print(tables.metrics(tests, task.split.log.name, task.protocol))
     console.print(tables.samples(task.split.test, own["test"].top, task.split))
-    say(*tables.ties(task.split), *tables.unread(task.split.log, words(config)))
+    say(*tables.ties(task.split), *tables.unread(task.split.log, config_words(config)))
     console.print(f"run folder: {folder}", soft_wrap=True)
     return {part: result.means for part, result in own.items()}
 
@@ -114,7 +114,7 @@ def prepare(config: DictConfig) -> Task:
     return Task(split, Protocol(ks, masked), popularity, index)
 
 
-def words(config: DictConfig) -> set[str]:
+def config_words(config: DictConfig) -> set[str]:
     """Every word that a run's config says of its models, its task and its report."""
     parts = ("model", "baselines", "task", "report")
     return set(_strings([_plain(config[part]) for part in parts if part in config]))

@@ -19,7 +19,7 @@ import recsys
 from recsys import cli
 from recsys.compose import compose
 from recsys.errors import ConfigError, UnknownIdError
-from recsys.train import words
+from recsys.train import config_words
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -236,8 +236,8 @@ def test_a_run_says_what_it_does_not_read_and_what_ties(run: Run, tmp_path: Path
 def test_the_words_of_a_config() -> None:
     asked = ["model=shopperbert", "model.attributes=[category]", "task=next_basket"]
     config = compose([*asked, "num_items=1", "num_users=1", "num_classes={brand: 2}"])
-    assert {"category", "mean", "weekday", "recsys.splits.last_basket"} <= words(config)
-    assert "brand" not in words(config)
+    assert {"category", "mean", "weekday", "recsys.splits.last_basket"} <= config_words(config)
+    assert "brand" not in config_words(config)
 
 
 def test_questions_say_what_they_do_not_read(run: Run, tmp_path: Path) -> None:
