@@ -99,7 +99,7 @@ class EventLog:
         """
         tables = {"events": events, "items": items, "users": users}
         given = {table: frame for table, frame in tables.items() if frame is not None}
-        for check in (_bad_names, _missing_columns, _bad_columns):
+        for check in (bad_names, _missing_columns, _bad_columns):
             _raise(name, check(given))
         _raise(name, _bad_item_columns(events, items, item_columns))
         frames = _with_one_type_of_ids({t: _normalised(frame) for t, frame in given.items()})
@@ -159,9 +159,10 @@ def _baskets_together(events: pl.DataFrame) -> pl.DataFrame:
     ).row(0)
     if stretches == baskets:
         return events
-    first = pl.col("_row").first().over(USER, BASKET)
-    placed = events.with_row_index("_row").with_columns(first)
-    return placed.sort("_row", maintain_order=True).drop("_row")
+    place = unused(events.columns)
+    first = pl.col(place).first().over(USER, BASKET)
+    placed = events.with_row_index(place).with_columns(first)
+    return placed.sort(place, maintain_order=True).drop(place)
 
 
 def _sorted_by_user_and_time(events: pl.DataFrame) -> pl.DataFrame:
@@ -226,7 +227,8 @@ Tables = Mapping[str, pl.DataFrame]
 """The frames of a log that are given, by the names of its attributes."""
 
 
-def _bad_names(given: Tables) -> Iterator[str]:
+def bad_names(given: Tables) -> Iterator[str]:
+    """The names that polars takes for patterns of names, also where a column is asked for."""
     for table, frame in given.items():
         for name in frame.columns:
             if name == "*" or (name.startswith("^") and name.endswith("$")):

@@ -240,13 +240,14 @@ def test_ids_are_text_in_all_tables_where_they_are_in_one() -> None:
 
 def test_columns_called_as_ours_are_read_as_any_other() -> None:
     names = ["_key", "_row", "row", "place", "key", "as_of", "users", "age", "", "_"]
-    more = {name: [f"{name} {n}" for n in range(3)] for name in names}
-    log = EventLog.from_frames(pl.DataFrame({**GOOD, BASKET: [1, 1, 1], **more}))
-    plain = EventLog.from_frames(pl.DataFrame({**GOOD, BASKET: [1, 1, 1]}))
+    rows = {USER: [2, 1, 1, 1], ITEM: [0, 1, 2, 3], TIME: [5, 3, 1, 1], BASKET: [1, 1, 2, 1]}
+    more = {name: [f"{name} {n}" for n in range(4)] for name in names}
+    log = EventLog.from_frames(pl.DataFrame({**rows, **more}))
+    plain = EventLog.from_frames(pl.DataFrame(rows))
     assert log.events.columns == [*plain.events.columns, *names]
     assert log.events.select(plain.events.columns).equals(plain.events)
     for name in names:
-        assert log.events[name].to_list() == [f"{name} {n}" for n in (2, 1, 0)]
+        assert log.events[name].to_list() == [f"{name} {item}" for item in plain.events[ITEM]]
 
 
 def test_words_are_read_from_lists_and_numbers() -> None:

@@ -35,6 +35,7 @@ from recsys.events import (
     EventLog,
     as_numbers,
     as_words,
+    bad_names,
     is_worded,
 )
 
@@ -139,7 +140,9 @@ def _without_blanks(text: pl.DataFrame) -> pl.DataFrame:
 def _check_columns(
     events_file: Path, frames: Mapping[str, pl.DataFrame], names: Mapping[str, str]
 ) -> None:
-    """Raise a `DataError` where a named column is not there, or there twice."""
+    """Raise a `DataError` where a named column is not there, or there twice, or is no name."""
+    for problem in bad_names(frames):
+        raise DataError(f"{events_file}: {problem}")
     there = {kind: set(frame.columns) for kind, frame in frames.items()}
     for ours, theirs in names.items():
         tables = ["events"] if ours in REQUIRED else list(there)
