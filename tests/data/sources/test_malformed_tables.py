@@ -2,10 +2,10 @@
 
 A table is a small log in one of four kinds of file (CSV, TSV, JSON Lines, Parquet), with up to
 three of the 49 changes of `MISTAKES` to its cells, rows, columns, bytes, types, options and tables
-of items and users, 8 of which are harmless. Whatever it holds,
-it is read or refused in one line; nothing panics, and a log comes out of the cache as it went in.
-Of what is read, the rows, ids, times, quantities, values, words and other columns are those that
-the `csv` and `json` modules find in the same bytes; a table without a mistake is not refused.
+of items and users. Whatever it holds, it is read or refused in one line, nothing panics, and a log
+comes out of the cache as it went in. Of what is read, the rows, ids, times, quantities, values,
+words and other columns are those that the `csv` and `json` modules find in the same bytes. A table
+with nothing but some of the 8 harmless changes is not refused.
 
 The tables are drawn from seeds, 100 for each of 100: any of them is made again by `Draft(seed)`.
 """
