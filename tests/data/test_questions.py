@@ -147,23 +147,15 @@ def test_a_coupon_stands_for_what_it_covers(journey: EventLog) -> None:
 
 
 def test_candidates_stand_for_items_as_they_were_known() -> None:
-    plain = shop()
-    kinds = {"x": [None, "p"], "y": ["q"], "z": ["q"], "w": [None]}
-    kind = [
-        kinds[item][min(n, len(kinds[item]) - 1)]
-        for item, n in zip(
-            plain.events["item_id"],
-            plain.events.select(pl.int_range(pl.len()).over("item_id")).to_series(),
-            strict=True,
-        )
-    ]
-    events = plain.events.with_columns(kind=pl.Series(kind))
+    rows = [("a", "x", 1, None), ("a", "y", 2, "q"), ("b", "x", 2, "p"), ("b", "z", 6, "q")]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "day", "kind"], orient="row")
+    events = frame.select("user_id", "item_id", "kind", timestamp=pl.datetime(2026, 1, "day"))
     log = EventLog.from_frames(events, item_columns=["kind"])
-    assert log.items["kind"].to_list() == plain.items["kind"].to_list()
-    kinds_of = new_items(log, "q", column="kind", test="2026-01-05", horizon_days=5)
-    assert answered(kinds_of, 2) == {"b": ["q"]}
+    assert log.items.rows() == [("x", "p"), ("y", "q"), ("z", "q")]
+    questions = new_items(log, "q", column="kind", test="2026-01-05", horizon_days=2)
+    assert answered(questions, 2) == {"b": ["q"]}
     # Nothing had said on the 5th that z is a q.
     assert [
         log.items["item_id"][r.tolist()].to_list()
-        for r in kinds_of.items.values.split(kinds_of.items.lengths.tolist())
+        for r in questions.items.values.split(questions.items.lengths.tolist())
     ] == [["x"], ["y"]]
