@@ -241,8 +241,13 @@ def test_the_words_of_a_config() -> None:
 
 
 def test_questions_say_what_they_do_not_read(run: Run, tmp_path: Path) -> None:
-    stays = pl.col("user_id").str.ends_with("1") | (pl.col("timestamp") < "2026-03-06")
-    described().filter(stays).write_csv(tmp_path / "shop.csv")
+    # Of each ten users four stop on the 4th, three on the 5th, and three go on.
+    last = (
+        pl.col("user_id")
+        .str.tail(1)
+        .replace_strict(dict(zip("0123456789", "4444555999", strict=True)))
+    )
+    described().filter(pl.col("timestamp").str.tail(1) <= last).write_csv(tmp_path / "shop.csv")
     moments = ["task.questions.lapse.train=[2026-03-05]", "task.questions.lapse.test=2026-03-06"]
     days = ["task.questions.lapse.active_days=3", "task.questions.lapse.horizon_days=1"]
     command = ["train", "data=table", f"data.path={tmp_path / 'shop.csv'}", "task=lapse"]
