@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from recsys.cache import cache_folder
+from recsys.cache import cache_folder, warn_not_kept
 from recsys.errors import ConfigError
 
 DIM = 384
@@ -90,16 +90,24 @@ def _kept(texts: pl.Series, folder: Path) -> Tensor:
     for text in texts:
         digest.update(b"%d:" % len(text))
         digest.update(text.encode())
-    path = cache_folder() / f"sentences-{digest.hexdigest()[:16]}.safetensors"
+    name = f"sentences-{digest.hexdigest()[:16]}.safetensors"
     try:
-        return load_file(path)["vectors"]
+        return load_file(cache_folder() / name)["vectors"]
     except (OSError, SafetensorError, KeyError):
         vectors = _encode(texts.to_list(), folder)
+    try:
+        _keep(vectors, name)
+    except (OSError, SafetensorError) as error:  # safetensors' own, where it cannot write
+        warn_not_kept("vectors of sentences are", error)
+    return vectors
+
+
+def _keep(vectors: Tensor, name: str) -> None:
+    path = cache_folder() / name
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     save_file({"vectors": vectors}, partial)
     os.replace(partial, path)
-    return vectors
 
 
 @torch.inference_mode()

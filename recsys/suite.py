@@ -32,7 +32,7 @@ from recsys.errors import ConfigError, RunError
 from recsys.evaluate import with_holm
 from recsys.predictor import Predictor
 from recsys.questions import Questions
-from recsys.train import claim, read, refuse_missing, write_text
+from recsys.train import claim, config_words, read, refuse_missing, say, write_text
 from recsys.trials import Folds, Trial, compare, leads, same_folds, to_json, trial
 
 console = Console()
@@ -81,6 +81,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     ahead = leads(by_table)
     for name, of_table in by_table.items():
         console.print(tables.trials(name, of_table, ahead.filter(table=name)))
+    log = next(iter(asked.values())).log
+    say(*tables.unread(log, config_words(config)))
     console.print(f"run folder: {folder}", soft_wrap=True)
     return means(results[label])
 
