@@ -12,7 +12,7 @@ Shapes: B or Q queries, n items, D dimensions, k places.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -41,6 +41,13 @@ class TopK:
 
     items: TopItems
     scores: Float[Tensor, "users k"]
+
+    @classmethod
+    def cat(cls, pieces: Iterable[TopK], k: int) -> TopK:
+        """The lists of all pieces, of k items each, on the CPU; there may be no piece."""
+        found = [cls(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k)), *pieces]
+        items, scores = zip(*((top.items.cpu(), top.scores.cpu()) for top in found), strict=True)
+        return cls(torch.cat(items), torch.cat(scores))
 
 
 def top_k(scores: Scores, k: int, exclude: Ragged | None = None) -> TopK:

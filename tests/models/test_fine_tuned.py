@@ -11,12 +11,14 @@ import torch
 from recsys import checkpoint
 from recsys.classification import auroc
 from recsys.data.questions import profiling
+from recsys.devices import place_of
 from recsys.errors import LeakError
 from recsys.features import check_training, computed
 from recsys.models import FineTuned
 from recsys.predictor import Steps
 from recsys.profiles import Profile
 from recsys.questions import folds
+from recsys.second_device import second_device
 from recsys.testing import checkerboard, colour_question
 
 
@@ -75,3 +77,14 @@ def test_a_moment_just_behind_the_last_training_event_is_late_enough(profile_run
     on = profiling(log, "white", column="colour", classes=white, as_of=f"{last:%Y-%m-%d}")
     with pytest.raises(LeakError, match="was trained on events up to second"):
         check_training(on, Profile(str(profile_run)))
+
+
+def test_profiles_are_made_on_the_device_in_use(profile_run: Path) -> None:
+    questions = colour_question()
+    rows = questions.rows.select("user_id", "as_of")
+    expected = Profile(str(profile_run))(questions.log, rows)
+    with second_device() as there:
+        feature = Profile(str(profile_run))
+        found = feature(colour_question().log, rows)
+        assert place_of(feature.model) == there
+    assert found == pytest.approx(expected, abs=1e-5)
