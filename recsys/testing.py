@@ -39,7 +39,7 @@ from recsys.questions import Questions, folds
 from recsys.ragged import Ragged
 from recsys.retrieval import ExactIndex
 from recsys.second_device import second_device
-from recsys.splits import Split, last_basket
+from recsys.splits import VALIDATION, Split, last_basket
 from recsys.training import Training, fit
 
 COLOURS = ("black", "white")
@@ -209,8 +209,10 @@ class ModelContract:
             scores = _scores(moved, split.test.history.to(there))
             assert scores.device == there
             scores, asked = scores.cpu(), evaluate(moved, split.test, protocol)
+            told = moved.measure(split, VALIDATION)
         torch.testing.assert_close(scores, _scores(model, split.test.history), rtol=1e-4, atol=1e-5)
         assert asked.means == pytest.approx(evaluate(model, split.test, protocol).means, rel=1e-4)
+        assert told == pytest.approx(model.measure(split, VALIDATION), rel=1e-3)
 
     def test_all_of_it_learns_on_one_device(self, split: Split) -> None:
         torch.manual_seed(0)

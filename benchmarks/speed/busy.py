@@ -3,10 +3,10 @@
     RECSYS_DATA=FOLDER python -m benchmarks.speed.busy
     python -m benchmarks.speed.busy --run quickstart experiment=quickstart --sleeping
 
-A busy process counts for as long as the run lasts, as many of them as `--beside` says. `sleeping` is
-how `recsys` runs; `spinning` is what OpenMP does without it: a thread that waits looks 300,000 times
-whether there is work before it sleeps. The run must not take more than twice its time beside one
-busy process; two processors are then shared by three.
+A busy process counts for as long as the run lasts, as many of them as `--beside` says. `sleeping`
+is how `recsys` runs; `spinning` is what OpenMP does without it: a thread that waits looks 300,000
+times whether there is work before it sleeps. Beside one busy process three share two processors,
+and a run must not take more than twice its time alone.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from benchmarks.gpu import families
 from benchmarks.gpu.card import name_of, watched
 from benchmarks.gpu.tests import files
 from benchmarks.record import ROOT
+from benchmarks.report import gpu_rows
 from recsys.splits import last_basket
 from recsys.testing import checkerboard
 
@@ -40,6 +41,10 @@ def test_every_part_leaves_a_record(tmp_path: Path) -> None:
     language = records["training"]["models"]["LMRec"]
     assert language["tokens_per_second"] > 0
     assert 0 < language["flop_utilisation"] < 1
+    rows = gpu_rows(records["training"])
+    assert len(rows) == 5
+    assert rows[-1].startswith("| cpu | LMRec | ")
+    assert {row.count("|") for row in rows} == {9}
     assert set(records["retrieval"]["searches"][0]["sides"]) == {
         "product",
         "product_in_place",
