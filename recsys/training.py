@@ -180,6 +180,7 @@ def _train(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+        model.to("cpu")  # where the split is; it may have been trained before
         epochs = Epochs(model.prepare(split), training)
         last = folder / LAST
         start = last if last.exists() else None

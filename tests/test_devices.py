@@ -98,6 +98,20 @@ def test_a_member_that_was_left_elsewhere_is_fetched(split: Split) -> None:
         assert evaluate(model, split.test, PROTOCOL).means["recall@5"] > 0
 
 
+@pytest.mark.gpu
+def test_members_with_a_loss_and_in_closed_form_are_asked_together_on_a_gpu(
+    cuda: str, split: Split, tmp_path: Path
+) -> None:
+    both = {"bpr_mf": bpr_mf(split), "ease": EASE()}
+    hybrid = Hybrid(members=both, weights={"bpr_mf": 0.5, "ease": 1.0})
+    model = fit(hybrid, split, training(device=cuda), PROTOCOL)
+    assert places(model) == {torch.device("cuda:0")}
+    there = evaluate(model, split.test, PROTOCOL).means
+    assert there == pytest.approx(evaluate(model.to("cpu"), split.test, PROTOCOL).means, rel=1e-3)
+    again = fit(model.to(cuda), split, training(device="cpu"), PROTOCOL)
+    assert places(again) == {CPU}
+
+
 def test_a_saved_model_is_asked_where_it_was_loaded(split: Split, tmp_path: Path) -> None:
     model = fit(bpr_mf(split), split, training(device="cpu"), PROTOCOL)
     config = {"_target_": "recsys.models.BPRMF", "num_items": split.num_items}
