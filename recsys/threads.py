@@ -1,7 +1,7 @@
 """How the threads of numerical libraries wait, and how many there are.
 
 OpenMP's threads spin while they wait for the next loop, which takes the processor away from the
-work they wait for when another process is running: training beside one took fifteen times as long.
+work they wait for when another process is running: training beside others took ten times as long.
 Here they sleep. The libraries read these variables once, when they are loaded, so `recsys` sets
 them when it is imported, before torch; what is set already stays.
 """
