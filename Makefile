@@ -1,17 +1,20 @@
 # make run    train and evaluate on the purchase log that comes with the package
 # make test   the whole test suite
 # make lint   style, types, import contracts, the benchmark table
+# make gpu    everything that a CUDA device has to show, in under eight minutes
 # make clean  remove what these made; runs/ stays
 #
 # Each makes .venv if it is not there. PYTHON=python3.12 picks the interpreter, ARGS adds to the
-# command: make run ARGS="trainer.max_epochs=5", make test ARGS="-k events".
+# command: make run ARGS="trainer.max_epochs=5", make test ARGS="-k events". GPU_PYTHON=python3 lets
+# `make gpu` use an environment that is there already, in place of .venv.
 
 PYTHON ?= python3
 ARGS ?=
+GPU_PYTHON ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test lint clean
+.PHONY: run test lint gpu clean
 
 run: .venv/installed
 	$(BIN)/recsys train experiment=quickstart $(ARGS)
@@ -25,6 +28,9 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m benchmarks.report --check
+
+gpu: $(if $(GPU_PYTHON),,.venv/installed-test)
+	$(or $(GPU_PYTHON),$(BIN)/python) -m benchmarks.gpu $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .*_cache .hypothesis

@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def write(path: Path, measured: dict[str, Any], *, packages: Iterable[str], seed
         "hardware": hardware(),
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in packages},
+            **{name: version(name) for name in packages if _is_installed(name)},
         },
         **measured,
     }
@@ -96,11 +96,12 @@ def write(path: Path, measured: dict[str, Any], *, packages: Iterable[str], seed
 
 
 def stamp() -> dict[str, str]:
-    """The commit, with `+` where tracked files have changed since, and the date."""
-    revision = _git("rev-parse", "HEAD")
-    changed = "+" if _git("status", "--porcelain", "--untracked-files=no") else ""
+    """The commit, with `+` where tracked files have changed since, and the date.
+
+    A copy without its repository knows no commit.
+    """
     return {
-        "commit": revision + changed,
+        "commit": _commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -118,9 +119,20 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def _is_installed(package: str) -> bool:
+    return any(distributions(name=package))
+
+
 def _command() -> str:
     module = Path(sys.argv[0]).resolve().relative_to(ROOT).with_suffix("").parts
     return shlex.join(["python", "-m", ".".join(module), *sys.argv[1:]])
+
+
+def _commit() -> str:
+    if not (ROOT / ".git").exists():
+        return "unknown"
+    changed = "+" if _git("status", "--porcelain", "--untracked-files=no") else ""
+    return _git("rev-parse", "HEAD") + changed
 
 
 def _git(*arguments: str) -> str:

@@ -50,6 +50,27 @@ of the turns. Records in `speed/results/`; each script in `speed/` opens with it
 |---|---|---|---|
 """
 
+MEMORY = """
+## Memory
+
+MiB at the peak above a process that loads the same and asks nothing: all users, or 1,024, at once
+beside as many as fit a bound on their scores (`speed/memory.py`).
+
+| case | users | items | fixed | bounded |
+|---|---|---|---|---|
+"""
+
+ON_GPU = """
+## On a GPU
+
+Epochs on synthetic logs, made by `make gpu` (`gpu/training.py`): seconds of an epoch, peak memory
+of the device in MiB, share of the time in which it was busy, and for LMRec, of 125M parameters, the
+share of its own rate of bfloat16 products.
+
+| card | model | epoch | events a second | memory | busy | tokens a second | of its rate |
+|---|---|---|---|---|---|---|---|
+"""
+
 
 def main() -> int:
     made = table(sorted((FOLDER / "results").rglob("*.json")))
@@ -86,7 +107,11 @@ def table(records: list[Path]) -> str:
         if record["runs"][0]["baselines"]:
             page += _questions(record, quoted.get(record["experiment"], {}))
     page += _variants([record for record in of_questions if not record["runs"][0]["baselines"]])
-    return page + SPEED + "\n".join(_speed_rows()) + "\n"
+    page += SPEED + "\n".join(_speed_rows()) + "\n"
+    page += MEMORY + "\n".join(_memory_rows(_read(FOLDER / "speed/results/memory.json"))) + "\n"
+    if on_gpu := sorted((FOLDER / "gpu" / "results").glob("*/training.json")):
+        page += ON_GPU + "\n".join(row for path in on_gpu for row in gpu_rows(_read(path))) + "\n"
+    return page
 
 
 def _log(variant: str) -> str:
@@ -240,6 +265,28 @@ def _speed_rows() -> list[str]:
             rows.append(
                 f"| [{path.stem}](speed/results/{path.name}) | {sides} | {' | '.join(cells)} |"
             )
+    return rows
+
+
+def _memory_rows(record: dict[str, Any]) -> list[str]:
+    rows = []
+    for name, case in record["cases"].items():
+        above = case["mib_above_idle"]
+        cells = [name, f"{case['users']:,}", f"{case['items']:,}"]
+        rows.append(f"| {' | '.join(cells)} | {above['fixed']:,} | {above['bounded']:,} |")
+    return rows
+
+
+def gpu_rows(record: dict[str, Any]) -> list[str]:
+    """A row per model of a record of `benchmarks.gpu.training`."""
+    rows = []
+    for name, row in record["models"].items():
+        shares = {key: row.get(key) for key in ("utilisation", "flop_utilisation")}
+        busy, of_rate = ("" if value is None else f"{value:.0%}" for value in shares.values())
+        numbers = row["events_per_second"], row["peak_memory_mib"], row.get("tokens_per_second")
+        events, memory, tokens = ("" if n is None else f"{n:,.0f}" for n in numbers)
+        cells = [record["card"], name, f"{row['epoch_seconds']['median']:.3g} s", events, memory]
+        rows.append(f"| {' | '.join([*cells, busy, tokens, of_rate])} |")
     return rows
 
 

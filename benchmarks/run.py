@@ -31,6 +31,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
+import yaml
 from omegaconf import OmegaConf
 
 from benchmarks.record import ROOT, stamp, write
@@ -106,9 +107,21 @@ def held(experiment: str, path: Path, users: Path) -> dict[int, Run]:
     seeds = seeds_of(users)
     runs = {run["seed"]: run for run in json.loads(path.read_text())["runs"]}
     expected = planned(experiment, seeds)
-    if all(seed in runs and expected[seed].items() <= runs[seed].items() for seed in seeds):
+    if all(seed in runs and is_same(expected[seed], runs[seed]) for seed in seeds):
         return {seed: runs[seed] for seed in seeds}
     return {}
+
+
+def is_same(plan: Run, run: Run) -> bool:
+    """Whether a run was of this config, wherever it ran, on this log."""
+    return plan["log"] == run["log"] and _settings(plan["config"]) == _settings(run["config"])
+
+
+def _settings(config: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(config)
+    found.pop("device", None)
+    found["trainer"].pop("accelerator", None)  # as older records call it
+    return found
 
 
 def planned(experiment: str, seeds: Iterable[int]) -> dict[int, Run]:

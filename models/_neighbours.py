@@ -50,6 +50,10 @@ class UserNeighbours(ClosedForm):
         self.keep("item_offsets", offsets_of(torch.bincount(items, minlength=num_items)))
         self.keep("item_weights", self.weights[by_item])
 
+    def cells_per_user(self, num_items: int) -> int:
+        """As many as there are items or training users."""
+        return max(num_items, len(self.users))
+
     def match(self, histories: Tensor, weights: Tensor | None = None) -> Tensor:
         """(B, U): inner products of `histories` (B, n) and the training users' items.
 

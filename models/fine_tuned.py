@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from recsys import checkpoint
 from recsys.batch import BasketBatch
+from recsys.devices import place_of
 from recsys.features import check_training
 from recsys.losses import softmax_cross_entropy
 from recsys.module import Scorer
@@ -55,7 +56,6 @@ class FineTuned(Predictor):
     ) -> None:
         self.run, self.from_scratch, self.max_events = run, from_scratch, max_events
         self.dropout, self.steps, self.seed = dropout, steps, seed
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def fit(self, questions: Questions, rows: Tensor) -> Self:
         self.refuse_no_rows(questions, rows)
@@ -67,6 +67,11 @@ class FineTuned(Predictor):
             self.head = nn.Sequential(*layers).to(self.device)
             self._train(questions, rows)
         return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder is."""
+        return place_of(self.encoder)
 
     def _train(self, questions: Questions, rows: Tensor) -> None:
         """Until the loss on the rows held out no longer falls; the best weights are kept."""
@@ -114,7 +119,7 @@ class FineTuned(Predictor):
                 for name, parameter in model.named_parameters():
                     parameter.copy_(fresh[name])
         model.read_items(questions.known_items)
-        return model.to(self.device)
+        return model
 
     def _histories(self, questions: Questions) -> tuple[BasketBatch, Tensor, Tensor]:
         """All events, and where each row's lie that are read."""

@@ -50,6 +50,10 @@ class Hybrid(ClosedForm):
     def members(self) -> Iterable[tuple[str, Scorer]]:
         return self.scorers.items()  # type: ignore[return-value]
 
+    def cells_per_user(self, num_items: int) -> int:
+        """As many as its largest member's."""
+        return max(member.cells_per_user(num_items) for _, member in self.members())
+
     def fit(self, split: Split) -> Self:
         return self
 

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recsys.devices import device_of, place_of
 from recsys.errors import ConfigError
 from recsys.features import CandidateFeature, Feature
 from recsys.losses import softmax_cross_entropy
@@ -100,7 +101,7 @@ class MLP(FeaturePredictor):
         return self
 
     def predict(self, questions: Questions, rows: Tensor) -> Tensor:
-        data = self._data(questions, rows)
+        data = self._data(questions, rows).to(place_of(self.members[0]))
         with torch.inference_mode():
             scores = [
                 torch.cat([member(part) for part in data.split(1024)]) for member in self.members
@@ -138,22 +139,25 @@ class MLP(FeaturePredictor):
     def _member(
         self, questions: Questions, data: _Data, about: Tensor | None, seed: int
     ) -> _Network:
-        """A network at the epoch with the lowest loss on the rows held out.
+        """A network at the epoch with the lowest loss on the rows held out, on the device in use.
 
         What holds at the next moment shows at the last one: where there are several, its rows are
         held out, and then learnt from as well, for as many epochs as were best. Else users are.
         """
         torch.manual_seed(seed)
 
+        device = device_of()
+
         def fresh() -> _Network:
-            return _Network(self, data.inputs.shape[1], len(questions.candidates), about)
+            shape = data.inputs.shape[1], len(questions.candidates)
+            return _Network(self, *shape, about).to(device)
 
         loss = _ranking_loss if questions.ranked else _binary_loss
         several = len(data.moments.unique()) > 1
         inside = (
             data.moments == data.moments.max() if several else self.steps.some_users(data.users)
         )
-        train, held_out = data.take((~inside).nonzero()[:, 0]), data.take(inside.nonzero()[:, 0])
+        train, held_out = (data.take(rows.nonzero()[:, 0]).to(device) for rows in (~inside, inside))
         network, best, epochs = fresh(), torch.inf, 0
         kept = copy.deepcopy(network.state_dict())
         for epoch, value in self._epochs(network, train, held_out, loss):
@@ -164,7 +168,7 @@ class MLP(FeaturePredictor):
         network.load_state_dict(kept)
         if several:
             network = fresh()
-            for epoch, _ in self._epochs(network, data, held_out, loss):
+            for epoch, _ in self._epochs(network, data.to(device), held_out, loss):
                 if epoch == epochs:
                     break
         return network.eval()
@@ -227,11 +231,22 @@ class _Data:
             self.inputs[rows], prior, answers, excluded, self.users[rows], self.moments[rows]
         )
 
+    def to(self, device: torch.device) -> _Data:
+        return _Data(
+            self.inputs.to(device),
+            None if self.prior is None else self.prior.to(device),
+            self.answers.to(device),
+            self.excluded.to(device),
+            self.users.to(device),
+            self.moments.to(device),
+        )
+
     def shuffled(self) -> _Data:
-        return self.take(torch.randperm(len(self)))
+        return self.take(torch.randperm(len(self)).to(self.inputs.device))
 
     def split(self, size: int) -> list[_Data]:
-        return [self.take(rows) for rows in torch.arange(len(self)).split(size)]
+        every = torch.arange(len(self), device=self.inputs.device)
+        return [self.take(rows) for rows in every.split(size)]
 
 
 class _Network(nn.Module):

@@ -331,7 +331,7 @@ class ShopperBERT(Recommender):
 
     def _next_nll(self, history: BasketBatch, after: BasketBatch) -> dict[str, float]:
         rows = torch.arange(len(history), device=history.device).split(USERS_AT_ONCE)
-        parts = [self.next_basket(history.rows(row)) for row in rows]
+        parts = [self._of_next(history.rows(row), after.rows(row)) for row in rows]
         before, codes = self.fields(history), self.fields(after)
         first, first_after = (_firsts(batch) for batch in (history, after))
         found = {}
@@ -342,11 +342,19 @@ class ShopperBERT(Recommender):
             if column >= self.fields.num_product_fields:
                 known, counted = known & first_after, first
             code, owner = codes[known, column], after.owners()[known]
-            found[f"{name}/nll_next"] = -log_p[owner, code].mean().item()
+            found[f"{name}/nll_next"] = -log_p[known].mean().item()
             counts = before[counted, column], history.owners()[counted], code, owner, size
             for key, strength in (("user", COUNT_STRENGTH), ("unigram", float("inf"))):
                 found[f"{name}/nll_{key}"] = count_nll(*counts, strength=strength).mean().item()
         return found
+
+    def _of_next(self, history: BasketBatch, after: BasketBatch) -> dict[str, Tensor]:
+        """(E,) log-probabilities of each field of the events after a history; 0 where unknown."""
+        codes, owners, found = self.fields(after), after.owners(), self.next_basket(history)
+        return {
+            name: F.pad(found[name], (0, 1))[owners, codes[:, column]]
+            for column, name in self._tasks()
+        }
 
     def _cloze_nll(self, history: BasketBatch, asked: Tensor, suffix: str) -> dict[str, float]:
         """The baskets of events at `asked` (E,) bool, each masked once, in turns in a window."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import lazy_loader
 
+from recsys import threads
+
 __version__ = "0.1.0"
 
 for _link in ("models", "data", "conf"):
@@ -18,6 +20,7 @@ for _link in ("models", "data", "conf"):
             "mode on), or install the package with `pip install .` on a system that has them"
         )
 
+threads.configure()
 __getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ = sorted([*__all__, "__version__"])
 

@@ -18,22 +18,27 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 import torch
 from hydra.utils import get_object, instantiate
+from rich.progress import track
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.devices import device_of, place_of
 from recsys.errors import ConfigError, RecsysError, RunError, UnknownIdError
+from recsys.evaluate import Protocol, rank
 from recsys.events import ITEM, USER
 from recsys.module import Scorer
-from recsys.retrieval import top_k
-from recsys.splits import Split
+from recsys.ragged import Ragged
+from recsys.retrieval import TopK, top_k
+from recsys.splits import Part, Split
 from recsys.vocab import UNKNOWN, Vocabulary
 
 Id = int | str
@@ -46,18 +51,16 @@ FILES = (
     "histories.safetensors",
 )
 
-USERS_AT_ONCE = 1024
-
 
 @dataclass(frozen=True, eq=False)
 class SavedModel:
     """A trained model with what it takes to recommend to users by id and in words.
 
     Attributes:
-        model: ready to score, on the CPU.
+        model: ready to score.
         item_table: the catalogue, a row per item index.
         users: ids of the users that the log knows.
-        histories: of those users, everything the log holds, in index order.
+        histories: of those users, everything the log holds, in index order, on the CPU.
         mask_history: whether the task leaves out what a user has had.
     """
 
@@ -71,6 +74,20 @@ class SavedModel:
     def items(self) -> Vocabulary:
         return Vocabulary(self.item_table[ITEM])
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return place_of(self.model)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the model, and return this.
+
+        Raises:
+            ConfigError: there is no such device.
+        """
+        self.model.to(device_of(device))
+        return self
+
     def recommend(
         self,
         user_ids: Iterable[Id] | None = None,
@@ -79,6 +96,7 @@ class SavedModel:
         texts: Iterable[Sequence[str]] | None = None,
         k: int = 10,
         mask_history: bool | None = None,
+        progress: bool = False,
     ) -> pl.DataFrame:
         """The k best items for users of the log, or for histories that it has never seen.
 
@@ -91,6 +109,7 @@ class SavedModel:
             k: items a user.
             mask_history: leave out what the user has had; by default as in the task. What is
                 given in words leaves out nothing.
+            progress: whether to show a bar.
 
         Returns:
             A row per user and rank: `user_id` (or `history`, the number of the history), `rank`
@@ -103,7 +122,6 @@ class SavedModel:
         """
         if sum(given is not None for given in (user_ids, histories, texts)) != 1:
             raise ConfigError("recommend takes user_ids, histories or texts; give one of them")
-        self.model.eval()
         if texts is not None:
             return self._recommend_in_words(list(texts), k)
         if histories is None:
@@ -115,13 +133,19 @@ class SavedModel:
             batch = self._batch(histories)
             asked = pl.Series("history", range(len(batch)))
         masked = self.mask_history if mask_history is None else mask_history
-        top = self.model.top_k(batch, k, mask_history=masked)
+        none = Ragged(batch.items[:0], torch.zeros(len(batch) + 1, dtype=torch.int64))
+        bar = partial(track, description="users", disable=not progress, transient=True)
+        part = Part("users", batch, none)
+        top = rank(self.model, part, k, Protocol(mask_history=masked), progress=bar)
         return recommendations(asked, top.items, top.scores, self.item_table)
 
     @torch.inference_mode()
     def _recommend_in_words(self, texts: list[Sequence[str]], k: int) -> pl.DataFrame:
-        scores = self.model.encode_texts(texts) @ self.model.encode_items().T
-        top = top_k(scores, k)
+        self.model.eval()
+        pieces = self._pieces(len(texts))
+        users = [self.model.encode_texts([texts[row] for row in rows]) for rows in pieces]
+        items = self.model.encode_items().T
+        top = TopK.cat((top_k(vectors @ items, k) for vectors in users), k)
         asked = pl.Series("history", range(len(texts)))
         return recommendations(asked, top.items, top.scores, self.item_table)
 
@@ -138,12 +162,18 @@ class SavedModel:
         if not self.model.has_vectors:
             raise ConfigError(f"{type(self.model).__name__} ranks without vectors; it has none")
         self.model.eval()
-        batches = torch.arange(len(self.histories)).split(USERS_AT_ONCE)
-        users = [self.model.encode_users(self.histories.rows(rows)) for rows in batches]
+        users = [
+            self.model.encode_users(self.histories.rows(rows).to(self.device)).float().cpu()
+            for rows in self._pieces(len(self.histories))
+        ]
         return (
-            _vectors(self.item_table[ITEM], self.model.encode_items()),
+            _vectors(self.item_table[ITEM], self.model.encode_items().float().cpu()),
             _vectors(self.users.ids.rename(USER), torch.cat(users)),
         )
+
+    def _pieces(self, num_users: int) -> Iterable[Tensor]:
+        """Rows of users, as many as are to be scored at once."""
+        return torch.arange(num_users).split(self.model.users_at_once(len(self.item_table)))
 
     def _batch(self, histories: Iterable[History]) -> BasketBatch:
         baskets = [[_basket(entry) for entry in history] for history in histories]
@@ -154,7 +184,7 @@ class SavedModel:
 
 
 def _vectors(ids: pl.Series, vectors: Tensor) -> pl.DataFrame:
-    return pl.DataFrame([ids, pl.Series("vector", vectors.float().numpy())])
+    return pl.DataFrame([ids, pl.Series("vector", vectors.numpy())])
 
 
 def _basket(entry: Id | Iterable[Id]) -> list[Id]:
@@ -230,24 +260,32 @@ def build(config: dict[str, Any]) -> Scorer:
     return built
 
 
-def load(run: str | Path, *, trusted: Sequence[str] = ("recsys",)) -> SavedModel:
+def load(
+    run: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    trusted: Sequence[str] = ("recsys",),
+) -> SavedModel:
     """The model of a run's folder.
 
     Args:
         run: the folder.
+        device: where it is to be asked, as `recsys.devices.device_of` takes it.
         trusted: packages whose classes the folder's config may build: add your own package to
             load a model that it defines.
 
     Raises:
         RunError: the folder is not a run's, or its model is incomplete.
-        ConfigError: its config names anything else than a class of a trusted package.
+        ConfigError: its config names anything else than a class of a trusted package, or there is
+            no such device.
     """
+    there = device_of(device)
     folder = Path(run) / "model"
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise RunError(f"{run} holds no finished run: there is no model/{missing[0]}")
     try:
-        return _read(folder, trusted)
+        return _read(folder, trusted).to(there)
     except RecsysError:
         raise
     except Exception as error:  # whatever it is, the files are not what `save` wrote

@@ -120,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("first", type=Path)
     compare.add_argument("second", type=Path)
     compare.add_argument("--part", default="test", choices=("validation", "test"))
+    for asking in (ask, recommend, vectors, profile):
+        asking.add_argument("--device", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     data = commands.add_parser("data", help="the logs")
     data.add_argument("what", choices=("list", "describe", "audit"))
     data.add_argument("name")

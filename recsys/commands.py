@@ -14,6 +14,7 @@ from rich.console import Console
 from recsys import checkpoint, profiles, tables, train
 from recsys.compose import compose, one_line
 from recsys.data.audit import audit, describe
+from recsys.devices import running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluate import compare as compare_frames
 from recsys.questions import AS_OF
@@ -28,7 +29,7 @@ def evaluate(given: Namespace) -> None:
     """Ask a run's model again, with other list lengths, another mask rule or another log."""
     _of_lists(given.run)
     config = _config(given.run, given.overrides)
-    saved = checkpoint.load(given.run)
+    saved = checkpoint.load(given.run, device=given.device or config.device)
     task = train.prepare(config)
     if task.split.num_items != len(saved.item_table):
         raise ConfigError(
@@ -47,9 +48,9 @@ def evaluate(given: Namespace) -> None:
 def recommend(given: Namespace) -> None:
     """Print or write lists for users of the log, or for one history."""
     _of_lists(given.run)
-    saved = checkpoint.load(given.run)
+    saved = checkpoint.load(given.run, device=given.device or "auto")
     if given.users:
-        lists = saved.recommend(given.users, k=given.k)
+        lists = saved.recommend(given.users, k=given.k, progress=console.is_terminal)
     else:
         baskets = [entry.split(",") for entry in given.history]
         lists = saved.recommend(histories=[baskets], k=given.k)
@@ -67,7 +68,7 @@ def recommend(given: Namespace) -> None:
 def vectors(given: Namespace) -> None:
     """Write a model's vectors of all items and users as Parquet."""
     _of_lists(given.run)
-    tables_of = checkpoint.load(given.run).vectors()
+    tables_of = checkpoint.load(given.run, device=given.device or "auto").vectors()
     given.output.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(("items", "users"), tables_of, strict=True):
         path = given.output / f"{name}.parquet"
@@ -83,8 +84,9 @@ def profile(given: Namespace) -> None:
     config = compose(overrides) if is_other else _config(given.run, overrides)
     log = train.read(config.data)
     rows = profiles.everyone(log, moments[-1] if moments else None)
-    model = checkpoint.load(given.run).model
-    vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
+    with running_on(given.device or config.device):
+        model = checkpoint.load(given.run).model
+        vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
     name = "_".join([log.name, *moments[-1:]])
     output = given.output or given.run / "profiles" / f"{name}.parquet"
@@ -127,6 +129,7 @@ def _config(run: Path, overrides: list[str]) -> DictConfig:
         raise RunError(f"{run} is no run's folder: it has no config.yaml")
     try:
         config = OmegaConf.load(path)
+        OmegaConf.update(config, "device", "auto")  # it may have been trained elsewhere
         OmegaConf.set_struct(config, True)
         config.merge_with_dotlist(overrides)
         assert isinstance(config, DictConfig)

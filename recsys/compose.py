@@ -38,11 +38,13 @@ def train(overrides: Sequence[str]) -> int:
 @hydra.main(version_base="1.3", config_path="pkg://recsys.conf", config_name="train")
 def _task(config: DictConfig) -> None:
     from recsys import suite, train  # torch: not for --help and --cfg
+    from recsys.devices import running_on
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     new = not any(folder.iterdir())
     try:
-        (suite if "questions" in config.task else train).run(config, folder)
+        with running_on(config.device):
+            (suite if "questions" in config.task else train).run(config, folder)
     except (RecsysError, HydraException, OmegaConfBaseException) as error:
         if new and {path.name for path in folder.iterdir()} <= {"config.yaml"}:
             shutil.rmtree(folder)

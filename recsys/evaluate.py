@@ -19,6 +19,7 @@ from scipy import stats
 from torch import Tensor
 
 from recsys import metrics
+from recsys.devices import place_of
 from recsys.errors import RunError
 from recsys.loader import Loader
 from recsys.module import Scorer
@@ -43,7 +44,8 @@ class Protocol:
     Attributes:
         ks: lengths of the ranked list at which metrics are taken.
         mask_history: whether the items of a user's history are left out of the ranking.
-        batch_size: users scored at once; the result does not depend on it.
+        batch_size: users scored at once at most, fewer where the catalogue is large
+            (`Scorer.users_at_once`); the result does not depend on it.
     """
 
     ks: Sequence[int] = (10,)
@@ -163,21 +165,21 @@ def rank(
     """The k best items for every user of a part, on the CPU."""
     was_training = model.training
     model.eval()
-    device = next((t.device for t in model.state_dict().values()), torch.device("cpu"))
     index = None
     if build_index is not None and model.has_vectors:
         with torch.inference_mode():
             index = build_index(model.encode_items())
-    loader = Loader(part.to(device), protocol.batch_size)
-    found = [
-        model.top_k(batch.history, k, mask_history=protocol.mask_history, index=index)
-        for batch in progress(loader)
-    ]
-    model.train(was_training)
-    return TopK(
-        torch.cat([top.items for top in found]).cpu(),
-        torch.cat([top.scores for top in found]).cpu(),
+    users = min(protocol.batch_size, model.users_at_once(part.history.num_items))
+    loader = Loader(part.to(place_of(model)), users)
+    found = TopK.cat(
+        (
+            model.top_k(batch.history, k, mask_history=protocol.mask_history, index=index)
+            for batch in progress(loader)
+        ),
+        k,
     )
+    model.train(was_training)
+    return found
 
 
 def _member(rows: Ragged, others: Ragged, num_items: int) -> Tensor:

@@ -17,11 +17,17 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from recsys.batch import BasketBatch
+from recsys.devices import place_of
 from recsys.errors import ConfigError
 from recsys.kept import Keeper
 from recsys.retrieval import ItemIndex, TopK, top_k
 from recsys.splits import Part, Split
 from recsys.types import ItemVectors, Scores, UserVectors
+
+USERS_AT_ONCE = 1024
+CELLS_AT_ONCE = 2**24
+"""Scores that are held at once: 64 MiB in float32; what they are made of may take as much again."""
+CELLS_ON_GPU = 2**26
 
 
 class Scorer(Keeper):
@@ -89,6 +95,15 @@ class Scorer(Keeper):
             phase: 1 in validation, 2 in test.
         """
         return {}
+
+    def cells_per_user(self, num_items: int) -> int:
+        """How many numbers scoring a user takes: a score per item, or what is more than that."""
+        return num_items
+
+    def users_at_once(self, num_items: int) -> int:
+        """How many users to score at once: what bounds the memory, and changes no result."""
+        cells = CELLS_AT_ONCE if place_of(self).type == "cpu" else CELLS_ON_GPU
+        return min(max(cells // self.cells_per_user(num_items), 1), USERS_AT_ONCE)
 
     @property
     def has_vectors(self) -> bool:

@@ -12,11 +12,11 @@ Shapes: B or Q queries, n items, D dimensions, k places.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-import faiss
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,6 +28,7 @@ from recsys.types import ItemVectors, Scores, TopItems, UserVectors
 
 _PAIRS_AT_ONCE = 2**12  # few, so that the vectors of the pairs stay in the cache
 _CELLS_AT_ONCE = 2**22
+_LONGEST_ON_GPU = 2048  # items of a list that FAISS's GPU indexes find
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,13 @@ class TopK:
 
     items: TopItems
     scores: Float[Tensor, "users k"]
+
+    @classmethod
+    def cat(cls, pieces: Iterable[TopK], k: int) -> TopK:
+        """The lists of all pieces, of k items each, on the CPU; there may be no piece."""
+        found = [cls(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k)), *pieces]
+        items, scores = zip(*((top.items.cpu(), top.scores.cpu()) for top in found), strict=True)
+        return cls(torch.cat(items), torch.cat(scores))
 
 
 def top_k(scores: Scores, k: int, exclude: Ragged | None = None) -> TopK:
@@ -208,8 +216,9 @@ class ExactIndex(ItemIndex):
 class FaissIndex(ItemIndex):
     """A FAISS index over a copy of the vectors, exact or approximate by its factory string.
 
-    On a GPU where vectors and FAISS's build are there. An approximate index finds fewer than k
-    items where its parameters have it look at too few.
+    A flat or IVF index over vectors on a GPU is searched there, if FAISS is built for it; any other
+    on the CPU. An approximate index finds fewer than k items where its parameters have it look at
+    too few.
 
     Args:
         vectors: (n, D).
@@ -219,7 +228,8 @@ class FaissIndex(ItemIndex):
             an IVF, `efSearch=128` candidates of an HNSW.
 
     Raises:
-        ConfigError: FAISS refuses the factory string or the parameters for these vectors.
+        ConfigError: FAISS is not installed, or refuses the factory string or the parameters for
+            these vectors.
         DataError: a vector is not finite.
     """
 
@@ -229,10 +239,11 @@ class FaissIndex(ItemIndex):
         self, vectors: ItemVectors, *, factory: str = "Flat", parameters: str = ""
     ) -> None:
         super().__init__(vectors)
+        faiss = _faiss()
         try:
             dim = self.vectors.shape[1]
             self.index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-            faiss.ParameterSpace().set_index_parameters(self.index, parameters)  # type: ignore[arg-type]
+            faiss.ParameterSpace().set_index_parameters(self.index, parameters)
             rows = self.vectors.cpu().contiguous().numpy()
             self.index.train(rows)
             self.index.add(rows)
@@ -243,14 +254,21 @@ class FaissIndex(ItemIndex):
                 f"{len(vectors)} items: {reason}; see the FAISS wiki on the index factory"
             ) from error
         self.exact = isinstance(self.index, faiss.IndexFlat)
-        if vectors.is_cuda and faiss.get_num_gpus():
-            self.index = faiss.index_cpu_to_all_gpus(self.index)
+        self.on_gpu: Any = None
+        on_gpus = isinstance(self.index, (faiss.IndexFlat, faiss.IndexIVFFlat))
+        if vectors.is_cuda and on_gpus and faiss.get_num_gpus():
+            self._resources = faiss.StandardGpuResources()  # to live as long as the index
+            device = vectors.device.index
+            self.on_gpu = faiss.index_cpu_to_gpu(self._resources, device, self.index)
 
     def shortlist(self, queries: Tensor, width: int, exclude: Ragged | None) -> TopK:
         n = len(self.vectors)
         most = 0 if exclude is None or not len(exclude) else int(exclude.lengths.max())
+        length = min(width + most, n)
+        on_cpu = self.on_gpu is None or length > _LONGEST_ON_GPU
+        index = self.index if on_cpu else self.on_gpu
         with _matrix_products():
-            found = self.index.search(queries.cpu().contiguous().numpy(), min(width + most, n))
+            found = index.search(queries.cpu().contiguous().numpy(), length)
         scores, items = (torch.from_numpy(array).to(queries.device) for array in found)
         scores = scores.masked_fill(items < 0, NEVER)
         if exclude is not None:
@@ -259,12 +277,29 @@ class FaissIndex(ItemIndex):
         return TopK(items.gather(1, order), scores)
 
 
+def _faiss() -> Any:
+    """FAISS, whose builds for the CPU and for GPUs are packages that exclude one another.
+
+    Raises:
+        ConfigError: neither is installed.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise ConfigError(
+            "FAISS is not installed; install faiss-cpu, or faiss-gpu for CUDA 12, or choose "
+            "retrieval=exact"
+        ) from error
+    return faiss
+
+
 @contextmanager
 def _matrix_products() -> Iterator[None]:
     """FAISS's flat search by matrix products from 20 queries on, not from 128,000 / D.
 
     The threshold is global to FAISS: it is put back.
     """
+    faiss = _faiss()
     before = faiss.cvar.distance_compute_blas_threshold
     faiss.cvar.distance_compute_blas_threshold = 20
     try:

@@ -29,6 +29,7 @@ from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from recsys.cache import cache_folder, warn_not_kept
+from recsys.devices import device_of
 from recsys.errors import ConfigError
 
 DIM = 384
@@ -58,8 +59,8 @@ class SentenceVectors:
 def sentence_vectors(texts: pl.Series) -> Tensor:
     """(n, 384) float32 rows of length 1; zeros for a text that is null or blank.
 
-    Equal texts are encoded once. Of a text longer than 256 tokens the rest is not read. The work is
-    done on a CUDA device where there is one.
+    Equal texts are encoded once. Of a text longer than 256 tokens the rest is not read. The encoder
+    runs on the device that `recsys.devices.device_of` gives; what it made stays on the CPU.
 
     Raises:
         ConfigError: the package with the encoder is not installed.
@@ -121,7 +122,7 @@ def _encode(texts: list[str], folder: Path) -> Tensor:
     # Not strict: the file has a table of positions that the model now counts by itself.
     missing, _ = load_model(model, folder / "model.safetensors", strict=False)
     assert not missing
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of()
     model.eval().to(device)
     tokens = tokenizer(texts, truncation=True, max_length=MAX_LENGTH)["input_ids"]
     batches = list(_batches([len(row) for row in tokens]))

@@ -50,7 +50,15 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
     if left.is_cpu and torch.backends.mkl.is_available():
         # MKL writes the dense product at once, which takes half the time.
         return torch.addmm(left.values().new_zeros(left.shape[0], right.shape[1]), left, right)
-    return torch.sparse.mm(left.to_sparse_coo(), right.to_sparse_coo()).to_dense()
+    return torch.sparse.mm(_coalesced(left), right.to_sparse_coo()).to_dense()
+
+
+def _coalesced(matrix: Tensor) -> Tensor:
+    """A matrix in CSR as coordinates, what a row holds more than once added up."""
+    rows = Ragged(matrix.col_indices(), matrix.crow_indices())
+    place = torch.stack([rows.owners(), rows.values])
+    found = torch.sparse_coo_tensor(place, matrix.values(), matrix.shape, check_invariants=False)
+    return found.coalesce()
 
 
 def right_singular_vectors(rows: csr_array, dim: int) -> tuple[np.ndarray, np.ndarray]:

@@ -37,7 +37,7 @@ from recsys.trials import Folds, Trial, compare, leads, same_folds, to_json, tri
 
 console = Console()
 SIZES = ("num_items", "num_users", "num_classes")
-OF_A_RUN = ("data", "retrieval", "logger", "report", "seed", *SIZES)
+OF_A_RUN = ("data", "retrieval", "logger", "report", "seed", "device", *SIZES)
 """What a run of pre-training has in common with the questions that follow."""
 OTHER_TASKS = ("split", "filters", "mask_history", "ks")
 Trials = Mapping[str, Trial]

@@ -16,6 +16,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,14 +31,15 @@ from recsys import checkpoint
 from recsys.batch import BasketBatch
 from recsys.classification import auroc
 from recsys.data.questions import new_items, profiling
-from recsys.evaluate import Protocol
+from recsys.evaluate import Protocol, evaluate
 from recsys.events import EventLog
-from recsys.module import Scorer
+from recsys.module import Recommender, Scorer
 from recsys.predictor import Predictor
 from recsys.questions import Questions, folds
 from recsys.ragged import Ragged
 from recsys.retrieval import ExactIndex
-from recsys.splits import Split, last_basket
+from recsys.second_device import second_device
+from recsys.splits import VALIDATION, Split, last_basket
 from recsys.training import Training, fit
 
 COLOURS = ("black", "white")
@@ -105,7 +107,7 @@ class ModelContract:
     finds_colours: ClassVar[bool] = True
     finds_new_items: ClassVar[bool] = True
     training: ClassVar[Training] = Training(
-        max_epochs=30, batch_size=16, monitor="ndcg@5", evaluate_every=10, accelerator="cpu"
+        max_epochs=30, batch_size=16, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
     k: ClassVar[int] = 5
 
@@ -198,6 +200,34 @@ class ModelContract:
         scores = _scores(model, history)
         best = model.top_k(history, self.k).items
         torch.testing.assert_close(scores.gather(1, found), scores.gather(1, best))
+
+    def test_all_of_it_is_asked_on_one_device(self, model: Scorer, split: Split) -> None:
+        protocol = Protocol(ks=(self.k,))
+        with second_device() as there:
+            moved = deepcopy(model).to(there)
+            assert {t.device for t in chain(moved.parameters(), moved.buffers())} <= {there}
+            scores = _scores(moved, split.test.history.to(there))
+            assert scores.device == there
+            scores, asked = scores.cpu(), evaluate(moved, split.test, protocol)
+            told = moved.measure(split, VALIDATION)
+        torch.testing.assert_close(scores, _scores(model, split.test.history), rtol=1e-4, atol=1e-5)
+        assert asked.means == pytest.approx(evaluate(model, split.test, protocol).means, rel=1e-4)
+        assert told == pytest.approx(model.measure(split, VALIDATION), rel=1e-3)
+
+    def test_all_of_it_learns_on_one_device(self, split: Split) -> None:
+        torch.manual_seed(0)
+        model = checkpoint.build(self.config(split))
+        for member in (model, *(member for _, member in model.members())):
+            if not isinstance(member, Recommender):
+                continue
+            part = member.prepare(split)
+            with second_device() as there:
+                member.to(there)
+                member.on_fit_start()
+                rows = torch.arange(8, device=there)
+                member.loss(part.to(there).rows(rows)).backward()
+                learnt = [p.grad.device for p in member.parameters() if p.grad is not None]
+                assert set(learnt) == {there}
 
     @pytest.mark.gpu
     def test_scores_alike_on_a_gpu(self, model: Scorer, split: Split) -> None:
@@ -300,6 +330,15 @@ class PredictorContract:
     ) -> None:
         questions, train, test = asked
         assert self.fitted(questions, train).predict(questions, test).equal(scores)
+
+    def test_all_of_it_is_on_one_device(
+        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+    ) -> None:
+        questions, train, test = asked
+        with second_device():
+            found = self.fitted(questions, train).predict(questions, test)
+            assert found.device == torch.device("cpu")
+        torch.testing.assert_close(found, scores, rtol=1e-3, atol=1e-4)
 
     def test_answers_of_the_rows_asked_are_not_read(
         self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor

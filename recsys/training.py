@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 import torch
@@ -30,6 +30,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from recsys.devices import device_of, running_on
 from recsys.errors import ConfigError
 from recsys.evaluate import Protocol, evaluate
 from recsys.loader import KeptBatches, Loader
@@ -37,7 +38,7 @@ from recsys.metrics import METRICS
 from recsys.module import ClosedForm, Recommender, Scorer
 from recsys.splits import VALIDATION, Part, Split
 
-Precision = Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"]
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ class Training:
         patience: evaluations without improvement after which training stops.
         evaluate_every: epochs between evaluations on the validation users.
         gradient_clip: largest norm of the gradient; None does not clip.
-        accelerator, precision: as Lightning's `Trainer` takes them; training runs on one device.
+        device: as `recsys.devices.device_of` takes it; training runs on one.
+        precision: of `PRECISIONS`. Weights are float32; the mixed ones compute products in float16
+            (on a GPU) or bfloat16.
         seed: of everything random.
 
     Raises:
-        ConfigError: no epoch would be evaluated.
+        ConfigError: no epoch would be evaluated, or a precision that there is not.
     """
 
     max_epochs: int = 100
@@ -68,8 +71,8 @@ class Training:
     patience: int = 10
     evaluate_every: int = 1
     gradient_clip: float | None = None
-    accelerator: str = "auto"
-    precision: Precision = "32-true"
+    device: str = "auto"
+    precision: str = "32-true"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -77,6 +80,11 @@ class Training:
             raise ConfigError(
                 f"evaluate_every={self.evaluate_every} is not in 1 .. max_epochs="
                 f"{self.max_epochs}; no epoch would be evaluated and kept"
+            )
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"precision={self.precision} is not offered; weights are float32, choose among "
+                f"{', '.join(PRECISIONS)}"
             )
 
 
@@ -103,11 +111,26 @@ def fit(
         progress: whether to show a bar.
 
     Returns:
-        The model, with the weights of its best epoch on the validation users, ready to score.
+        The model, with the weights of its best epoch on the validation users, ready to score: all
+        of it on the device of `training`.
 
     Raises:
-        ConfigError: the protocol does not measure `training.monitor`.
+        ConfigError: the protocol does not measure `training.monitor`, or there is no such device.
     """
+    with running_on(training.device) as device:
+        _fit(model, split, training, protocol, folder, loggers, progress)
+    return model.to(device).eval()
+
+
+def _fit(
+    model: Scorer,
+    split: Split,
+    training: Training,
+    protocol: Protocol,
+    folder: Path | None,
+    loggers: Callable[[Path], list[Logger]],
+    progress: bool,
+) -> None:
     for name, member in model.members():
         place = None if folder is None else folder / "members" / name
         fit(member, split, training, protocol, folder=place, loggers=loggers, progress=progress)
@@ -123,7 +146,6 @@ def fit(
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch) if folder is None else folder
             _train(model, split, training, protocol, place, loggers(place), progress)
-    return model.eval()
 
 
 def _train(
@@ -136,15 +158,18 @@ def _train(
     progress: bool,
 ) -> None:
     """Train, and go back to the best epoch."""
+    device = device_of()
+    if training.precision == "16-mixed" and device.type == "cpu":
+        raise ConfigError("precision=16-mixed needs a GPU; use bf16-mixed or 32-true on device=cpu")
     validate = Validate(split, protocol, training, folder)
     callbacks = [Reseed(training.seed), MeanLoss(), validate]
     bar = [RichProgressBar(leave=True)] if progress else []
     with _quiet_lightning():
         trainer = Trainer(
             max_epochs=training.max_epochs,
-            accelerator=training.accelerator,
-            devices=1,
-            precision=training.precision,
+            accelerator=device.type,
+            devices=1 if device.index is None else [device.index],
+            precision=training.precision,  # type: ignore[arg-type]
             gradient_clip_val=training.gradient_clip,
             callbacks=[*callbacks, *bar],
             logger=loggers,
@@ -155,6 +180,7 @@ def _train(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+        model.to("cpu")  # where the split is; it may have been trained before
         epochs = Epochs(model.prepare(split), training)
         last = folder / LAST
         start = last if last.exists() else None
@@ -165,8 +191,6 @@ def _train(
             raise KeyboardInterrupt from stopped
     best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
     model.load_state_dict(best["state_dict"])
-    # Lightning leaves the model on the CPU; it is asked where it was trained.
-    model.to(trainer.strategy.root_device)
     # The run is over: without a trainer the model can be moved, saved and copied.
     model.trainer = None
 

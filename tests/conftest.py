@@ -8,6 +8,8 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+import recsys  # noqa: F401  # before torch: it sets how threads wait
+
 # The tensors of tests are small, and the other cores have tests of their own to run.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from recsys.batch import BasketBatch
 from recsys.checkpoint import SavedModel, recommendations
 from recsys.errors import CatalogueError, ConfigError, RunError, UnknownIdError
 from recsys.events import EventLog
-from recsys.models import ItemKNN, PersonalTop
-from recsys.splits import Split, last_basket
+from recsys.models import IALS, ItemKNN, PersonalTop
+from recsys.splits import Part, Split, last_basket
 from recsys.testing import checkerboard
+from recsys.types import Scores
 
 CONFIG = {"_target_": "recsys.models.ItemKNN"}
 
@@ -250,3 +252,49 @@ def test_no_file_of_a_saved_model_is_a_pickle(run: Path) -> None:
     suffixes = {path.suffix for path in (run / "model").iterdir()}
     assert suffixes == {".json", ".parquet", ".safetensors"}
     shutil.rmtree(run)
+
+
+class Watched(PersonalTop):
+    """Notes how many scores it was asked for at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells: list[int] = []
+
+    def score(self, batch: BasketBatch) -> Scores:
+        self.cells.append(len(batch) * batch.num_items)
+        return super().score(batch)
+
+
+@pytest.mark.parametrize("users_at_once", [1, 7, 60])
+def test_all_users_in_pieces_that_fit(
+    users_at_once: int, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars: list[Any] = []
+
+    def track(pieces: Iterable[Part], **options: Any) -> Iterable[Part]:
+        bars.append(options["disable"])
+        return pieces
+
+    monkeypatch.setattr(checkpoint, "track", track)
+    model = Watched().fit(split)
+    saved = SavedModel(model, split.item_table, split.users, split.latest, True)
+    whole = saved.recommend(split.users.ids, k=4)
+    assert model.cells == [60 * 40]
+    model.cells.clear()
+    monkeypatch.setattr("recsys.module.CELLS_AT_ONCE", 40 * users_at_once)
+    assert saved.recommend(split.users.ids, k=4, progress=True).equals(whole)
+    assert max(model.cells) <= 40 * users_at_once
+    assert len(model.cells) == -(-60 // users_at_once)
+    assert bars == [True, False]
+
+
+def test_vectors_in_pieces_are_those_of_all_at_once(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = IALS(embedding_dim=4).fit(split)
+    saved = SavedModel(model, split.item_table, split.users, split.latest, True)
+    whole = saved.vectors()
+    monkeypatch.setattr("recsys.module.CELLS_AT_ONCE", 40 * 7)
+    for pieces, once in zip(saved.vectors(), whole, strict=True):
+        assert pieces["vector"].to_numpy() == pytest.approx(once["vector"].to_numpy(), abs=1e-6)

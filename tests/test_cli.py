@@ -19,6 +19,7 @@ import recsys
 from recsys import cli
 from recsys.compose import compose
 from recsys.errors import ConfigError, UnknownIdError
+from recsys.second_device import second_device
 from recsys.train import config_words
 
 Run = Callable[..., tuple[int, str, str]]
@@ -490,6 +491,35 @@ def test_misspelt_names(run: Run, csv: Path, tmp_path: Path) -> None:
     }
     for option, words in cases.items():
         refused(run, tmp_path, *table(csv), option, words=words)
+
+
+def test_every_command_asks_where_it_is_told(
+    run: Run, trained: Path, shopper: Path, tmp_path: Path
+) -> None:
+    asked = (
+        ("evaluate", trained),
+        ("recommend", trained, "--users", "u03"),
+        ("vectors", trained, tmp_path / "vectors"),
+        ("profile", shopper, "--output", tmp_path / "profiles.parquet"),
+    )
+    message = "recsys: device=tpu: there is cpu"
+    for command in asked:
+        code, _, err = run(*command, "--device", "tpu")
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith(message)
+    assert run("evaluate", trained, "device=tpu")[2].startswith(message)
+    folder = tmp_path / "elsewhere"
+    code, _, err = run(*table(tmp_path / "purchases.csv", "device=tpu", f"hydra.run.dir={folder}"))
+    assert code == 2
+    assert err.startswith(message)
+    assert not folder.exists()
+
+
+def test_a_run_is_asked_on_the_second_device_as_on_the_first(run: Run, trained: Path) -> None:
+    here = run("evaluate", trained)[1], run("recommend", trained, "--users", "u03")[1]
+    with second_device():
+        there = run("evaluate", trained)[1], run("recommend", trained, "--users", "u03")[1]
+    assert here == there
 
 
 def test_a_misspelt_command(run: Run) -> None:

@@ -87,7 +87,7 @@ def test_it_is_one_table_after_fit_save_and_load(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Pair(split.num_items)
     table, start = model.items, model.items.weight.detach().clone()
-    training = Training(max_epochs=2, monitor="ndcg@5", accelerator="cpu")
+    training = Training(max_epochs=2, monitor="ndcg@5", device="cpu")
     fit(model, split, training, Protocol(ks=(5,)))
     assert not model.items.weight.equal(start)
     assert model.borrower.table() is model.items is table

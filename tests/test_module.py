@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recsys import module
 from recsys.batch import BasketBatch
+from recsys.models import UPCF, Hybrid
 from recsys.module import ClosedForm, Recommender, Scorer
 from recsys.retrieval import ExactIndex
 from recsys.splits import Part, Split, last_basket
@@ -129,3 +131,14 @@ def test_a_trained_model_learns_by_adamw_from_last_baskets() -> None:
 
 def test_a_model_is_made_of_none_but_itself() -> None:
     assert list(Vectors().members()) == []
+
+
+def test_as_many_users_at_once_as_their_scores_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CELLS_AT_ONCE", 10_000)
+    monkeypatch.setattr(module, "USERS_AT_ONCE", 500)
+    assert [Counts().users_at_once(n) for n in (1, 100, 9_999, 20_000)] == [500, 100, 1, 1]
+    split = last_basket(checkerboard())
+    neighbours = UPCF().fit(split)  # of 60 users
+    assert [neighbours.users_at_once(n) for n in (1, 100)] == [166, 100]
+    hybrid = Hybrid(members={"a": neighbours, "b": Counts()}, weights={"a": 1.0, "b": 1.0})
+    assert [hybrid.users_at_once(n) for n in (1, 100)] == [166, 100]

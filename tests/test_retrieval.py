@@ -1,4 +1,5 @@
-import faiss
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -293,7 +294,14 @@ def test_what_faiss_refuses_is_named(factory: str, parameters: str) -> None:
         FaissIndex(random(30, 4), factory=factory, parameters=parameters)
 
 
+def test_without_faiss_its_index_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ConfigError, match=r"install faiss-cpu, or .* retrieval=exact"):
+        FaissIndex(torch.randn(3, 2))
+
+
 def test_the_global_setting_of_faiss_is_put_back() -> None:
+    faiss = pytest.importorskip("faiss")
     before = faiss.cvar.distance_compute_blas_threshold
     FaissIndex(random(30, 4)).search(random(2, 4), 3)
     assert faiss.cvar.distance_compute_blas_threshold == before != 20
@@ -302,6 +310,8 @@ def test_the_global_setting_of_faiss_is_put_back() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("index", EXACT)
 def test_a_gpu_finds_the_same_items(index: type[ItemIndex], cuda: str) -> None:
+    if index is FaissIndex:
+        pytest.importorskip("faiss")
     queries, vectors = random(300, 32), random(50_000, 32, seed=1)
     exclude = Ragged.from_lists([[u] for u in range(300)])
     torch.set_float32_matmul_precision("high")
@@ -311,3 +321,14 @@ def test_a_gpu_finds_the_same_items(index: type[ItemIndex], cuda: str) -> None:
         torch.set_float32_matmul_precision("highest")
     expected = ExactIndex(vectors).search(queries, 50, exclude)
     assert found.items.tolist() == expected.items.tolist()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("factory", "k"), [("HNSW32", 10), ("IVF16,Flat", 10), ("Flat", 3000)])
+def test_faiss_searches_vectors_on_a_gpu_where_it_can(factory: str, k: int, cuda: str) -> None:
+    """A graph is searched on the CPU, and so are lists longer than its kernels find."""
+    pytest.importorskip("faiss")
+    queries, vectors = random(20, 16), random(5_000, 16, seed=1)
+    found = FaissIndex(vectors.to(cuda), factory=factory).search(queries.to(cuda), k)
+    expected = FaissIndex(vectors, factory=factory).search(queries, k)
+    assert (found.items.cpu() == expected.items).double().mean() > 0.9

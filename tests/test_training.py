@@ -34,7 +34,7 @@ def split() -> Split:
 
 
 def training(**options: Any) -> Training:
-    defaults = {"max_epochs": 6, "batch_size": 16, "monitor": "ndcg@5", "accelerator": "cpu"}
+    defaults = {"max_epochs": 6, "batch_size": 16, "monitor": "ndcg@5", "device": "cpu"}
     return Training(**{**defaults, **options})
 
 
@@ -307,6 +307,6 @@ def test_an_unmeasured_monitor_is_an_error(split: Split) -> None:
 @pytest.mark.gpu
 def test_training_on_a_gpu_learns_as_on_the_cpu(cuda: str, split: Split) -> None:
     model = bpr_mf(split)
-    fit(model, split, training(accelerator=cuda, max_epochs=20, evaluate_every=5), PROTOCOL)
+    fit(model, split, training(device=cuda, max_epochs=20, evaluate_every=5), PROTOCOL)
     best = model.to("cpu").top_k(split.test.history, 5).items
     assert (best % 2 == split.test.history.users[:, None] % 2).double().mean() > 0.9

@@ -136,7 +136,7 @@ def trained(kind: type[Timed], split: Split, num_batches: int | None, seed: int)
     """After two epochs, of which the first warms up."""
     torch.manual_seed(seed)
     model = kind(split.num_items, num_batches)
-    training = Training(max_epochs=2, batch_size=BATCH_SIZE, reshuffle=False, accelerator="cpu")
+    training = Training(max_epochs=2, batch_size=BATCH_SIZE, reshuffle=False, device="cpu")
     fit(model, split, training, Protocol(ks=(10,)))
     return model
 

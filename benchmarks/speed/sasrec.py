@@ -76,7 +76,7 @@ def ours(split: Split, max_length: int, epochs: int) -> dict[str, Any]:
         max_epochs=epochs + 1,
         batch_size=BATCH_SIZE,
         evaluate_every=epochs + 1,
-        accelerator="cpu",
+        device="cpu",
     )
     fit(model, split, training, Protocol())
     wall, cpu = zip(*model.starts, strict=True)

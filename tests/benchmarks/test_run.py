@@ -130,6 +130,12 @@ def test_another_config_or_log_starts_anew(bench: Bench) -> None:
     assert bench.measure(0, 1) == [0, 1]
 
 
+def test_where_a_run_was_made_does_not_matter(bench: Bench) -> None:
+    bench.measure(0)
+    bench.options.append("device=cpu")
+    assert bench.measure(0) == []
+
+
 def test_a_run_killed_halfway_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record has been written, the users' means not."""
     bench.measure(0)

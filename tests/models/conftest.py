@@ -70,7 +70,7 @@ def profile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     torch.manual_seed(0)
     model = checkpoint.build(config)
-    training = Training(max_epochs=1, batch_size=16, monitor="ndcg@5", accelerator="cpu")
+    training = Training(max_epochs=1, batch_size=16, monitor="ndcg@5", device="cpu")
     fit(model, split, training, Protocol(ks=(5,)))
     checkpoint.save(folder / "model", model, split, config, mask_history=False)
     return folder

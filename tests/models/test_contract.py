@@ -93,7 +93,7 @@ class TestDNNTSP(ModelContract):
 
     finds_new_items = False
     training = Training(
-        max_epochs=40, batch_size=64, monitor="ndcg@5", evaluate_every=10, accelerator="cpu"
+        max_epochs=40, batch_size=64, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
 
     @pytest.fixture(scope="class")
@@ -114,7 +114,7 @@ class TestGLOIE(ModelContract):
     """In the paper's shape; on so few users the autoencoder's loss weighs more."""
 
     training = Training(
-        max_epochs=40, batch_size=30, monitor="ndcg@5", evaluate_every=10, accelerator="cpu"
+        max_epochs=40, batch_size=30, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
 
     def config(self, split: Split) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class TestGLOIEWithEveryExtra(TestGLOIE):
     """Beyond the paper."""
 
     training = Training(
-        max_epochs=20, batch_size=60, monitor="ndcg@5", evaluate_every=10, accelerator="cpu"
+        max_epochs=20, batch_size=60, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
 
     def config(self, split: Split) -> dict[str, Any]:
@@ -195,7 +195,7 @@ class TestLMRec(ModelContract):
     """In the words of the items alone."""
 
     training = Training(
-        max_epochs=20, batch_size=20, monitor="ndcg@5", evaluate_every=10, accelerator="cpu"
+        max_epochs=20, batch_size=20, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
 
     def config(self, split: Split) -> dict[str, Any]:

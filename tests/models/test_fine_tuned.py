@@ -11,6 +11,7 @@ import torch
 from recsys import checkpoint
 from recsys.classification import auroc
 from recsys.data.questions import profiling
+from recsys.devices import place_of
 from recsys.errors import LeakError
 from recsys.events import EventLog
 from recsys.features import check_training, computed
@@ -18,6 +19,7 @@ from recsys.models import FineTuned, ShopperBERT
 from recsys.predictor import Steps
 from recsys.profiles import Profile
 from recsys.questions import folds
+from recsys.second_device import second_device
 from recsys.testing import checkerboard, colour_question
 
 
@@ -98,3 +100,14 @@ def test_items_are_read_as_they_were_described_before(
     (items,) = read
     assert items["item_id"].equals(log.items["item_id"])
     assert items["note"].null_count() == len(items)
+
+
+def test_profiles_are_made_on_the_device_in_use(profile_run: Path) -> None:
+    questions = colour_question()
+    rows = questions.rows.select("user_id", "as_of")
+    expected = Profile(str(profile_run))(questions.log, rows)
+    with second_device() as there:
+        feature = Profile(str(profile_run))
+        found = feature(colour_question().log, rows)
+        assert place_of(feature.model) == there
+    assert found == pytest.approx(expected, abs=1e-5)

@@ -350,7 +350,7 @@ def tables(tensors: dict[str, Tensor], num_items: int) -> list[str]:
     return [name for name, t in tensors.items() if t.shape in ((num_items, 8), (num_items + 1, 8))]
 
 
-TRAINING = Training(max_epochs=2, batch_size=20, monitor="ndcg@5", accelerator="cpu")
+TRAINING = Training(max_epochs=2, batch_size=20, monitor="ndcg@5", device="cpu")
 
 
 def test_it_is_one_item_table_that_a_step_moves_once(split: Split) -> None:

@@ -63,7 +63,7 @@ def test_members_are_fitted_once_each_in_its_own_way(split_of: Any) -> None:
     model = Hybrid(
         members={"closed": closed, "learnt": learnt}, weights={"closed": 1.0, "learnt": 1.0}
     )
-    training = Training(max_epochs=1, monitor="ndcg@1", accelerator="cpu")
+    training = Training(max_epochs=1, monitor="ndcg@1", device="cpu")
     fit(model, split, training, Protocol(ks=(1,)))
     assert closed.fitted == 1
     assert any(not before[name].equal(value) for name, value in learnt.state_dict().items())

@@ -41,7 +41,7 @@ N = len(WORDS)
 HISTORIES = [[0, 2, 3, 0, 6], [4, 4, 4, 4, 1, 5], [3, 6, 5, 1], [5, 1, 2], [1], [2, 0, 3, 6]]
 TINY = Decoder(num_layers=2, embedding_dim=16, num_heads=2, ffn_dim=32, vocab_size=300)
 
-TRAINING = Training(max_epochs=1, accelerator="cpu", monitor="ndcg@3")
+TRAINING = Training(max_epochs=1, device="cpu", monitor="ndcg@3")
 
 
 def log() -> EventLog:
@@ -446,7 +446,7 @@ def test_low_rank_updates_of_a_pretrained_model(run: Path, split: Split, tmp_pat
 def test_trained_in_bfloat16_it_ranks_in_float32(split: Split) -> None:
     config = config_of(language={"batch_size": 2, "row_length": 16}, use_ids=True)
     training = Training(
-        max_epochs=1, accelerator="cpu", monitor="ndcg@3", precision="bf16-mixed", gradient_clip=0.1
+        max_epochs=1, device="cpu", monitor="ndcg@3", precision="bf16-mixed", gradient_clip=0.1
     )
     model = fit(checkpoint.build(config), split, training, Protocol(ks=[3]))
     with torch.no_grad():

@@ -1,0 +1,1 @@
+"""What a GPU machine is asked: see `python -m benchmarks.gpu --help`."""

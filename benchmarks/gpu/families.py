@@ -1,0 +1,188 @@
+"""Every model on the checkerboard, on the CPU and on the device: equal scores, metrics alike.
+
+    python -m benchmarks.gpu.families --device cuda
+
+`asked_there` is the model that was trained on the CPU, whose scores must agree. `trained_there`
+drew other random numbers, so that its metric is only to be about as good. Nets that answer
+questions are trained and asked on each device.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.card import keep, options_of
+from recsys import checkpoint, models
+from recsys.classification import auroc
+from recsys.devices import running_on
+from recsys.distributions import TweedieHead
+from recsys.evaluate import Protocol, evaluate
+from recsys.features import Counts
+from recsys.models.lmrec import Decoder, Language, Ranking
+from recsys.models.shopperbert import Encoder
+from recsys.module import Recommender, Scorer
+from recsys.predictor import Predictor, Steps
+from recsys.questions import folds
+from recsys.splits import Split, last_basket
+from recsys.testing import checkerboard, colour_question
+from recsys.text import Template
+from recsys.training import Training, fit
+
+PROTOCOL = Protocol(ks=(5,))
+METRIC = "ndcg@5"
+WORSE = 0.1
+"""Of the metric, as other random numbers may have it."""
+
+PLAIN = ("Popularity", "PersonalTop", "DecayedPersonal", "UPCF", "TIFUKNN")
+PLAIN += ("ItemKNN", "EASE", "IALS", "Markov", "TextTFIDF")
+BERT = {"embedding_dim": 16, "num_layers": 1, "ffn_dim": 32, "max_length": 32}
+DECODER = {"num_layers": 1, "embedding_dim": 16, "num_heads": 2, "ffn_dim": 32}
+
+
+def scorers(split: Split) -> dict[str, Callable[[], Scorer]]:
+    """Every model that ranks, in a small shape."""
+    n = split.num_items
+    autoencoder: dict[str, Any] = {"embedding_dim": 16, "latent_dim": 8, "kl_steps": 100}
+    found: dict[str, Callable[[], Scorer]] = {name: getattr(models, name) for name in PLAIN}
+    found |= {
+        "BPRMF": lambda: models.BPRMF(n, len(split.users), embedding_dim=8, learning_rate=0.05),
+        "CountVAE": lambda: models.CountVAE(
+            n, head=TweedieHead(), **autoencoder, learning_rate=0.02
+        ),
+        "DNNTSP": lambda: models.DNNTSP(n, embedding_dim=16, learning_rate=0.03),
+        "GLOIE": lambda: models.GLOIE(
+            n, head=TweedieHead(), **autoencoder, personal=True, elbo_weight=0.1, learning_rate=0.02
+        ),
+        "SASRec": lambda: models.SASRec(n, embedding_dim=16, learning_rate=0.01),
+        "ShopperBERT": lambda: shopperbert(split),
+        "LMRec": lambda: models.LMRec(
+            n,
+            decoder=Decoder(vocab_size=300, **DECODER),  # type: ignore[arg-type]
+            template=Template(),
+            language=Language(batch_size=2, row_length=64),
+            ranking=Ranking(),
+            learning_rate=0.02,
+        ),
+    }
+    both = {"bpr_mf": found["BPRMF"], "markov": found["Markov"]}
+    found["Hybrid"] = lambda: models.Hybrid(
+        members={name: make() for name, make in both.items()},
+        weights={"bpr_mf": 1.0, "markov": 0.5},
+    )
+    return found
+
+
+def shopperbert(split: Split) -> Scorer:
+    return models.ShopperBERT(
+        split.num_items,
+        attributes=["colour", "item_id"],
+        num_classes=split.num_classes,
+        encoder=Encoder(**BERT),
+        learning_rate=0.02,
+    )
+
+
+def ranked(
+    make: Callable[[], Scorer], split: Split, device: torch.device, epochs: int
+) -> dict[str, Any]:
+    """A model's metric here and there, and the largest difference of its scores."""
+    here = trained(make, split, "cpu", epochs)
+    history = split.test.history
+    there = deepcopy(here).to(device)
+    with torch.inference_mode():
+        scores, moved = here.score(history), there.score(history.to(device)).cpu()
+    means = {
+        "trained_here": measured(here, split),
+        "asked_there": measured(there, split),
+        "trained_there": measured(trained(make, split, str(device), epochs), split),
+    }
+    agrees = torch.allclose(moved, scores, rtol=1e-3, atol=1e-4)
+    learns = any(isinstance(m, Recommender) for m in (here, *(m for _, m in here.members())))
+    allowed = WORSE if learns else 1e-3
+    as_good = means["trained_there"] >= means["trained_here"] - allowed
+    difference = float((moved - scores).abs().max())
+    return {**means, "largest_difference": difference, "alike": bool(agrees and as_good)}
+
+
+def trained(make: Callable[[], Scorer], split: Split, device: str, epochs: int) -> Scorer:
+    torch.manual_seed(0)
+    training = Training(
+        max_epochs=epochs,
+        batch_size=16,
+        monitor=METRIC,
+        evaluate_every=max(epochs // 3, 1),
+        device=device,
+    )
+    return fit(make(), split, training, PROTOCOL)
+
+
+def measured(model: Scorer, split: Split) -> float:
+    return round(evaluate(model, split.test, PROTOCOL).means[METRIC], 6)
+
+
+def predictors(split: Split, place: Path) -> dict[str, Callable[[], Predictor]]:
+    """Every network that answers questions."""
+    config = {
+        "_target_": "recsys.models.ShopperBERT",
+        "num_items": split.num_items,
+        "attributes": ["colour", "item_id"],
+        "num_classes": split.num_classes,
+        "encoder": {"_target_": "recsys.models.shopperbert.Encoder", **BERT},
+        "learning_rate": 0.02,
+    }
+    model = trained(lambda: shopperbert(split), split, "cpu", 2)
+    checkpoint.save(place / "model", model, split, config, mask_history=False)
+    steps = Steps(learning_rate=0.03, batch_size=12, max_epochs=10)
+    return {
+        "MLP": lambda: models.MLP(features=[Counts("item_id")], steps=steps, num_members=2),
+        "FineTuned": lambda: models.FineTuned(run=str(place), steps=steps),
+    }
+
+
+def answered(make: Callable[[], Predictor], device: torch.device) -> dict[str, Any]:
+    """AUROC of a predictor that was trained here, and of one there."""
+    found = {}
+    for name, where in (("trained_here", torch.device("cpu")), ("trained_there", device)):
+        questions = colour_question()
+        train, asked = next(folds(questions))
+        with running_on(where):
+            scores = make().fit(questions, train).predict(questions, asked)
+        labels = questions.labels(asked)[:, 0].numpy()
+        found[name] = float(auroc(scores[:, 0].numpy(), labels)[0])
+    return {**found, "alike": found["trained_there"] >= found["trained_here"] - WORSE}
+
+
+def main() -> int:
+    device, small, folder = options_of(__doc__)
+    split = last_basket(checkerboard())
+    found: dict[str, Any] = {}
+
+    def note(name: str, work: Callable[[], dict[str, Any]]) -> None:
+        started = time.perf_counter()
+        found[name] = work()
+        found[name]["seconds"] = round(time.perf_counter() - started, 2)
+        print(name, found[name], flush=True)
+        keep(folder / "families.json", device, {"metric": METRIC, "families": found})
+
+    with TemporaryDirectory() as place:
+        for name, make in scorers(split).items():
+            note(name, lambda m=make: ranked(m, split, device, 3 if small else 30))
+        for name, ask in predictors(split, Path(place)).items():
+            note(name, lambda a=ask: answered(a, device))
+    wrong = [name for name, row in found.items() if not row["alike"]]
+    print(f"not alike: {', '.join(wrong) or 'none'}")
+    if device.type == "cpu":
+        print("the device is the CPU: both sides are the same")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""What `make gpu` runs, in small and on the CPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import recsys.models
+from benchmarks.gpu import families
+from benchmarks.gpu.card import name_of, watched
+from benchmarks.gpu.tests import files
+from benchmarks.record import ROOT
+from benchmarks.report import gpu_rows
+from recsys.splits import last_basket
+from recsys.testing import checkerboard
+
+CPU = torch.device("cpu")
+
+
+def gpu(*arguments: object, parts: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.gpu", *map(str, arguments), "--parts", *parts]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_every_part_leaves_a_record(tmp_path: Path) -> None:
+    parts = ["tests", "families", "training", "retrieval"]
+    done = gpu("--device", "cpu", "--small", "--output", tmp_path, parts=parts)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = {part: json.loads((tmp_path / f"{part}.json").read_text()) for part in parts}
+    assert {record["card"] for record in records.values()} == {"cpu"}
+    assert records["tests"]["ended"]["skipped"]
+    assert all(row["alike"] for row in records["families"]["families"].values())
+    assert {row["precision"] for row in records["training"]["models"].values()} == {
+        "32-true",
+        "bf16-mixed",
+    }
+    language = records["training"]["models"]["LMRec"]
+    assert language["tokens_per_second"] > 0
+    assert 0 < language["flop_utilisation"] < 1
+    rows = gpu_rows(records["training"])
+    assert len(rows) == 5
+    assert rows[-1].startswith("| cpu | LMRec | ")
+    assert {row.count("|") for row in rows} == {9}
+    assert set(records["retrieval"]["searches"][0]["sides"]) == {
+        "product",
+        "product_in_place",
+        "exact",
+    }
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_it_says_so_in_one_line() -> None:
+    done = gpu(parts=["retrieval"])
+    assert done.returncode == 2
+    assert done.stderr == "benchmarks.gpu: device=cuda: there is cpu or auto; choose among them\n"
+
+
+def test_every_model_is_among_the_families() -> None:
+    named = set(families.scorers(last_basket(checkerboard()))) | {"MLP", "FineTuned"}
+    on_the_processor_alone = {
+        *("Blend", "CandidateSize", "LightGBM", "LogisticRegression"),
+        *("NewEASE", "NewPopularity", "OwnPurchases"),
+    }
+    assert named | on_the_processor_alone == set(recsys.models.__all__)
+
+
+def test_the_files_with_tests_for_a_gpu() -> None:
+    names = {path.name for path in files()}
+    assert {"test_contract.py", "test_retrieval.py", "test_training.py"} <= names
+    assert "test_events.py" not in names
+
+
+def test_a_processor_tells_no_memory() -> None:
+    assert name_of(CPU) == "cpu"
+    with watched(CPU) as found:
+        pass
+    assert found == {"peak_memory_mib": None, "utilisation": None}
