@@ -42,7 +42,8 @@ from recsys.types import Scores
 class DNNTSP(Recommender):
     """Scores an item by its own vector, mixed with what its node in the user's graphs became.
 
-    An item that a user has not had scores the same for every user.
+    An item that a user has not had scores the same for every user; a user without a history gets
+    these scores alone.
 
     Args:
         num_items: n.

@@ -6,14 +6,13 @@ Paper: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019.
     P = (XᵀX + l2 I)⁻¹,   W = I - P / diag(P),   score = X W          (eq. 8, 3)
 
 X is (U, n), 1 where a user holds the item; P / diag(P) divides column j by P_jj, so W is not
-symmetric. Kept: all of it. Changed: a history is multiplied as a sparse row.
+symmetric. Kept: all of it. Changed: a history is multiplied as a sparse row. A user without a
+history, or with one of items that no training user held, gets popularity.
 
 Shapes: B users, U training users, n items.
 """
 
 from __future__ import annotations
-
-from typing import Self
 
 import torch
 from scipy.sparse import csr_array
@@ -48,9 +47,8 @@ class EASE(ClosedForm):
             raise ConfigError(f"l2={l2} is not positive; 100 to 1000 suits most logs")
         self.l2 = l2
 
-    def fit(self, split: Split) -> Self:
+    def compute(self, split: Split) -> None:
         self.keep("item_weights", ridge_weights(held_items(split.training), self.l2))
-        return self
 
     def score(self, batch: BasketBatch) -> Scores:
         held = batch.ragged.distinct(batch.num_items)

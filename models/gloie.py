@@ -15,8 +15,8 @@ embedding, the two are joined:
     a_k = softmax_k(q^T tanh(K e_k + c)),  e_k in {g_ui, l_ui}       attention
     s_ui = w^T (a_g g_ui + a_l l_ui) + b_i                          score
 
-and elsewhere s_ui = w^T g_ui + b_i. The loss is a ranking loss of the next basket plus the
-autoencoder's negative evidence lower bound of the history.
+and elsewhere s_ui = w^T g_ui + b_i, which is all that a user without a history gets. The loss is a
+ranking loss of the next basket plus the autoencoder's negative evidence lower bound of the history.
 Beyond the paper, each an option: a scorer of personal frequency and recency, training on more
 than the last basket of a user, and a bias that starts at the popularity of the latest baskets.
 

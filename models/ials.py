@@ -13,7 +13,8 @@ and the same for h_i. a is `unobserved_weight`, nu `frequency_exponent`.
 
 Kept: both halves in turn, exact solves, the scaled regulariser. Changed: nothing is kept of the
 training users; a user's vector is solved from the history that is asked with, also for users that
-the model has never seen. A user without a history gets zeros.
+the model has never seen. A user without a history, or with one of items that no training user held,
+has a vector of zeros and gets popularity.
 
 Shapes: B users, U training users, n items, D dimensions, L length of a padded row.
 """
@@ -21,7 +22,6 @@ Shapes: B users, U training users, n items, D dimensions, L length of a padded r
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -79,7 +79,7 @@ class IALS(ClosedForm):
         self.std = std
         self.seed = seed
 
-    def fit(self, split: Split) -> Self:
+    def compute(self, split: Split) -> None:
         by_user = split.training.ragged.distinct(split.num_items)
         by_item = _transposed(by_user, split.num_items)
         generator = torch.Generator().manual_seed(self.seed)
@@ -90,7 +90,6 @@ class IALS(ClosedForm):
             items = self._solve(by_item, users, users.T @ users)
         self.keep("item_vectors", items)
         self.keep("gram", items.T @ items)
-        return self
 
     def encode_items(self) -> ItemVectors:
         return self.item_vectors

@@ -9,14 +9,13 @@ where s(i, ·) holds the `num_neighbors` items most similar to i and is zero els
 
 Kept: cosine similarity of binary columns, neighbours cut off in the rows of the history's items.
 Changed: rows are not normalised to length 1; the shrinkage of the similarity (Bell & Koren 2007)
-and the decay of older events are ours to choose. A user without a history gets zeros.
+and the decay of older events are ours to choose. A user without a history, or with one of items
+that have no neighbours, gets popularity.
 
 Shapes: n items, E pairs of similar items.
 """
 
 from __future__ import annotations
-
-from typing import Self
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array, vstack
@@ -56,7 +55,7 @@ class ItemKNN(ItemRows):
         self.shrink = shrink
         self.decay = decay
 
-    def fit(self, split: Split) -> Self:
+    def compute(self, split: Split) -> None:
         held = held_items(split.training)
         holders = held.T.tocsr()
         norms = np.sqrt(np.diff(holders.indptr))
@@ -66,7 +65,6 @@ class ItemKNN(ItemRows):
             for start in range(0, split.num_items, _ITEMS_AT_ONCE)
         ]
         self.keep_rows(vstack(blocks, format="csr"))
-        return self
 
     def _similarities(self, common: csr_array, norms: np.ndarray, start: int) -> coo_array:
         """Rows `start` … of s, from the numbers of users that they have in common with all."""

@@ -12,10 +12,11 @@ Changed: [EOS] also stands between the items and before the first, so that one p
 of every beginning of a history and each predicts the next item; the paper reads one vector a
 history. L2 may be the paper's binary cross-entropy on sampled items or a softmax, over the targets
 of the batch and drawn items (corrected by the probability with which a batch holds an item) or over
-the whole catalogue. Unless asked otherwise, tokens start as their latent semantic vectors in the
-log's own texts and the first layer as their mean, not at random: a history then starts near the
-items of which it tells. Vectors of item ids may be added: to the [EOS] that closes an item, and to
-the item's vector.
+the whole catalogue. A user without a history is the [EOS] before a first item, from which the first
+items are learnt. Unless asked otherwise, tokens start as their latent semantic vectors in the log's
+own texts and the first layer as their mean, not at random: a history then starts near the items of
+which it tells. Vectors of item ids may be added: to the [EOS] that closes an item, and to the
+item's vector.
 
 Shapes: B users, P predictions, C candidates, n items, M item ends, R rows of L tokens, D dims.
 """

@@ -13,7 +13,7 @@ the basket would give its date away, and their number how large it was. The head
 which no task would train otherwise. A head's classes share the vectors by which the field is read.
 Beyond the paper: users with more behind them than a window are the mean over their windows.
 Ranking: a masked basket is put after a user's last; an item's score is its share of all events,
-times how much likelier than usual each of its attributes is there.
+times how much likelier than usual each of its attributes is there, a user without a history's too.
 
 Shapes: B users, E events, R tokens, K masked baskets, n items, D dimensions, F fields, C classes.
 """

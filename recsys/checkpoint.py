@@ -32,7 +32,6 @@ from recsys.batch import BasketBatch
 from recsys.errors import ConfigError, RecsysError, RunError, UnknownIdError
 from recsys.events import ITEM, USER
 from recsys.module import Scorer
-from recsys.retrieval import top_k
 from recsys.splits import Split
 from recsys.vocab import UNKNOWN, Vocabulary
 
@@ -120,8 +119,7 @@ class SavedModel:
 
     @torch.inference_mode()
     def _recommend_in_words(self, texts: list[Sequence[str]], k: int) -> pl.DataFrame:
-        scores = self.model.encode_texts(texts) @ self.model.encode_items().T
-        top = top_k(scores, k)
+        top = self.model.item_index().search(self.model.encode_texts(texts), k)
         asked = pl.Series("history", range(len(texts)))
         return recommendations(asked, top.items, top.scores, self.item_table)
 
@@ -266,6 +264,8 @@ def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
         **load_file(folder / "histories.safetensors"), num_items=len(item_table)
     )
     users = Vocabulary(pl.read_parquet(folder / "users.parquet")[USER])
+    if model.popularity is None:  # saved before models kept it
+        model.popularity = torch.bincount(histories.items, minlength=len(item_table))
     return SavedModel(model, item_table, users, histories, described["mask_history"])
 
 

@@ -23,7 +23,7 @@ from recsys.errors import RunError
 from recsys.loader import Loader
 from recsys.module import Scorer
 from recsys.ragged import Ragged, offsets_of
-from recsys.retrieval import ItemIndex, TopK
+from recsys.retrieval import ExactIndex, ItemIndex, TopK
 from recsys.splits import Part
 
 BuildIndex = Callable[[Tensor], ItemIndex]
@@ -123,7 +123,7 @@ def evaluate(
         part: histories and targets.
         protocol: list lengths, and whether histories are masked.
         popularity: (n,) events of each item in training, for novelty and slices.
-        build_index: makes a retrieval index of item vectors `(n, D)`; without it all are scored.
+        build_index: makes a retrieval index of item vectors `(n, D)`; by default an exact one.
         progress: wraps the batches, for a progress bar.
 
     Raises:
@@ -160,9 +160,9 @@ def rank(
     model.eval()
     device = next((t.device for t in model.state_dict().values()), torch.device("cpu"))
     index = None
-    if build_index is not None and model.has_vectors:
+    if model.has_vectors:  # once, and not with every batch
         with torch.inference_mode():
-            index = build_index(model.encode_items())
+            index = model.item_index(build_index or ExactIndex)
     loader = Loader(part.to(device), protocol.batch_size)
     found = [
         model.top_k(batch.history, k, mask_history=protocol.mask_history, index=index)

@@ -36,7 +36,7 @@ from recsys.module import Scorer
 from recsys.predictor import Predictor
 from recsys.questions import Questions, folds
 from recsys.ragged import Ragged
-from recsys.retrieval import ExactIndex
+from recsys.retrieval import ExactIndex, top_k
 from recsys.splits import Split, last_basket
 from recsys.training import Training, fit
 
@@ -98,12 +98,15 @@ class ModelContract:
             ranks alike for all users.
         finds_new_items: whether that holds among items that the user has not had. False for a
             model that personalises nothing but the user's own items.
+        ranks_newcomers: whether it has learnt a list for users without a history. The others rank
+            by popularity for them.
         training: for models with a loss.
         k: length of the lists.
     """
 
     finds_colours: ClassVar[bool] = True
     finds_new_items: ClassVar[bool] = True
+    ranks_newcomers: ClassVar[bool] = False
     training: ClassVar[Training] = Training(
         max_epochs=30, batch_size=16, monitor="ndcg@5", evaluate_every=10, accelerator="cpu"
     )
@@ -150,8 +153,22 @@ class ModelContract:
         history = split.test.history
         top = model.top_k(history, self.k, mask_history=True)
         assert not history.multi_hot().gather(1, top.items).any()
-        scores = _scores(model, history)
+        scores = _ranked(model, history)
         torch.testing.assert_close(top.scores, scores.gather(1, top.items))
+
+    def test_a_list_for_users_without_a_history(self, model: Scorer, split: Split) -> None:
+        newcomers = BasketBatch.from_lists([[], []], split.num_items)
+        popularity = torch.bincount(split.training.items, minlength=split.num_items).double()
+        expected = top_k(popularity.expand(2, -1), split.num_items).items
+        for masked in (False, True):
+            top = model.top_k(newcomers, split.num_items, mask_history=masked)
+            first = model.top_k(newcomers, 1, mask_history=masked)
+            assert first.items.equal(top.items[:, :1])
+            assert top.scores.isfinite().all()
+            if self.ranks_newcomers:
+                assert (top.scores[:, 0] > top.scores[:, -1]).all()
+            else:
+                assert top.items.equal(expected)
 
     def test_users_whom_the_log_does_not_know(self, model: Scorer, split: Split) -> None:
         newcomer = BasketBatch.from_lists([[]], split.num_items)
@@ -196,7 +213,7 @@ class ModelContract:
             index = ExactIndex(model.encode_items())
         found = model.top_k(history, self.k, index=index).items
         scores = _scores(model, history)
-        best = model.top_k(history, self.k).items
+        best = top_k(scores, self.k).items
         torch.testing.assert_close(scores.gather(1, found), scores.gather(1, best))
 
     @pytest.mark.gpu
@@ -212,6 +229,12 @@ class ModelContract:
 @torch.inference_mode()
 def _scores(model: Scorer, batch: BasketBatch) -> Tensor:
     return model.score(batch)
+
+
+@torch.inference_mode()
+def _ranked(model: Scorer, batch: BasketBatch) -> Tensor:
+    """(B, n), what the lists are made by."""
+    return Scorer.score(model, batch) if model.has_vectors else model.score(batch)
 
 
 def colour_question() -> Questions:

@@ -30,7 +30,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.evaluate import Protocol, evaluate
 from recsys.loader import KeptBatches, Loader
 from recsys.metrics import METRICS
@@ -107,6 +107,7 @@ def fit(
 
     Raises:
         ConfigError: the protocol does not measure `training.monitor`.
+        DataError: training diverges, or a log asks for more memory than there is.
     """
     for name, member in model.members():
         place = None if folder is None else folder / "members" / name
@@ -155,6 +156,7 @@ def _train(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+        model.keep_popularity(split)
         epochs = Epochs(model.prepare(split), training)
         last = folder / LAST
         start = last if last.exists() else None
@@ -210,6 +212,9 @@ class MeanLoss(Callback):
 
     Once, at its end: Lightning's own mean, logged in every step, takes longer than the step of a
     small model.
+
+    Raises:
+        DataError: at an epoch's end, the loss is not finite.
     """
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -223,7 +228,14 @@ class MeanLoss(Callback):
         self.num_users += len(batch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.log("train/loss", self.total / self.num_users, prog_bar=True)
+        loss = self.total / self.num_users
+        if not loss.isfinite():
+            raise DataError(
+                f"{type(pl_module).__name__} has a loss of {loss.item()} in epoch "
+                f"{trainer.current_epoch}; training has diverged: lower learning_rate, or set "
+                "trainer.gradient_clip"
+            )
+        pl_module.log("train/loss", loss, prog_bar=True)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -32,6 +32,7 @@ class TestPersonalTop(Defaults):
 
 class TestDecayedPersonal(Defaults):
     finds_new_items = False
+    ranks_newcomers = True
     name = "DecayedPersonal"
 
 
@@ -65,6 +66,8 @@ class TestTextTFIDF(Defaults):
 
 
 class TestBPRMF(ModelContract):
+    ranks_newcomers = True
+
     def config(self, split: Split) -> dict[str, Any]:
         return {
             "_target_": "recsys.models.BPRMF",
@@ -76,6 +79,8 @@ class TestBPRMF(ModelContract):
 
 
 class TestCountVAE(ModelContract):
+    ranks_newcomers = True
+
     def config(self, split: Split) -> dict[str, Any]:
         return {
             "_target_": "recsys.models.CountVAE",
@@ -92,6 +97,7 @@ class TestDNNTSP(ModelContract):
     """On more users: what it adds to an item's own score is learnt from targets alone."""
 
     finds_new_items = False
+    ranks_newcomers = True
     training = Training(
         max_epochs=40, batch_size=64, monitor="ndcg@5", evaluate_every=10, accelerator="cpu"
     )
@@ -113,6 +119,7 @@ class TestDNNTSP(ModelContract):
 class TestGLOIE(ModelContract):
     """In the paper's shape; on so few users the autoencoder's loss weighs more."""
 
+    ranks_newcomers = True
     training = Training(
         max_epochs=40, batch_size=30, monitor="ndcg@5", evaluate_every=10, accelerator="cpu"
     )
@@ -174,6 +181,8 @@ class TestSASRecWithThePapersLoss(TestSASRec):
 class TestShopperBERT(ModelContract):
     """An item is its colour and its id."""
 
+    ranks_newcomers = True
+
     def config(self, split: Split) -> dict[str, Any]:
         return {
             "_target_": "recsys.models.ShopperBERT",
@@ -194,6 +203,7 @@ class TestShopperBERT(ModelContract):
 class TestLMRec(ModelContract):
     """In the words of the items alone."""
 
+    ranks_newcomers = True
     training = Training(
         max_epochs=20, batch_size=20, monitor="ndcg@5", evaluate_every=10, accelerator="cpu"
     )
@@ -214,8 +224,21 @@ class TestLMRec(ModelContract):
         }
 
 
+class TestHybridWithoutNewcomers(ModelContract):
+    """No member says anything of a user without a history."""
+
+    def config(self, split: Split) -> dict[str, Any]:
+        return {
+            "_target_": "recsys.models.Hybrid",
+            "members": {"ease": TestEASE().config(split), "tifuknn": TestTIFUKNN().config(split)},
+            "weights": {"ease": 1.0, "tifuknn": 0.5},
+        }
+
+
 class TestHybrid(ModelContract):
     """Of a model with a loss and one in closed form."""
+
+    ranks_newcomers = True
 
     def config(self, split: Split) -> dict[str, Any]:
         return {
