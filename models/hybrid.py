@@ -43,11 +43,12 @@ class Hybrid(ClosedForm):
                 f"members {sorted(members)} with weights {sorted(weights)}; expected at least one "
                 "member, and a weight by the name of each"
             )
-        self.scorers = nn.ModuleDict(members)
-        self.weights = dict(weights)
+        # A list: members may be called what a module's own parts are.
+        self.scorers = nn.ModuleList(members.values())
+        self.weights = {name: weights[name] for name in members}
 
     def members(self) -> Iterable[tuple[str, Scorer]]:
-        return self.scorers.items()  # type: ignore[return-value]
+        return zip(self.weights, self.scorers, strict=True)  # type: ignore[arg-type]
 
     def compute(self, split: Split) -> None:
         """Nothing: the members are fitted."""

@@ -82,7 +82,9 @@ class ShopperBERT(Recommender):
         num_classes: how many values each column of the items takes.
         price_buckets: quantiles of value per unit; 0 reads no price.
         calendar: parts of the date.
-        pretext_tasks: fields that heads predict; None is all of them.
+        pretext_tasks: fields that heads predict; None is all of them. A field is called as its
+            attribute, or `price`, or a part of the date, with a `_` behind it where there is an
+            attribute of that name.
         sentences: whether a product's `text` is read, by the encoder of the extra `sentences`.
         encoder: sizes.
         mask_rate: share of the baskets that are masked.
@@ -133,7 +135,7 @@ class ShopperBERT(Recommender):
             calendar=calendar,
         )
         sizes = self.fields.sizes
-        self.pretext_tasks = list(sizes if pretext_tasks is None else pretext_tasks)
+        self.pretext_tasks = list(dict.fromkeys(sizes if pretext_tasks is None else pretext_tasks))
         wrong = [name for name in self.pretext_tasks if name not in sizes]
         if wrong or not self.pretext_tasks:
             named = f"{wrong[0]} is no field" if wrong else "there are none"
@@ -144,22 +146,20 @@ class ShopperBERT(Recommender):
         self.register_buffer("item_share", torch.full((num_items,), 1 / num_items))
         self.max_length = encoder.max_length
         dim = encoder.embedding_dim
-        self.tables = nn.ModuleDict(
-            {name: EmbeddingTable(c, dim, std=0.1) for name, c in sizes.items()}
-        )
+        # Lists: the columns of a log may be called what a module's own parts are.
+        self.tables = nn.ModuleList(EmbeddingTable(c, dim, std=0.1) for c in sizes.values())
         self.from_text = nn.Linear(SENTENCE_DIM, dim, bias=False) if sentences else None
         num_parts = self.fields.num_product_fields + sentences
         self.product = nn.Linear(num_parts * dim, dim)
-        tasks = self.pretext_tasks
-        self.heads = nn.ModuleDict({name: nn.Linear(dim, dim) for name in tasks})
-        self.biases = nn.ParameterDict({name: torch.zeros(sizes[name]) for name in tasks})
+        self.heads = nn.ModuleList(nn.Linear(dim, dim) for _ in self.pretext_tasks)
+        self.biases = nn.ParameterList(torch.zeros(sizes[name]) for name in self.pretext_tasks)
         self.encoder = BidirectionalEncoder(encoder)
         self.mask_token = nn.Parameter(torch.randn(dim) * 0.02)
         with torch.no_grad():
             # What was taken is likely to be taken again: behaviours start as the sum of their
             # vectors, [CLS] as their mean, and the heads look for the classes that point there.
             self.product.weight.copy_(torch.eye(dim).repeat(1, num_parts))
-            for head in self.heads.values():
+            for head in self.heads:
                 nn.init.eye_(cast(nn.Linear, head).weight)
 
     def prepare(self, split: Split) -> Part:
@@ -259,7 +259,7 @@ class ShopperBERT(Recommender):
     def _embed(self, codes: Tensor, items: Tensor, is_masked: Tensor) -> Tensor:
         """(R, D) of codes (R, F): the product and its date, or what stands for a masked basket."""
         codes = self.fields.as_seen(codes)
-        vectors = [table(codes[:, f]) for f, table in enumerate(self.tables.values())]
+        vectors = [table(codes[:, f]) for f, table in enumerate(self.tables)]
         num_products = self.fields.num_product_fields
         of_product = vectors[:num_products]
         if self.from_text is not None:
@@ -271,8 +271,10 @@ class ShopperBERT(Recommender):
 
     def _log_probabilities(self, name: str, context: Tensor) -> Tensor:
         """(K, C) of a field, from contexts (K, D)."""
-        table, head = cast(EmbeddingTable, self.tables[name]), self.heads[name]
-        return F.linear(head(context), table.vectors, self.biases[name]).log_softmax(1)
+        task = self.pretext_tasks.index(name)
+        table = cast(EmbeddingTable, self.tables[list(self.fields.sizes).index(name)])
+        bias = self.biases[task]
+        return F.linear(self.heads[task](context), table.vectors, bias).log_softmax(1)
 
     def encode_profiles(self, batch: BasketBatch) -> UserVectors:
         """(B, D): a vector of everything that is known of a user; zeros where that is nothing."""

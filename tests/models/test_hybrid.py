@@ -69,7 +69,7 @@ def test_members_are_fitted_once_each_in_its_own_way(split_of: Any) -> None:
     assert any(not value.equal(after[name]) for name, value in before.items())
 
 
-def test_state_has_the_members_names_before_it(split_of: Any) -> None:
+def test_state_has_the_members_places_before_it(split_of: Any) -> None:
     split = split_of([[[0], [1]], [[1], [2]]], 3)
 
     def made() -> Hybrid:
@@ -82,11 +82,24 @@ def test_state_has_the_members_names_before_it(split_of: Any) -> None:
     model = made()
     fit(model, split, Training(), Protocol())
     state = model.state_dict()
-    assert {"scorers.knn.values", "scorers.popularity.popularity"} < set(state)
-    assert "scorers.inner.scorers.markov.values" in state
+    assert {"scorers.0.values", "scorers.1.popularity", "scorers.2.scorers.0.values"} < set(state)
     loaded = made()
     loaded.load_state_dict(state)
     assert loaded.score(split.training).equal(model.score(split.training))
+
+
+def test_a_member_may_be_called_anything(split_of: Any) -> None:
+    split = split_of([[[0], [1]], [[1], [2]]], 3)
+    names = ["type", "prod.cat", "pop", "", "training", "ü"]
+    weights = {name: 2.0**place for place, name in enumerate(names)}
+    model, loaded = (
+        Hybrid(members={name: Markov() for name in names}, weights=weights) for _ in range(2)
+    )
+    fit(model, split, Training(), Protocol())
+    loaded.load_state_dict(model.state_dict())
+    assert [name for name, _ in loaded.members()] == names
+    alone = Hybrid(members={"": Markov().fit(split)}, weights={"": sum(weights.values())})
+    assert loaded.score(split.training).equal(alone.score(split.training))
 
 
 @pytest.mark.parametrize(("members", "weights"), [("a", ""), ("a", "ab"), ("a", "b"), ("", "")])
