@@ -458,7 +458,9 @@ class LMRec(Recommender):
         """(C,): log probability that an item is a target of a batch or drawn for it."""
         if (drawn := self.ranking.num_negatives) is None:
             return torch.zeros(len(candidates), device=candidates.device)
-        absent = -num_targets * self.share[candidates] + drawn * math.log1p(-1 / self.num_items)
+        # The only item of a catalogue is in every draw.
+        missed = math.log1p(-1 / self.num_items) if self.num_items > 1 else -math.inf
+        absent = -num_targets * self.share[candidates] + (drawn * missed if drawn else 0.0)
         return torch.log(-torch.expm1(absent))
 
     def _predictions(self, history: BasketBatch) -> tuple[Tensor, Tensor]:

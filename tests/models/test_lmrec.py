@@ -554,6 +554,21 @@ def test_a_text_starts_as_the_mean_of_what_its_tokens_mean(split: Split, family:
     assert table[told].norm(dim=1).mean() == pytest.approx(table[~told].norm(dim=1).mean())
 
 
+@pytest.mark.parametrize(
+    "ranking", [Ranking(), Ranking(num_negatives=3), Ranking(softmax=False, num_negatives=2)]
+)
+def test_a_catalogue_of_one_item(ranking: Ranking) -> None:
+    rows = [(user, 5, time) for user in range(2) for time in range(5)]
+    events = pl.DataFrame(rows, ["user_id", "item_id", "timestamp"], orient="row")
+    items = pl.DataFrame({"item_id": [5], "text": ["red tea cup"]})
+    alone = leave_last_out(EventLog.from_frames(events, items))
+    model = model_of(alone, ranking=ranking)
+    loss = model.loss(Part("train", alone.training, alone.training.ragged))
+    loss.backward()
+    assert loss.isfinite()
+    assert model.top_k(alone.test.history, 1).items.tolist() == [[0], [0]]
+
+
 def test_options_that_contradict_each_other(split: Split) -> None:
     with pytest.raises(ConfigError, match="freeze=true trains the projections alone"):
         model_of(split, freeze=True, use_ids=True)
