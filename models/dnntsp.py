@@ -34,7 +34,7 @@ from recsys.errors import ConfigError
 from recsys.graphs import GraphBatch
 from recsys.module import Recommender
 from recsys.ragged import Ragged, offsets_of
-from recsys.sparse import csr
+from recsys.sparse import csr, matmul
 from recsys.splits import Part, Split
 from recsys.types import Scores
 
@@ -90,11 +90,12 @@ class DNNTSP(Recommender):
 
         The output is linear: it mixes with the gate as the vectors would.
         """
-        base = self.output(self.items.vectors).squeeze(1)
-        of_nodes = self.output(self.graph(self.items, graphs)).squeeze(1)
-        gate = self.gate.index_select(0, graphs.node_items)
-        own = torch.lerp(base.index_select(0, graphs.node_items), of_nodes, gate)
-        return torch.cat([base, own])
+        with torch.autocast(graphs.device.type, enabled=False):  # as the graph is
+            base = self.output(self.items.vectors).squeeze(1)
+            of_nodes = self.output(self.graph(self.items, graphs)).squeeze(1)
+            gate = self.gate.index_select(0, graphs.node_items)
+            own = torch.lerp(base.index_select(0, graphs.node_items), of_nodes, gate)
+            return torch.cat([base, own])
 
     def configure_optimizers(self) -> Any:
         optimizer = Adam(self.parameters(), lr=self.learning_rate, fused=True)
@@ -128,9 +129,11 @@ class DynamicGraph(nn.Module):
         states = items(graphs.node_items)
         if not len(graphs.items):
             return states
-        for layer, convolution in enumerate(self.convolutions):
-            states = convolution(states, graphs.propagation if layer else graphs.spread, graphs)
-        return self.attention(states, graphs)
+        # Sums over a few rows each: mixed precision would cost their digits and save no time.
+        with torch.autocast(states.device.type, enabled=False):
+            for layer, convolution in enumerate(self.convolutions):
+                states = convolution(states, graphs.propagation if layer else graphs.spread, graphs)
+            return self.attention(states, graphs)
 
 
 class Convolution(nn.Module):
@@ -350,7 +353,7 @@ class SparseMatrix:
 
     def __matmul__(self, dense: Tensor) -> Tensor:
         """(C, D) to (R, D)."""
-        return self.matrix.to(dense.dtype) @ dense
+        return matmul(self.matrix, dense)
 
     @property
     def mT(self) -> SparseMatrix:

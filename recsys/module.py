@@ -117,7 +117,8 @@ class Scorer(Keeper):
 
     def item_index(self, build: Callable[[ItemVectors], ItemIndex] = ExactIndex) -> ItemIndex:
         """The vectors of all items, ready to be searched, where a model has them."""
-        return build(self._finite(self.encode_items(), "item"))
+        vectors = self.encode_items()
+        return build(self._finite(vectors, "item", terms=vectors.shape[1]))
 
     @torch.inference_mode()
     def top_k(
@@ -148,7 +149,8 @@ class Scorer(Keeper):
         # Two places show whether all candidates may be alike.
         width = 2 if k == 1 < batch.num_items else k
         if self.has_vectors:
-            users = self._finite(self.encode_users(batch), "user")
+            users = self.encode_users(batch)
+            users = self._finite(users, "user", terms=users.shape[1])
             found = (index or self.item_index()).search(users, width, exclude)
         else:
             found = top_k(self._finite(self.score(batch), "user"), width, exclude)
@@ -159,17 +161,19 @@ class Scorer(Keeper):
             found.items[rows], found.scores[rows] = popular.items, popular.scores.to(found.scores)
         return TopK(found.items[:, :k], found.scores[:, :k])
 
-    def _finite(self, values: Tensor, of: str) -> Tensor:
-        """The values (R, …) themselves.
+    def _finite(self, values: Tensor, of: str, terms: int | None = None) -> Tensor:
+        """The scores (R, n) themselves, or vectors (R, D) whose products have D terms.
 
         Raises:
-            DataError: one is infinite or no number.
+            DataError: a score is infinite or no number, or a product may be.
         """
-        if values.numel() and not all(bound.isfinite() for bound in values.aminmax()):
-            row = int((~values.isfinite()).any(1).nonzero()[0])
+        limit = torch.finfo(torch.float32).max
+        limit = limit if terms is None else (limit / terms) ** 0.5
+        if values.numel() and not all(bound.abs() <= limit for bound in values.aminmax()):
+            row = int((~(values.abs() <= limit)).any(1).nonzero()[0])
             raise DataError(
-                f"{type(self).__name__} has a score for {of} {row} that is not finite; training "
-                "has diverged: lower learning_rate, or set trainer.gradient_clip"
+                f"{type(self).__name__}: the scores of {of} {row} are not finite; if it was trained, "
+                "it diverged: lower learning_rate, or set trainer.gradient_clip"
             )
         return values
 

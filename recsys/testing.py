@@ -32,7 +32,7 @@ from recsys.classification import auroc
 from recsys.data.questions import new_items, profiling
 from recsys.evaluate import Protocol
 from recsys.events import EventLog
-from recsys.module import Scorer
+from recsys.module import Recommender, Scorer
 from recsys.predictor import Predictor
 from recsys.questions import Questions, folds
 from recsys.ragged import Ragged
@@ -188,6 +188,18 @@ class ModelContract:
             rows = torch.arange(len(batch))
             alone = torch.cat([_scores(model, batch.rows(row)) for row in rows.split(1)])
             torch.testing.assert_close(_scores(model, batch), alone, rtol=1e-4, atol=1e-5)
+
+    def test_mixed_precision_around_it(self, model: Scorer, split: Split) -> None:
+        built = checkpoint.build(self.config(split))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert _scores(model, split.test.history).isfinite().all()
+            for member in (built, *(member for _, member in built.members())):
+                if isinstance(member, Recommender):
+                    loss = member.loss(member.prepare(split).rows(torch.arange(8)))
+                    loss.backward()
+                    assert loss.isfinite()
+                    learnt = [p.grad for p in member.parameters() if p.grad is not None]
+                    assert all(gradient.isfinite().all() for gradient in learnt)
 
     def test_same_seed_gives_the_same_numbers(self, model: Scorer, split: Split) -> None:
         again = self.fitted(split)

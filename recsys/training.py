@@ -231,8 +231,8 @@ class MeanLoss(Callback):
         loss = self.total / self.num_users
         if not loss.isfinite():
             raise DataError(
-                f"{type(pl_module).__name__} has a loss of {loss.item()} in epoch "
-                f"{trainer.current_epoch}; training has diverged: lower learning_rate, or set "
+                f"{type(pl_module).__name__}: the loss of epoch {trainer.current_epoch} is "
+                f"{loss.item()}; training diverged: lower learning_rate, or set "
                 "trainer.gradient_clip"
             )
         pl_module.log("train/loss", loss, prog_bar=True)

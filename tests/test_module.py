@@ -143,16 +143,16 @@ class WrongScores(Wrong):
     has_vectors = False
 
     def score(self, batch: BasketBatch) -> Scores:
-        return self._spoilt(torch.ones(len(batch), 4), "user")
+        return self._spoilt(torch.ones(len(batch), 4).double() * 2, "user") * 2
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, -3e38])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("kind", "of"), [(Wrong, "user"), (Wrong, "item"), (WrongScores, "user")])
 def test_a_score_that_is_not_finite_is_an_error(
     kind: type[Wrong], of: str, value: float, masked: bool
 ) -> None:
-    message = rf"{kind.__name__} has a score for {of} 2 that is not finite; .* lower learning_rate"
+    message = rf"{kind.__name__}: the scores of {of} 2 are not finite; .* lower learning_rate"
     with pytest.raises(DataError, match=message):
         kind(value, of).top_k(BATCH, 2, mask_history=masked)
 

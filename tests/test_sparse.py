@@ -43,6 +43,19 @@ def test_products_equal_dense_ones(
     torch.testing.assert_close(strided, dense(left, a) @ full)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_precisions_that_torch_has_no_sparse_products_of(
+    kind: torch.dtype, is_sparse: bool
+) -> None:
+    held = csr(Ragged.from_lists([[2, 0], [1]]), 3)
+    right = torch.tensor([[0.5, 2.0], [4.0, 1.0], [0.25, 8.0]], dtype=kind)
+    with torch.autocast("cpu", torch.bfloat16):
+        product = matmul(held, right.to_sparse_csr() if is_sparse else right)
+    assert product.tolist() == [[0.75, 10.0], [4.0, 1.0]]
+    assert product.dtype == (torch.float64 if kind == torch.float64 else torch.float32)
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 300])
 def test_equal_columns_have_equal_products_in_any_batch(batch_size: int) -> None:
     generator = torch.Generator().manual_seed(0)

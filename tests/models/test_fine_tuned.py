@@ -11,7 +11,7 @@ import torch
 from recsys import checkpoint
 from recsys.classification import auroc
 from recsys.data.questions import profiling
-from recsys.errors import LeakError
+from recsys.errors import DataError, LeakError
 from recsys.features import check_training, computed
 from recsys.models import FineTuned
 from recsys.predictor import Steps
@@ -53,6 +53,14 @@ def test_from_scratch_forgets_what_the_run_learnt(profile_run: Path) -> None:
     weight = "encoder.blocks.0.projections.weight"
     assert not forgot.encoder.state_dict()[weight].equal(saved[weight])
     assert forgot.encoder.state_dict()["fields.classes_json"].equal(saved["fields.classes_json"])
+
+
+def test_training_that_diverges_is_an_error(profile_run: Path) -> None:
+    questions = colour_question()
+    train, _ = next(folds(questions))
+    model = FineTuned(run=str(profile_run), steps=Steps(learning_rate=1e30))
+    with pytest.raises(DataError, match="FineTuned: the loss on the rows held out is nan"):
+        model.fit(questions, train)
 
 
 def test_what_was_trained_on_later_events_is_refused(profile_run: Path) -> None:
