@@ -20,6 +20,7 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError
+from recsys.memory import check_memory
 from recsys.models._item_rows import held_items
 from recsys.module import ClosedForm
 from recsys.sparse import csr, matmul
@@ -37,6 +38,7 @@ class EASE(ClosedForm):
 
     Raises:
         ConfigError: `l2` is not positive.
+        DataError: on fitting, the three matrices would take more memory than there is.
     """
 
     item_weights: Tensor
@@ -47,6 +49,9 @@ class EASE(ClosedForm):
             raise ConfigError(f"l2={l2} is not positive; 100 to 1000 suits most logs")
         self.l2 = l2
 
+    def check_size(self, split: Split) -> None:
+        check_ridge(split.num_items)
+
     def compute(self, split: Split) -> None:
         self.keep("item_weights", ridge_weights(held_items(split.training), self.l2))
 
@@ -55,8 +60,26 @@ class EASE(ClosedForm):
         return matmul(csr(held, batch.num_items), self.item_weights)
 
 
+def check_ridge(num_items: int) -> None:
+    """See that there is memory for `ridge_weights` of n items.
+
+    Raises:
+        DataError: there is not.
+    """
+    check_memory(
+        3 * 8 * num_items**2,
+        f"EASE on {num_items:,} items",
+        "choose a sparse model (item_knn, ials), or leave out rare items (min_item_events)",
+    )
+
+
 def ridge_weights(held: csr_array, l2: float) -> Tensor:
-    """W (n, n) float32 for X (U, n), as at the top of the file."""
+    """W (n, n) float32 for X (U, n), as at the top of the file.
+
+    Raises:
+        DataError: it would take more memory than there is.
+    """
+    check_ridge(held.shape[1])
     gram = torch.from_numpy((held.T @ held).toarray()).double()
     gram.diagonal().add_(l2)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))

@@ -34,7 +34,7 @@ from recsys.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
 _CELLS_AT_ONCE = 2**17
-"""Padded values in a block of rows; times D numbers of memory."""
+"""Padded values in a block of rows, at least D a row; times D numbers of memory."""
 
 
 class IALS(ClosedForm):
@@ -105,7 +105,7 @@ class IALS(ClosedForm):
         padded = torch.cat([vectors, vectors.new_zeros(1, dim)])
         scale = (rows.lengths + self.unobserved_weight * len(vectors)) ** self.frequency_exponent
         common = self.unobserved_weight * gram
-        for block, held in _blocks(rows, padding=len(vectors)):
+        for block, held in _blocks(rows, dim, padding=len(vectors)):
             factors = padded[held]
             system = torch.baddbmm(common, factors.mT, factors)
             system.diagonal(dim1=1, dim2=2).add_(self.l2 * scale[block, None])
@@ -121,16 +121,18 @@ def _transposed(rows: Ragged, num_columns: int) -> Ragged:
     return Ragged(rows.owners()[order], offsets_of(held))
 
 
-def _blocks(rows: Ragged, *, padding: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _blocks(rows: Ragged, dim: int, *, padding: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of about equal length: their indices (B,) and their values (B, L), padded.
 
-    Together they are all rows that are not empty, the longest first.
+    Together they are all rows that are not empty, the longest first. Each row also takes a system
+    of D² numbers, however short it is.
     """
     lengths, order = rows.lengths.sort(descending=True)
     start, end = 0, int((lengths > 0).sum())
     while start < end:
         width = int(lengths[start])
-        block = order[start : min(start + max(_CELLS_AT_ONCE // width, 1), end)]
+        count = max(_CELLS_AT_ONCE // max(width, dim), 1)
+        block = order[start : min(start + count, end)]
         start += len(block)
         some = rows.rows(block)
         held = torch.full((len(block), width), padding, device=block.device)

@@ -21,13 +21,22 @@ import torch
 from scipy.sparse import csr_array, diags_array
 
 from recsys.batch import BasketBatch
-from recsys.models._item_rows import ItemRows
+from recsys.models._item_rows import ItemRows, check_pairs
 from recsys.splits import Split
 from recsys.types import Scores
 
 
 class Markov(ItemRows):
-    """Transition probabilities from the last basket."""
+    """Transition probabilities from the last basket.
+
+    Raises:
+        DataError: on fitting, the transitions would take more memory than there is.
+    """
+
+    def check_size(self, split: Split) -> None:
+        before, after = _transitions(split.training)
+        most = np.minimum(before.T @ np.diff(after.indptr), split.num_items)
+        check_pairs(int(most.sum()), "Markov", "leave out large baskets, or choose another model")
 
     def compute(self, split: Split) -> None:
         before, after = _transitions(split.training)

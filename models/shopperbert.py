@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.checkpoint import checkpoint
 
 from recsys.batch import BasketBatch
 from recsys.behaviours import BehaviourFields, count_nll
@@ -38,12 +39,16 @@ from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError, DataError
 from recsys.layout import Layout
 from recsys.module import Recommender
-from recsys.ragged import Ragged, offsets_of, ranges
+from recsys.ragged import Ragged, offsets_of, pieces, ranges
 from recsys.sentences import sentence_vectors
 from recsys.splits import Part, Split
 from recsys.types import Scores, UserVectors
 
 USERS_AT_ONCE = 128
+EVENTS_AT_ONCE = 2**18
+"""Of which the encoder holds the states at once."""
+CELLS_AT_ONCE = 2**25
+"""Log-probabilities of contexts and classes that are held at once."""
 COUNT_STRENGTH = 30.0
 SENTENCE_DIM = 384
 
@@ -238,14 +243,29 @@ class ShopperBERT(Recommender):
         firsts = codes[hidden & first]
         found = {}
         for column, name in self._tasks():
-            log_p = self._log_probabilities(name, context)
             if column < self.fields.num_product_fields:
                 row, code = basket, answers[:, column]
             else:
                 row, code = torch.arange(len(firsts), device=codes.device), firsts[:, column]
             known = code < self.fields.sizes[name]
-            found[name] = -log_p[row[known], code[known]]
+            found[name] = self._nll(name, context, row[known], code[known])
         return found
+
+    def _nll(self, name: str, context: Tensor, row: Tensor, code: Tensor) -> Tensor:
+        """(A,) of codes (A,) of a field, given in which of the contexts (K, D) each is, ascending.
+
+        Where there are many classes, the log-probabilities (K, C) are made some rows at a time, and
+        a second time for the gradient.
+        """
+        step = max(CELLS_AT_ONCE // self.fields.sizes[name], 1)
+        if len(context) <= step:
+            return -self._log_probabilities(name, context)[row, code]
+        found = []
+        for begin in range(0, len(context), step):
+            here = (row >= begin) & (row < begin + step)
+            piece = name, context[begin : begin + step], row[here] - begin, code[here]
+            found.append(checkpoint(self._nll, *piece, use_reentrant=False))
+        return torch.cat(found)
 
     def _tasks(self) -> list[tuple[int, str]]:
         """Every pretext task, with the column of its codes."""
@@ -282,13 +302,14 @@ class ShopperBERT(Recommender):
         vectors = self.encoder.positions.weight.new_zeros(len(batch), self.mask_token.shape[0])
         if not len(windows.items):
             return vectors
-        tokens = self._tokens(windows)
-        states, cls = self.encoder(tokens, windows.ragged)
-        if self.pooling == "cls":
-            lengths = windows.lengths()[:, None].to(cls.dtype)
-            vectors.index_add_(0, owners, cls * lengths)
-        else:
-            vectors.index_add_(0, batch.owners(), states)
+        for index in pieces(windows.lengths(), EVENTS_AT_ONCE):
+            some = windows.rows(index)
+            states, cls = self.encoder(self._tokens(some), some.ragged)
+            if self.pooling == "cls":
+                lengths = some.lengths()[:, None].to(cls.dtype)
+                vectors = vectors.index_add(0, owners[index], cls * lengths)
+            else:
+                vectors = vectors.index_add(0, owners[index][some.owners()], states)
         return vectors / batch.lengths().clamp(min=1)[:, None]
 
     def next_basket(self, batch: BasketBatch) -> dict[str, Tensor]:
@@ -332,23 +353,25 @@ class ShopperBERT(Recommender):
         return found
 
     def _next_nll(self, history: BasketBatch, after: BasketBatch) -> dict[str, float]:
-        rows = torch.arange(len(history), device=history.device).split(USERS_AT_ONCE)
-        parts = [self.next_basket(history.rows(row)) for row in rows]
         before, codes = self.fields(history), self.fields(after)
         first, first_after = (_firsts(batch) for batch in (history, after))
-        found = {}
+        asked, found = {}, {}
         for column, name in self._tasks():
             size = self.fields.sizes[name]
-            log_p = torch.cat([part[name] for part in parts])
             known, counted = codes[:, column] < size, torch.ones_like(first)
             if column >= self.fields.num_product_fields:
                 known, counted = known & first_after, first
-            code, owner = codes[known, column], after.owners()[known]
-            found[f"{name}/nll_next"] = -log_p[owner, code].mean().item()
+            asked[name] = code, owner = codes[known, column], after.owners()[known]
             counts = before[counted, column], history.owners()[counted], code, owner, size
             for key, strength in (("user", COUNT_STRENGTH), ("unigram", float("inf"))):
                 found[f"{name}/nll_{key}"] = count_nll(*counts, strength=strength).mean().item()
-        return found
+        nll: dict[str, list[Tensor]] = {name: [] for name in asked}
+        for rows in torch.arange(len(history), device=history.device).split(USERS_AT_ONCE):
+            for name, log_p in self.next_basket(history.rows(rows)).items():
+                code, owner = asked[name]
+                here = (owner >= rows[0]) & (owner <= rows[-1])
+                nll[name].append(-log_p[owner[here] - rows[0], code[here]])
+        return found | {f"{name}/nll_next": torch.cat(nll[name]).mean().item() for name in nll}
 
     def _cloze_nll(self, history: BasketBatch, asked: Tensor, suffix: str) -> dict[str, float]:
         """The baskets of events at `asked` (E,) bool, each masked once, in turns in a window."""

@@ -48,6 +48,10 @@ class TextTFIDF(ItemRows):
     def compute(self, split: Split) -> None:
         self.keep_rows(tfidf(item_texts(split)))
 
+    def cells_per_user(self, num_items: int) -> int:
+        """As many as there are items or words."""
+        return max(num_items, int(self.num_columns))
+
     def score(self, batch: BasketBatch) -> Scores:
         profile = self.sum_rows(batch, self.decay ** batch.age().float())
         profile = torch.nn.functional.normalize(profile, dim=1)

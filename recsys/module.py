@@ -102,6 +102,15 @@ class Scorer(Keeper):
         """
         return {}
 
+    def check_size(self, split: Split) -> None:
+        """Refuse a log that would take more memory than there is, before anything is fitted.
+
+        Raises:
+            DataError: it would.
+        """
+        for _, member in self.members():
+            member.check_size(split)
+
     def keep_popularity(self, split: Split) -> None:
         """Count the training events of each item."""
         self.keep("popularity", torch.bincount(split.training.items, minlength=split.num_items))
@@ -172,8 +181,8 @@ class Scorer(Keeper):
         if values.numel() and not all(bound.abs() <= limit for bound in values.aminmax()):
             row = int((~(values.abs() <= limit)).any(1).nonzero()[0])
             raise DataError(
-                f"{type(self).__name__}: the scores of {of} {row} are not finite; if it was trained, "
-                "it diverged: lower learning_rate, or set trainer.gradient_clip"
+                f"{type(self).__name__}: the scores of {of} {row} are not finite; if it was "
+                "trained it diverged: lower learning_rate, or set trainer.gradient_clip"
             )
         return values
 
@@ -201,7 +210,12 @@ class ClosedForm(Scorer):
     """
 
     def fit(self, split: Split) -> Self:
-        """Compute the model, and popularity beside it, from `split.training`."""
+        """Compute the model, and popularity beside it, from `split.training`.
+
+        Raises:
+            DataError: it would take more memory than there is.
+        """
+        self.check_size(split)
         self.keep_popularity(split)
         self.compute(split)
         return self

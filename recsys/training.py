@@ -109,6 +109,7 @@ def fit(
         ConfigError: the protocol does not measure `training.monitor`.
         DataError: training diverges, or a log asks for more memory than there is.
     """
+    model.check_size(split)
     for name, member in model.members():
         place = None if folder is None else folder / "members" / name
         fit(member, split, training, protocol, folder=place, loggers=loggers, progress=progress)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.data.sources.amazon_sequences import scientific
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.evaluate import Protocol, evaluate
-from recsys.models import BPRMF, Hybrid, ItemKNN, Markov, Popularity, TextTFIDF
+from recsys.models import BPRMF, EASE, Hybrid, ItemKNN, Markov, Popularity, TextTFIDF
 from recsys.module import ClosedForm
 from recsys.splits import Split, leave_last_out
 from recsys.training import Training, fit
@@ -86,6 +86,19 @@ def test_state_has_the_members_places_before_it(split_of: Any) -> None:
     loaded = made()
     loaded.load_state_dict(state)
     assert loaded.score(split.training).equal(model.score(split.training))
+
+
+def test_a_member_too_large_is_refused_before_the_others_are_fitted(
+    split_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = split_of([[[0], [1]], [[1], [2]]], 7000)
+    monkeypatch.setattr("recsys.memory.available_memory", lambda: 2**30)
+    first = Constant([[1, 0, 0]])
+    members = {"first": first, "inner": Hybrid(members={"ease": EASE()}, weights={"ease": 1.0})}
+    model = Hybrid(members=members, weights={"first": 1.0, "inner": 1.0})
+    with pytest.raises(DataError, match=r"EASE on 7,000 items would take 1 GiB"):
+        fit(model, split, Training(), Protocol())
+    assert first.fitted == 0
 
 
 def test_a_member_may_be_called_anything(split_of: Any) -> None:

@@ -219,6 +219,49 @@ def test_measures_do_not_depend_on_who_is_asked_together(
     assert model.measure(split, 2) == pytest.approx(together, rel=1e-5)
 
 
+@pytest.mark.parametrize("cells", [1, 100])
+def test_many_classes_are_predicted_some_baskets_at_a_time(
+    split: Split, cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(split, mask_rate=1.0)
+    part = model.prepare(split).rows(torch.arange(3))
+    at_once: list[int] = []
+    made = model._log_probabilities
+
+    def counted(name: str, context: Tensor) -> Tensor:
+        log_p = made(name, context)
+        at_once.append(log_p.numel())
+        return log_p
+
+    monkeypatch.setattr(model, "_log_probabilities", counted)
+    whole = model.loss(part)
+    whole.backward()
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    assert max(at_once) > 100
+    at_once.clear()
+    monkeypatch.setattr("recsys.models.shopperbert.CELLS_AT_ONCE", cells)
+    pieces = model.loss(part)
+    pieces.backward()
+    assert max(at_once) <= max(cells, 40)  # the classes of one basket
+    torch.testing.assert_close(pieces, whole)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_long_logs_are_encoded_some_windows_at_a_time(
+    split: Split, pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(split, pooling=pooling)
+    whole = model.encode_profiles(split.latest)
+    monkeypatch.setattr("recsys.models.shopperbert.EVENTS_AT_ONCE", 10)
+    seen: list[int] = []
+    model.encoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    torch.testing.assert_close(model.encode_profiles(split.latest), whole)
+    assert max(seen) < 10 + SMALL.max_length
+
+
 def test_items_of_another_log_are_read_by_their_attributes(split: Split) -> None:
     model = model_of(split, attributes=["colour"])
     before = model.encode_profiles(BasketBatch.from_lists([[[0], [3]]], 40))
