@@ -163,8 +163,8 @@ class Scorer(Keeper):
             found = (index or self.item_index()).search(users, width, exclude)
         else:
             found = top_k(self._finite(self.score(batch), "user"), width, exclude)
-        rows = self._silent(batch, found, exclude)
-        if self.popularity is not None and len(rows):
+        if self.popularity is not None:
+            rows = self._silent(batch, found, exclude)
             excluded = None if exclude is None else exclude.rows(rows)
             popular = top_k(self.popularity.double().expand(len(rows), -1), width, excluded)
             found.items[rows], found.scores[rows] = popular.items, popular.scores.to(found.scores)

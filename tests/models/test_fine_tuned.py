@@ -1,12 +1,15 @@
 """A network of users trained for one table, on a run's weights or from scratch."""
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from recsys import checkpoint
 from recsys.classification import auroc
@@ -83,3 +86,16 @@ def test_a_moment_just_behind_the_last_training_event_is_late_enough(profile_run
     on = profiling(log, "white", column="colour", classes=white, as_of=f"{last:%Y-%m-%d}")
     with pytest.raises(LeakError, match="was trained on events up to second"):
         check_training(on, Profile(str(profile_run)))
+
+
+def test_profiles_of_a_run_that_is_trained_again(profile_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(profile_run, tmp_path / "run")
+    questions = colour_question()
+    before = computed(questions, Profile(str(run)))
+    assert computed(questions, Profile(str(run))) is before
+    weights = run / "model/weights.safetensors"
+    changed = {n: -t if t.is_floating_point() else t for n, t in load_file(weights).items()}
+    save_file(changed, weights)
+    after = computed(questions, Profile(str(run)))
+    assert after.shape == before.shape
+    assert not np.allclose(after, before)
