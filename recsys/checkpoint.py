@@ -119,7 +119,8 @@ class SavedModel:
 
     @torch.inference_mode()
     def _recommend_in_words(self, texts: list[Sequence[str]], k: int) -> pl.DataFrame:
-        top = self.model.item_index().search(self.model.encode_texts(texts), k)
+        users = self.model.encode_texts(texts)
+        top = self.model.item_index().search(users, k)
         asked = pl.Series("history", range(len(texts)))
         return recommendations(asked, top.items, top.scores, self.item_table)
 
