@@ -9,7 +9,7 @@ short histories with.
 Changed: how it is computed. A node has one state at all steps whose basket does not hold it, so
 states are kept for events and once for a node's absence, never for every node and step. Attention
 runs over the pairs of a node's events; between two events it depends on the step through one
-number alone.
+number alone. Of a history of more than `max_events` the latest are read, as if it began there.
 
 Shapes: B users, n items, E events, N nodes (a user's distinct items), D dimensions, H heads of
 d = D / H dimensions, Q queries, P pairs of a query and a key, S steps from a node's first event on,
