@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.memory import check_memory
 from recsys.module import ClosedForm
 from recsys.ragged import Ragged
 from recsys.sparse import csr, matmul
@@ -22,6 +23,19 @@ def held_items(batch: BasketBatch) -> csr_array:
     held = np.ones(len(rows.values), dtype=np.float32)
     shape = (len(rows), batch.num_items)
     return csr_array((held, rows.values.numpy(), rows.offsets.numpy()), shape=shape)
+
+
+BYTES_PER_PAIR = 40
+"""Of an entry of a matrix at the height of its making."""
+
+
+def check_pairs(num_pairs: int, what: str, remedy: str) -> None:
+    """See that there is memory for a sparse matrix of so many entries.
+
+    Raises:
+        DataError: there is not.
+    """
+    check_memory(BYTES_PER_PAIR * num_pairs, f"{what}, up to {num_pairs:,} pairs of items,", remedy)
 
 
 class ItemRows(ClosedForm):

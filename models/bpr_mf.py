@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from recsys import losses, negatives
 from recsys.batch import BasketBatch
@@ -22,6 +23,9 @@ from recsys.embedding import EmbeddingTable
 from recsys.module import Recommender
 from recsys.splits import Part, Split
 from recsys.types import ItemVectors, UserVectors
+
+VALUES_AT_ONCE = 2**26
+"""Of the vectors of pairs."""
 
 
 class BPRMF(Recommender):
@@ -67,10 +71,28 @@ class BPRMF(Recommender):
         """BPR-Opt without its regulariser, a mean over the pairs and their negatives."""
         positives = part.target
         drawn = negatives.uniform(positives, self.items.num_embeddings, self.num_negatives)
-        user = self.users(part.history.users)[positives.owners()].unsqueeze(1)
-        positive_scores = (user * self.items(positives.values).unsqueeze(1)).sum(-1)
+        users = self.users(part.history.users)
+        pairs = positives.owners(), positives.values, drawn
+        step = max(VALUES_AT_ONCE // (self.num_negatives * users.shape[1]), 1)
+        if len(drawn) <= step:
+            return self._pair_losses(users, *pairs).mean()
+        # Users of many items: their vectors are gathered some pairs at a time, and again for the
+        # gradient.
+        pieces = zip(*(tensor.split(step) for tensor in pairs), strict=True)
+        sums = [checkpoint(self._sum_of_losses, users, *p, use_reentrant=False) for p in pieces]
+        return torch.stack(sums).sum() / drawn.numel()
+
+    def _sum_of_losses(self, *pairs: Tensor) -> Tensor:
+        return self._pair_losses(*pairs).sum()
+
+    def _pair_losses(
+        self, users: Tensor, owners: Tensor, positives: Tensor, drawn: Tensor
+    ) -> Tensor:
+        """(P, M), of users (B, D), each pair's user (P,), its item (P,) and those drawn (P, M)."""
+        user = users[owners].unsqueeze(1)
+        positive_scores = (user * self.items(positives).unsqueeze(1)).sum(-1)
         negative_scores = (user * self.items(drawn)).sum(-1)
-        return losses.bpr(positive_scores, negative_scores).mean()
+        return losses.bpr(positive_scores, negative_scores)
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         known = (batch.users >= 0) & self.trained[batch.users]

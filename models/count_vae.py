@@ -6,7 +6,8 @@ WWW 2018 (Mult-VAE). The Tweedie likelihood of the decoder is that of GLOIE (arX
 Kept: L2-normalised input with dropout, one hidden layer on each side, tanh, the annealed weight of
 the KL term, the mean of the posterior at inference.
 Changed: the input is the sum of a user's baskets with older ones decayed; the decoder's output
-layer and the encoder's input layer are one item table, scaled for each by a vector.
+layer and the encoder's input layer are one item table. A user without a history gets what the
+decoder makes of an input of zeros, which leans on the items' mean counts.
 
 Shapes: B users, n items, D hidden, Z latent.
 """
@@ -119,5 +120,8 @@ class CountVAE(Recommender):
         return torch.cat([self.items.vectors, self.item_bias[:, None]], dim=1)
 
     def score(self, batch: BasketBatch) -> Scores:
-        """(B, n) expected counts: the order of the logits, on a scale that can be added up."""
+        """(B, n) expected counts: the order of the logits, on a scale that can be added up.
+
+        Lists are made, and show, the logits.
+        """
         return self.head.mean(self.encode_users(batch) @ self.encode_items().T)

@@ -6,12 +6,10 @@ where T is u's last basket, which weighs 1, and c_i the number of training users
 training basket) holds i. Recency and frequency of a user's own items explain most of what is bought
 again; targets are nearest in time to what is asked and the better popularity where tastes drift.
 
-A user without a history gets popularity.
+A user without a history gets this popularity, too, whatever its weight.
 """
 
 from __future__ import annotations
-
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -43,10 +41,9 @@ class DecayedPersonal(ClosedForm):
         self.decay = decay
         self.popularity_weight = popularity_weight
 
-    def fit(self, split: Split) -> Self:
+    def compute(self, split: Split) -> None:
         counts = torch.bincount(split.train.target.values, minlength=split.num_items).float()
         self.keep("popularity", counts / counts.max())
-        return self
 
     def score(self, batch: BasketBatch) -> Scores:
         own = batch.sum(self.decay ** batch.age().float())

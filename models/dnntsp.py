@@ -9,7 +9,7 @@ short histories with.
 Changed: how it is computed. A node has one state at all steps whose basket does not hold it, so
 states are kept for events and once for a node's absence, never for every node and step. Attention
 runs over the pairs of a node's events; between two events it depends on the step through one
-number alone.
+number alone. Of a history of more than `max_events` the latest are read, as if it began there.
 
 Shapes: B users, n items, E events, N nodes (a user's distinct items), D dimensions, H heads of
 d = D / H dimensions, Q queries, P pairs of a query and a key, S steps from a node's first event on,
@@ -18,7 +18,9 @@ T steps of a user (baskets of the history).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,27 +31,42 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys.batch import BasketBatch
+from recsys.devices import full_precision
 from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError
-from recsys.graphs import GraphBatch
+from recsys.graphs import GraphBatch, NodeBatch
+from recsys.memory import check_memory
 from recsys.module import Recommender
-from recsys.ragged import Ragged, offsets_of
-from recsys.sparse import csr
+from recsys.ragged import Ragged, offsets_of, pieces
+from recsys.sparse import csr, matmul
 from recsys.splits import Part, Split
 from recsys.types import Scores
+
+logger = logging.getLogger(__name__)
+
+MAX_EVENTS = 4096
+"""No user of the public logs has more."""
+BYTES_AT_ONCE = 2**30
+"""Of what scoring takes beside the scores."""
 
 
 class DNNTSP(Recommender):
     """Scores an item by its own vector, mixed with what its node in the user's graphs became.
 
-    An item that a user has not had scores the same for every user.
+    An item that a user has not had scores the same for every user; a user without a history gets
+    these scores alone.
 
     Args:
         num_items: n.
         embedding_dim: D, of items, states and attention.
         num_layers: graph convolutions.
         num_heads: H, of the attention; divides D.
+        max_events: of a longer history the latest are read; the work grows with their square.
         learning_rate: of Adam, a tenth after ten epochs in which the training loss has not fallen.
+
+    Raises:
+        ConfigError: `num_heads` does not divide `embedding_dim`, or `max_events` is not positive.
+        DataError: a batch would take more memory than there is.
     """
 
     def __init__(
@@ -59,9 +76,12 @@ class DNNTSP(Recommender):
         embedding_dim: int = 32,
         num_layers: int = 2,
         num_heads: int = 4,
+        max_events: int = MAX_EVENTS,
         learning_rate: float = 1e-3,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=0.0)
+        check_max_events(max_events)
+        self.max_events = max_events
         self.items = EmbeddingTable(num_items, embedding_dim, std=1.0)
         self.graph = DynamicGraph(embedding_dim, num_layers=num_layers, num_heads=num_heads)
         self.gate = nn.Parameter(torch.rand(num_items))
@@ -69,7 +89,9 @@ class DNNTSP(Recommender):
 
     def prepare(self, split: Split) -> Part:
         """The graphs of all training users are counted once."""
-        return Examples.of(split.train)
+        say_who_is_cut(split.train.history, self.max_events, type(self).__name__)
+        history = split.train.history.latest(self.max_events)
+        return Examples.of(replace(split.train, history=history))
 
     def loss(self, part: Part) -> Tensor:
         """Multi-label soft margin, a mean over users and items (section 4.5)."""
@@ -79,21 +101,25 @@ class DNNTSP(Recommender):
         return (F.softplus(scores) @ times - scores @ hits) / times.sum()
 
     def score(self, batch: BasketBatch) -> Scores:
-        graphs = Timelines.of(batch)
-        base, own = self._distinct_scores(graphs).split([batch.num_items, len(graphs.node_items)])
-        scores = base.repeat(len(batch)).index_put((graphs.node_keys,), own)
-        return scores.view(len(batch), -1)
+        found = in_pieces(batch.latest(self.max_events), self.items.embedding_dim)
+        return torch.cat([self._score(Timelines.of(nodes)) for _, nodes in found])
+
+    def _score(self, graphs: Timelines) -> Scores:
+        base, own = self._distinct_scores(graphs).split([graphs.num_items, len(graphs.node_items)])
+        scores = base.repeat(len(graphs)).index_put((graphs.node_keys,), own)
+        return scores.view(len(graphs), graphs.num_items)
 
     def _distinct_scores(self, graphs: Timelines) -> Tensor:
         """(n + N,): each item's score where a user has not had it, then each node's.
 
         The output is linear: it mixes with the gate as the vectors would.
         """
-        base = self.output(self.items.vectors).squeeze(1)
-        of_nodes = self.output(self.graph(self.items, graphs)).squeeze(1)
-        gate = self.gate.index_select(0, graphs.node_items)
-        own = torch.lerp(base.index_select(0, graphs.node_items), of_nodes, gate)
-        return torch.cat([base, own])
+        with full_precision(graphs.device):  # as the graph is
+            base = self.output(self.items.vectors).squeeze(1)
+            of_nodes = self.output(self.graph(self.items, graphs)).squeeze(1)
+            gate = self.gate.index_select(0, graphs.node_items)
+            own = torch.lerp(base.index_select(0, graphs.node_items), of_nodes, gate)
+            return torch.cat([base, own])
 
     def configure_optimizers(self) -> Any:
         optimizer = Adam(self.parameters(), lr=self.learning_rate, fused=True)
@@ -127,9 +153,12 @@ class DynamicGraph(nn.Module):
         states = items(graphs.node_items)
         if not len(graphs.items):
             return states
-        for layer, convolution in enumerate(self.convolutions):
-            states = convolution(states, graphs.propagation if layer else graphs.spread, graphs)
-        return self.attention(states, graphs)
+        graphs.check_memory(states.shape[1])
+        # Sums over a few rows each: mixed precision would cost their digits and save no time.
+        with full_precision(states.device):
+            for layer, convolution in enumerate(self.convolutions):
+                states = convolution(states, graphs.propagation if layer else graphs.spread, graphs)
+            return self.attention(states, graphs)
 
 
 class Convolution(nn.Module):
@@ -195,6 +224,24 @@ class Timelines(GraphBatch):
             return batch
         graphs = GraphBatch.of(batch)
         return cls(**{field.name: getattr(graphs, field.name) for field in fields(graphs)})
+
+    def check_memory(self, dim: int) -> None:
+        """See that there is memory for `DynamicGraph` of D = `dim`.
+
+        Raises:
+            DataError: there is not.
+        """
+        of_gradients = 2 if torch.is_grad_enabled() else 0
+        check_memory(
+            (1 + of_gradients) * int(_memory(self._work, dim)),
+            f"a batch of {len(self):,} users with {int(self._work[1]):,} pairs of an item's events",
+            "lower trainer.batch_size or model.max_events",
+        )
+
+    @cached_property
+    def _work(self) -> Tensor:
+        """(3,), see `work`."""
+        return work(self).sum(1)
 
     @cached_property
     def state_counts(self) -> Tensor:
@@ -304,6 +351,53 @@ class Timelines(GraphBatch):
         return query, self.query_nodes[query], (self._absences[query] + after).float()
 
 
+def work(nodes: NodeBatch) -> Tensor:
+    """(3, B) int64, by which a user's graphs take time and memory.
+
+    How many edges there are, pairs of a query and a key at most, and steps of nodes.
+    """
+    held = torch.bincount(nodes.nodes, minlength=len(nodes.node_items))
+    owners = nodes.node_owners()
+    # A query at an event and one behind it, each of the events up to there.
+    of_nodes = torch.stack([held * (held + 1), nodes.num_baskets()[owners]])
+    summed = of_nodes.new_zeros(2, len(nodes)).index_add(1, owners, of_nodes)
+    return torch.cat([nodes.num_edges()[None], summed])
+
+
+def _memory(work: Tensor, dim: int) -> Tensor:
+    """Bytes, about, that `DynamicGraph` takes for work (3, …)."""
+    return 48 * work[0] + (24 + 16 * dim) * work[1] + 64 * work[2]
+
+
+def in_pieces(batch: BasketBatch, dim: int) -> Iterator[tuple[BasketBatch, NodeBatch]]:
+    """The users a few at a time, whose graphs in D = `dim` take little memory, and their nodes."""
+    nodes = NodeBatch.of(batch)
+    found = pieces(_memory(work(nodes), dim), BYTES_AT_ONCE)
+    if len(found) < 2:
+        yield batch, nodes
+    else:
+        yield from ((batch.rows(rows), nodes.rows(rows)) for rows in found)
+
+
+def check_max_events(max_events: int) -> None:
+    """Refuse a history of no event.
+
+    Raises:
+        ConfigError: `max_events` is not positive.
+    """
+    if max_events < 1:
+        raise ConfigError(f"max_events={max_events}; expected at least 1 event of a history")
+
+
+def say_who_is_cut(history: BasketBatch, max_events: int, reader: str) -> None:
+    """Say on one line how many users have more events than are read of them."""
+    if num_cut := int((history.lengths() > max_events).sum()):
+        logger.warning(
+            f"{reader} reads the latest {max_events:,} events of {num_cut:,} training users who "
+            "have more; model.max_events says how many"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Examples(Part):
     """Users to train on. Of the (B, n) scores n + N differ: an item's where it is no node's."""
@@ -349,7 +443,7 @@ class SparseMatrix:
 
     def __matmul__(self, dense: Tensor) -> Tensor:
         """(C, D) to (R, D)."""
-        return self.matrix.to(dense.dtype) @ dense
+        return matmul(self.matrix, dense)
 
     @property
     def mT(self) -> SparseMatrix:

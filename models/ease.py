@@ -6,14 +6,13 @@ Paper: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019.
     P = (XᵀX + l2 I)⁻¹,   W = I - P / diag(P),   score = X W          (eq. 8, 3)
 
 X is (U, n), 1 where a user holds the item; P / diag(P) divides column j by P_jj, so W is not
-symmetric. Kept: all of it. Changed: a history is multiplied as a sparse row.
+symmetric. Kept: all of it. Changed: a history is multiplied as a sparse row. A user without a
+history, or with one of items that no training user held, gets popularity.
 
 Shapes: B users, U training users, n items.
 """
 
 from __future__ import annotations
-
-from typing import Self
 
 import torch
 from scipy.sparse import csr_array
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError
+from recsys.memory import check_memory
 from recsys.models._item_rows import held_items
 from recsys.module import ClosedForm
 from recsys.sparse import csr, matmul
@@ -38,6 +38,7 @@ class EASE(ClosedForm):
 
     Raises:
         ConfigError: `l2` is not positive.
+        DataError: on fitting, the three matrices would take more memory than there is.
     """
 
     item_weights: Tensor
@@ -48,17 +49,37 @@ class EASE(ClosedForm):
             raise ConfigError(f"l2={l2} is not positive; 100 to 1000 suits most logs")
         self.l2 = l2
 
-    def fit(self, split: Split) -> Self:
+    def check_size(self, split: Split) -> None:
+        check_ridge(split.num_items)
+
+    def compute(self, split: Split) -> None:
         self.keep("item_weights", ridge_weights(held_items(split.training), self.l2))
-        return self
 
     def score(self, batch: BasketBatch) -> Scores:
         held = batch.ragged.distinct(batch.num_items)
         return matmul(csr(held, batch.num_items), self.item_weights)
 
 
+def check_ridge(num_items: int) -> None:
+    """See that there is memory for `ridge_weights` of n items.
+
+    Raises:
+        DataError: there is not.
+    """
+    check_memory(
+        3 * 8 * num_items**2,
+        f"EASE on {num_items:,} items",
+        "choose a sparse model (item_knn, ials), or leave out rare items (min_item_events)",
+    )
+
+
 def ridge_weights(held: csr_array, l2: float) -> Tensor:
-    """W (n, n) float32 for X (U, n), as at the top of the file."""
+    """W (n, n) float32 for X (U, n), as at the top of the file.
+
+    Raises:
+        DataError: it would take more memory than there is.
+    """
+    check_ridge(held.shape[1])
     gram = torch.from_numpy((held.T @ held).toarray()).double()
     gram.diagonal().add_(l2)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))

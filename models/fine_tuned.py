@@ -95,6 +95,7 @@ class FineTuned(Predictor):
             networks.eval()
             with torch.no_grad():
                 value = sum(float(self._loss(questions, histories, p)) * len(p) for p in held_out)
+            self.steps.check(value, self)
             since += 1
             if value < best:
                 best, since, kept = value, 0, copy.deepcopy(networks.state_dict())

@@ -15,8 +15,8 @@ embedding, the two are joined:
     a_k = softmax_k(q^T tanh(K e_k + c)),  e_k in {g_ui, l_ui}       attention
     s_ui = w^T (a_g g_ui + a_l l_ui) + b_i                          score
 
-and elsewhere s_ui = w^T g_ui + b_i. The loss is a ranking loss of the next basket plus the
-autoencoder's negative evidence lower bound of the history.
+and elsewhere s_ui = w^T g_ui + b_i, which is all that a user without a history gets. The loss is a
+ranking loss of the next basket plus the autoencoder's negative evidence lower bound of the history.
 Beyond the paper, each an option: a scorer of personal frequency and recency, training on more
 than the last basket of a user, and a bias that starts at the popularity of the latest baskets.
 
@@ -37,7 +37,14 @@ from recsys.errors import ConfigError
 from recsys.graphs import NodeBatch
 from recsys.losses import multilabel_soft_margin, softmax_cross_entropy
 from recsys.models.count_vae import CountVAE
-from recsys.models.dnntsp import DynamicGraph, Timelines
+from recsys.models.dnntsp import (
+    MAX_EVENTS,
+    DynamicGraph,
+    Timelines,
+    check_max_events,
+    in_pieces,
+    say_who_is_cut,
+)
 from recsys.module import Recommender
 from recsys.prefixes import Prefixes
 from recsys.splits import Part, Split
@@ -55,6 +62,8 @@ class GLOIE(Recommender):
         embedding_dim: D, of the item table, the autoencoder's hidden layers and the graph.
         latent_dim, decay, dropout, kl_weight, kl_steps: of the autoencoder, see `CountVAE`.
         num_layers, num_heads: of the graph, see `DNNTSP`.
+        max_events: of a longer history the latest are read; the graph's work grows with their
+            square.
         use_global, use_local: which embeddings there are. Without the global one, an item scores by
             its row of the table and the autoencoder is not trained.
         attention: joins the two; otherwise their mean does.
@@ -70,7 +79,9 @@ class GLOIE(Recommender):
         learning_rate, weight_decay: of AdamW.
 
     Raises:
-        ConfigError: neither embedding is used, `calendar` without `personal`, or no target.
+        ConfigError: neither embedding is used, `calendar` without `personal`, no target, or
+            `max_events` that is not positive.
+        DataError: a batch would take more memory than there is.
     """
 
     def __init__(
@@ -86,6 +97,7 @@ class GLOIE(Recommender):
         kl_steps: int = 1000,
         num_layers: int = 2,
         num_heads: int = 4,
+        max_events: int = MAX_EVENTS,
         use_global: bool = True,
         use_local: bool = True,
         attention: bool = True,
@@ -115,6 +127,8 @@ class GLOIE(Recommender):
             kl_weight=kl_weight,
             kl_steps=kl_steps,
         )
+        check_max_events(max_events)
+        self.max_events = max_events
         self.use_global = use_global
         self.ranking_loss = softmax_cross_entropy if softmax else multilabel_soft_margin
         self.elbo_weight = elbo_weight
@@ -146,22 +160,26 @@ class GLOIE(Recommender):
         counts = torch.bincount(items, minlength=split.num_items).clamp(min=UNSEEN)
         with torch.no_grad():
             self.bias.copy_((counts / baskets).log())
-        history = self._graphs(split.train.history)
+        say_who_is_cut(split.training, self.max_events, type(self).__name__)
+        nodes = NodeBatch.of(split.train.history.latest(self.max_events))
         if self.personal is not None:
-            self.personal.standardise(history)
+            self.personal.standardise(nodes)
         if self.num_targets != 1:
-            return Prefixes.of("train", split.training, last=self.num_targets)
-        return Part("train", history, latest)
+            last, most = self.num_targets, self.max_events
+            return Prefixes.of("train", split.training, last=last, max_events=most)
+        return Part("train", self._graphs(nodes), latest)
 
     def loss(self, part: Part) -> Tensor:
         if not self.use_global:
-            return self.ranking_loss(self.score(part.history), part.target).mean()
+            return self.ranking_loss(self._score(part.history, None), part.target).mean()
         hidden, evidence = self.vae.reconstruct(part.history)
         ranking = self.ranking_loss(self._score(part.history, hidden), part.target)
         return (ranking + self.elbo_weight * evidence).mean()
 
     def score(self, batch: BasketBatch) -> Scores:
-        return self._score(batch, self.vae.hidden(batch) if self.use_global else None)
+        found = in_pieces(batch.latest(self.max_events), self.vae.items.embedding_dim)
+        hidden = self.vae.hidden if self.use_global else lambda _: None
+        return torch.cat([self._score(nodes, hidden(some)) for some, nodes in found])
 
     def _score(self, batch: BasketBatch, hidden: UserVectors | None) -> Scores:
         """(B, n), from the decoder's hidden vectors (B, D) where there are global embeddings."""

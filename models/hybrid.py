@@ -5,13 +5,12 @@
 Each member is brought to one scale by the user's largest score. Where a member gives negative
 scores, the largest absolute value divides, so that the order of its items never turns round; a
 member that scores a user all zero adds nothing. The maximum is over the whole catalogue, whether
-the history is masked or not.
+the history is masked or not. A user of whom no member says anything gets popularity.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Self
 
 import torch
 from torch import nn
@@ -26,8 +25,8 @@ from recsys.types import Scores
 class Hybrid(ClosedForm):
     """Adds the scores of its members, whatever they are.
 
-    `recsys.training.fit` fits the members first, each in its own way; `fit` itself has nothing to
-    compute and takes them as they are.
+    `recsys.training.fit` fits the members first, each in its own way; `fit` itself takes them as
+    they are.
 
     Args:
         members: models by name.
@@ -44,18 +43,19 @@ class Hybrid(ClosedForm):
                 f"members {sorted(members)} with weights {sorted(weights)}; expected at least one "
                 "member, and a weight by the name of each"
             )
-        self.scorers = nn.ModuleDict(members)
-        self.weights = dict(weights)
+        # A list: members may be called what a module's own parts are.
+        self.scorers = nn.ModuleList(members.values())
+        self.weights = {name: weights[name] for name in members}
 
     def members(self) -> Iterable[tuple[str, Scorer]]:
-        return self.scorers.items()  # type: ignore[return-value]
+        return zip(self.weights, self.scorers, strict=True)  # type: ignore[arg-type]
 
     def cells_per_user(self, num_items: int) -> int:
         """As many as its largest member's."""
         return max(member.cells_per_user(num_items) for _, member in self.members())
 
-    def fit(self, split: Split) -> Self:
-        return self
+    def compute(self, split: Split) -> None:
+        """Nothing: the members are fitted."""
 
     def score(self, batch: BasketBatch) -> Scores:
         total = torch.zeros(len(batch), batch.num_items, device=batch.device)

@@ -13,7 +13,8 @@ and the same for h_i. a is `unobserved_weight`, nu `frequency_exponent`.
 
 Kept: both halves in turn, exact solves, the scaled regulariser. Changed: nothing is kept of the
 training users; a user's vector is solved from the history that is asked with, also for users that
-the model has never seen. A user without a history gets zeros.
+the model has never seen. A user without a history, or with one of items that no training user held,
+has a vector of zeros and gets popularity.
 
 Shapes: B users, U training users, n items, D dimensions, L length of a padded row.
 """
@@ -21,7 +22,6 @@ Shapes: B users, U training users, n items, D dimensions, L length of a padded r
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ from recsys.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
 _CELLS_AT_ONCE = 2**17
-"""Padded values in a block of rows; times D numbers of memory."""
+"""Padded values in a block of rows, at least D a row; times D numbers of memory."""
 
 
 class IALS(ClosedForm):
@@ -79,7 +79,7 @@ class IALS(ClosedForm):
         self.std = std
         self.seed = seed
 
-    def fit(self, split: Split) -> Self:
+    def compute(self, split: Split) -> None:
         by_user = split.training.ragged.distinct(split.num_items)
         by_item = _transposed(by_user, split.num_items)
         generator = torch.Generator().manual_seed(self.seed)
@@ -90,7 +90,6 @@ class IALS(ClosedForm):
             items = self._solve(by_item, users, users.T @ users)
         self.keep("item_vectors", items)
         self.keep("gram", items.T @ items)
-        return self
 
     def encode_items(self) -> ItemVectors:
         return self.item_vectors
@@ -106,7 +105,7 @@ class IALS(ClosedForm):
         padded = torch.cat([vectors, vectors.new_zeros(1, dim)])
         scale = (rows.lengths + self.unobserved_weight * len(vectors)) ** self.frequency_exponent
         common = self.unobserved_weight * gram
-        for block, held in _blocks(rows, padding=len(vectors)):
+        for block, held in _blocks(rows, dim, padding=len(vectors)):
             factors = padded[held]
             system = torch.baddbmm(common, factors.mT, factors)
             system.diagonal(dim1=1, dim2=2).add_(self.l2 * scale[block, None])
@@ -122,16 +121,18 @@ def _transposed(rows: Ragged, num_columns: int) -> Ragged:
     return Ragged(rows.owners()[order], offsets_of(held))
 
 
-def _blocks(rows: Ragged, *, padding: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _blocks(rows: Ragged, dim: int, *, padding: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of about equal length: their indices (B,) and their values (B, L), padded.
 
-    Together they are all rows that are not empty, the longest first.
+    Together they are all rows that are not empty, the longest first. Each row also takes a system
+    of D² numbers, however short it is.
     """
     lengths, order = rows.lengths.sort(descending=True)
     start, end = 0, int((lengths > 0).sum())
     while start < end:
         width = int(lengths[start])
-        block = order[start : min(start + max(_CELLS_AT_ONCE // width, 1), end)]
+        count = max(_CELLS_AT_ONCE // max(width, dim), 1)
+        block = order[start : min(start + count, end)]
         start += len(block)
         some = rows.rows(block)
         held = torch.full((len(block), width), padding, device=block.device)

@@ -12,10 +12,11 @@ Changed: [EOS] also stands between the items and before the first, so that one p
 of every beginning of a history and each predicts the next item; the paper reads one vector a
 history. L2 may be the paper's binary cross-entropy on sampled items or a softmax, over the targets
 of the batch and drawn items (corrected by the probability with which a batch holds an item) or over
-the whole catalogue. Unless asked otherwise, tokens start as their latent semantic vectors in the
-log's own texts and the first layer as their mean, not at random: a history then starts near the
-items of which it tells. Vectors of item ids may be added: to the [EOS] that closes an item, and to
-the item's vector.
+the whole catalogue. A user without a history is the [EOS] before a first item, from which the first
+items are learnt. Unless asked otherwise, tokens start as their latent semantic vectors in the log's
+own texts and the first layer as their mean, not at random: a history then starts near the items of
+which it tells. Vectors of item ids may be added: to the [EOS] that closes an item, and to the
+item's vector.
 
 Shapes: B users, P predictions, C candidates, n items, M item ends, R rows of L tokens, D dims.
 """
@@ -23,13 +24,13 @@ Shapes: B users, P predictions, C candidates, n items, M item ends, R rows of L 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import polars as pl
 import torch
@@ -54,6 +55,7 @@ from transformers.utils import logging
 from recsys.batch import BasketBatch
 from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError, RunError
+from recsys.kept import Memo
 from recsys.losses import linear_cross_entropy
 from recsys.module import Recommender
 from recsys.ragged import Ragged, gather_positions, offsets_of
@@ -68,6 +70,8 @@ from recsys.text import (
     train_tokenizer,
 )
 from recsys.types import ItemVectors, UserVectors
+
+T = TypeVar("T")
 
 TOKENS_AT_ONCE = 2**15
 
@@ -304,12 +308,14 @@ class LMRec(Recommender):
         if compile:
             self.causal.base_model.compile(dynamic=True)
         self._streams: list[TokenStream] = []
-        self._encoded: tuple[Any, Tensor] | None = None
-        self._frozen: Ragged | None = None
-        self._frozen_items: Tensor | None = None
+        self._item_vectors: Memo[Tensor] = Memo()
+        self._frozen_histories: Memo[Ragged] = Memo()
+        self._frozen_items: Memo[Tensor] = Memo()
 
     def prepare(self, split: Split) -> Part:
         """Train the tokenizer, and write items and histories as tokens."""
+        for memo in (self._item_vectors, self._frozen_histories, self._frozen_items):
+            memo.clear()
         history = split.training
         written = self.template.write(split.item_table, split.log.events)
         corpora = [corpus.read() for corpus in self.language.corpora.values()]
@@ -452,7 +458,9 @@ class LMRec(Recommender):
         """(C,): log probability that an item is a target of a batch or drawn for it."""
         if (drawn := self.ranking.num_negatives) is None:
             return torch.zeros(len(candidates), device=candidates.device)
-        absent = -num_targets * self.share[candidates] + drawn * math.log1p(-1 / self.num_items)
+        # The only item of a catalogue is in every draw.
+        missed = math.log1p(-1 / self.num_items) if self.num_items > 1 else -math.inf
+        absent = -num_targets * self.share[candidates] + (drawn * missed if drawn else 0.0)
         return torch.log(-torch.expm1(absent))
 
     def _predictions(self, history: BasketBatch) -> tuple[Tensor, Tensor]:
@@ -470,16 +478,18 @@ class LMRec(Recommender):
 
     def _frozen_states(self, users: Tensor) -> Tensor:
         """As `states`, looked up: a frozen decoder reads the training histories once."""
-        if self._frozen is None:
-            before = _all_but_last(self._trained_on.to(self.device))
-            documents = self._documents(self._texts(before))
-            with torch.no_grad():
-                self._frozen = Ragged(self.states(documents), documents.end_offsets)
-                self._frozen_items = self._item_states(
-                    torch.arange(self.num_items, device=self.device)
-                )
+        states = self._frozen(self._frozen_histories, self._training_states)
         rows = torch.searchsorted(self._trained_on.users.to(users.device), users)
-        return self._frozen.rows(rows).values
+        return states.rows(rows).values
+
+    def _training_states(self) -> Ragged:
+        before = _all_but_last(self._trained_on.to(self.device))
+        documents = self._documents(self._texts(before))
+        return Ragged(self.states(documents), documents.end_offsets)
+
+    def _frozen(self, memo: Memo[T], compute: Callable[[], T]) -> T:
+        """What a frozen decoder makes of the texts."""
+        return memo.get(compute, self.decoder, *self.buffers(recurse=False))
 
     def _texts(self, history: BasketBatch) -> Ragged:
         """Histories as texts: of an event of the log its own, of any other its item's."""
@@ -526,10 +536,33 @@ class LMRec(Recommender):
         return vectors if self.items is None else vectors + self.items(items)
 
     def _item_states(self, items: Tensor) -> Tensor:
-        if self.frozen and self._frozen_items is not None:
-            return self._frozen_items[items]
+        if self.frozen:
+            return self._frozen(self._frozen_items, self._every_state)[items]
+        return self._states_of(items)
+
+    def _states_of(self, items: Tensor) -> Tensor:
         single = Ragged(items, torch.arange(len(items) + 1, device=items.device))
         return self.states(self._documents(single))[1::2]
+
+    def _every_state(self) -> Tensor:
+        """(n, D); items of the same words have the same state, to the last digit."""
+        items = self._every_item()
+        if self.items is not None:  # the state is of the id, too
+            return self._states_of(items)
+        tokens = Ragged(self.text_tokens, self.text_offsets).rows(items)
+        column = torch.arange(int(tokens.lengths.max()), device=items.device)
+        words = tokens.values.new_full((len(items), len(column)), -1)
+        words[column < tokens.lengths[:, None]] = tokens.values
+        _, which = words.unique(dim=0, return_inverse=True)
+        first = torch.full_like(items, self.num_items).scatter_reduce(0, which, items, "amin")
+        each = first[: int(which.max()) + 1]
+        return self._states_of(each)[which]
+
+    def _encoded_items(self) -> ItemVectors:
+        every = self._every_item()
+        states = self._item_states(every) if self.frozen else self._every_state()
+        vectors = self.item_projection(states)
+        return vectors if self.items is None else vectors + self.items.vectors
 
     def _every_item(self) -> Tensor:
         return torch.arange(self.num_items, device=self.device)
@@ -556,11 +589,16 @@ class LMRec(Recommender):
         return self.user_projection(self.states(last))
 
     def encode_items(self) -> ItemVectors:
-        """(n, D), kept until the parameters change."""
-        now = (self.item_projection.weight._version, self.device)
-        if self._encoded is None or self._encoded[0] != now:
-            self._encoded = now, self.item_vectors(self._every_item())
-        return self._encoded[1]
+        """(n, D), in evaluation mode kept until a parameter changes."""
+        if self.training:
+            return self.item_vectors(self._every_item())
+        return self._item_vectors.get(self._encoded_items, self)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode forgets the vectors of the items, which training may change."""
+        if mode:
+            self._item_vectors.clear()
+        return super().train(mode)
 
     def configure_optimizers(self) -> Any:
         """AdamW; the rate rises over the warm-up and falls by a cosine to a tenth."""

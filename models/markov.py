@@ -8,34 +8,41 @@ eq. 3 to 6, for all users together.
     score(u, j) = mean of p(j | i) over the items i of u's last basket
 
 In a log of single events a basket is one event and p(j | i) is the share of j among what came right
-after i. An item that was never followed by anything, and a user without a history, give zeros.
+after i. A user without a history, or whose last items were never followed by anything, gets
+popularity.
 
 Shapes: B users, N baskets, n items.
 """
 
 from __future__ import annotations
 
-from typing import Self
-
 import numpy as np
 import torch
 from scipy.sparse import csr_array, diags_array
 
 from recsys.batch import BasketBatch
-from recsys.models._item_rows import ItemRows
+from recsys.models._item_rows import ItemRows, check_pairs
 from recsys.splits import Split
 from recsys.types import Scores
 
 
 class Markov(ItemRows):
-    """Transition probabilities from the last basket."""
+    """Transition probabilities from the last basket.
 
-    def fit(self, split: Split) -> Self:
+    Raises:
+        DataError: on fitting, the transitions would take more memory than there is.
+    """
+
+    def check_size(self, split: Split) -> None:
+        before, after = _transitions(split.training)
+        most = np.minimum(before.T @ np.diff(after.indptr), split.num_items)
+        check_pairs(int(most.sum()), "Markov", "leave out large baskets, or choose another model")
+
+    def compute(self, split: Split) -> None:
         before, after = _transitions(split.training)
         followed = before.sum(0)
         share = diags_array(1 / np.maximum(followed, 1))
         self.keep_rows((share @ (before.T @ after)).tocsr())
-        return self
 
     def score(self, batch: BasketBatch) -> Scores:
         last = batch.last(1)

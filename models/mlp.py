@@ -193,6 +193,7 @@ class MLP(FeaturePredictor):
             with torch.no_grad():
                 parts = held_out.split(1024)
                 value = sum(float(loss(network(p), p)) * len(p) for p in parts) / len(held_out)
+            steps.check(value, self)
             yield epoch, value
             network.train()
             for part in train.shuffled().split(steps.batch_size):

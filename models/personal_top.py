@@ -2,14 +2,12 @@
 
 score(u, i) = the number of u's baskets that hold i; with `fill`, popularity decides among items
 that u took equally often, and so fills the list with the most popular of the items u never took.
-Without `fill`, equal scores go to the lower item index.
+Without `fill`, equal scores go to the lower item index, unless they are all that there is.
 
-A user without a history gets popularity, or without `fill` zeros.
+A user without a history gets popularity.
 """
 
 from __future__ import annotations
-
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -33,11 +31,10 @@ class PersonalTop(ClosedForm):
         super().__init__()
         self.fill = fill
 
-    def fit(self, split: Split) -> Self:
+    def compute(self, split: Split) -> None:
         counts = torch.bincount(split.training.items, minlength=split.num_items).double()
         share = counts / (counts.max() + 1)
         self.keep("popularity_share", share if self.fill else torch.zeros_like(share))
-        return self
 
     def score(self, batch: BasketBatch) -> Scores:
         # Doubles: a share below 1 beside counts in the hundreds would lose digits in floats.

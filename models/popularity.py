@@ -1,12 +1,10 @@
 """Popularity: the same list for everyone, by how often an item was taken.
 
 score(u, i) = the number of training baskets that hold i, where a basket may count less the longer
-ago it was. A user without a history gets the same scores as everyone.
+ago it was. A user without a history gets the same list as everyone.
 """
 
 from __future__ import annotations
-
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -43,7 +41,7 @@ class Popularity(ClosedForm):
         self.targets_only = targets_only
         self.decay = 1.0 if decay is None else decay
 
-    def fit(self, split: Split) -> Self:
+    def compute(self, split: Split) -> None:
         history, targets = split.training, split.train.target
         if self.targets_only:
             counts = torch.bincount(targets.values, minlength=split.num_items)
@@ -51,7 +49,6 @@ class Popularity(ClosedForm):
             weights = self.decay ** history.age().double()
             counts = torch.bincount(history.items, weights, minlength=split.num_items)
         self.keep("popularity", counts.float())
-        return self
 
     def score(self, batch: BasketBatch) -> Scores:
         return self.popularity.expand(len(batch), -1)

@@ -11,7 +11,8 @@ Changed: the default loss is the softmax over the catalogue. Positions count fro
 sequence, not from its end: a state then depends on nothing that comes after it, so that the states
 which training sees are those that a user is asked with. Heads are joined by a linear layer, as has
 become usual. Dropout is that of the embeddings and of each f, not of the attention weights.
-Beyond the paper: a vector of an item's text beside that of its id, or in its place.
+Beyond the paper: a vector of an item's text beside that of its id, or in its place. A user without
+a history has a vector of zeros and gets popularity.
 
 Users are not padded to one length: a batch is its events, one after the other, and only attention,
 which has to lay them out, does so in groups of users of about one length.

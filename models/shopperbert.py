@@ -13,7 +13,7 @@ the basket would give its date away, and their number how large it was. The head
 which no task would train otherwise. A head's classes share the vectors by which the field is read.
 Beyond the paper: users with more behind them than a window are the mean over their windows.
 Ranking: a masked basket is put after a user's last; an item's score is its share of all events,
-times how much likelier than usual each of its attributes is there.
+times how much likelier than usual each of its attributes is there, a user without a history's too.
 
 Shapes: B users, E events, R tokens, K masked baskets, n items, D dimensions, F fields, C classes.
 """
@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.checkpoint import checkpoint
 
 from recsys.batch import BasketBatch
 from recsys.behaviours import BehaviourFields, count_nll
@@ -38,12 +39,16 @@ from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError, DataError
 from recsys.layout import Layout
 from recsys.module import Recommender
-from recsys.ragged import Ragged, offsets_of, ranges
+from recsys.ragged import Ragged, offsets_of, pieces, ranges
 from recsys.sentences import sentence_vectors
 from recsys.splits import Part, Split
 from recsys.types import Scores, UserVectors
 
 USERS_AT_ONCE = 128
+EVENTS_AT_ONCE = 2**18
+"""Of which the encoder holds the states at once."""
+CELLS_AT_ONCE = 2**25
+"""Log-probabilities of contexts and classes that are held at once."""
 COUNT_STRENGTH = 30.0
 SENTENCE_DIM = 384
 
@@ -82,7 +87,9 @@ class ShopperBERT(Recommender):
         num_classes: how many values each column of the items takes.
         price_buckets: quantiles of value per unit; 0 reads no price.
         calendar: parts of the date.
-        pretext_tasks: fields that heads predict; None is all of them.
+        pretext_tasks: fields that heads predict; None is all of them. A field is called as its
+            attribute, or `price`, or a part of the date, with a `_` behind it where there is an
+            attribute of that name.
         sentences: whether a product's `text` is read, by the encoder of the extra `sentences`.
         encoder: sizes.
         mask_rate: share of the baskets that are masked.
@@ -133,7 +140,7 @@ class ShopperBERT(Recommender):
             calendar=calendar,
         )
         sizes = self.fields.sizes
-        self.pretext_tasks = list(sizes if pretext_tasks is None else pretext_tasks)
+        self.pretext_tasks = list(dict.fromkeys(sizes if pretext_tasks is None else pretext_tasks))
         wrong = [name for name in self.pretext_tasks if name not in sizes]
         if wrong or not self.pretext_tasks:
             named = f"{wrong[0]} is no field" if wrong else "there are none"
@@ -144,22 +151,20 @@ class ShopperBERT(Recommender):
         self.register_buffer("item_share", torch.full((num_items,), 1 / num_items))
         self.max_length = encoder.max_length
         dim = encoder.embedding_dim
-        self.tables = nn.ModuleDict(
-            {name: EmbeddingTable(c, dim, std=0.1) for name, c in sizes.items()}
-        )
+        # Lists: the columns of a log may be called what a module's own parts are.
+        self.tables = nn.ModuleList(EmbeddingTable(c, dim, std=0.1) for c in sizes.values())
         self.from_text = nn.Linear(SENTENCE_DIM, dim, bias=False) if sentences else None
         num_parts = self.fields.num_product_fields + sentences
         self.product = nn.Linear(num_parts * dim, dim)
-        tasks = self.pretext_tasks
-        self.heads = nn.ModuleDict({name: nn.Linear(dim, dim) for name in tasks})
-        self.biases = nn.ParameterDict({name: torch.zeros(sizes[name]) for name in tasks})
+        self.heads = nn.ModuleList(nn.Linear(dim, dim) for _ in self.pretext_tasks)
+        self.biases = nn.ParameterList(torch.zeros(sizes[name]) for name in self.pretext_tasks)
         self.encoder = BidirectionalEncoder(encoder)
         self.mask_token = nn.Parameter(torch.randn(dim) * 0.02)
         with torch.no_grad():
             # What was taken is likely to be taken again: behaviours start as the sum of their
             # vectors, [CLS] as their mean, and the heads look for the classes that point there.
             self.product.weight.copy_(torch.eye(dim).repeat(1, num_parts))
-            for head in self.heads.values():
+            for head in self.heads:
                 nn.init.eye_(cast(nn.Linear, head).weight)
 
     def prepare(self, split: Split) -> Part:
@@ -238,14 +243,29 @@ class ShopperBERT(Recommender):
         firsts = codes[hidden & first]
         found = {}
         for column, name in self._tasks():
-            log_p = self._log_probabilities(name, context)
             if column < self.fields.num_product_fields:
                 row, code = basket, answers[:, column]
             else:
                 row, code = torch.arange(len(firsts), device=codes.device), firsts[:, column]
             known = code < self.fields.sizes[name]
-            found[name] = -log_p[row[known], code[known]]
+            found[name] = self._nll(name, context, row[known], code[known])
         return found
+
+    def _nll(self, name: str, context: Tensor, row: Tensor, code: Tensor) -> Tensor:
+        """(A,) of codes (A,) of a field, given in which of the contexts (K, D) each is, ascending.
+
+        Where there are many classes, the log-probabilities (K, C) are made some rows at a time, and
+        a second time for the gradient.
+        """
+        step = max(CELLS_AT_ONCE // self.fields.sizes[name], 1)
+        if len(context) <= step:
+            return -self._log_probabilities(name, context)[row, code]
+        found = []
+        for begin in range(0, len(context), step):
+            here = (row >= begin) & (row < begin + step)
+            piece = name, context[begin : begin + step], row[here] - begin, code[here]
+            found.append(checkpoint(self._nll, *piece, use_reentrant=False))
+        return torch.cat(found)
 
     def _tasks(self) -> list[tuple[int, str]]:
         """Every pretext task, with the column of its codes."""
@@ -259,7 +279,7 @@ class ShopperBERT(Recommender):
     def _embed(self, codes: Tensor, items: Tensor, is_masked: Tensor) -> Tensor:
         """(R, D) of codes (R, F): the product and its date, or what stands for a masked basket."""
         codes = self.fields.as_seen(codes)
-        vectors = [table(codes[:, f]) for f, table in enumerate(self.tables.values())]
+        vectors = [table(codes[:, f]) for f, table in enumerate(self.tables)]
         num_products = self.fields.num_product_fields
         of_product = vectors[:num_products]
         if self.from_text is not None:
@@ -271,8 +291,10 @@ class ShopperBERT(Recommender):
 
     def _log_probabilities(self, name: str, context: Tensor) -> Tensor:
         """(K, C) of a field, from contexts (K, D)."""
-        table, head = cast(EmbeddingTable, self.tables[name]), self.heads[name]
-        return F.linear(head(context), table.vectors, self.biases[name]).log_softmax(1)
+        task = self.pretext_tasks.index(name)
+        table = cast(EmbeddingTable, self.tables[list(self.fields.sizes).index(name)])
+        bias = self.biases[task]
+        return F.linear(self.heads[task](context), table.vectors, bias).log_softmax(1)
 
     def encode_profiles(self, batch: BasketBatch) -> UserVectors:
         """(B, D): a vector of everything that is known of a user; zeros where that is nothing."""
@@ -280,13 +302,14 @@ class ShopperBERT(Recommender):
         vectors = self.encoder.positions.weight.new_zeros(len(batch), self.mask_token.shape[0])
         if not len(windows.items):
             return vectors
-        tokens = self._tokens(windows)
-        states, cls = self.encoder(tokens, windows.ragged)
-        if self.pooling == "cls":
-            lengths = windows.lengths()[:, None].to(cls.dtype)
-            vectors.index_add_(0, owners, cls * lengths)
-        else:
-            vectors.index_add_(0, batch.owners(), states)
+        for index in pieces(windows.lengths(), EVENTS_AT_ONCE):
+            some = windows.rows(index)
+            states, cls = self.encoder(self._tokens(some), some.ragged)
+            if self.pooling == "cls":
+                lengths = some.lengths()[:, None].to(cls.dtype)
+                vectors = vectors.index_add(0, owners[index], cls * lengths)
+            else:
+                vectors = vectors.index_add(0, owners[index][some.owners()], states)
         return vectors / batch.lengths().clamp(min=1)[:, None]
 
     def next_basket(self, batch: BasketBatch) -> dict[str, Tensor]:
@@ -330,31 +353,25 @@ class ShopperBERT(Recommender):
         return found
 
     def _next_nll(self, history: BasketBatch, after: BasketBatch) -> dict[str, float]:
-        rows = torch.arange(len(history), device=history.device).split(USERS_AT_ONCE)
-        parts = [self._of_next(history.rows(row), after.rows(row)) for row in rows]
         before, codes = self.fields(history), self.fields(after)
         first, first_after = (_firsts(batch) for batch in (history, after))
-        found = {}
+        asked, found = {}, {}
         for column, name in self._tasks():
             size = self.fields.sizes[name]
-            log_p = torch.cat([part[name] for part in parts])
             known, counted = codes[:, column] < size, torch.ones_like(first)
             if column >= self.fields.num_product_fields:
                 known, counted = known & first_after, first
-            code, owner = codes[known, column], after.owners()[known]
-            found[f"{name}/nll_next"] = -log_p[known].mean().item()
+            asked[name] = code, owner = codes[known, column], after.owners()[known]
             counts = before[counted, column], history.owners()[counted], code, owner, size
             for key, strength in (("user", COUNT_STRENGTH), ("unigram", float("inf"))):
                 found[f"{name}/nll_{key}"] = count_nll(*counts, strength=strength).mean().item()
-        return found
-
-    def _of_next(self, history: BasketBatch, after: BasketBatch) -> dict[str, Tensor]:
-        """(E,) log-probabilities of each field of the events after a history; 0 where unknown."""
-        codes, owners, found = self.fields(after), after.owners(), self.next_basket(history)
-        return {
-            name: F.pad(found[name], (0, 1))[owners, codes[:, column]]
-            for column, name in self._tasks()
-        }
+        nll: dict[str, list[Tensor]] = {name: [] for name in asked}
+        for rows in torch.arange(len(history), device=history.device).split(USERS_AT_ONCE):
+            for name, log_p in self.next_basket(history.rows(rows)).items():
+                code, owner = asked[name]
+                here = (owner >= rows[0]) & (owner <= rows[-1])
+                nll[name].append(-log_p[owner[here] - rows[0], code[here]])
+        return found | {f"{name}/nll_next": torch.cat(nll[name]).mean().item() for name in nll}
 
     def _cloze_nll(self, history: BasketBatch, asked: Tensor, suffix: str) -> dict[str, float]:
         """The baskets of events at `asked` (E,) bool, each masked once, in turns in a window."""

@@ -6,15 +6,14 @@
 
 The weighting is `ltc` of Salton & Buckley, "Term-weighting approaches in automatic text retrieval",
 1988; N items have text. Words are runs of letters, digits and underscores in lower case; those of
-one item alone match nothing and are left out. Items without text, and users without a history, get
-zeros; an item without a training event is scored like any other.
+one item alone match nothing and are left out. Items without text get zeros; an item without a
+training event is scored like any other. A user without a history, or with one that shares no word
+with anything, gets popularity.
 
 Shapes: B users, n items, V words.
 """
 
 from __future__ import annotations
-
-from typing import Self
 
 import polars as pl
 import torch
@@ -46,9 +45,12 @@ class TextTFIDF(ItemRows):
             raise ConfigError(f"decay={decay} is outside (0, 1]; 1 weighs every event alike")
         self.decay = decay
 
-    def fit(self, split: Split) -> Self:
+    def compute(self, split: Split) -> None:
         self.keep_rows(tfidf(item_texts(split)))
-        return self
+
+    def cells_per_user(self, num_items: int) -> int:
+        """As many as there are items or words."""
+        return max(num_items, int(self.num_columns))
 
     def score(self, batch: BasketBatch) -> Scores:
         profile = self.sum_rows(batch, self.decay ** batch.age().float())

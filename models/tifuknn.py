@@ -17,12 +17,10 @@ Changed: a neighbour's vector holds its last training basket too (the authors: t
 it, `with_targets=False`); equal distances go to the lower user index; a training user who is asked
 is no neighbour of its own.
 
-A user without a history gets the mean vector of those with the shortest.
+A user without a history is near nobody and gets popularity.
 """
 
 from __future__ import annotations
-
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -74,24 +72,23 @@ class TIFUKNN(UserNeighbours):
         self.alpha = alpha
         self.with_targets = with_targets
 
-    def fit(self, split: Split) -> Self:
+    def compute(self, split: Split) -> None:
         users = split.training if self.with_targets else split.train.history
         self.remember(users, self._decayed(users))
         owners = Ragged(self.items, self.offsets).owners()
         self.keep("squared_norms", torch.zeros(len(users)).index_add_(0, owners, self.weights**2))
-        return self
 
     def score(self, batch: BasketBatch) -> Scores:
         own = batch.sum(self._decayed(batch))
         return self.alpha * own + (1 - self.alpha) * self.mix(self._neighbours(batch, own))
 
     def _neighbours(self, batch: BasketBatch, own: Tensor) -> Tensor:
-        """(B, U): 1/k for the nearest k training users, 0 for the others."""
+        """(B, U): 1/k for the nearest k training users, 0 for the others and without a history."""
         # |x - y|^2 without |x|^2, which is the same for all y.
         nearness = 2 * self.match(own, self.weights) - self.squared_norms
         nearness = nearness.masked_fill(self.same_user(batch), -torch.inf)
         nearest = top_k(nearness, min(self.num_neighbors, len(self.users)))
-        found = (nearest.items >= 0).float()
+        found = ((nearest.items >= 0) & (batch.lengths() > 0)[:, None]).float()
         shares = found / found.sum(1, keepdim=True).clamp(min=1)
         return torch.zeros_like(nearness).scatter_add_(1, nearest.items.clamp(min=0), shares)
 

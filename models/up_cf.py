@@ -11,12 +11,10 @@ Kept: the asymmetric cosine between all items ever taken, the locality q, every 
 Changed: neighbours are the training users with all their training baskets, and u itself by the
 history it is asked with; the paper takes the histories of all users, the other users asked too.
 
-A user without a history has no neighbours and gets zeros.
+A user without a history has no neighbours and gets popularity.
 """
 
 from __future__ import annotations
-
-from typing import Self
 
 from torch import Tensor
 
@@ -49,9 +47,8 @@ class UPCF(UserNeighbours):
         self.asymmetry = asymmetry
         self.locality = locality
 
-    def fit(self, split: Split) -> Self:
+    def compute(self, split: Split) -> None:
         self.remember(split.training, self._recent_share(split.training))
-        return self
 
     def score(self, batch: BasketBatch) -> Scores:
         held = batch.multi_hot()

@@ -16,7 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from recsys.ragged import Ragged, gather_positions, offsets_of
+from recsys.ragged import Ragged, gather_positions, offsets_of, ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +166,22 @@ class BasketBatch:
     def last(self, num_baskets: int) -> BasketBatch:
         """The same users with their last `num_baskets` baskets only."""
         return self.where(self.age() < num_baskets)
+
+    def latest(self, num_events: int) -> BasketBatch:
+        """The same users with their last `num_events` events, as if their histories began there.
+
+        The first basket that is left may have lost some of its items; it has the number 0.
+        """
+        lengths = self.lengths()
+        is_cut = lengths > num_events
+        if not is_cut.any():
+            return self
+        kept = lengths.clamp(max=num_events)
+        events, offsets = ranges(self.offsets[1:] - kept, kept)
+        batch = self.take(events, offsets, self.users)
+        first = torch.zeros_like(lengths)
+        first[is_cut] = batch.baskets[offsets[:-1][is_cut]]
+        return replace(batch, baskets=batch.baskets - first[batch.owners()])
 
     def sum(self, weights: Tensor) -> Tensor:
         """(B, n): event weights (E,) summed by user and item."""

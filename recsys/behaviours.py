@@ -48,8 +48,13 @@ class BehaviourFields(Keeper):
         price_buckets: quantiles of value per unit; 0 reads no price.
         calendar: parts of the local date, keys of `CALENDAR_SIZES`.
 
+    Attributes:
+        sizes: C of each field, by its name: that of its attribute, `price`, or the part of the
+            date, with a `_` behind it where there is an attribute of that name.
+
     Raises:
-        ConfigError: no field at all, an attribute without a size, an unknown part of the date.
+        ConfigError: no field at all, an attribute without a size, an unknown part of the date, or
+            one of them named twice.
     """
 
     item_codes: Tensor
@@ -76,13 +81,16 @@ class BehaviourFields(Keeper):
             raise ConfigError(f"attributes: items have no column {missing[0]} (there are: {there})")
         if wrong := [part for part in calendar if part not in CALENDAR_SIZES]:
             raise ConfigError(f"calendar: {wrong[0]} is none of {', '.join(CALENDAR_SIZES)}")
+        for option, names in (("attributes", attributes), ("calendar", calendar)):
+            if twice := [name for name in names if list(names).count(name) > 1]:
+                raise ConfigError(f"{option} names {twice[0]} twice; name it once")
         self.attributes, self.calendar = list(attributes), list(calendar)
         self.price_buckets = price_buckets
         self.sizes = {column: num_classes[column] for column in attributes}
         if price_buckets:
-            self.sizes[PRICE] = price_buckets
+            self.sizes[_beside(attributes, PRICE)] = price_buckets
         self.num_product_fields = len(self.sizes)
-        self.sizes |= {part: CALENDAR_SIZES[part] for part in calendar}
+        self.sizes |= {_beside(attributes, part): CALENDAR_SIZES[part] for part in calendar}
         unknown = torch.tensor([[num_classes[column] for column in attributes]]).long()
         self.register_buffer("item_codes", unknown.expand(num_items, -1).clone())
         self.register_buffer("price_edges", torch.zeros(max(price_buckets - 1, 0)))
@@ -195,6 +203,13 @@ class BehaviourFields(Keeper):
             "weekday": (days + 3) % 7,  # 1970 began on a Thursday; Monday is 0
             "hour": local.div(3600, rounding_mode="floor") % 24,
         }
+
+
+def _beside(attributes: Sequence[str], name: str) -> str:
+    """A name for a field of ours, told apart from attributes by what stands behind it."""
+    while name in attributes:
+        name += "_"
+    return name
 
 
 def count_nll(

@@ -37,7 +37,7 @@ from recsys.evaluate import Protocol, rank
 from recsys.events import ITEM, USER
 from recsys.module import Scorer
 from recsys.ragged import Ragged
-from recsys.retrieval import TopK, top_k
+from recsys.retrieval import TopK
 from recsys.splits import Part, Split
 from recsys.vocab import UNKNOWN, Vocabulary
 
@@ -144,8 +144,8 @@ class SavedModel:
         self.model.eval()
         pieces = self._pieces(len(texts))
         users = [self.model.encode_texts([texts[row] for row in rows]) for rows in pieces]
-        items = self.model.encode_items().T
-        top = TopK.cat((top_k(vectors @ items, k) for vectors in users), k)
+        index = self.model.item_index()
+        top = TopK.cat((index.search(vectors, k) for vectors in users), k)
         asked = pl.Series("history", range(len(texts)))
         return recommendations(asked, top.items, top.scores, self.item_table)
 
@@ -304,6 +304,8 @@ def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
         **load_file(folder / "histories.safetensors"), num_items=len(item_table)
     )
     users = Vocabulary(pl.read_parquet(folder / "users.parquet")[USER])
+    if model.popularity is None:  # saved before models kept it
+        model.popularity = torch.bincount(histories.items, minlength=len(item_table))
     return SavedModel(model, item_table, users, histories, described["mask_history"])
 
 

@@ -7,7 +7,7 @@ or the processor. What trains, encodes or scores follows it, unless it is given 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from itertools import chain
 
@@ -67,3 +67,10 @@ def place_of(module: nn.Module) -> torch.device:
     """Where a module's tensors are; the processor for a module without any."""
     tensors = chain(module.parameters(), module.buffers())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """A block whose products autocast does not lower, on a device that has it at all."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

@@ -24,7 +24,7 @@ from recsys.errors import RunError
 from recsys.loader import Loader
 from recsys.module import Scorer
 from recsys.ragged import Ragged, offsets_of
-from recsys.retrieval import ItemIndex, TopK
+from recsys.retrieval import ExactIndex, ItemIndex, TopK
 from recsys.splits import Part
 
 BuildIndex = Callable[[Tensor], ItemIndex]
@@ -130,7 +130,7 @@ def evaluate(
         part: histories and targets.
         protocol: list lengths, and whether histories are masked.
         popularity: (n,) events of each item in training, for novelty and slices.
-        build_index: makes a retrieval index of item vectors `(n, D)`; without it all are scored.
+        build_index: makes a retrieval index of item vectors `(n, D)`; by default an exact one.
         progress: wraps the batches, for a progress bar.
 
     Raises:
@@ -166,9 +166,9 @@ def rank(
     was_training = model.training
     model.eval()
     index = None
-    if build_index is not None and model.has_vectors:
+    if model.has_vectors:  # once, and not with every batch
         with torch.inference_mode():
-            index = build_index(model.encode_items())
+            index = model.item_index(build_index or ExactIndex)
     users = min(protocol.batch_size, model.users_at_once(part.history.num_items))
     loader = Loader(part.to(place_of(model)), users)
     found = TopK.cat(

@@ -20,6 +20,7 @@ import polars as pl
 
 from recsys.errors import ConfigError, LeakError
 from recsys.events import BASKET, ITEM, TIME, USER, VALUE, EventLog, runs
+from recsys.memory import check_memory
 from recsys.questions import AS_OF, Questions, before
 
 ROW = "row"
@@ -153,6 +154,8 @@ class Counts:
 
     The values are those that any user had before the first of all moments, in order.
 
+    Raises DataError where that would take more memory than there is.
+
     Args:
         column: of the items, or of the events.
         log: whether log(1 + count) is taken.
@@ -176,7 +179,14 @@ class Counts:
         places = values.sort(value).with_row_index("place")
         recent = past(log, rows, [self.column]).with_columns(_age(log)).filter(_within(self.days))
         counted = recent.join(places, on=value).group_by(ROW, "place").len().collect()
-        counts = np.zeros((len(rows), places.select(pl.len()).collect().item()), dtype=np.float32)
+        shape = len(rows), places.select(pl.len()).collect().item()
+        # Once here, once beside the other features, and once standardised.
+        check_memory(
+            3 * 4 * shape[0] * shape[1],
+            f"{self} of {shape[0]:,} rows, with {shape[1]:,} values,",
+            "raise min_users, or count a column of fewer values",
+        )
+        counts = np.zeros(shape, dtype=np.float32)
         counts[counted[ROW].to_numpy(), counted["place"].to_numpy()] = counted["len"].to_numpy()
         if self.log:
             np.log1p(counts, out=counts)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.memory import check_memory
 from recsys.ragged import Ragged, gather_positions, offsets_of
 from recsys.sparse import csr
 
@@ -69,8 +70,22 @@ class NodeBatch(BasketBatch):
 
     def where(self, keep: Tensor) -> BasketBatch:
         """As of any histories: without nodes, and graphs, which count other baskets now."""
+        return self._histories().where(keep)
+
+    def latest(self, num_events: int) -> BasketBatch:
+        """As of any histories: without nodes, and graphs, where a history is longer."""
+        is_cut = (self.lengths() > num_events).any()
+        return self._histories().latest(num_events) if is_cut else self
+
+    def _histories(self) -> BasketBatch:
         values = _values(self)
-        return BasketBatch(**{f.name: values[f.name] for f in fields(BasketBatch)}).where(keep)
+        return BasketBatch(**{f.name: values[f.name] for f in fields(BasketBatch)})
+
+    def num_edges(self) -> Tensor:
+        """(B,) int64, as many as the squares of the sizes of a user's baskets add up to."""
+        baskets, begins = self.basket_rows()
+        edges = offsets_of(begins.diff()[baskets])
+        return edges[self.offsets].diff()
 
     def node_owners(self) -> Tensor:
         """(N,) int64, the row of each node's user."""
@@ -107,6 +122,9 @@ class GraphBatch(NodeBatch):
 
         Beside the result it needs memory for the pairs of a few users at a time, and for a cell
         per pair of items of one user.
+
+        Raises:
+            DataError: there is not enough memory for as many pairs.
         """
         if isinstance(batch, GraphBatch):
             return batch
@@ -166,13 +184,19 @@ def _pair_counts(batch: NodeBatch) -> tuple[Tensor, Tensor]:
     baskets, begins = batch.basket_rows()
     edge_offsets = offsets_of(begins.diff()[baskets])
     users = edge_offsets[batch.offsets]
-    counts = torch.empty(int(users[-1]), device=batch.device)
     widths = batch.node_offsets.diff()
+    num_edges, widest = int(users[-1]), int(widths.max()) if len(batch) else 0
+    check_memory(
+        12 * num_edges + 8 * widest**2,
+        f"graphs of {len(batch):,} users with {num_edges:,} pairs of items in a basket",
+        "read fewer events of each (model.max_events), or leave out the largest baskets",
+    )
     # A user's nodes as a square table: where each event's row of it begins, and its column.
     owners = batch.owners()
     columns = batch.nodes - batch.node_offsets[owners]
     table = offsets_of(widths.square())
     begin = table[owners] + columns * widths[owners]
+    counts = torch.empty(num_edges, device=batch.device)
     for u, v in _pieces(table + users):
         first, last = batch.offsets[u], batch.offsets[v]
         others, rows = gather_positions(begins, baskets[first:last])

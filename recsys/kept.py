@@ -1,11 +1,16 @@
-"""Tensors that a module computes from a log: their sizes are known once it has been read."""
+"""Tensors that a module computes: from a log, whose size they have, or from its own parameters."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from recsys.devices import full_precision
+
+T = TypeVar("T")
 
 
 class Keeper(nn.Module):
@@ -26,3 +31,47 @@ class Keeper(nn.Module):
                 device = None if here is None else here.device
                 self.register_buffer(own, torch.empty_like(saved, device=device))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Memo(Generic[T]):
+    """What was computed from a module, for as long as no tensor that it was computed from changes.
+
+    It is computed as the module scores: in evaluation mode, without gradients and in full
+    precision, whatever the training around it does. PyTorch's fused optimisers change parameters
+    without a trace: `clear` it when training goes on.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the value."""
+        self._state: list[tuple[int, int, int]] = []
+        self._value: T | None = None
+
+    def get(self, compute: Callable[[], T], module: nn.Module, *others: Tensor) -> T:
+        """The value kept, or what `compute` gives now.
+
+        Args:
+            compute: reads, of what can change, nothing but the two that follow.
+            module: with all parameters and buffers.
+            others: further tensors.
+        """
+        tensors = [*module.parameters(), *module.buffers(), *others]
+        # Which tensor it is, where its numbers lie, and how often they were written.
+        # Those of inference mode are never written, and have no version.
+        state = [(id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+        if self._value is None or self._state != state:
+            self._value = _as_scored(compute, module, tensors[0].device)
+            self._state = state
+        return self._value
+
+
+def _as_scored(compute: Callable[[], T], module: nn.Module, device: torch.device) -> T:
+    was_training = module.training
+    module.eval()
+    # Tensors of inference mode could not meet those that take gradients later on.
+    with torch.inference_mode(False), torch.no_grad(), full_precision(device):
+        value = compute()
+    module.train(was_training)
+    return value

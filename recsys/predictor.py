@@ -5,6 +5,7 @@ Shapes: B rows asked, C candidates, F features.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.errors import ConfigError, LeakError
+from recsys.errors import ConfigError, DataError, LeakError
 from recsys.events import ITEM, TIME, USER, EventLog
 from recsys.features import Feature, computed
 from recsys.questions import AS_OF, Questions, before
@@ -128,6 +129,18 @@ class Steps:
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out={self.held_out} is no share; 0.1 to 0.3 suits most tables")
+
+    def check(self, loss: float, predictor: Predictor) -> None:
+        """See that training has not diverged, given the loss on the rows held out.
+
+        Raises:
+            DataError: the loss is infinite or no number.
+        """
+        if not math.isfinite(loss):
+            raise DataError(
+                f"{type(predictor).__name__}: the loss on the rows held out is {loss}; training "
+                f"diverged: lower learning_rate={self.learning_rate}"
+            )
 
     def some_users(self, users: Tensor) -> Tensor:
         """(B,) bool: the rows, of users (B,), of as many users as are to be held out."""

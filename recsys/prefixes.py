@@ -26,18 +26,28 @@ class Prefixes(Part):
         target: R rows, the items of the baskets that are predicted.
         owners: (R,) int64, the row of `history` that an example is of.
         ends: (R,) int64, how many of that row's events come before the target.
+        max_events: of these, the last so many are an example's history; None: all.
     """
 
     owners: Tensor
     ends: Tensor
+    max_events: int | None = None
 
     @classmethod
-    def of(cls, name: str, history: BasketBatch, *, last: int | None = None) -> Prefixes:
+    def of(
+        cls,
+        name: str,
+        history: BasketBatch,
+        *,
+        last: int | None = None,
+        max_events: int | None = None,
+    ) -> Prefixes:
         """An example for every basket but a user's first, in the order of the events.
 
         Args:
             name, history: as of `Part`.
             last: only for so many of a user's last baskets.
+            max_events: the last so many events before the target are an example's history.
         """
         _, begins = history.basket_rows()
         owners = history.owners()[begins[:-1]]
@@ -47,18 +57,22 @@ class Prefixes(Part):
             wanted &= history.baskets[begins[:-1]] >= (history.num_baskets() - last)[owners]
         (asked,) = wanted.nonzero(as_tuple=True)
         target = Ragged(history.items, begins).rows(asked).distinct(history.num_items)
-        return cls(name, history, target, owners[asked], before[asked])
+        return cls(name, history, target, owners[asked], before[asked], max_events)
 
     def __len__(self) -> int:
         return len(self.owners)
 
     def to(self, device: torch.device | str, **_: object) -> Self:
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "name"}
-        return replace(self, **moved)
+        moving = [f.name for f in fields(self) if f.name not in ("name", "max_events")]
+        return replace(self, **{name: getattr(self, name).to(device) for name in moving})
 
     def rows(self, index: Tensor) -> Part:
         """The examples at `index` (B,) int64, in that order, with histories of their own."""
-        history, owners = self.history, self.owners[index]
-        events, offsets = ranges(history.offsets[owners], self.ends[index])
+        history, owners, ends = self.history, self.owners[index], self.ends[index]
+        # One more than are wanted: `latest` sees by it that a history goes on.
+        lengths = ends if self.max_events is None else ends.clamp(max=self.max_events + 1)
+        events, offsets = ranges(history.offsets[owners] + ends - lengths, lengths)
         before = history.take(events, offsets, history.users[owners])
+        if self.max_events is not None:
+            before = before.latest(self.max_events)
         return Part(self.name, before, self.target.rows(index))

@@ -6,8 +6,9 @@ Shapes: R rows, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -37,9 +38,17 @@ class Profile:
 
     Attributes:
         run: the run's folder, opened when the feature is first asked for.
+        written: when its weights were, which tells profiles of a run from those of the same folder
+            trained again.
     """
 
     run: str
+    written: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        weights = Path(self.run) / "model" / "weights.safetensors"
+        written = weights.stat().st_mtime_ns if weights.is_file() else 0
+        object.__setattr__(self, "written", written)
 
     @cached_property
     def model(self) -> Scorer:
@@ -58,19 +67,21 @@ class Profile:
         """
         of_run = _known.setdefault(log, {})
         asked = rows.select(USER, AS_OF)
-        known, vectors = of_run.get(self.run, (asked.clear(), None))
+        known, vectors = of_run.get(self, (asked.clear(), None))
         new = asked.unique(maintain_order=True).join(known, on=[USER, AS_OF], how="anti")
         if len(new):
             found = profiles(self.model, log, new)
             known = pl.concat([known, new])
             vectors = found if vectors is None else torch.cat([vectors, found])
-            of_run[self.run] = known, vectors
+            of_run[self] = known, vectors
         place = asked.join(known.with_row_index("_place"), on=[USER, AS_OF], maintain_order="left")
         assert vectors is not None
         return vectors.numpy()[place["_place"].to_numpy()]
 
 
-_known: WeakKeyDictionary[EventLog, dict[str, tuple[pl.DataFrame, Tensor]]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[EventLog, dict[Profile, tuple[pl.DataFrame, Tensor]]] = (
+    WeakKeyDictionary()
+)
 """By log and run the rows that have been encoded, and their vectors."""
 
 

@@ -118,6 +118,21 @@ def offsets_of(lengths: Tensor) -> Tensor:
     return offsets
 
 
+def pieces(costs: Tensor, limit: int) -> tuple[Tensor, ...]:
+    """Rows (R,) in consecutive pieces that cost at most `limit` beyond their last row.
+
+    Args:
+        costs: (R,) int64 of the rows.
+        limit: of a piece; a row that costs more is in one that ends with it.
+
+    Returns:
+        the indices of the rows of each piece.
+    """
+    number = (costs.cumsum(0) - costs) // limit
+    sizes = number.unique_consecutive(return_counts=True)[1].tolist()
+    return torch.arange(len(costs), device=costs.device).split(sizes)
+
+
 def gather_positions(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Where the values of `rows` lie, so that value tensors that share offsets are gathered alike.
 

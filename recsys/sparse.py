@@ -13,6 +13,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from recsys.devices import full_precision
 from recsys.ragged import Ragged
 
 
@@ -41,10 +42,19 @@ def csr(rows: Ragged, num_columns: int, weights: Tensor | None = None) -> Tensor
 def matmul(left: Tensor, right: Tensor) -> Tensor:
     """(R, C) dense: a sparse matrix times a dense or another sparse one.
 
+    In single or double precision, which is all that torch has: halves are widened, and what mixed
+    precision around it would lower stays as it is.
+
     Args:
         left: (R, M) in CSR; what a row holds more than once adds up.
         right: (M, C), dense, or in CSR without repeats.
     """
+    wide = torch.promote_types(right.dtype, torch.float32)
+    with full_precision(right.device):
+        return _matmul(left.to(wide), right.to(wide))
+
+
+def _matmul(left: Tensor, right: Tensor) -> Tensor:
     if right.layout == torch.strided:
         return left @ right
     if left.is_cpu and torch.backends.mkl.is_available():

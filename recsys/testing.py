@@ -37,7 +37,7 @@ from recsys.module import Recommender, Scorer
 from recsys.predictor import Predictor
 from recsys.questions import Questions, folds
 from recsys.ragged import Ragged
-from recsys.retrieval import ExactIndex
+from recsys.retrieval import ExactIndex, top_k
 from recsys.second_device import second_device
 from recsys.splits import VALIDATION, Split, last_basket
 from recsys.training import Training, fit
@@ -100,12 +100,15 @@ class ModelContract:
             ranks alike for all users.
         finds_new_items: whether that holds among items that the user has not had. False for a
             model that personalises nothing but the user's own items.
+        ranks_newcomers: whether it has learnt a list for users without a history. The others rank
+            by popularity for them.
         training: for models with a loss.
         k: length of the lists.
     """
 
     finds_colours: ClassVar[bool] = True
     finds_new_items: ClassVar[bool] = True
+    ranks_newcomers: ClassVar[bool] = False
     training: ClassVar[Training] = Training(
         max_epochs=30, batch_size=16, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
@@ -152,8 +155,22 @@ class ModelContract:
         history = split.test.history
         top = model.top_k(history, self.k, mask_history=True)
         assert not history.multi_hot().gather(1, top.items).any()
-        scores = _scores(model, history)
+        scores = _ranked(model, history)
         torch.testing.assert_close(top.scores, scores.gather(1, top.items))
+
+    def test_a_list_for_users_without_a_history(self, model: Scorer, split: Split) -> None:
+        newcomers = BasketBatch.from_lists([[], []], split.num_items)
+        popularity = torch.bincount(split.training.items, minlength=split.num_items).double()
+        expected = top_k(popularity.expand(2, -1), split.num_items).items
+        for masked in (False, True):
+            top = model.top_k(newcomers, split.num_items, mask_history=masked)
+            first = model.top_k(newcomers, 1, mask_history=masked)
+            assert first.items.equal(top.items[:, :1])
+            assert top.scores.isfinite().all()
+            if self.ranks_newcomers:
+                assert (top.scores[:, 0] > top.scores[:, -1]).all()
+            else:
+                assert top.items.equal(expected)
 
     def test_users_whom_the_log_does_not_know(self, model: Scorer, split: Split) -> None:
         newcomer = BasketBatch.from_lists([[]], split.num_items)
@@ -173,6 +190,18 @@ class ModelContract:
             rows = torch.arange(len(batch))
             alone = torch.cat([_scores(model, batch.rows(row)) for row in rows.split(1)])
             torch.testing.assert_close(_scores(model, batch), alone, rtol=1e-4, atol=1e-5)
+
+    def test_mixed_precision_around_it(self, model: Scorer, split: Split) -> None:
+        built = checkpoint.build(self.config(split))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert _scores(model, split.test.history).isfinite().all()
+            for member in (built, *(member for _, member in built.members())):
+                if isinstance(member, Recommender):
+                    loss = member.loss(member.prepare(split).rows(torch.arange(8)))
+                    loss.backward()
+                    assert loss.isfinite()
+                    learnt = [p.grad for p in member.parameters() if p.grad is not None]
+                    assert all(gradient.isfinite().all() for gradient in learnt)
 
     def test_same_seed_gives_the_same_numbers(self, model: Scorer, split: Split) -> None:
         again = self.fitted(split)
@@ -198,7 +227,7 @@ class ModelContract:
             index = ExactIndex(model.encode_items())
         found = model.top_k(history, self.k, index=index).items
         scores = _scores(model, history)
-        best = model.top_k(history, self.k).items
+        best = top_k(scores, self.k).items
         torch.testing.assert_close(scores.gather(1, found), scores.gather(1, best))
 
     def test_all_of_it_is_asked_on_one_device(self, model: Scorer, split: Split) -> None:
@@ -242,6 +271,12 @@ class ModelContract:
 @torch.inference_mode()
 def _scores(model: Scorer, batch: BasketBatch) -> Tensor:
     return model.score(batch)
+
+
+@torch.inference_mode()
+def _ranked(model: Scorer, batch: BasketBatch) -> Tensor:
+    """(B, n), what the lists are made by."""
+    return Scorer.score(model, batch) if model.has_vectors else model.score(batch)
 
 
 def colour_question() -> Questions:

@@ -56,7 +56,7 @@ class Task:
         split: training, validation and test.
         protocol: list lengths, and whether histories are masked.
         popularity: (n,) training events of each item.
-        build_index: makes the retrieval index; None scores the whole catalogue.
+        build_index: makes the retrieval index; None is an exact one, or scores.
     """
 
     split: Split

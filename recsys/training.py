@@ -31,7 +31,7 @@ from pytorch_lightning.loggers import Logger
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys.devices import device_of, running_on
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.evaluate import Protocol, evaluate
 from recsys.loader import KeptBatches, Loader
 from recsys.metrics import METRICS
@@ -116,6 +116,7 @@ def fit(
 
     Raises:
         ConfigError: the protocol does not measure `training.monitor`, or there is no such device.
+        DataError: training diverges, or a log asks for more memory than there is.
     """
     with running_on(training.device) as device:
         _fit(model, split, training, protocol, folder, loggers, progress)
@@ -131,6 +132,7 @@ def _fit(
     loggers: Callable[[Path], list[Logger]],
     progress: bool,
 ) -> None:
+    model.check_size(split)
     for name, member in model.members():
         place = None if folder is None else folder / "members" / name
         fit(member, split, training, protocol, folder=place, loggers=loggers, progress=progress)
@@ -181,6 +183,7 @@ def _train(
             use_distributed_sampler=False,
         )
         model.to("cpu")  # where the split is; it may have been trained before
+        model.keep_popularity(split)
         epochs = Epochs(model.prepare(split), training)
         last = folder / LAST
         start = last if last.exists() else None
@@ -234,6 +237,9 @@ class MeanLoss(Callback):
 
     Once, at its end: Lightning's own mean, logged in every step, takes longer than the step of a
     small model.
+
+    Raises:
+        DataError: at an epoch's end, the loss is not finite.
     """
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -247,7 +253,14 @@ class MeanLoss(Callback):
         self.num_users += len(batch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.log("train/loss", self.total / self.num_users, prog_bar=True)
+        loss = self.total / self.num_users
+        if not loss.isfinite():
+            raise DataError(
+                f"{type(pl_module).__name__}: the loss of epoch {trainer.current_epoch} is "
+                f"{loss.item()}; training diverged: lower learning_rate, or set "
+                "trainer.gradient_clip"
+            )
+        pl_module.log("train/loss", loss, prog_bar=True)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

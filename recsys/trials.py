@@ -176,7 +176,7 @@ def trial(questions: Questions, build: Callable[[], Predictor], divided: Folds =
 
     Raises:
         LeakError: a prediction changes when the log ends at its row's moment.
-        RunError: a score is no number.
+        RunError: a score is not finite.
     """
     whole = _whole(questions, build) if questions.has_phases else {}
     repeats = divided.repeats if whole else max(divided.repeats, 1)
@@ -232,11 +232,11 @@ def _answered(
 
 def _scores(predictor: Predictor, questions: Questions, rows: Tensor) -> Tensor:
     scores = predictor.predict(questions, rows).float().cpu()
-    if scores.isnan().any():
-        row = int(scores.isnan().any(1).nonzero()[0])
+    if not scores.isfinite().all():
+        row = int((~scores.isfinite()).any(1).nonzero()[0])
         raise RunError(
             f"{type(predictor).__name__} gives row {int(rows[row])} of {questions.name} a score "
-            "that is no number; look for missing values in its features"
+            "that is not finite; look for missing values in its features, or lower learning_rate"
         )
     return scores
 

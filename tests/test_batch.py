@@ -102,6 +102,20 @@ def test_events_are_chosen_and_users_stay(users: list[History], data: st.DataObj
     assert len(chosen) == len(users)
 
 
+@given(histories, st.integers(1, 6))
+def test_the_latest_events_as_histories_of_their_own(users: list[History], count: int) -> None:
+    batch = BasketBatch.from_lists(users, N)
+    latest = batch.latest(count)
+    for row, user in enumerate(users):
+        events = [(item, number) for number, basket in enumerate(user) for item in basket]
+        first = events[-count][1] if len(events) > count else 0
+        left = latest.rows(torch.tensor([row]))
+        assert left.items.tolist() == [item for item, _ in events[-count:]]
+        assert left.baskets.tolist() == [number - first for _, number in events[-count:]]
+    assert latest.users.equal(batch.users)
+    assert batch.latest(100) is batch
+
+
 @given(histories)
 def test_sums_and_counts_by_user_and_item(users: list[History]) -> None:
     batch = batch_of(users)

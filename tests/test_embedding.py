@@ -91,7 +91,7 @@ def test_it_is_one_table_after_fit_save_and_load(tmp_path: Path) -> None:
     fit(model, split, training, Protocol(ks=(5,)))
     assert not model.items.weight.equal(start)
     assert model.borrower.table() is model.items is table
-    assert list(model.state_dict()) == ["items.weight"]
+    assert list(model.state_dict()) == ["popularity", "items.weight"]
 
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
     loaded = Pair(split.num_items)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.questions import new_items
-from recsys.errors import ConfigError, LeakError
+from recsys.errors import ConfigError, DataError, LeakError
 from recsys.events import EventLog
 from recsys.features import RFM, CandidateShares, Counts, computed
 from recsys.questions import Questions, before
@@ -46,6 +46,16 @@ def asked(*rows: tuple[str, int]) -> pl.DataFrame:
     frame = pl.DataFrame(rows, schema=["user_id", "day"], orient="row")
     when = pl.datetime(2026, 1, "day", time_unit="us")
     return frame.select("user_id", as_of=when)
+
+
+def test_counts_that_memory_would_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = checkerboard()
+    rows = log.users.select("user_id", as_of=pl.lit(datetime(2024, 1, 9))).sample(
+        3_000_000, with_replacement=True, seed=0
+    )
+    monkeypatch.setattr("recsys.memory.available_memory", lambda: 2**30)
+    with pytest.raises(DataError, match=r"Counts.* of 3,000,000 rows, with 40 values, would take"):
+        Counts("item_id")(log, rows)
 
 
 def test_counts_of_items_and_of_what_groups_them() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import recsys.graphs
 from recsys.batch import BasketBatch
+from recsys.errors import DataError
 from recsys.graphs import GraphBatch
 
 N = 6
@@ -168,6 +169,25 @@ def test_users_are_counted_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch, pair
     whole = graphs_of(users)
     monkeypatch.setattr(recsys.graphs, "_PAIRS_AT_ONCE", pairs)
     same(graphs_of(users), whole)
+
+
+def test_of_a_longer_history_the_latest_events_are_left_without_graphs() -> None:
+    batch = BasketBatch.from_lists([[[0, 1], [1], [2, 1]], [[3]]], 4)
+    graphs = GraphBatch.of(batch)
+    assert graphs.latest(5) is graphs
+    for cut in (graphs.latest(3), batch.latest(3)):
+        assert type(cut) is BasketBatch
+        assert cut.items.tolist() == [1, 2, 1, 3]
+        assert cut.baskets.tolist() == [0, 1, 1, 0]
+
+
+def test_graphs_that_memory_would_not_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.memory.available_memory", lambda: 2**31)
+    baskets = [[list(range(50_000))], [[0], [1]]]
+    message = r"2 users with 2,500,000,002 pairs .* take 47 GiB .* 2\.0 GiB are free; .*max_events"
+    with pytest.raises(DataError, match=message):
+        GraphBatch.of(BasketBatch.from_lists(baskets, 50_000))
+    GraphBatch.of(BasketBatch.from_lists(baskets, 50_000).latest(1000))
 
 
 def test_pieces_are_of_users_with_about_the_same_cost(monkeypatch: pytest.MonkeyPatch) -> None:

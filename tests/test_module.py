@@ -1,5 +1,6 @@
 """What every model has from its base class."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from recsys import module
 from recsys.batch import BasketBatch
+from recsys.errors import DataError
 from recsys.models import UPCF, Hybrid
 from recsys.module import ClosedForm, Recommender, Scorer
 from recsys.retrieval import ExactIndex
@@ -33,9 +35,8 @@ class Vectors(Scorer):
 class Counts(ClosedForm):
     counts: Tensor
 
-    def fit(self, split: Split) -> "Counts":
+    def compute(self, split: Split) -> None:
         self.keep("counts", torch.bincount(split.training.items).float())
-        return self
 
     def score(self, batch: BasketBatch) -> Scores:
         return self.counts.expand(len(batch), -1)
@@ -68,7 +69,7 @@ def test_a_model_that_only_scores_has_no_vectors() -> None:
     [
         (lambda: Scorer().score(BATCH), "Scorer has neither score nor encode_users"),
         (lambda: Scorer().encode_items(), "Scorer has no item vectors"),
-        (lambda: ClosedForm().fit(last_basket(checkerboard())), "ClosedForm has no fit"),
+        (lambda: ClosedForm().fit(last_basket(checkerboard())), "ClosedForm has no compute"),
         (lambda: Linear().loss(last_basket(checkerboard()).train), "Linear has no loss"),
     ],
 )
@@ -85,6 +86,100 @@ def test_top_k_by_scores_and_by_index(index: ExactIndex | None) -> None:
     assert top.scores.tolist() == [[3, 1], [1, 1], [0, 0]]
     masked = model.top_k(BATCH, 3, mask_history=True, index=index)
     assert masked.items.tolist() == [[1, 2, -1], [0, 3, -1], [0, 1, 2]]
+
+
+POPULAR = torch.tensor([2, 5, 5, 1])
+"""Items in this order: 1, 2, 0, 3."""
+
+
+class Scores4(Vectors):
+    """The same scores without vectors."""
+
+    has_vectors = False
+
+
+@pytest.mark.parametrize("kind", [Vectors, Scores4])
+@pytest.mark.parametrize("by_index", [False, True])
+def test_where_a_model_says_nothing_popularity_ranks(kind: type[Vectors], by_index: bool) -> None:
+    model = kind()
+    model.keep("popularity", POPULAR)
+    index = ExactIndex(model.encode_items()) if by_index else None
+    # The first two users have scores; of the last two, one has none and one has equal ones.
+    batch = BasketBatch.from_lists([[[0], [3]], [[1]], [], [[1, 2]]], 4)
+    whole = model.top_k(batch, 4, index=index)
+    assert whole.items.tolist() == [[3, 0, 1, 2], [1, 0, 2, 3], [1, 2, 0, 3], [1, 2, 0, 3]]
+    assert whole.scores[2].tolist() == [5, 5, 2, 1]
+    for k in (1, 2, 3):
+        assert model.top_k(batch, k, index=index).items.equal(whole.items[:, :k])
+    masked = model.top_k(batch, 4, mask_history=True, index=index).items
+    # What remains to the second and the fourth user, zeros, tells nothing either.
+    assert masked.tolist() == [[1, 2, -1, -1], [2, 0, 3, -1], [1, 2, 0, 3], [0, 3, -1, -1]]
+
+
+def test_a_fitted_model_keeps_the_training_events_of_each_item() -> None:
+    split = last_basket(checkerboard())
+    expected = torch.bincount(split.training.items, minlength=split.num_items)
+    assert Counts().fit(split).popularity.equal(expected)
+
+
+class Wrong(Vectors):
+    """One vector holds a value that it should not."""
+
+    def __init__(self, value: float, of: str) -> None:
+        super().__init__()
+        self.value, self.of = value, of
+
+    def encode_users(self, batch: BasketBatch) -> UserVectors:
+        return self._spoilt(super().encode_users(batch), "user")
+
+    def encode_items(self) -> ItemVectors:
+        return self._spoilt(super().encode_items(), "item")
+
+    def _spoilt(self, vectors: Tensor, of: str) -> Tensor:
+        if self.of == of:
+            vectors[2, 1] = self.value
+        return vectors
+
+
+class WrongScores(Wrong):
+    has_vectors = False
+
+    def score(self, batch: BasketBatch) -> Scores:
+        return self._spoilt(torch.ones(len(batch), 4).double() * 2, "user") * 2
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, -3e38])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("kind", "of"), [(Wrong, "user"), (Wrong, "item"), (WrongScores, "user")])
+def test_a_score_that_is_not_finite_is_an_error(
+    kind: type[Wrong], of: str, value: float, masked: bool
+) -> None:
+    message = rf"{kind.__name__}: the scores of {of} 2 are not finite; .* lower learning_rate"
+    with pytest.raises(DataError, match=message):
+        kind(value, of).top_k(BATCH, 2, mask_history=masked)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_equal_vectors_tie_in_any_batch(batch_size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    users, items = (torch.randn(n, 24, generator=generator) for n in (64, 333))
+    twin = torch.randperm(333, generator=generator)
+    items[twin[:150]] = items[twin[150:300]]
+
+    class Drawn(Scorer):
+        def encode_users(self, batch: BasketBatch) -> UserVectors:
+            return users[batch.users]
+
+        def encode_items(self) -> ItemVectors:
+            return items
+
+    every = replace(BasketBatch.from_lists([[]] * 64, 333), users=torch.arange(64))
+    for rows in torch.arange(64).split(batch_size):
+        batch = every.rows(rows)
+        scores = Drawn().score(batch)
+        assert scores[:, twin[:150]].equal(scores[:, twin[150:300]])
+        ordered = scores.sort(dim=1, descending=True, stable=True).indices
+        assert Drawn().top_k(batch, 333).items.equal(ordered)
 
 
 def test_top_k_leaves_the_gradient_out() -> None:

@@ -83,6 +83,21 @@ def test_the_last_baskets_alone(users: list[History], last: int) -> None:
     assert examples_of(Loader(prefixes, 3)) == plain(users, last)
 
 
+@given(histories, st.integers(1, 4), st.none() | st.integers(1, 2))
+def test_the_latest_events_before_each_target(
+    users: list[History], most: int, last: int | None
+) -> None:
+    history = batch_of(users)
+    whole = Prefixes.of("train", history, last=last)
+    some = Prefixes.of("train", history, last=last, max_events=most)
+    every = torch.arange(len(whole))
+    expected = whole.rows(every).history.latest(most)
+    for found in (some.rows(every), some.to("cpu").rows(every)):
+        for name in ("items", "baskets", "times", "quantities", "offsets", "users"):
+            assert getattr(found.history, name).equal(getattr(expected, name))
+        assert found.target.values.equal(whole.target.values)
+
+
 @given(histories, st.data())
 def test_rows_in_any_order_and_repeated(users: list[History], data: st.DataObject) -> None:
     examples = plain(users)

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys.batch import BasketBatch
 from recsys.distributions import TweedieHead
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.evaluate import Protocol, evaluate
 from recsys.models import BPRMF, CountVAE, Popularity
 from recsys.module import Recommender, Scorer
@@ -302,6 +302,29 @@ def test_no_evaluation_is_an_error(every: int) -> None:
 def test_an_unmeasured_monitor_is_an_error(split: Split) -> None:
     with pytest.raises(ConfigError, match=r"monitor=ndcg@10 is not measured; choose .*ndcg@5"):
         fit(Peak(0), split, training(monitor="ndcg@10"), PROTOCOL)
+
+
+@pytest.mark.parametrize("learning_rate", [1e18, 1e20, 1e30])
+def test_training_that_diverges_is_an_error(
+    learning_rate: float, split: Split, tmp_path: Path
+) -> None:
+    model = bpr_mf(split)
+    model.learning_rate = learning_rate
+    message = r"BPRMF: the (loss of epoch \d is (inf|nan)|scores of \w+ \d+ are not finite); .*"
+    with pytest.raises(DataError, match=message + "lower learning_rate"):
+        fit(model, split, training(), Protocol(ks=(5,)), folder=tmp_path)
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_a_loss_that_is_not_finite_ends_its_epoch(value: float, split: Split) -> None:
+    class Diverging(BPRMF):
+        def loss(self, part: Part) -> Tensor:
+            loss = super().loss(part)
+            return loss + (value if self.current_epoch == 2 else 0.0)
+
+    model = Diverging(split.num_items, len(split.users), embedding_dim=8)
+    with pytest.raises(DataError, match=rf"Diverging: the loss of epoch 2 is {value}; .* diverged"):
+        fit(model, split, training(evaluate_every=3), Protocol(ks=(5,)))
 
 
 @pytest.mark.gpu

@@ -131,7 +131,7 @@ def test_a_prediction_that_changes_with_what_comes_later_is_refused() -> None:
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:
-    with pytest.raises(RunError, match=r"Given gives row \d+ of white a score that is no number"):
+    with pytest.raises(RunError, match=r"Given gives row \d+ of white a score that is not finite"):
         trial(colour_question(), lambda: Given([float("nan")]))
 
 

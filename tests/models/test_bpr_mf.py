@@ -73,6 +73,27 @@ def test_the_loss_is_a_mean_over_pairs_and_negatives(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(model.loss(part), torch.stack(terms).mean())
 
 
+def test_many_pairs_are_taken_some_at_a_time(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = BPRMF(split.num_items, len(split.users), embedding_dim=4, num_negatives=2)
+    part = model.prepare(split)
+
+    def learnt() -> tuple[Tensor, Tensor, Tensor]:
+        torch.manual_seed(1)  # the same negatives
+        model.zero_grad()
+        loss = model.loss(part)
+        loss.backward()
+        return loss, *(p.grad.clone() for p in model.parameters())
+
+    whole = learnt()
+    at_once: list[int] = []
+    made = model._pair_losses
+    monkeypatch.setattr(model, "_pair_losses", lambda *p: (at_once.append(len(p[1])), made(*p))[1])
+    monkeypatch.setattr("recsys.models.bpr_mf.VALUES_AT_ONCE", 40)
+    for found, expected in zip(learnt(), whole, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert max(at_once) == 5
+
+
 def test_negatives_are_drawn_for_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 

@@ -1,14 +1,20 @@
 """The contract of `recsys.testing` for every model of the zoo."""
 
+from datetime import datetime
 from typing import Any
 
+import polars as pl
 import pytest
 
 import recsys.models
+from recsys import checkpoint
+from recsys.batch import BasketBatch
+from recsys.evaluate import Protocol, evaluate
+from recsys.events import EventLog
 from recsys.module import Scorer
 from recsys.splits import Split, last_basket
 from recsys.testing import ModelContract, checkerboard
-from recsys.training import Training
+from recsys.training import Training, fit
 
 
 class Defaults(ModelContract):
@@ -32,6 +38,7 @@ class TestPersonalTop(Defaults):
 
 class TestDecayedPersonal(Defaults):
     finds_new_items = False
+    ranks_newcomers = True
     name = "DecayedPersonal"
 
 
@@ -65,6 +72,8 @@ class TestTextTFIDF(Defaults):
 
 
 class TestBPRMF(ModelContract):
+    ranks_newcomers = True
+
     def config(self, split: Split) -> dict[str, Any]:
         return {
             "_target_": "recsys.models.BPRMF",
@@ -76,6 +85,8 @@ class TestBPRMF(ModelContract):
 
 
 class TestCountVAE(ModelContract):
+    ranks_newcomers = True
+
     def config(self, split: Split) -> dict[str, Any]:
         return {
             "_target_": "recsys.models.CountVAE",
@@ -92,6 +103,7 @@ class TestDNNTSP(ModelContract):
     """On more users: what it adds to an item's own score is learnt from targets alone."""
 
     finds_new_items = False
+    ranks_newcomers = True
     training = Training(
         max_epochs=40, batch_size=64, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
@@ -113,6 +125,7 @@ class TestDNNTSP(ModelContract):
 class TestGLOIE(ModelContract):
     """In the paper's shape; on so few users the autoencoder's loss weighs more."""
 
+    ranks_newcomers = True
     training = Training(
         max_epochs=40, batch_size=30, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
@@ -174,6 +187,8 @@ class TestSASRecWithThePapersLoss(TestSASRec):
 class TestShopperBERT(ModelContract):
     """An item is its colour and its id."""
 
+    ranks_newcomers = True
+
     def config(self, split: Split) -> dict[str, Any]:
         return {
             "_target_": "recsys.models.ShopperBERT",
@@ -194,6 +209,7 @@ class TestShopperBERT(ModelContract):
 class TestLMRec(ModelContract):
     """In the words of the items alone."""
 
+    ranks_newcomers = True
     training = Training(
         max_epochs=20, batch_size=20, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
@@ -214,8 +230,21 @@ class TestLMRec(ModelContract):
         }
 
 
+class TestHybridWithoutNewcomers(ModelContract):
+    """No member says anything of a user without a history."""
+
+    def config(self, split: Split) -> dict[str, Any]:
+        return {
+            "_target_": "recsys.models.Hybrid",
+            "members": {"ease": TestEASE().config(split), "tifuknn": TestTIFUKNN().config(split)},
+            "weights": {"ease": 1.0, "tifuknn": 0.5},
+        }
+
+
 class TestHybrid(ModelContract):
     """Of a model with a loss and one in closed form."""
+
+    ranks_newcomers = True
 
     def config(self, split: Split) -> dict[str, Any]:
         return {
@@ -223,6 +252,27 @@ class TestHybrid(ModelContract):
             "members": {"bpr_mf": TestBPRMF().config(split), "markov": TestMarkov().config(split)},
             "weights": {"bpr_mf": 1.0, "markov": 0.5},
         }
+
+
+@pytest.mark.parametrize(
+    "contract", [case for name, case in list(globals().items()) if name.startswith("Test")]
+)
+def test_one_item_and_two_users(contract: type[ModelContract]) -> None:
+    rows = [(u, 7, datetime(2024, 1, 1 + day), 5 * u + day) for u in range(2) for day in range(5)]
+    columns = ["user_id", "item_id", "timestamp", "basket_id"]
+    texts = [" ".join(f"word{n}" for n in range(70))]
+    items = pl.DataFrame({"item_id": [7], "colour": ["red"], "text": texts})
+    split = last_basket(EventLog.from_frames(pl.DataFrame(rows, columns, orient="row"), items))
+    config = contract().config(split)
+    if "text" in config:
+        pytest.skip("one text has no words in common with others")
+    training = Training(max_epochs=1, batch_size=2, monitor="ndcg@1", device="cpu")
+    model = fit(checkpoint.build(config), split, training, Protocol(ks=(1,)))
+    everyone = evaluate(model, split.test, Protocol(ks=(1,)))
+    assert everyone.means["recall@1"] == 1.0
+    newcomer = BasketBatch.from_lists([[]], 1)
+    assert model.top_k(newcomer, 1).items.tolist() == [[0]]
+    assert model.top_k(split.test.history, 1, mask_history=True).items.tolist() == [[-1], [-1]]
 
 
 def test_every_model_keeps_the_contract() -> None:

@@ -14,6 +14,7 @@ from recsys.testing import ModelContract
 
 class TestContract(ModelContract):
     finds_new_items = False
+    ranks_newcomers = True
     k = 1  # most users have few items of their own
 
     def config(self, split: Split) -> dict[str, Any]:

@@ -5,15 +5,18 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from recsys.batch import BasketBatch
-from recsys.errors import ConfigError
-from recsys.models import DNNTSP
-from recsys.models.dnntsp import Timelines, _Aggregate, _Attend, _Convolve
+from recsys.distributions import TweedieHead
+from recsys.errors import ConfigError, DataError
+from recsys.graphs import NodeBatch
+from recsys.models import DNNTSP, GLOIE
+from recsys.models.dnntsp import Timelines, _Aggregate, _Attend, _Convolve, work
 from recsys.ragged import Ragged
 from recsys.splits import Part, Split
 
@@ -216,6 +219,91 @@ def test_batches_of_prepared_users_are_those_of_their_histories(
         torch.testing.assert_close(
             deepcopy(model).score(batch.history), deepcopy(model).score(plain)
         )
+
+
+def build(kind: str, num_items: int, **options: Any) -> DNNTSP | GLOIE:
+    """A model with the graph, ready to score."""
+    torch.manual_seed(0)
+    sizes = {"embedding_dim": 8, "num_heads": 2} | options
+    if kind == "DNNTSP":
+        return DNNTSP(num_items, **sizes).eval()
+    return GLOIE(num_items, head=TweedieHead(), latent_dim=4, **sizes).eval()
+
+
+def long_histories() -> list[History]:
+    """300 events: of one item that is always there, in one basket, and as usual."""
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randint(6, (150, 2), generator=generator)
+    return [[[3]] * 300, [list(range(300))], [sorted(set(b)) for b in mixed.tolist()], [[1], [2]]]
+
+
+@pytest.mark.parametrize("kind", ["DNNTSP", "GLOIE"])
+def test_of_long_histories_the_latest_events_are_read(
+    kind: str, split_of: Callable[..., Split], caplog: pytest.LogCaptureFixture
+) -> None:
+    histories = long_histories()
+    split = split_of([[*history, [0]] for history in histories[:3]], 300)
+    model = build(kind, 300, max_events=20)
+    whole = BasketBatch.from_lists(histories, 300)
+    torch.testing.assert_close(model.score(whole), model.score(whole.latest(20)))
+    assert not torch.allclose(model.score(whole), build(kind, 300).score(whole))
+    part = model.prepare(split)
+    assert [record.message for record in caplog.records] == [
+        f"{kind} reads the latest 20 events of 3 training users who have more; "
+        "model.max_events says how many"
+    ]
+    batch = part.rows(torch.arange(len(part)))
+    nodes = NodeBatch.of(batch.history)
+    # At most 20 events each: squares of 20 edges, pairs and steps, and a little more.
+    assert len(nodes.items) <= 20 * len(nodes)
+    assert (work(nodes).amax(1) <= torch.tensor([20**2, 20 * 21, 20**2])).all()
+    assert model.loss(batch).isfinite()
+
+
+def test_work_is_that_of_what_is_computed() -> None:
+    for history in (*long_histories(), *random_histories(3, 8, 9)):
+        graphs = Timelines.of(BasketBatch.from_lists([history], 300))
+        edges, pairs, steps = work(graphs)[:, 0].tolist()
+        assert edges == len(graphs.edge_weights)
+        assert len(graphs.pairs[0]) <= pairs
+        assert len(graphs.steps[0]) <= steps
+
+
+@pytest.mark.parametrize("kind", ["DNNTSP", "GLOIE"])
+def test_users_are_scored_a_few_at_a_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(kind, 300)
+    histories = [*long_histories(), [], *random_histories(2, 6, 300)]
+    batch = BasketBatch.from_lists(histories, 300)
+    whole = model.score(batch)
+    seen: list[int] = []
+    made = Timelines.of
+    monkeypatch.setattr(Timelines, "of", lambda b: (seen.append(len(b)), made(b))[1])
+    for limit in (1, 50_000, 2**28):
+        monkeypatch.setattr("recsys.models.dnntsp.BYTES_AT_ONCE", limit)
+        seen.clear()
+        torch.testing.assert_close(model.score(batch), whole)
+        assert (max(seen) < len(batch)) == (limit < 2**28)
+    assert model.score(batch.rows(torch.arange(0))).shape == (0, 300)
+
+
+@pytest.mark.parametrize("kind", ["DNNTSP", "GLOIE"])
+def test_a_batch_that_memory_would_not_hold(
+    kind: str, split_of: Callable[..., Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(kind, 3)
+    split = split_of([[[1]] * 1500, [[1], [2]]], 3)
+    part = model.prepare(split)
+    monkeypatch.setattr("recsys.memory.available_memory", lambda: 2**28)
+    monkeypatch.setattr("recsys.memory.LITTLE", 2**28)
+    message = r"a batch of 2 users with 2,\d+,\d+ pairs .* 0\.2 GiB are free; lower trainer.batch_s"
+    with pytest.raises(DataError, match=message):
+        model.loss(part.rows(torch.arange(2)))
+
+
+def test_a_history_has_an_event() -> None:
+    for kind in ("DNNTSP", "GLOIE"):
+        with pytest.raises(ConfigError, match="max_events=0; expected at least 1"):
+            build(kind, 3, max_events=0)
 
 
 def test_heads_that_do_not_divide_the_dimension() -> None:

@@ -7,10 +7,12 @@ import pytest
 
 from recsys.batch import BasketBatch
 from recsys.data.sources.movielens import ml100k
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.evaluate import Protocol, evaluate
 from recsys.filters import filtered
 from recsys.models import EASE
+from recsys.models._item_rows import held_items
+from recsys.models.ease import ridge_weights
 from recsys.splits import Split, leave_last_out
 
 # Items 0 and 1 often together, 2 frequent and alone: the weights are far from symmetric.
@@ -68,6 +70,20 @@ def test_an_item_taken_twice_counts_once(split: Split) -> None:
 def test_l2_must_be_positive(l2: float) -> None:
     with pytest.raises(ConfigError, match=f"l2={l2}"):
         EASE(l2=l2)
+
+
+def test_a_catalogue_that_memory_would_not_hold(
+    split_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = split_of([[[0], [1]]], 7000)
+    monkeypatch.setattr("recsys.memory.available_memory", lambda: 2**30)
+    message = r"EASE on 7,000 items would take 1 GiB of memory, and 1.0 GiB are free; choose a spar"
+    with pytest.raises(DataError, match=message):
+        EASE().fit(split)
+    with pytest.raises(DataError, match=message):
+        ridge_weights(held_items(split.training), 1.0)
+    monkeypatch.setattr("recsys.memory.available_memory", lambda: 2**31)
+    EASE().check_size(split)
 
 
 @pytest.mark.data

@@ -1,18 +1,21 @@
 """A network of users trained for one table, on a run's weights or from scratch."""
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from recsys import checkpoint
 from recsys.classification import auroc
 from recsys.data.questions import profiling
 from recsys.devices import place_of
-from recsys.errors import LeakError
+from recsys.errors import DataError, LeakError
 from recsys.events import EventLog
 from recsys.features import check_training, computed
 from recsys.models import FineTuned, ShopperBERT
@@ -56,6 +59,14 @@ def test_from_scratch_forgets_what_the_run_learnt(profile_run: Path) -> None:
     weight = "encoder.blocks.0.projections.weight"
     assert not forgot.encoder.state_dict()[weight].equal(saved[weight])
     assert forgot.encoder.state_dict()["fields.classes_json"].equal(saved["fields.classes_json"])
+
+
+def test_training_that_diverges_is_an_error(profile_run: Path) -> None:
+    questions = colour_question()
+    train, _ = next(folds(questions))
+    model = FineTuned(run=str(profile_run), steps=Steps(learning_rate=1e30))
+    with pytest.raises(DataError, match="FineTuned: the loss on the rows held out is nan"):
+        model.fit(questions, train)
 
 
 def test_what_was_trained_on_later_events_is_refused(profile_run: Path) -> None:
@@ -111,3 +122,16 @@ def test_profiles_are_made_on_the_device_in_use(profile_run: Path) -> None:
         found = feature(colour_question().log, rows)
         assert place_of(feature.model) == there
     assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_profiles_of_a_run_that_is_trained_again(profile_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(profile_run, tmp_path / "run")
+    questions = colour_question()
+    before = computed(questions, Profile(str(run)))
+    assert computed(questions, Profile(str(run))) is before
+    weights = run / "model/weights.safetensors"
+    changed = {n: -t if t.is_floating_point() else t for n, t in load_file(weights).items()}
+    save_file(changed, weights)
+    after = computed(questions, Profile(str(run)))
+    assert after.shape == before.shape
+    assert not np.allclose(after, before)

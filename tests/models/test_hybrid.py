@@ -1,6 +1,6 @@
 """Hybrid."""
 
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import torch
@@ -8,9 +8,9 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.data.sources.amazon_sequences import scientific
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.evaluate import Protocol, evaluate
-from recsys.models import BPRMF, Hybrid, ItemKNN, Markov, Popularity, TextTFIDF
+from recsys.models import BPRMF, EASE, Hybrid, ItemKNN, Markov, Popularity, TextTFIDF
 from recsys.module import ClosedForm
 from recsys.splits import Split, leave_last_out
 from recsys.training import Training, fit
@@ -24,9 +24,8 @@ class Constant(ClosedForm):
         self.scores = torch.tensor(scores)
         self.fitted = 0
 
-    def fit(self, split: Split) -> Self:
+    def compute(self, split: Split) -> None:
         self.fitted += 1
-        return self
 
     def score(self, batch: BasketBatch) -> Tensor:
         return self.scores
@@ -66,10 +65,11 @@ def test_members_are_fitted_once_each_in_its_own_way(split_of: Any) -> None:
     training = Training(max_epochs=1, monitor="ndcg@1", device="cpu")
     fit(model, split, training, Protocol(ks=(1,)))
     assert closed.fitted == 1
-    assert any(not before[name].equal(value) for name, value in learnt.state_dict().items())
+    after = learnt.state_dict()
+    assert any(not value.equal(after[name]) for name, value in before.items())
 
 
-def test_state_has_the_members_names_before_it(split_of: Any) -> None:
+def test_state_has_the_members_places_before_it(split_of: Any) -> None:
     split = split_of([[[0], [1]], [[1], [2]]], 3)
 
     def made() -> Hybrid:
@@ -82,11 +82,37 @@ def test_state_has_the_members_names_before_it(split_of: Any) -> None:
     model = made()
     fit(model, split, Training(), Protocol())
     state = model.state_dict()
-    assert {"scorers.knn.values", "scorers.popularity.popularity"} < set(state)
-    assert "scorers.inner.scorers.markov.values" in state
+    assert {"scorers.0.values", "scorers.1.popularity", "scorers.2.scorers.0.values"} < set(state)
     loaded = made()
     loaded.load_state_dict(state)
     assert loaded.score(split.training).equal(model.score(split.training))
+
+
+def test_a_member_too_large_is_refused_before_the_others_are_fitted(
+    split_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = split_of([[[0], [1]], [[1], [2]]], 7000)
+    monkeypatch.setattr("recsys.memory.available_memory", lambda: 2**30)
+    first = Constant([[1, 0, 0]])
+    members = {"first": first, "inner": Hybrid(members={"ease": EASE()}, weights={"ease": 1.0})}
+    model = Hybrid(members=members, weights={"first": 1.0, "inner": 1.0})
+    with pytest.raises(DataError, match=r"EASE on 7,000 items would take 1 GiB"):
+        fit(model, split, Training(), Protocol())
+    assert first.fitted == 0
+
+
+def test_a_member_may_be_called_anything(split_of: Any) -> None:
+    split = split_of([[[0], [1]], [[1], [2]]], 3)
+    names = ["type", "prod.cat", "pop", "", "training", "ü"]
+    weights = {name: 2.0**place for place, name in enumerate(names)}
+    model, loaded = (
+        Hybrid(members={name: Markov() for name in names}, weights=weights) for _ in range(2)
+    )
+    fit(model, split, Training(), Protocol())
+    loaded.load_state_dict(model.state_dict())
+    assert [name for name, _ in loaded.members()] == names
+    alone = Hybrid(members={"": Markov().fit(split)}, weights={"": sum(weights.values())})
+    assert loaded.score(split.training).equal(alone.score(split.training))
 
 
 @pytest.mark.parametrize(("members", "weights"), [("a", ""), ("a", "ab"), ("a", "b"), ("", "")])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.batch import BasketBatch
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.models import ItemKNN, item_knn
 from tests.models.conftest import split_by_user
 
@@ -49,6 +49,15 @@ def test_equal_neighbours_are_kept_by_ascending_index(split_of: Any) -> None:
     assert (scores > 0).tolist() == [[False, True, True, False, False], [True, True] + [False] * 3]
 
 
+def test_more_pairs_than_memory_would_hold(split_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = split_of([[list(range(6000))], [[0], [1]]], 6000)
+    monkeypatch.setattr("recsys.memory.available_memory", lambda: 2**28)
+    ItemKNN(num_neighbors=500).check_size(split)
+    message = r"ItemKNN, up to 36,000,000 pairs of items, .* take 1 GiB .*; set model.num_neighbors"
+    with pytest.raises(DataError, match=message):
+        ItemKNN().fit(split)
+
+
 history = st.lists(
     st.lists(st.integers(0, 6), min_size=1, max_size=3, unique=True), min_size=1, max_size=4
 )
@@ -62,13 +71,15 @@ history = st.lists(
     num_neighbors=st.none() | st.integers(1, 7),
     shrink=st.floats(0, 5),
     decay=st.floats(0.1, 1),
+    sparse=st.sampled_from([0, 4, 10**6]),
 )
 def test_equals_loops_over_items(
-    training: Any, asked: Any, num_neighbors: int | None, shrink: float, decay: float
+    training: Any, asked: Any, num_neighbors: int | None, shrink: float, decay: float, sparse: int
 ) -> None:
     model = ItemKNN(num_neighbors=num_neighbors, shrink=shrink, decay=decay)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(item_knn, "_ITEMS_AT_ONCE", 3)
+        patch.setattr(item_knn, "_PAIRS_AT_ONCE", 9)
+        patch.setattr(item_knn, "_SPARSE", sparse)
         model.fit(split_by_user(training, 7))
     holders = [{u for u, h in enumerate(training) if any(i in b for b in h)} for i in range(7)]
     expected = np.zeros(7)

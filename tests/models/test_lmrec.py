@@ -19,12 +19,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from recsys import checkpoint
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError, DataError, RunError
-from recsys.evaluate import Protocol
+from recsys.evaluate import Protocol, evaluate
 from recsys.events import EventLog
 from recsys.models import LMRec
 from recsys.models.lmrec import Decoder, Language, Pretrained, Ranking
 from recsys.ragged import Ragged
-from recsys.splits import Split, leave_last_out
+from recsys.splits import Part, Split, leave_last_out
 from recsys.text import Template, semantic_vectors
 from recsys.training import Training, fit
 
@@ -349,6 +349,49 @@ def test_item_vectors_are_computed_again_when_the_weights_have_moved(split: Spli
         torch.testing.assert_close(model.encode_items(), 2 * first)
 
 
+LANGUAGE = Language(batch_size=4, row_length=16)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"language": LANGUAGE, "ranking": Ranking(weight=0.0)},
+        {"language": LANGUAGE, "ranking": Ranking(weight=0.0), "use_ids": True},
+        {"decoder": replace(TINY, dropout=0.5), "freeze": True},
+    ],
+)
+@pytest.mark.parametrize("fused", [False, True])
+def test_item_vectors_are_those_of_the_weights_after_every_step(
+    split: Split, options: dict[str, Any], fused: bool
+) -> None:
+    model = model_of(split, **options)
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    part = Part("train", split.training, split.training.ragged)
+    optimiser = torch.optim.AdamW(learnt, lr=0.1, fused=fused)
+    for _ in range(3):
+        model.train()
+        optimiser.zero_grad()
+        model.loss(part).backward()
+        optimiser.step()
+        model.eval()
+        afresh = model_of(split, **options).eval()
+        afresh.load_state_dict(model.state_dict())
+        with torch.inference_mode():
+            assert model.encode_items().equal(afresh.encode_items())
+            assert model.score(split.test.history).equal(afresh.score(split.test.history))
+
+
+def test_each_epoch_is_validated_as_its_checkpoint_is(split: Split, tmp_path: Path) -> None:
+    model = model_of(split, language=LANGUAGE, ranking=Ranking(weight=0.0), learning_rate=0.1)
+    fit(model, split, replace(TRAINING, max_epochs=4), Protocol(ks=[3]), folder=tmp_path)
+    last = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    afresh = model_of(split, language=LANGUAGE, ranking=Ranking(weight=0.0))
+    afresh.load_state_dict(last)
+    found = evaluate(afresh, split.validation, Protocol(ks=[3])).means
+    told = pl.read_csv(tmp_path / "train.csv").row(-1, named=True)
+    assert told["validation/ndcg@3"] == pytest.approx(found["ndcg@3"], abs=1e-12)
+
+
 @pytest.fixture(scope="module")
 def run(split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model that was trained for an epoch."""
@@ -509,6 +552,21 @@ def test_a_text_starts_as_the_mean_of_what_its_tokens_mean(split: Split, family:
     torch.testing.assert_close(started @ started.T, vectors[told] @ vectors[told].T)
     assert 0 < told.sum() < 300
     assert table[told].norm(dim=1).mean() == pytest.approx(table[~told].norm(dim=1).mean())
+
+
+@pytest.mark.parametrize(
+    "ranking", [Ranking(), Ranking(num_negatives=3), Ranking(softmax=False, num_negatives=2)]
+)
+def test_a_catalogue_of_one_item(ranking: Ranking) -> None:
+    rows = [(user, 5, time) for user in range(2) for time in range(5)]
+    events = pl.DataFrame(rows, ["user_id", "item_id", "timestamp"], orient="row")
+    items = pl.DataFrame({"item_id": [5], "text": ["red tea cup"]})
+    alone = leave_last_out(EventLog.from_frames(events, items))
+    model = model_of(alone, ranking=ranking)
+    loss = model.loss(Part("train", alone.training, alone.training.ragged))
+    loss.backward()
+    assert loss.isfinite()
+    assert model.top_k(alone.test.history, 1).items.tolist() == [[0], [0]]
 
 
 def test_options_that_contradict_each_other(split: Split) -> None:

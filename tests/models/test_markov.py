@@ -4,11 +4,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.batch import BasketBatch
+from recsys.errors import DataError
 from recsys.models import Markov
 from tests.models.conftest import split_by_user
 
@@ -50,3 +52,15 @@ def test_equals_loops_over_baskets(training: Any, asked: Any) -> None:
     model = Markov().fit(split_by_user(training, 5))
     score = model.score(BasketBatch.from_lists([asked], 5))[0]
     np.testing.assert_allclose(score.numpy(), expected, atol=1e-6)
+
+
+def test_more_transitions_than_memory_would_hold(
+    split_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = list(range(6000))
+    split = split_of([[everything, everything, everything], [[0], [1]]], 6000)
+    monkeypatch.setattr("recsys.memory.available_memory", lambda: 2**28)
+    # An item is followed by 6,000 others at most, however many baskets hold it.
+    message = r"Markov, up to 36,000,000 pairs of items, would take 1 GiB .*; leave out large bask"
+    with pytest.raises(DataError, match=message):
+        Markov().fit(split)

@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 
+from recsys.errors import DataError
 from recsys.features import CandidateShares, Counts
 from recsys.models import MLP, NewEASE
 from recsys.models.mlp import _Data, _ranking_loss
 from recsys.predictor import Steps
+from recsys.questions import folds
 from recsys.ragged import Ragged
-from recsys.testing import new_item_question
+from recsys.testing import colour_question, new_item_question
 
 NONE = Steps(max_epochs=0)
 ITEMS = [Counts("item_id")]
@@ -54,3 +56,13 @@ def test_the_last_moment_is_held_out_and_then_learnt_from() -> None:
     untrained = MLP(features=ITEMS, prior=NewEASE(l2=10.0), steps=NONE, num_members=1)
     expected = untrained.fit(questions, two).predict(questions, questions.phase(2))
     torch.testing.assert_close(wild, expected)
+
+
+def test_training_that_diverges_is_an_error() -> None:
+    questions = colour_question()
+    train, _ = next(folds(questions))
+    model = MLP(features=ITEMS, steps=Steps(learning_rate=1e30), num_members=1)
+    with pytest.raises(
+        DataError, match=r"MLP: the loss on the rows held out is nan; .*rate=1e\+30"
+    ):
+        model.fit(questions, train)

@@ -35,7 +35,10 @@ def test_without_fill_ties_go_to_the_lower_index(split_of: Any) -> None:
     model = PersonalTop(fill=False).fit(split_of(TRAINING, 5))
     batch = BasketBatch.from_lists(ASKED, 5)
     assert model.score(batch).tolist() == [[1, 1, 0, 0, 2], [0, 0, 0, 0, 0]]
-    assert model.top_k(batch, 5).items.tolist() == [[4, 0, 1, 2, 3], [0, 1, 2, 3, 4]]
+    # Who has had nothing gets popularity.
+    assert model.top_k(batch, 5).items.tolist() == [[4, 0, 1, 2, 3], [3, 1, 2, 0, 4]]
+    masked = model.top_k(batch, 3, mask_history=True).items
+    assert masked.tolist() == [[3, 2, -1], [3, 1, 2]]
 
 
 def test_popularity_never_outweighs_a_basket_nor_is_lost_beside_many(split_of: Any) -> None:

@@ -16,6 +16,7 @@ from recsys.testing import ModelContract
 
 class TestContract(ModelContract):
     finds_colours = finds_new_items = False
+    ranks_newcomers = True
 
     def config(self, split: Split) -> dict[str, Any]:
         return {"_target_": "recsys.models.Popularity", "decay": 0.5}

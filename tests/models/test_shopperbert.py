@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError, DataError
+from recsys.events import EventLog
 from recsys.models import ShopperBERT
 from recsys.models.shopperbert import Encoder, Windows
 from recsys.splits import Split, last_basket
@@ -40,9 +41,7 @@ def model_of(split: Split, **options: Any) -> ShopperBERT:
 def contexts(model: ShopperBERT, batch: BasketBatch, masked: list[bool]) -> Tensor:
     """(K, D): what the heads are given for each masked basket."""
     seen: list[Tensor] = []
-    hook = next(iter(model.heads.values())).register_forward_pre_hook(
-        lambda _, given: seen.append(given[0])
-    )
+    hook = model.heads[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     rows, _ = batch.basket_rows()
     model.masked_nll(batch, rows, torch.tensor(masked))
     hook.remove()
@@ -67,9 +66,9 @@ def test_loss_is_the_mean_of_the_heads_cross_entropies(split: Split) -> None:
     codes = model.fields(batch)
     rows, offsets = batch.basket_rows()
     expected = []
-    for column, (name, size) in enumerate(model.fields.sizes.items()):
-        table, head = model.tables[name], model.heads[name]
-        logits = head(context) @ table.weight[:size].T + model.biases[name]  # type: ignore[operator, index]
+    for column, size in enumerate(model.fields.sizes.values()):
+        table, head, bias = model.tables[column], model.heads[column], model.biases[column]
+        logits = head(context) @ table.weight[:size].T + bias  # type: ignore[operator, index]
         once_a_line = column < model.fields.num_product_fields
         row = rows if once_a_line else torch.arange(len(offsets) - 1)
         answer = codes[:, column] if once_a_line else codes[offsets[:-1], column]
@@ -86,7 +85,7 @@ def test_a_pretext_task_that_is_left_out_is_read_but_not_predicted(split: Split)
     context = contexts(model, batch, [True] * (len(offsets) - 1))
     weekday = list(model.fields.sizes).index("weekday")
     log_p = F.linear(
-        model.heads["weekday"](context), model.tables["weekday"].vectors, model.biases["weekday"]
+        model.heads[1](context), model.tables[weekday].vectors, model.biases[1]
     ).log_softmax(1)
     codes = model.fields(batch)[offsets[:-1], weekday]
     torch.testing.assert_close(found["weekday"], F.nll_loss(log_p, codes, reduction="none"))
@@ -95,8 +94,37 @@ def test_a_pretext_task_that_is_left_out_is_read_but_not_predicted(split: Split)
     some = [True, *[False] * (len(offsets) - 2)]
     before = contexts(model, batch, some)
     with torch.no_grad():
-        model.tables["colour"].vectors[0] += 1.0
+        model.tables[0].vectors[0] += 1.0  # of a colour
     assert not torch.allclose(contexts(model, batch, some), before)
+
+
+@pytest.mark.parametrize("name", ["type", "prod.cat", "month", "price", "pop", "keys", "", "_x/ü"])
+def test_a_column_may_be_called_anything(name: str) -> None:
+    log = checkerboard()
+    log = EventLog.from_frames(
+        log.events.with_columns(value=pl.lit(2.5)),
+        log.items.rename({"colour": name}),
+        log.users,
+    )
+    model = model_of(last_basket(log), attributes=[name], price_buckets=2)
+    fields = [name, "price" if name != "price" else "price_"]
+    fields += ["month" if name != "month" else "month_", "day", "weekday", "hour"]
+    assert list(model.fields.sizes) == model.pretext_tasks == fields
+    assert model.fields.sizes[name] == 2
+    part = model.prepare(last_basket(log))
+    model.loss(part.rows(torch.arange(4))).backward()
+    again = model_of(last_basket(log), attributes=[name], price_buckets=2)
+    again.load_state_dict(model.state_dict())
+    history = last_basket(log).test.history
+    assert again.score(history).equal(model.score(history))
+    assert f"{name}/nll" in model.measure(last_basket(log), 1)
+
+
+@pytest.mark.parametrize("option", ["attributes", "calendar"])
+def test_a_field_is_named_once(split: Split, option: str) -> None:
+    name = {"attributes": "colour", "calendar": "day"}[option]
+    with pytest.raises(ConfigError, match=f"{option} names {name} twice"):
+        model_of(split, **{option: [name, name]})
 
 
 @pytest.mark.parametrize(("tasks", "said"), [([], "there are none"), (["sky"], "sky is no field")])
@@ -189,6 +217,49 @@ def test_measures_do_not_depend_on_who_is_asked_together(
     together = model.measure(split, 2)
     monkeypatch.setattr("recsys.models.shopperbert.USERS_AT_ONCE", 1)
     assert model.measure(split, 2) == pytest.approx(together, rel=1e-5)
+
+
+@pytest.mark.parametrize("cells", [1, 100])
+def test_many_classes_are_predicted_some_baskets_at_a_time(
+    split: Split, cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(split, mask_rate=1.0)
+    part = model.prepare(split).rows(torch.arange(3))
+    at_once: list[int] = []
+    made = model._log_probabilities
+
+    def counted(name: str, context: Tensor) -> Tensor:
+        log_p = made(name, context)
+        at_once.append(log_p.numel())
+        return log_p
+
+    monkeypatch.setattr(model, "_log_probabilities", counted)
+    whole = model.loss(part)
+    whole.backward()
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    assert max(at_once) > 100
+    at_once.clear()
+    monkeypatch.setattr("recsys.models.shopperbert.CELLS_AT_ONCE", cells)
+    pieces = model.loss(part)
+    pieces.backward()
+    assert max(at_once) <= max(cells, 40)  # the classes of one basket
+    torch.testing.assert_close(pieces, whole)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_long_logs_are_encoded_some_windows_at_a_time(
+    split: Split, pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(split, pooling=pooling)
+    whole = model.encode_profiles(split.latest)
+    monkeypatch.setattr("recsys.models.shopperbert.EVENTS_AT_ONCE", 10)
+    seen: list[int] = []
+    model.encoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    torch.testing.assert_close(model.encode_profiles(split.latest), whole)
+    assert max(seen) < 10 + SMALL.max_length
 
 
 def test_items_of_another_log_are_read_by_their_attributes(split: Split) -> None:

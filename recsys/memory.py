@@ -1,0 +1,58 @@
+"""How much memory there is, so that what needs more is refused before it is taken."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from recsys.errors import DataError
+
+LITTLE = 2**30
+"""Bytes that are taken without asking."""
+GIB = 2**30
+CGROUP = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+
+
+def check_memory(needed: int, what: str, remedy: str) -> None:
+    """See that there is as much memory as something needs.
+
+    Args:
+        needed: bytes, at its largest.
+        what: that needs them.
+        remedy: what to do where there are not so many.
+
+    Raises:
+        DataError: there are not.
+    """
+    if needed > LITTLE and needed > (free := available_memory()):
+        raise DataError(
+            f"{what} would take {needed / GIB:,.0f} GiB of memory, and {free / GIB:,.1f} GiB are "
+            f"free; {remedy}"
+        )
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take of its machine, or of the container it is in."""
+    return min(_of_machine(), _of_container())
+
+
+def _of_machine() -> int:
+    if MEMINFO.is_file():
+        lines = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
+        if "MemAvailable" in lines:
+            return int(lines["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _of_container() -> int:
+    """By Linux's control groups (version 2); more than there is where they set no limit."""
+    try:
+        limit = int((CGROUP / "memory.max").read_text())
+        taken = int((CGROUP / "memory.current").read_text())
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no container, or "max"
+        return sys.maxsize
+    # Files that are cached make room when it is asked for.
+    return limit - taken + int(stat.get("inactive_file", 0))

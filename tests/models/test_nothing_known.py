@@ -1,0 +1,62 @@
+"""Users of whom a model knows nothing are ranked by popularity, after it was saved too."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from recsys import checkpoint
+from recsys.batch import BasketBatch
+from recsys.evaluate import Protocol
+from recsys.models import EASE, IALS, TIFUKNN, UPCF, Hybrid, ItemKNN, Markov, PersonalTop
+from recsys.module import Scorer
+from recsys.splits import Split
+from recsys.training import Training, fit
+
+TRAINING = [[[3], [3, 1], [1, 2]], [[1], [3]], [[1]]]
+POPULAR = [1, 3, 2, 0, 4]
+"""Taken 4, 3 and 1 times; 0 and 4 never in training."""
+
+
+@pytest.fixture(scope="module")
+def split(split_of: Callable[..., Split]) -> Split:
+    return split_of(TRAINING, 5)
+
+
+def both() -> Hybrid:
+    return Hybrid(
+        members={"ease": EASE(), "markov": Markov()}, weights={"ease": 1.0, "markov": 1.0}
+    )
+
+
+@pytest.mark.parametrize("build", [EASE, IALS, ItemKNN, Markov, both])
+def test_a_history_that_training_never_saw(build: Callable[[], Scorer], split: Split) -> None:
+    model = fit(build(), split, Training(), Protocol())
+    unseen = BasketBatch.from_lists([[[4]], [[0], [4]], [[3], [1]]], 5)
+    assert model.top_k(unseen, 5).items[:2].tolist() == [POPULAR, POPULAR]
+    masked = model.top_k(unseen, 5, mask_history=True).items
+    assert masked[:2].tolist() == [[1, 3, 2, 0, -1], [1, 3, 2, -1, -1]]
+    assert model.score(unseen)[2].unique().numel() > 1
+
+
+@pytest.mark.parametrize("build", [PersonalTop, TIFUKNN, UPCF])
+def test_what_remains_when_the_own_items_are_masked(
+    build: Callable[[], Scorer], split: Split
+) -> None:
+    model = fit(build(), split, Training(), Protocol())
+    unseen = BasketBatch.from_lists([[[4]]], 5)
+    assert model.top_k(unseen, 1).items.tolist() == [[4]]
+    assert model.top_k(unseen, 1, mask_history=True).items.tolist() == [[1]]
+
+
+@pytest.mark.parametrize("with_popularity", [True, False])
+def test_a_saved_model(with_popularity: bool, split: Split, tmp_path: Path) -> None:
+    config: dict[str, Any] = {"_target_": "recsys.models.EASE"}
+    checkpoint.save(tmp_path / "model", EASE().fit(split), split, config, mask_history=False)
+    weights = tmp_path / "model/weights.safetensors"
+    if not with_popularity:  # as it was saved before: that of the log takes its place
+        save_file({"item_weights": load_file(weights)["item_weights"]}, weights)
+    lists = checkpoint.load(tmp_path).recommend(histories=[[]], k=3)
+    assert lists["item_id"].to_list() == [1, 3, 2] if with_popularity else [1, 3, 0]
