@@ -14,8 +14,6 @@ Nothing is pickled, and a config builds classes of trusted packages only.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,6 +29,7 @@ from torch import Tensor
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError, RecsysError, RunError, UnknownIdError
 from recsys.events import ITEM, USER
+from recsys.files import atomic_folder
 from recsys.module import Scorer
 from recsys.retrieval import top_k
 from recsys.splits import Split
@@ -193,19 +192,12 @@ def save(
         config: from which the model is built again, with `_target_`.
         mask_history: what `recommend` does by default.
     """
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
+    with atomic_folder(folder) as scratch:
         described = {"model": config, "mask_history": mask_history}
         (scratch / "recsys.json").write_text(json.dumps(described, indent=2))
         save_model(model, str(scratch / "weights.safetensors"))  # tied weights once
         save_log(scratch, split)
         model.export(scratch)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def save_log(folder: Path, split: Split) -> None:
@@ -261,11 +253,11 @@ def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
     model = build(described["model"])
     load_model(model, folder / "weights.safetensors")
     model.eval()
-    item_table = pl.read_parquet(folder / "items.parquet")
+    item_table = pl.read_parquet(folder / "items.parquet", glob=False)
     histories = BasketBatch(
         **load_file(folder / "histories.safetensors"), num_items=len(item_table)
     )
-    users = Vocabulary(pl.read_parquet(folder / "users.parquet")[USER])
+    users = Vocabulary(pl.read_parquet(folder / "users.parquet", glob=False)[USER])
     return SavedModel(model, item_table, users, histories, described["mask_history"])
 
 

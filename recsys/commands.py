@@ -17,6 +17,7 @@ from recsys.data.audit import audit, describe
 from recsys.errors import ConfigError, RunError
 from recsys.evaluate import compare as compare_frames
 from recsys.events import EventLog
+from recsys.files import atomic_file, write_parquet
 from recsys.questions import AS_OF
 from recsys.suite import compare_runs
 
@@ -59,10 +60,8 @@ def recommend(given: Namespace) -> None:
         return
     if given.output.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"--output {given.output}: give a .csv or .parquet file")
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = given.output.with_name(f".{given.output.name}")
-    (lists.write_csv if given.output.suffix == ".csv" else lists.write_parquet)(scratch)
-    scratch.replace(given.output)
+    with atomic_file(given.output) as scratch:
+        (lists.write_csv if given.output.suffix == ".csv" else lists.write_parquet)(scratch)
 
 
 def vectors(given: Namespace) -> None:
@@ -72,7 +71,7 @@ def vectors(given: Namespace) -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(("items", "users"), tables_of, strict=True):
         path = given.output / f"{name}.parquet"
-        train.write_parquet(path, frame)
+        write_parquet(path, frame)
         console.print(f"{path}: {len(frame):,} vectors", soft_wrap=True)
 
 
@@ -89,7 +88,7 @@ def profile(given: Namespace) -> None:
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
     name = "_".join([log.name, *moments[-1:]])
     output = given.output or given.run / "profiles" / f"{name}.parquet"
-    train.write_parquet(output, table)
+    write_parquet(output, table)
     when = table[AS_OF][0]
     console.print(f"{output}: {len(table):,} users of {log.name} as of {when}", soft_wrap=True)
 
@@ -147,5 +146,5 @@ def _per_user(run: Path, part: str) -> pl.DataFrame:
     path = run / "per_user.parquet"
     if not path.is_file():
         raise RunError(f"{run} is no finished run's folder: it has no per_user.parquet")
-    frame = pl.read_parquet(path)
+    frame = pl.read_parquet(path, glob=False)
     return frame.filter(pl.col("part") == part).drop("part")

@@ -13,7 +13,6 @@ Shapes: n texts, L tokens of the longest in a batch, D = 384.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from recsys.cache import cache_folder
 from recsys.errors import ConfigError
+from recsys.files import atomic_file
 
 DIM = 384
 MAX_LENGTH = 256
@@ -95,10 +95,8 @@ def _kept(texts: pl.Series, folder: Path) -> Tensor:
         return load_file(path)["vectors"]
     except (OSError, SafetensorError, KeyError):
         vectors = _encode(texts.to_list(), folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({"vectors": vectors}, partial)
-    os.replace(partial, path)
+    with atomic_file(path) as scratch:
+        save_file({"vectors": vectors}, scratch)
     return vectors
 
 

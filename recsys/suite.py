@@ -31,9 +31,10 @@ from rich.console import Console
 from recsys import suite_report, tables, train
 from recsys.errors import ConfigError, RunError
 from recsys.evaluate import holm
+from recsys.files import write_text
 from recsys.predictor import Predictor
 from recsys.questions import Questions
-from recsys.train import claim, read, write_text
+from recsys.train import claim, read
 from recsys.trials import Folds, Trial, compare, trial
 
 console = Console()

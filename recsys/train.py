@@ -17,7 +17,6 @@ A run's folder holds
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +37,7 @@ from recsys.data.cache import cached
 from recsys.errors import ConfigError, DataError
 from recsys.evaluate import Evaluation, Protocol, evaluate
 from recsys.events import USER, EventLog
+from recsys.files import write_parquet, write_text
 from recsys.filters import filtered
 from recsys.loader import Loader
 from recsys.module import Scorer
@@ -197,22 +197,6 @@ def write_results(folder: Path, results: dict[str, Evaluation], split: Split) ->
     # Last, so that a folder with metrics is whole.
     means = {name: result.means for name, result in results.items()}
     write_text(folder / "metrics.json", json.dumps(means, indent=2))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text)
-    os.replace(scratch, path)
-
-
-def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    frame.write_parquet(scratch)
-    os.replace(scratch, path)
 
 
 def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:

@@ -11,8 +11,6 @@ Shapes: R rows of the table, B rows asked, C candidates, S resamples, U users.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from recsys.classification import auroc, average_precision
 from recsys.errors import RunError
 from recsys.evaluate import paired_t
 from recsys.events import USER
+from recsys.files import atomic_folder
 from recsys.predictor import Predictor
 from recsys.questions import TEST, VALIDATION, Questions, folds
 
@@ -71,23 +70,19 @@ class Trial:
         means, intervals = (
             json.loads((folder / name).read_text()) for name in ("metrics.json", "intervals.json")
         )
-        frames = (pl.read_parquet(folder / f"{name}.parquet") for name in ("folds", "predictions"))
+        frames = (
+            pl.read_parquet(folder / f"{name}.parquet", glob=False)
+            for name in ("folds", "predictions")
+        )
         return cls(means, intervals, *frames)
 
     def write(self, folder: Path) -> None:
         """Write a folder whole or not at all."""
-        scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        try:
+        with atomic_folder(folder) as scratch:
             self.folds.write_parquet(scratch / "folds.parquet")
             self.predictions.write_parquet(scratch / "predictions.parquet")
             (scratch / "intervals.json").write_text(json.dumps(self.intervals, indent=2))
             (scratch / "metrics.json").write_text(json.dumps(self.means, indent=2))
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @dataclass(frozen=True, eq=False)
