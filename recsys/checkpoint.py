@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 
@@ -31,6 +31,7 @@ from recsys.errors import ConfigError, RecsysError, RunError, UnknownIdError
 from recsys.events import ITEM, USER
 from recsys.files import atomic_folder
 from recsys.module import Scorer
+from recsys.options import create
 from recsys.retrieval import top_k
 from recsys.splits import Split
 from recsys.vocab import UNKNOWN, Vocabulary
@@ -213,7 +214,7 @@ def build(config: dict[str, Any]) -> Scorer:
     Raises:
         ConfigError: it is a predictor, which answers questions.
     """
-    built = instantiate(config, _convert_="all")
+    built = create(config)
     if not isinstance(built, Scorer):
         raise ConfigError(
             f"{type(built).__name__} ranks no catalogue; what answers questions needs a task that "

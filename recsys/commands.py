@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from recsys import checkpoint, profiles, tables, train
-from recsys.compose import compose, one_line
+from recsys.compose import compose, merge, one_line
 from recsys.data.audit import audit, describe
 from recsys.errors import ConfigError, RunError
 from recsys.evaluate import compare as compare_frames
@@ -133,8 +133,8 @@ def _config(run: Path, overrides: list[str]) -> DictConfig:
     try:
         config = OmegaConf.load(path)
         OmegaConf.set_struct(config, True)
-        config.merge_with_dotlist(overrides)
         assert isinstance(config, DictConfig)
+        merge(config, overrides)
         called = [OmegaConf.to_container(config[name]) for name in ("data", "task", "retrieval")]
     except OmegaConfBaseException as error:
         raise one_line(error) from error

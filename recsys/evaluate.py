@@ -19,7 +19,7 @@ from scipy import stats
 from torch import Tensor
 
 from recsys import metrics
-from recsys.errors import RunError
+from recsys.errors import ConfigError, RunError
 from recsys.loader import Loader
 from recsys.module import Scorer
 from recsys.ragged import Ragged, offsets_of
@@ -39,11 +39,18 @@ class Protocol:
         ks: lengths of the ranked list at which metrics are taken.
         mask_history: whether the items of a user's history are left out of the ranking.
         batch_size: users scored at once; the result does not depend on it.
+
+    Raises:
+        ConfigError: there is no length, one below 1, or one twice.
     """
 
     ks: Sequence[int] = (10,)
     mask_history: bool = False
     batch_size: int = 1024
+
+    def __post_init__(self) -> None:
+        if not self.ks or min(self.ks) < 1 or len(set(self.ks)) < len(self.ks):
+            raise ConfigError(f"ks={list(self.ks)}: expected distinct lengths from 1, as [10,20]")
 
 
 DEFAULT = Protocol()

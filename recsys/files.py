@@ -118,7 +118,7 @@ def _lock(path: Path) -> int:
             holder = os.read(descriptor, 32).decode(errors="replace") or "another"
             os.close(descriptor)
             raise RunError(
-                f"{path.parent} is in use by process {holder}; wait for it, or choose another folder"
+                f"process {holder} is at work in {path.parent}; wait, or choose another folder"
             ) from None
         except OSError:  # no locks here
             pass

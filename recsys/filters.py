@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.events import ITEM, USER, EventLog
 from recsys.vocab import Vocabulary
 
@@ -14,7 +14,15 @@ from recsys.vocab import Vocabulary
 def filtered(
     log: EventLog, *, first_only: bool = False, min_user_events: int = 0, min_item_events: int = 0
 ) -> EventLog:
-    """The log with `first_events` (if asked for) and then its `k_core`."""
+    """The log with `first_events` (if asked for) and then its `k_core`.
+
+    Raises:
+        ConfigError: a minimum below 0.
+        DataError: nothing or one user is left.
+    """
+    for name, least in {"user": min_user_events, "item": min_item_events}.items():
+        if least < 0:
+            raise ConfigError(f"min_{name}_events={least} is below 0; 0 keeps every {name}")
     log = first_events(log) if first_only else log
     return k_core(log, min_user_events=min_user_events, min_item_events=min_item_events)
 

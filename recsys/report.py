@@ -88,8 +88,8 @@ class Result:
             json.loads((folder / file).read_text())["test"]
             for file in ("metrics.json", "intervals.json")
         )
-        per_user = pl.read_parquet(folder / "per_user.parquet", glob=False).filter(part="test").drop("part")
-        return cls(name, means, intervals, per_user)
+        per_user = pl.read_parquet(folder / "per_user.parquet", glob=False)
+        return cls(name, means, intervals, per_user.filter(part="test").drop("part"))
 
     def slices(self, by: str, metric: str) -> pl.DataFrame:
         """As `Evaluation.slices`, which needs no lists."""

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import seed_everything
 from rich.console import Console
@@ -32,6 +31,7 @@ from recsys import suite_report, tables, train
 from recsys.errors import ConfigError, RunError
 from recsys.evaluate import holm
 from recsys.files import write_text
+from recsys.options import check_options, create
 from recsys.predictor import Predictor
 from recsys.questions import Questions
 from recsys.train import claim, read
@@ -42,6 +42,16 @@ SIZES = ("num_items", "num_users", "num_classes")
 OF_A_RUN = ("data", "retrieval", "logger", "report", "seed", *SIZES)
 """What a run of pre-training has in common with the questions that follow."""
 OTHER_TASKS = ("split", "filters", "mask_history", "ks")
+KINDS = {
+    "data": object,
+    "task.questions": Mapping[str, object],
+    "task.folds": Folds,
+    "model": Mapping[str, Any],
+    "baselines": Mapping[str, Mapping[str, Any]],
+    "seed": int,
+}
+EXTRAS = {"tables": Sequence[str], "folds": Folds}
+"""What the config of a predictor may hold besides its own options."""
 Trials = Mapping[str, Trial]
 """By the name of the table."""
 
@@ -55,7 +65,16 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
     Returns:
         What `metrics.json` holds.
+
+    Raises:
+        RunError: another process is at work in the folder.
     """
+    with train.folder_of_a_run(folder):
+        check_options(train.as_values(config), KINDS, EXTRAS)
+        return _run(config, folder)
+
+
+def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     with open_dict(config):
         config.folder = str(folder)
         pretraining = config.pop("pretraining", None)
@@ -114,10 +133,7 @@ def prepare(config: DictConfig) -> dict[str, Questions]:
             config.task.pop(name, None)
         config.num_items = config.num_users = None
     log = read(config.data)
-    return {
-        str(name): instantiate(make, _convert_="all")(log, str(name))
-        for name, make in config.task.questions.items()
-    }
+    return {str(name): create(make)(log, str(name)) for name, make in config.task.questions.items()}
 
 
 def answered(
@@ -156,7 +172,7 @@ def build(model: dict[str, Any], seed: int) -> Predictor:
         ConfigError: it is a model of another kind.
     """
     seed_everything(seed, verbose=False)
-    built = instantiate(model, _convert_="all")
+    built = create(model)
     if not isinstance(built, Predictor):
         raise ConfigError(
             f"{type(built).__name__} says what comes next and answers no questions; choose "

@@ -17,7 +17,8 @@ A run's folder holds
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any, cast
 
 import polars as pl
 import torch
-from hydra.utils import get_method, instantiate
+from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import seed_everything
 from pytorch_lightning.loggers import Logger
@@ -34,18 +35,37 @@ from rich.progress import track
 
 from recsys import checkpoint, profiles, report, tables
 from recsys.data.cache import cached
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError
 from recsys.evaluate import Evaluation, Protocol, evaluate
 from recsys.events import USER, EventLog
-from recsys.files import write_parquet, write_text
+from recsys.files import LOCK, held, write_parquet, write_text
 from recsys.filters import filtered
 from recsys.loader import Loader
 from recsys.module import Scorer
+from recsys.options import check_options, create
 from recsys.splits import VALIDATION, Part, Split
 from recsys.training import fit
 from recsys.user_map import attributes
 
 console = Console()
+
+OF_A_TASK = {
+    "data": object,
+    "task.split": object,
+    "task.filters": filtered,
+    "task.ks": Sequence[int],
+    "task.mask_history": bool,
+    "retrieval.index": object | None,
+}
+"""Options of a log, how it is split and how a model is asked, and their types."""
+KINDS = OF_A_TASK | {
+    "model": object,
+    "trainer": object,
+    "baselines": Mapping[str, object],
+    "logger.loggers": Sequence[object],
+    "report.map_by": str | None,
+    "seed": int,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +90,16 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
     Returns:
         What `metrics.json` holds.
+
+    Raises:
+        RunError: another process is at work in the folder.
     """
+    with folder_of_a_run(folder):
+        check_options(as_values(config), KINDS)
+        return _run(config, folder)
+
+
+def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     task = prepare(config)
     known = attributes(task.split.log.users)
     if (by := config.report.map_by) not in (None, *known):
@@ -95,30 +124,59 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     return {part: result.means for part, result in own.items()}
 
 
+@contextmanager
+def folder_of_a_run(folder: Path) -> Iterator[None]:
+    """Keep others out of a run's folder; of a new one that comes to nothing nothing is left."""
+    with held(folder):
+        new = not (folder / "config.yaml").exists()
+        try:
+            yield
+        except Exception:
+            if new and {path.name for path in folder.iterdir()} <= {"config.yaml", LOCK}:
+                (folder / "config.yaml").unlink(missing_ok=True)
+            raise
+
+
+def as_values(config: DictConfig, *sections: str) -> dict[str, Any]:
+    """A config, or sections of it, as dicts, lists and values.
+
+    What a run finds out has stand-ins.
+    """
+    config = OmegaConf.masked_copy(config, list(sections or map(str, config)))
+    with open_dict(config):
+        config.update(num_items=1, num_users=1, num_classes={}, folder=".")
+    return _plain(config)
+
+
 def prepare(config: DictConfig) -> Task:
-    """Read the log, filter it and split it; sets the sizes in `config`."""
+    """Read the log, filter it and split it; sets the sizes in `config`.
+
+    Raises:
+        ConfigError: an option that is not what is expected.
+        DataError: what the log's source raises.
+    """
+    check_options(as_values(config, "data", "task", "retrieval"), OF_A_TASK)
+    protocol = Protocol(list(config.task.ks), config.task.mask_history)
     log = read(config.data)
     log = filtered(log, **_plain(config.task.filters))
-    split = instantiate(config.task.split)(log)
+    split = create(config.task.split)(log)
     with open_dict(config):
         config.num_items, config.num_users = split.num_items, len(split.users)
         config.num_classes = split.num_classes
-    ks, masked = list(config.task.ks), config.task.mask_history
-    if max(ks) > split.num_items:
+    if max(protocol.ks) > split.num_items:
         raise ConfigError(
-            f"task.ks: k={max(ks)} exceeds the {split.num_items} items of {log.name}; lower it"
+            f"task.ks: k={max(protocol.ks)} exceeds the {split.num_items} items of {log.name}; "
+            "lower it"
         )
     popularity = torch.bincount(split.training.items, minlength=split.num_items)
-    index = instantiate(config.retrieval.index) if config.retrieval.index else None
-    return Task(split, Protocol(ks, masked), popularity, index)
+    index = create(config.retrieval.index) if config.retrieval.index else None
+    return Task(split, protocol, popularity, index)
 
 
 def read(data: DictConfig) -> EventLog:
     """The log that a data config names, from the cache where it has been read before."""
-    if missing := OmegaConf.missing_keys(data):
-        name = min(missing)
-        raise DataError(f"{name} is not set; give it as {name}=VALUE")
     options = _plain(data)
+    check_options({"data": options}, {"data": object})
     return cached(get_method(options.pop("_target_")), **options)
 
 
@@ -146,7 +204,7 @@ def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Pa
     fit(
         model,
         task.split,
-        instantiate(config.trainer),
+        create(config.trainer),
         task.protocol,
         folder=folder,
         loggers=partial(_loggers, config),
@@ -205,7 +263,7 @@ def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:
 
 def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """Lightning's loggers, writing to a folder."""
-    return [instantiate(logger)(save_dir=folder) for logger in config.logger.loggers]
+    return [create(logger)(save_dir=folder) for logger in config.logger.loggers]
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Training:
         seed: of everything random.
 
     Raises:
-        ConfigError: no epoch would be evaluated.
+        ConfigError: no epoch would be evaluated, or a number is out of its range.
     """
 
     max_epochs: int = 100
@@ -80,6 +80,11 @@ class Training:
                 f"evaluate_every={self.evaluate_every} is not in 1 .. max_epochs="
                 f"{self.max_epochs}; no epoch would be evaluated and kept"
             )
+        for name in ("batch_size", "patience"):
+            if (value := getattr(self, name)) < 1:
+                raise ConfigError(f"{name}={value} is not at least 1; leave it out for the default")
+        if self.gradient_clip is not None and self.gradient_clip <= 0:
+            raise ConfigError(f"gradient_clip={self.gradient_clip} is not above 0; null clips none")
 
 
 def fit(
@@ -315,8 +320,11 @@ class Validate(Callback):
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints, whole or not at all: Lightning's own scratch files stay in the system's folder
-    for such when a run is killed, and that may be on another disk."""
+    """Checkpoints, whole or not at all.
+
+    Lightning's own scratch files are elsewhere, maybe on another disk, and stay there when a run is
+    killed.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from recsys import metrics
 from recsys.classification import auroc, average_precision
-from recsys.errors import RunError
+from recsys.errors import ConfigError, RunError
 from recsys.evaluate import paired_t
 from recsys.events import USER
 from recsys.files import atomic_folder
@@ -40,11 +40,21 @@ class Folds:
     """How often users are divided, and into how many folds.
 
     Without repeats a table in order of time is not asked by folds; one without order still is.
+
+    Raises:
+        ConfigError: fewer than two folds, or less than no repeats.
     """
 
     num_folds: int = 5
     repeats: int = 2
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_folds < 2 or self.repeats < 0:
+            raise ConfigError(
+                f"num_folds={self.num_folds}, repeats={self.repeats}: expected at least 2 folds and "
+                "0 repeats"
+            )
 
 
 @dataclass(frozen=True, eq=False)
