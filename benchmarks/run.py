@@ -153,7 +153,7 @@ def reached(folder: Path) -> Run:
     entry = {
         "metrics": json.loads((folder / "metrics.json").read_text()),
         "intervals": json.loads((folder / "intervals.json").read_text())["test"],
-        "config": (folder / "config.yaml").read_text(),
+        "config": (folder / "config.yaml").read_text("utf-8"),
     }
     if not (folder / "tables").is_dir():
         return {**entry, "log": fingerprint(folder / "model")}

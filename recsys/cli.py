@@ -73,7 +73,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if (command, *rest) in (("data",), ("data", "list")):
         print(_described("data"))
         return 0
-    given = _parser(command).parse_intermixed_args(rest)
+    parser = _parser(command)
+    # Options may stand among the rest, but what is behind -- is none.
+    given = parser.parse_args(rest) if "--" in rest else parser.parse_intermixed_args(rest)
     if command == "models":
         print(_described("model"))
         return 0
@@ -161,7 +163,7 @@ def _described(group: str) -> str:
 
 
 def _summary(path: Path) -> str:
-    lines = (line for line in path.read_text().splitlines() if line.startswith("# "))
+    lines = (line for line in path.read_text("utf-8").splitlines() if line.startswith("# "))
     return next((line[2:] for line in lines if not line.startswith("# @package")), "")
 
 

@@ -77,6 +77,8 @@ def vectors(given: Namespace) -> None:
 
 def profile(given: Namespace) -> None:
     """Write the vectors of all users of a log as of a moment, as Parquet."""
+    if given.output is not None and given.output.suffix != ".parquet":
+        raise ConfigError(f"--output {given.output}: give a .parquet file")
     moments = [o.partition("=")[2] for o in given.overrides if o.startswith("as_of=")]
     overrides = [o for o in given.overrides if not o.startswith("as_of=")]
     is_other = any(o.startswith("data=") for o in overrides)
@@ -143,6 +145,7 @@ def _config(run: Path, overrides: list[str]) -> DictConfig:
 
 
 def _per_user(run: Path, part: str) -> pl.DataFrame:
+    _of_lists(run)
     path = run / "per_user.parquet"
     if not path.is_file():
         raise RunError(f"{run} is no finished run's folder: it has no per_user.parquet")

@@ -161,10 +161,15 @@ def merge(config: DictConfig, overrides: Sequence[str]) -> None:
         try:
             (override,) = OverridesParser.create().parse_overrides([text])
             name = override.key_or_group
-            if override.is_add() or override.is_delete() or override.is_sweep_override():
+            if (
+                not name
+                or override.is_add()
+                or override.is_delete()
+                or override.is_sweep_override()
+            ):
                 raise ConfigError(f"{text} is no OPTION=VALUE with one value")
             if name not in known:
-                raise ConfigError(f"there is no option {name}{nearest(name, known)}")
+                raise ConfigError(f"there is no option {name}{_close(name, known)}")
             held, value = OmegaConf.select(config, name), override.value()
             if isinstance(held, DictConfig) and not isinstance(value, dict):
                 raise ConfigError(f"{text}: {name} has options of its own: {', '.join(held)}")
@@ -233,9 +238,12 @@ def _no_such_option(overrides: Sequence[str], option: str) -> str:
         known = list(_keys(OmegaConf.to_container(compose(others))))
     except RecsysError:  # there is more than one mistake: say the first
         known = []
-    close = nearest(option, known) if known else ""
-    close = close if "did you mean" in close else "; `recsys train … --cfg job` shows them all"
-    return f"there is no option {option}{close}"
+    return f"there is no option {option}{_close(option, known)}"
+
+
+def _close(option: str, known: Sequence[str]) -> str:
+    close = nearest(option, known)
+    return close if "did you mean" in close else "; `recsys train … --cfg job` shows them all"
 
 
 def _several_values(_: Sequence[str], option: str, value: str) -> str:

@@ -159,15 +159,20 @@ def _scratch(path: Path) -> Iterator[Path]:
     _remove(scratch)
     try:
         yield scratch
-    except OSError:
-        raise
     except Exception as error:
-        # polars and safetensors say in words of their own what the system said.
-        if said := re.search(r"\(os error (\d+)\)", str(error)):
-            raise OSError(int(said[1]), os.strerror(int(said[1])), str(path)) from error
+        if number := _number_of_the_system(error):
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
     finally:
         _remove(scratch)
+
+
+def _number_of_the_system(error: Exception) -> int | None:
+    """Why the system refused to write; polars and safetensors say it in words of their own."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return int(said[1]) if said else None
 
 
 def _remove(path: Path) -> None:

@@ -99,7 +99,7 @@ class Result:
 
 def _content(folder: Path) -> dict[str, Any]:
     """What the template shows."""
-    text = (folder / "config.yaml").read_text()
+    text = (folder / "config.yaml").read_text("utf-8")
     config = OmegaConf.create(text)
     k = config.task.ks[0]
     model = Result.read(folder, _last_name(config.model))

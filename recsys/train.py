@@ -38,7 +38,7 @@ from recsys.data.cache import cached
 from recsys.errors import ConfigError
 from recsys.evaluate import Evaluation, Protocol, evaluate
 from recsys.events import USER, EventLog
-from recsys.files import LOCK, held, write_parquet, write_text
+from recsys.files import held, write_parquet, write_text
 from recsys.filters import filtered
 from recsys.loader import Loader
 from recsys.module import Scorer
@@ -126,14 +126,17 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
 @contextmanager
 def folder_of_a_run(folder: Path) -> Iterator[None]:
-    """Keep others out of a run's folder; of a new one that comes to nothing nothing is left."""
+    """Keep others out of a run's folder; what a new run leaves that fitted nothing is removed."""
     with held(folder):
-        new = not (folder / "config.yaml").exists()
+        before = set(folder.iterdir())
         try:
             yield
         except Exception:
-            if new and {path.name for path in folder.iterdir()} <= {"config.yaml", LOCK}:
-                (folder / "config.yaml").unlink(missing_ok=True)
+            made = set(folder.iterdir()) - before
+            # A checkpoint, a model or a table of predictions has a folder of its own.
+            if folder / "config.yaml" in made and not any(path.is_dir() for path in made):
+                for path in made:
+                    path.unlink()
             raise
 
 
@@ -188,7 +191,7 @@ def claim(folder: Path, config: DictConfig) -> None:
     """
     composed = OmegaConf.to_yaml(config, resolve=True)
     path = folder / "config.yaml"
-    if path.exists() and path.read_text() != composed:
+    if path.exists() and path.read_text("utf-8") != composed:
         raise ConfigError(
             f"{folder} holds a run of another config; choose another hydra.run.dir, or remove it"
         )

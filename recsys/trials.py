@@ -52,8 +52,8 @@ class Folds:
     def __post_init__(self) -> None:
         if self.num_folds < 2 or self.repeats < 0:
             raise ConfigError(
-                f"num_folds={self.num_folds}, repeats={self.repeats}: expected at least 2 folds and "
-                "0 repeats"
+                f"num_folds={self.num_folds}, repeats={self.repeats}: expected 2 folds or more and "
+                "0 repeats or more"
             )
 
 
