@@ -37,16 +37,14 @@ def train(arguments: Sequence[str]) -> int:
     # Hydra then raises what it would print, and `one_line` says it shorter.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     overrides = _arguments_for_hydra(arguments)
-    mistakes: dict[str, Exception] = {}
+    mistakes: dict[str, RecsysError] = {}
     done: list[str] = []
 
     @hydra.main(version_base="1.3", config_path="pkg://recsys.conf", config_name="train")
     def task(config: DictConfig) -> None:
-        job = HydraConfig.get()
-        own = " ".join(option for option in job.overrides.task if option not in overrides)
-        name = f"run {job.job.num} ({own})" if _is_sweep() else ""
+        name = _name_in_sweep(overrides) if _is_sweep() else ""
         try:
-            _run(config, Path(job.runtime.output_dir))
+            _run(config, Path(HydraConfig.get().runtime.output_dir))
             done.append(name)
         except MISTAKES as error:
             mistakes[name] = one_line(error)
@@ -55,8 +53,9 @@ def train(arguments: Sequence[str]) -> int:
         except Exception as error:
             if not _is_sweep():
                 raise
-            mistakes[name] = error
             traceback.print_exc()
+            reason = str(error).partition("\n")[0]
+            mistakes[name] = RecsysError(f"{type(error).__name__}: {reason}")
 
     try:
         task()
@@ -87,6 +86,14 @@ def _run(config: DictConfig, folder: Path) -> None:
 
 def _is_sweep() -> bool:
     return HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def _name_in_sweep(overrides: Sequence[str]) -> str:
+    """A run's number, and which of the values it has."""
+    job = HydraConfig.get()
+    values = OmegaConf.to_container(job.overrides.task, resolve=False)
+    assert isinstance(values, list)
+    return f"run {job.job.num} ({' '.join(value for value in values if value not in overrides)})"
 
 
 def _arguments_for_hydra(arguments: Sequence[str]) -> list[str]:
@@ -156,7 +163,7 @@ def merge(config: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: an option that the config has not, or what is no `OPTION=VALUE`.
     """
-    known = list(_keys(OmegaConf.to_container(config)))
+    known = [name for name, _ in _entries(OmegaConf.to_container(config))]
     for text in map(expanded, overrides):
         try:
             (override,) = OverridesParser.create().parse_overrides([text])
@@ -235,10 +242,13 @@ def _no_such_option(overrides: Sequence[str], option: str) -> str:
         return f"{option} is no choice of this run's; add it with a plus, +{option}=NAME"
     others = [override for override in overrides if not override.startswith(option)]
     try:
-        known = list(_keys(OmegaConf.to_container(compose(others))))
+        config = OmegaConf.to_container(compose(others))
     except RecsysError:  # there is more than one mistake: say the first
-        known = []
-    return f"there is no option {option}{_close(option, known)}"
+        config = {}
+    known = dict(_entries(config))
+    if option in known or known.get(option.rpartition(".")[0]) == {}:
+        return f"{option} has entries by name; a new one takes a plus, +{option}=VALUE"
+    return f"there is no option {option}{_close(option, list(known))}"
 
 
 def _close(option: str, known: Sequence[str]) -> str:
@@ -269,8 +279,9 @@ ANSWERS: dict[str, Callable[..., str]] = {
 """What is said for Hydra's own words."""
 
 
-def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+def _entries(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every option and section by its name with dots."""
     if isinstance(config, dict):
         for key, value in config.items():
-            yield f"{prefix}{key}"
-            yield from _keys(value, f"{prefix}{key}.")
+            yield f"{prefix}{key}", value
+            yield from _entries(value, f"{prefix}{key}.")

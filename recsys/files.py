@@ -107,11 +107,7 @@ def locked(path: Path) -> Iterator[None]:
 def _lock(path: Path) -> int:
     """The descriptor of the open file that holds the lock, with the process's number in it."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except FileNotFoundError:  # the folder, whose last holder has removed it in the meantime
-            continue
+        descriptor = _open(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -128,6 +124,19 @@ def _lock(path: Path) -> int:
                 os.write(descriptor, b"%d" % os.getpid())
                 return descriptor
         os.close(descriptor)  # that file is no more
+
+
+def _open(path: Path) -> int:
+    """A file for a lock, made if need be with its folder, which its last holder may be removing."""
+    attempts = 100
+    while True:
+        attempts -= 1
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except (FileNotFoundError, FileExistsError):
+            if not attempts:
+                raise
 
 
 def _clear(folder: Path) -> None:
