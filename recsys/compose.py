@@ -37,12 +37,13 @@ def train(arguments: Sequence[str]) -> int:
     # Hydra then raises what it would print, and `one_line` says it shorter.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     overrides = _arguments_for_hydra(arguments)
+    swept = _swept(overrides)
     mistakes: dict[str, RecsysError] = {}
     done: list[str] = []
 
     @hydra.main(version_base="1.3", config_path="pkg://recsys.conf", config_name="train")
     def task(config: DictConfig) -> None:
-        name = _name_in_sweep(overrides) if _is_sweep() else ""
+        name = _name_in_sweep(swept) if _is_sweep() else ""
         try:
             _run(config, Path(HydraConfig.get().runtime.output_dir))
             done.append(name)
@@ -88,12 +89,19 @@ def _is_sweep() -> bool:
     return HydraConfig.get().mode is RunMode.MULTIRUN
 
 
-def _name_in_sweep(overrides: Sequence[str]) -> str:
+def _swept(overrides: Sequence[str]) -> set[str]:
+    """The options that have several values."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return {str(o.input_line).partition("=")[0] for o in parsed if o.is_sweep_override()}
+
+
+def _name_in_sweep(swept: set[str]) -> str:
     """A run's number, and which of the values it has."""
     job = HydraConfig.get()
-    values = OmegaConf.to_container(job.overrides.task, resolve=False)
-    assert isinstance(values, list)
-    return f"run {job.job.num} ({' '.join(value for value in values if value not in overrides)})"
+    options = OmegaConf.to_container(job.overrides.task, resolve=False)
+    assert isinstance(options, list)
+    own = [option for option in options if option.partition("=")[0] in swept]
+    return f"run {job.job.num} ({' '.join(own)})"
 
 
 def _arguments_for_hydra(arguments: Sequence[str]) -> list[str]:

@@ -143,13 +143,29 @@ def _check_option(place: str, value: Any, kind: Any) -> None:
 def _check_value(place: str, value: Any, kind: Any) -> None:
     if value == MISSING:
         raise ConfigError(f"{place} is not set; give it as {place}=VALUE")
+    for entries in _mappings(kind) if isinstance(value, Mapping) else ():
+        for name, inner in value.items():
+            _check_value(f"{place}.{name}", inner, entries)
     shown = _shown(value)
     if not _fits(value, kind):
         as_text = value is not None and _fits(shown, kind)
         quoted = f"; quote it: {argument(place, shown)}" if as_text else ""
         raise ConfigError(f"{place}={shown}: expected {_expected(kind)}{quoted}")
-    if place.rpartition(".")[2] == "seed" and not 0 <= value <= LARGEST_SEED:
+    if kind is int and place.endswith("seed") and not 0 <= value <= LARGEST_SEED:
         raise ConfigError(f"{place}={shown}: expected an integer from 0 to {LARGEST_SEED}")
+
+
+def _mappings(kind: Any) -> list[Any]:
+    """The type of the entries that a type's mappings have, where it has any."""
+    if get_origin(kind) in (Union, UnionType):
+        return [inner for one in get_args(kind) for inner in _mappings(one)]
+    return [get_args(kind)[1]] if _is(kind, Mapping) else []
+
+
+def _is(kind: Any, base: type) -> bool:
+    """Whether a type is an annotated collection such as `Mapping[str, int]`."""
+    origin = get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, base)
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -161,9 +177,9 @@ def _fits(value: Any, kind: Any) -> bool:
         return any(_fits(value, one) for one in inner)
     if origin is Literal:
         return value in inner
-    if origin is not None and issubclass(origin, Mapping):
+    if _is(kind, Mapping):
         return isinstance(value, Mapping) and all(_fits(v, inner[1]) for v in value.values())
-    if origin is not None and issubclass(origin, Sequence):
+    if _is(kind, Sequence):
         return isinstance(value, list) and all(_fits(v, inner[0]) for v in value)
     if kind in (str, Path, datetime):
         return isinstance(value, str)
@@ -181,9 +197,9 @@ def _expected(kind: Any) -> str:
         return " or ".join(dict.fromkeys(_expected(one) for one in inner))
     if origin is Literal:
         return " or ".join(map(str, inner))
-    if isinstance(kind, FunctionType) or (origin is not None and issubclass(origin, Mapping)):
+    if isinstance(kind, FunctionType) or _is(kind, Mapping):
         return "options by name, {NAME: VALUE, …}"
-    if origin is not None and issubclass(origin, Sequence):
+    if _is(kind, Sequence):
         return f"a list{f' of {MANY[inner[0]]}' if inner[0] in MANY else ''}, [VALUE,…]"
     if kind in (Path, datetime):
         return ONE[str]

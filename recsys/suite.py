@@ -120,9 +120,9 @@ def pretrain(config: DictConfig, parts: DictConfig, folder: Path) -> None:
         held = cast(DictConfig, OmegaConf.load(folder / "config.yaml"))
         for size in SIZES:
             whole[size] = held[size]
-        claim(folder, whole)
+        with train.folder_of_a_run(folder):
+            claim(folder, whole)
         return
-    folder.mkdir(parents=True, exist_ok=True)
     train.run(whole, folder)
 
 
