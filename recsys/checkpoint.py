@@ -29,7 +29,7 @@ from torch import Tensor
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError, RecsysError, RunError, UnknownIdError
 from recsys.events import ITEM, USER
-from recsys.files import atomic_folder
+from recsys.files import atomic_folder, write_parquet
 from recsys.module import Scorer
 from recsys.options import create
 from recsys.retrieval import top_k
@@ -203,8 +203,8 @@ def save(
 
 def save_log(folder: Path, split: Split) -> None:
     """Write the catalogue, the users and their histories to a folder that is there."""
-    split.item_table.write_parquet(folder / "items.parquet")
-    split.users.ids.rename(USER).to_frame().write_parquet(folder / "users.parquet")
+    write_parquet(folder / "items.parquet", split.item_table)
+    write_parquet(folder / "users.parquet", split.users.ids.rename(USER).to_frame())
     save_file(_tensors(split.latest), folder / "histories.safetensors")
 
 

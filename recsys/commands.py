@@ -17,7 +17,7 @@ from recsys.data.audit import audit, describe
 from recsys.errors import ConfigError, RunError
 from recsys.evaluate import compare as compare_frames
 from recsys.events import EventLog
-from recsys.files import atomic_file, write_parquet
+from recsys.files import write_parquet, write_text
 from recsys.questions import AS_OF
 from recsys.suite import compare_runs
 
@@ -60,8 +60,10 @@ def recommend(given: Namespace) -> None:
         return
     if given.output.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"--output {given.output}: give a .csv or .parquet file")
-    with atomic_file(given.output) as scratch:
-        (lists.write_csv if given.output.suffix == ".csv" else lists.write_parquet)(scratch)
+    if given.output.suffix == ".parquet":
+        write_parquet(given.output, lists)
+    else:
+        write_text(given.output, lists.write_csv())
 
 
 def vectors(given: Namespace) -> None:

@@ -8,6 +8,7 @@ again, by `held`, removes it.
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import re
 import shutil
@@ -31,8 +32,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:
     """Write a file whole or not at all."""
+    table = io.BytesIO()  # polars does not always say why it cannot write a file
+    frame.write_parquet(table)
     with atomic_file(path) as scratch:
-        frame.write_parquet(scratch)
+        scratch.write_bytes(table.getbuffer())
 
 
 @contextmanager
@@ -81,7 +84,7 @@ def held(folder: Path) -> Iterator[None]:
         RunError: another process holds the folder.
     """
     try:
-        with locked(folder / LOCK):
+        with locked(folder / LOCK, folder):
             _clear(folder)
             yield
     finally:
@@ -90,13 +93,17 @@ def held(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, work: object) -> Iterator[None]:
     """Hold the lock that a file stands for; the file is there for so long.
+
+    Args:
+        path: the file.
+        work: what the lock is for, to say who is at it.
 
     Raises:
         RunError: another process holds it.
     """
-    descriptor = _lock(path)
+    descriptor = _lock(path, work)
     try:
         yield
     finally:
@@ -104,7 +111,7 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path, work: object) -> int:
     """The descriptor of the open file that holds the lock, with the process's number in it."""
     while True:
         descriptor = _open(path)
@@ -114,7 +121,7 @@ def _lock(path: Path) -> int:
             holder = os.read(descriptor, 32).decode(errors="replace") or "another"
             os.close(descriptor)
             raise RunError(
-                f"process {holder} is at work in {path.parent}; wait, or choose another folder"
+                f"process {holder} is at work on {work}; wait until it ends, or name another"
             ) from None
         except OSError:  # no locks here
             pass
@@ -177,7 +184,7 @@ def _scratch(path: Path) -> Iterator[Path]:
 
 
 def _number_of_the_system(error: Exception) -> int | None:
-    """Why the system refused to write; polars and safetensors say it in words of their own."""
+    """Why the system refused to write; safetensors says it in words of its own."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     said = re.search(r"\(os error (\d+)\)", str(error))

@@ -33,7 +33,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys.errors import ConfigError
 from recsys.evaluate import Protocol, evaluate
-from recsys.files import atomic_file
+from recsys.files import atomic_file, write_text
 from recsys.loader import KeptBatches, Loader
 from recsys.metrics import METRICS
 from recsys.module import ClosedForm, Recommender, Scorer
@@ -315,8 +315,7 @@ class Validate(Callback):
         if path.exists():
             before = pl.read_csv(path, glob=False).filter(pl.col("epoch") < epoch)
             rows = pl.concat([before, rows], how="diagonal_relaxed")
-        with atomic_file(path) as scratch:
-            rows.write_csv(scratch)
+        write_text(path, rows.write_csv())
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

@@ -25,7 +25,7 @@ from recsys.classification import auroc, average_precision
 from recsys.errors import ConfigError, RunError
 from recsys.evaluate import paired_t
 from recsys.events import USER
-from recsys.files import atomic_folder
+from recsys.files import atomic_folder, write_parquet
 from recsys.predictor import Predictor
 from recsys.questions import TEST, VALIDATION, Questions, folds
 
@@ -89,8 +89,8 @@ class Trial:
     def write(self, folder: Path) -> None:
         """Write a folder whole or not at all."""
         with atomic_folder(folder) as scratch:
-            self.folds.write_parquet(scratch / "folds.parquet")
-            self.predictions.write_parquet(scratch / "predictions.parquet")
+            write_parquet(scratch / "folds.parquet", self.folds)
+            write_parquet(scratch / "predictions.parquet", self.predictions)
             (scratch / "intervals.json").write_text(json.dumps(self.intervals, indent=2))
             (scratch / "metrics.json").write_text(json.dumps(self.means, indent=2))
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from recsys.errors import RunError
-from recsys.files import atomic_file, atomic_folder, held, write_text
+from recsys.files import atomic_file, atomic_folder, held, write_parquet, write_text
 
 
 def stop_after_writing(path: Path) -> None:
@@ -76,7 +76,7 @@ def disk_of(num_bytes: int) -> Iterator[None]:
 NUMBERS = torch.arange(100_000)
 WRITERS: dict[str, Callable[[Path], object]] = {
     "text": lambda path: path.write_text("x" * 100_000),
-    "polars": lambda path: pl.DataFrame({"n": NUMBERS.numpy()}).write_parquet(path),
+    "bytes": lambda path: path.write_bytes(NUMBERS.numpy().tobytes()),
     "safetensors": lambda path: save_file({"n": NUMBERS}, path),
 }
 
@@ -89,8 +89,12 @@ def test_a_full_disk_is_said_in_one_way(writer: str, tmp_path: Path) -> None:
     with full as caught, disk_of(5_000), atomic_file(path) as scratch:
         WRITERS[writer](scratch)
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+    with pytest.raises(OSError, match="File too large"), disk_of(5_000):
+        write_parquet(path, pl.DataFrame({"n": NUMBERS.numpy()}))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+    write_parquet(path, pl.DataFrame({"n": NUMBERS.numpy()}))
+    assert pl.read_parquet(path)["n"].sum() == NUMBERS.sum()
 
 
 HOLD = """
@@ -112,7 +116,7 @@ def test_a_folder_is_one_process_s_until_it_dies(tmp_path: Path) -> None:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "held\n"
-            refused = pytest.raises(RunError, match=f"process {process.pid} is at work in {folder}")
+            refused = pytest.raises(RunError, match=f"process {process.pid} is at work on {folder}")
             with refused, held(folder):
                 pass
             left = {path.name for path in folder.rglob(".*")}
