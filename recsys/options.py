@@ -90,17 +90,21 @@ def _check_targets(place: str, value: Any, extras: Mapping[str, Any]) -> None:
             _check_targets(f"{place}.{name}" if place else str(name), inner, extras)
         if "_target_" in value:
             called = _called(place, value["_target_"])
-            _check_arguments(place, value, called, extras, partial="_partial_" in value)
+            _check_arguments(place, value, called, extras, partial=bool(value.get("_partial_")))
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             _check_targets(f"{place}.{number}", inner, extras)
 
 
 def _called(place: str, target: Any) -> Callable[..., Any]:
+    name = f"{place}._target_={_shown(target)}"
     try:
-        return resolve_name(str(target))
+        found = resolve_name(str(target))
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{place}._target_={_shown(target)} cannot be found ({error})") from error
+        raise ConfigError(f"{name} cannot be found ({error})") from error
+    if not callable(found):
+        raise ConfigError(f"{name} is no class or function; name one")
+    return found
 
 
 def _check_arguments(
@@ -112,8 +116,8 @@ def _check_arguments(
     partial: bool,
 ) -> None:
     """Check the options of one call; what a partial one takes by position comes later."""
-    taken = list(inspect.signature(called).parameters.values())
-    hints = get_type_hints(called.__init__ if isinstance(called, type) else called)  # type: ignore[misc]
+    taken = _parameters(called)
+    hints = _hints(called)
     later = (Parameter.POSITIONAL_OR_KEYWORD,) if partial else ()
     required = [
         p.name for p in taken if p.default is p.empty and p.kind not in (*ANY_NUMBER, *later)
@@ -130,6 +134,20 @@ def _check_arguments(
             raise ConfigError(f"{place}.{name}: {called.__name__} has no such option; {there}")
     for name in required:
         _check_value(f"{place}.{name}", given.get(name, MISSING), Any)
+
+
+def _parameters(called: Callable[..., Any]) -> list[Parameter]:
+    try:
+        return list(inspect.signature(called).parameters.values())
+    except ValueError:  # of some built-in functions nobody knows
+        return [Parameter("options", Parameter.VAR_KEYWORD)]
+
+
+def _hints(called: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(called.__init__ if isinstance(called, type) else called)  # type: ignore[misc]
+    except NameError:  # imported for type checkers alone
+        return {}
 
 
 def _check_option(place: str, value: Any, kind: Any) -> None:

@@ -12,6 +12,8 @@ A run's folder holds
     profiles.parquet             the training users' vectors, of a model that makes profiles
     baselines/<name>/            the same files for each model it is compared with
     report.html
+
+and a file `.lock` while a process is at work on it.
 """
 
 from __future__ import annotations

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGKILL
 from time import monotonic
 
 import numpy as np
@@ -136,7 +133,7 @@ def _server() -> None:
 
 
 @pytest.fixture(params=KINDS)
-def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runs]:
+def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Runs:
     """Of a kind, with one that nobody killed in `whole`."""
     generator = np.random.default_rng(0)
     rows = [
@@ -153,7 +150,7 @@ def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runs]:
     log = log[:3] if "task=lapse" in options else log
     found = Runs([*log, *asked, *options], tmp_path)
     assert found.run("whole") == 0
-    yield found
+    return found
 
 
 def test_a_run_killed_at_any_of_its_writes(runs: Runs) -> None:

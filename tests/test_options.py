@@ -162,6 +162,7 @@ def test_a_value_that_is_not_set_and_an_option_that_nothing_takes() -> None:
         ("model._target_=recsys.no", "model._target_=recsys.no cannot be found"),
         ("model._target_=no.such", "model._target_=no.such cannot be found .*No module named 'no'"),
         ("model._target_=5", "model._target_=5 cannot be found"),
+        ("model._target_=recsys.models", "model._target_=recsys.models is no class or function"),
         ("retrieval.index=5", "retrieval.index=5: expected options with a _target_ or null"),
         ("baselines=5", "baselines=5: expected options by name"),
         ("+baselines.a=5", "baselines.a=5: expected options with a _target_"),
@@ -194,6 +195,24 @@ def test_text_is_quoted_so_that_it_comes_back(text: str) -> None:
     assert override.key_or_group == "data.path"
     config = OmegaConf.create({"path": override.value()})
     assert OmegaConf.to_container(config, resolve=True) == {"path": text}
+
+
+def annotated(*, tensor: Nowhere, size: int = 1) -> None:  # type: ignore[name-defined]
+    """A function whose annotations are known to type checkers alone."""
+
+
+def test_what_is_known_to_type_checkers_alone_is_not_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "own", sys.modules[__name__])
+    check_options({"model": {"_target_": "own.annotated", "tensor": 5}}, {})
+    check_options({"model": {"_target_": "builtins.dict", "anything": 5}}, {})
+    with pytest.raises(
+        ConfigError, match=r"^model.shape: annotated has no such option; it has tens"
+    ):
+        check_options({"model": {"_target_": "own.annotated", "shape": 5}}, {})
+    with pytest.raises(ConfigError, match=r"^model.tensor is not set"):
+        check_options({"model": {"_target_": "own.annotated"}}, {})
 
 
 class Refuses:
