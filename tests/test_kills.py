@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -38,6 +39,14 @@ os.replace = moved
 raise SystemExit(cli.main({command!r}))
 """
 """A run in a process of its own, killed before or after it moves its nth file into place."""
+
+
+def inline(config: Any) -> str:
+    """A config as a value at the command line."""
+    if isinstance(config, dict):
+        return f"{{{', '.join(f'{name}: {inline(value)}' for name, value in config.items())}}}"
+    return f"'{config}'" if isinstance(config, str) else json.dumps(config)
+
 
 SMALL = ["trainer.max_epochs=3", "trainer.patience=2"]
 PRETRAINING = {
@@ -79,7 +88,7 @@ KINDS = {
     "made of others": [
         "model=hybrid",
         "+model.members.popular={_target_: recsys.models.Popularity}",
-        f"+model.members.bpr={json.dumps(PRETRAINING['model'])}",
+        f"+model.members.bpr={inline(PRETRAINING['model'])}",
         "+model.weights={popular: 1, bpr: 1}",
         *SMALL,
     ],
@@ -88,7 +97,7 @@ KINDS = {
         "model=logistic_regression",
         "+baselines.tight={_target_: recsys.models.LogisticRegression, l2: 3.0, "
         "features: '${task.features}'}",
-        f"+pretraining={json.dumps(PRETRAINING)}",
+        f"+pretraining={inline(PRETRAINING)}",
     ],
 }
 
