@@ -237,6 +237,7 @@ def spread_over_seeds(runs: list[Run], part: str) -> dict[str, dict[str, float]]
             "std": statistics.stdev(m[name] for m in metrics) if len(metrics) > 1 else 0.0,
         }
         for name in metrics[0]
+        if all(m[name] is not None for m in metrics)  # no fold has a figure
     }
 
 

@@ -1,21 +1,21 @@
 """What a log is, and what is odd about it before anyone trains on it.
 
 `describe` gives its size and shape. `audit` looks for what has spoilt published comparisons: order
-that carries no behaviour (neighbours in ascending id order, users with one timestamp), targets that
-the history holds already, duplicates, rows out of order, impossible times, gaps, items without
-words, quantities in other units.
+that carries no behaviour (neighbours in ascending id order, users with one timestamp), baskets
+whose id comes again or that last for days, targets that the history holds already, duplicates, rows
+out of order, impossible times, gaps, items without words, quantities in other units.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog
+from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog, runs
 
 _TEXT = ("title", "text")
 _1990 = 631_152_000  # seconds since 1970
@@ -69,7 +69,8 @@ def statistics(log: EventLog) -> dict[str, Any]:
         "last event": events[TIME].max(),
     }
     if BASKET in events.columns:
-        baskets = events.group_by(USER, BASKET).len()
+        run = runs(events[USER], events[BASKET])
+        baskets = events.select(USER, run=run).group_by(USER, "run").len()
         facts["baskets"] = len(baskets)
         facts["baskets a user"] = _spread(baskets.group_by(USER).len()["len"])
         facts["rows a basket"] = _spread(baskets["len"])
@@ -84,7 +85,7 @@ def audit(log: EventLog) -> pl.DataFrame:
 
     Every question that the log allows is answered, also where the count is 0.
     """
-    rows = (*_order(log), *_times(log), *_targets(log), *_contents(log))
+    rows = (*_order(log), *_times(log), *_baskets(log), *_targets(log), *_contents(log))
     schema = {"finding": pl.String, "count": pl.Int64, "of": pl.Int64, "note": pl.String}
     found = pl.DataFrame(rows, schema=schema, orient="row")
     share = pl.col("count") / pl.col("of")
@@ -145,11 +146,39 @@ def _times(log: EventLog) -> Iterator[Finding]:
         )
 
 
+def _baskets(log: EventLog) -> Iterator[Finding]:
+    events = log.events
+    if BASKET not in events.columns:
+        return
+    run = runs(events[USER], events[BASKET])
+    number = int(run[-1]) + 1
+    yield Finding(
+        f"baskets whose {BASKET} their user had before",
+        number - events.select(pl.struct(USER, BASKET).n_unique()).item(),
+        number,
+        "an id that comes again, or whose rows others interrupt, is several baskets",
+    )
+    if log.has_calendar_time:
+        spans = (
+            events.select(TIME, run=run)
+            .group_by("run")
+            .agg(pl.col(TIME).max() - pl.col(TIME).min())
+        )
+        yield Finding(
+            "baskets that span more than a day",
+            int((spans[TIME] > timedelta(days=1)).sum()),
+            number,
+            "an id that comes again with nothing between? let basket_id tell visits apart",
+        )
+
+
 def _targets(log: EventLog) -> Iterator[Finding]:
     if BASKET in log.events.columns:
-        what, last = "basket", pl.col(BASKET) == pl.col(BASKET).last().over(USER)
+        what, run = "basket", runs(log.events[USER], log.events[BASKET])
     else:
-        what, last = "event", (pl.col(USER) != pl.col(USER).shift(-1)).fill_null(True)
+        what, run = "event", pl.int_range(log.num_events, eager=True)
+    of_user = log.events.select(USER, run=run).select(pl.col("run").last().over(USER))
+    last = run == of_user["run"]
     history, target = log.events.filter(~last), log.events.filter(last).unique([USER, ITEM])
     asked = target.join(history, on=USER, how="semi")
     seen = asked.join(history, on=[USER, ITEM], how="semi")

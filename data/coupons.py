@@ -12,10 +12,20 @@ from collections.abc import Sequence
 import polars as pl
 import torch
 
-from recsys.data.questions import chosen, grouped, joined, moment_of, no_values, rows_of
+from recsys.data.questions import (
+    Window,
+    checked_window,
+    chosen,
+    grouped,
+    joined,
+    no_values,
+    refuse_one_answer,
+)
 from recsys.data.sources.complete_journey import table
+from recsys.errors import ConfigError
 from recsys.events import ITEM, USER, EventLog
-from recsys.questions import AS_OF, TEST, TRAIN, Questions
+from recsys.moments import days_after, moment
+from recsys.questions import PHASE, TEST, TRAIN, Questions
 from recsys.ragged import Ragged
 from recsys.vocab import Vocabulary
 
@@ -29,17 +39,27 @@ def coupon_response(log: EventLog, name: str, *, train: Sequence[int], test: int
         log: of the package.
         name: of the table.
         train, test: campaigns.
+
+    Raises:
+        ConfigError: a campaign does not exist or does not lie within the log, or of those who were
+            sent one everybody redeems or nobody.
     """
+    if not train:
+        raise ConfigError(f"{name}: train=[] leaves nothing to learn from; give earlier campaigns")
     frames = []
     for phase, campaign in _phases(train, test):
+        window = _window(log, name, phase, campaign)
         sent = table("campaigns").filter(pl.col(_CAMPAIGN) == campaign)[_HOUSEHOLD].unique().sort()
         redeemers = _redeemed(campaign)[USER].unique()
         frames.append(
-            _asked(log, sent.rename(USER), campaign, phase).with_columns(
+            window.rows(sent.rename(USER).to_frame()).with_columns(
                 redeems=pl.col(USER).is_in(redeemers.implode())
             )
         )
     rows = pl.concat(frames)
+    for phase, option in ((TRAIN, f"{train=}"), (TEST, f"{test=}")):
+        redeems = rows.filter(pl.col(PHASE) == phase)["redeems"]
+        refuse_one_answer(f"{name}: {option}", redeems, "redeem a coupon")
     return Questions(
         name,
         log,
@@ -62,6 +82,9 @@ def coupon(log: EventLog, name: str, *, train: Sequence[int], test: int) -> Ques
         log: of the package.
         name: of the table.
         train, test: campaigns.
+
+    Raises:
+        ConfigError: a campaign does not exist, does not lie within the log, or nobody redeems it.
     """
     phases = _phases(train, test)
     of = pl.concat_str(_CAMPAIGN, pl.lit("/"), _COUPON).alias("candidate")
@@ -77,7 +100,9 @@ def coupon(log: EventLog, name: str, *, train: Sequence[int], test: int) -> Ques
     for phase, campaign in phases:
         redeemed = _redeemed(campaign).select(USER, of).unique()
         users = redeemed[USER].unique().sort()
-        frames.append(_asked(log, users, campaign, phase))
+        window = _window(log, name, phase, campaign)
+        window.refuse_nobody(users.to_frame(), "redeems a coupon")
+        frames.append(window.rows(users.to_frame()))
         right = candidates.index_of(redeemed["candidate"])
         answers.append(grouped(Vocabulary(users).index_of(redeemed[USER]), right, len(users)))
         others = torch.from_numpy(
@@ -110,9 +135,16 @@ def _redeemed(campaign: int) -> pl.DataFrame:
     return redeemed.select(pl.col(_HOUSEHOLD).alias(USER), _CAMPAIGN, _COUPON)
 
 
-def _asked(log: EventLog, users: pl.Series, campaign: int, phase: int) -> pl.DataFrame:
-    about = table("campaign_descriptions").filter(pl.col(_CAMPAIGN) == campaign)
-    start, end = (str(about[column][0].date()) for column in ("start_date", "end_date"))
-    moment = pl.lit(moment_of(log, start)).first().alias(AS_OF)
-    until = moment_of(log, end).dt.offset_by("1d")
-    return rows_of(users.to_frame().with_columns(moment), until, pl.lit(phase))
+def _window(log: EventLog, name: str, phase: int, campaign: int) -> Window:
+    """From midnight of a campaign's first day to that of its last."""
+    option = f"{name}: {'train' if phase == TRAIN else 'test'}: campaign {campaign}"
+    campaigns = table("campaign_descriptions").sort(_CAMPAIGN)
+    about = campaigns.filter(pl.col(_CAMPAIGN) == campaign)
+    if not len(about):
+        first, *_, last = campaigns[_CAMPAIGN]
+        raise ConfigError(f"{option} does not exist; they are {first} to {last}")
+    start, end = (
+        moment(log, f"{option}: {column}", about[column][0].date())
+        for column in ("start_date", "end_date")
+    )
+    return checked_window(log, Window(option, phase, start, days_after(end, 1)))

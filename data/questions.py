@@ -1,6 +1,7 @@
 """Questions that any log can be asked: who its users are, who lapses, what is new to them.
 
-A moment is a date or time in words, "2017-10-30", on the clock of the log's timestamps.
+A moment is a date or time in words, "2017-10-30", on the clock of the log's timestamps. A log is
+taken to know everything up to the end of its last day; what a question asks about lies before that.
 
 Shapes: R rows, C candidates.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,7 @@ import torch
 
 from recsys.errors import ConfigError
 from recsys.events import ITEM, TIME, USER, EventLog
+from recsys.moments import Moment, days_after, just_after, moment, next_day
 from recsys.questions import AS_OF, PHASE, TEST, TRAIN, UNTIL, VALIDATION, Questions
 from recsys.ragged import Ragged, offsets_of
 from recsys.vocab import Vocabulary
@@ -28,7 +30,7 @@ def profiling(
     *,
     column: str,
     classes: Mapping[str, Sequence[Any]],
-    as_of: str | None = None,
+    as_of: Moment | None = None,
 ) -> Questions:
     """Which attribute a user has, by folds of the users who state it.
 
@@ -44,7 +46,8 @@ def profiling(
         as_of: the moment; by default after the last event.
 
     Raises:
-        ConfigError: the log's users have no such attribute, or nobody is in a class.
+        ConfigError: the log's users have no such attribute, nobody or everybody is in a class, or
+            the moment is not one between the first and the last event.
     """
     if column not in log.users.columns or not len(classes):
         there = ", ".join(log.users.columns)
@@ -59,7 +62,7 @@ def profiling(
     rows = (
         stated.filter(pl.Series(asked))
         .select(USER)
-        .with_columns(pl.lit(_moment(log, as_of)).first().alias(AS_OF))
+        .with_columns(pl.lit(_within_log(log, name, as_of)).first().alias(AS_OF))
     )
     anonymous = replace(log, users=log.users.select(USER))
     return Questions(
@@ -78,9 +81,9 @@ def lapse(
     log: EventLog,
     name: str,
     *,
-    train: Sequence[str],
-    validation: str | None = None,
-    test: str,
+    train: Sequence[Moment],
+    validation: Moment | None = None,
+    test: Moment,
     active_days: int = 56,
     horizon_days: int = 28,
 ) -> Questions:
@@ -94,26 +97,31 @@ def lapse(
         train, validation, test: moments.
         active_days: how recent the last event is, at most.
         horizon_days: how long without an event counts as lapsed.
+
+    Raises:
+        ConfigError: a moment is none of the log, its days after it are not all in the log, or
+            nobody was active before it; or of a phase all users lapse, or none.
     """
+    _refuse_no_days(name, active_days=active_days, horizon_days=horizon_days)
+    if not train:
+        raise ConfigError(f"{name}: train=[] leaves nothing to learn from; give earlier moments")
     frames = []
-    for phase, moment in _phases(log, train, validation, test):
-        active = _within(log.events, moment.dt.offset_by(f"-{active_days}d"), moment)
-        until = moment.dt.offset_by(f"{horizon_days}d")
-        back = _within(log.events, moment, until)[USER]
+    for window in _windows(log, name, train, validation, test, horizon_days):
+        active = _between(log.events, days_after(window.moment, -active_days), window.moment)
         users = active.select(pl.col(USER).unique().sort())
-        frames.append(
-            rows_of(
-                users.with_columns(pl.lit(moment).first().alias(AS_OF)), until, pl.lit(phase)
-            ).with_columns(lapsed=~pl.col(USER).is_in(back.unique().implode()))
-        )
+        window.refuse_nobody(users, f"had an event in the {active_days} days before")
+        back = _between(log.events, window.moment, window.until)[USER].unique()
+        frames.append(window.rows(users).with_columns(lapsed=~pl.col(USER).is_in(back.implode())))
     rows = pl.concat(frames)
-    lapsed = rows["lapsed"].to_numpy()[:, None]
+    for phase, option in ((TRAIN, f"{train=}"), (VALIDATION, f"{validation=}"), (TEST, f"{test=}")):
+        lapsed = rows.filter(pl.col(PHASE) == phase)["lapsed"]
+        refuse_one_answer(f"{name}: {option}", ~lapsed, f"come back in {horizon_days} days")
     return Questions(
         name,
         log,
         rows.drop("lapsed"),
         Vocabulary(pl.Series(["lapsed"])),
-        chosen(lapsed),
+        chosen(rows["lapsed"].to_numpy()[:, None]),
         no_values(len(rows)),
         ranked=False,
         items=no_values(1),
@@ -125,9 +133,9 @@ def new_items(
     name: str,
     *,
     column: str = ITEM,
-    train: Sequence[str] = (),
-    validation: str | None = None,
-    test: str,
+    train: Sequence[Moment] = (),
+    validation: Moment | None = None,
+    test: Moment,
     horizon_days: int = 28,
     min_users: int = 1,
 ) -> Questions:
@@ -144,31 +152,33 @@ def new_items(
         train, validation, test: moments.
         horizon_days: how long after the moment.
         min_users: of a candidate before the test moment.
+
+    Raises:
+        ConfigError: the items have no such column, no value of it has so many users, a moment is
+            none of the log, its days after it are not all in the log, or nobody is asked there.
     """
-    phases = _phases(log, train, validation, test)
+    _refuse_no_days(name, horizon_days=horizon_days)
     if column not in log.items.columns:
         raise ConfigError(
             f"{name}: {log.name} has no items' column {column}; there is "
             f"{', '.join(log.items.columns)}"
         )
+    windows = _windows(log, name, train, validation, test, horizon_days)
     of_item = log.items.select(ITEM, pl.col(column).alias("candidate"))
     events = log.events.select(USER, ITEM, TIME).join(of_item, on=ITEM, maintain_order="left")
     firsts = events.drop_nulls("candidate").group_by(USER, "candidate").agg(pl.col(TIME).min())
-    known = firsts.filter(pl.col(TIME) < phases[-1][1])
-    common = known.group_by("candidate").len().filter(pl.col("len") >= min_users)["candidate"]
-    candidates = Vocabulary(common.sort())
+    candidates = _candidates(firsts, column, windows[-1], min_users)
     index = candidates.index_of(firsts["candidate"])
     firsts = firsts.with_columns(index.alias("index")).filter(pl.col("index") >= 0)
     frames, answers, excluded = [], [], []
-    for phase, moment in phases:
-        until = moment.dt.offset_by(f"{horizon_days}d")
-        had, new = firsts.filter(pl.col(TIME) < moment[0]), _within(firsts, moment, until)
-        users = new.select(pl.col(USER).unique().sort()).join(had, on=USER, how="semi")
-        frames.append(
-            rows_of(users.with_columns(pl.lit(moment).first().alias(AS_OF)), until, pl.lit(phase))
-        )
-        answers.append(_by_user(users.sort(USER)[USER], new))
-        excluded.append(_by_user(users.sort(USER)[USER], had))
+    for window in windows:
+        had = firsts.filter(pl.col(TIME) < window.moment[0])
+        new = _between(firsts, window.moment, window.until)
+        users = new.select(pl.col(USER).unique().sort()).join(had, on=USER, how="semi").sort(USER)
+        window.refuse_nobody(users, f"has one {column} before and a new one in {horizon_days} days")
+        frames.append(window.rows(users))
+        answers.append(_by_user(users[USER], new))
+        excluded.append(_by_user(users[USER], had))
     stands_for = candidates.index_of(of_item["candidate"])
     return Questions(
         name,
@@ -182,6 +192,19 @@ def new_items(
     )
 
 
+def _candidates(firsts: pl.DataFrame, column: str, test: Window, min_users: int) -> Vocabulary:
+    """What so many users had before the test, of what they had first when (`candidate`)."""
+    known = firsts.filter(pl.col(TIME) < test.moment[0])
+    counts = known.group_by("candidate").len()
+    common = counts.filter(pl.col("len") >= min_users)["candidate"]
+    if not len(common):
+        most = int(counts["len"].max() or 0)  # type: ignore[arg-type]
+        raise ConfigError(
+            f"{test.option}: {min_users=}, but the most users of one {column} are {most}; lower it"
+        )
+    return Vocabulary(common.sort())
+
+
 def grouped(group: pl.Series, values: pl.Series, num_groups: int) -> Ragged:
     """Of each group 0 .. num_groups - 1 its values, ascending; -1 is no group."""
     pairs = pl.DataFrame({"group": group, "value": values.cast(pl.Int64)})
@@ -191,41 +214,112 @@ def grouped(group: pl.Series, values: pl.Series, num_groups: int) -> Ragged:
     return Ragged(found, offsets_of(torch.from_numpy(lengths)))
 
 
-def moment_of(log: EventLog, words: str) -> pl.Series:
-    """A date or time in words as one value of the type of the log's timestamps.
+class Window(NamedTuple):
+    """When users are asked, and when their answers are known.
+
+    Attributes:
+        option: that says so, for errors: `lapse: test=2017-10-30`.
+        phase: 0 in training, 1 in validation, 2 in test.
+        moment, until: of the log.
+    """
+
+    option: str
+    phase: int
+    moment: pl.Series
+    until: pl.Series
+
+    def rows(self, users: pl.DataFrame) -> pl.DataFrame:
+        """The rows of `users` (`user_id`)."""
+        asked = users.with_columns(pl.lit(self.moment).first().alias(AS_OF))
+        return rows_of(asked, self.until, pl.lit(self.phase))
+
+    def refuse_nobody(self, users: pl.DataFrame, wanted: str) -> None:
+        """Raise a `ConfigError` where there are no users who do what is wanted."""
+        if not len(users):
+            raise ConfigError(f"{self.option}: no user {wanted}; ask at another moment")
+
+
+def checked_window(log: EventLog, window: Window) -> Window:
+    """A window that lies in a log, some event before it and the end of the last day behind.
 
     Raises:
-        ConfigError: the words are none, or the log knows no time.
+        ConfigError: it does not.
     """
-    kind = log.events[TIME].dtype
-    if not isinstance(kind, pl.Datetime):
-        raise ConfigError(f"{log.name} knows no time, so there is no {words}; ask by folds alone")
-    text = pl.Series([str(words)])
-    read = [text.str.to_datetime(form, strict=False) for form in ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S")]
-    found = next((r for r in read if r[0] is not None), None)
-    if found is None:
-        raise ConfigError(f"{words} is no moment; give it as 2017-10-30 or 2017-10-30 12:00:00")
-    return found.dt.replace_time_zone(kind.time_zone).cast(kind)
+    _refuse_no_past(log, window.option, window.moment)
+    if window.until[0] > _end(log)[0]:
+        raise ConfigError(
+            f"{window.option}: what is asked about lasts until {window.until[0]:%Y-%m-%d}, and "
+            f"{log.name} ends at {log.events[TIME].max()!s}; ask earlier, or about fewer days"
+        )
+    return window
 
 
-def _moment(log: EventLog, words: str | None) -> pl.Series:
-    if words is not None:
-        return moment_of(log, words)
-    last = log.events[TIME].max()
-    after = pl.Series([last], dtype=log.events[TIME].dtype).to_physical() + 1
-    return after.cast(log.events[TIME].dtype)
+def refuse_one_answer(option: str, answers: pl.Series, done: str) -> None:
+    """Raise a `ConfigError` where all users who are asked do the same; `answers` are bool."""
+    if answers.n_unique() == 1:
+        share = "all" if answers[0] else "none"
+        raise ConfigError(
+            f"{option}: {share} of the {len(answers)} users asked {done}, so there is nothing to "
+            "tell apart; ask at other moments"
+        )
 
 
-def _phases(
-    log: EventLog, train: Sequence[str], validation: str | None, test: str
-) -> list[tuple[int, pl.Series]]:
-    """Every moment with its phase, the test's at the end."""
-    found = [(TRAIN, words) for words in train]
-    found += [] if validation is None else [(VALIDATION, validation)]
-    return [(phase, moment_of(log, words)) for phase, words in [*found, (TEST, test)]]
+def _windows(
+    log: EventLog,
+    name: str,
+    train: Sequence[Moment],
+    validation: Moment | None,
+    test: Moment,
+    horizon_days: int,
+) -> list[Window]:
+    """Every moment with its phase and the days after it, the test's at the end."""
+    if not log.has_calendar_time:
+        raise ConfigError(
+            f"{name}: {log.name} knows no time but an order, and days are asked about"
+        )
+    given = [("train", TRAIN, when) for when in ([train] if isinstance(train, str) else train)]
+    given += [] if validation is None else [("validation", VALIDATION, validation)]
+    found = []
+    for option, phase, when in [*given, ("test", TEST, test)]:
+        at = moment(log, f"{name}: {option}", when)
+        window = Window(f"{name}: {option}={when}", phase, at, days_after(at, horizon_days))
+        found.append(checked_window(log, window))
+    return found
 
 
-def _within(frame: pl.DataFrame, start: pl.Series, end: pl.Series) -> pl.DataFrame:
+def _within_log(log: EventLog, name: str, when: Moment | None) -> pl.Series:
+    """A moment with events before it and at most some of its day behind; None is after the last."""
+    if when is None:
+        return just_after(log.events.select(pl.col(TIME).max())[TIME])
+    at = moment(log, f"{name}: {AS_OF}", when)
+    if at[0] > _end(log)[0]:
+        raise ConfigError(
+            f"{name}: {AS_OF}={when} lies after {log.name}, which ends at "
+            f"{log.events[TIME].max()!s}; leave it out to ask after the last event"
+        )
+    _refuse_no_past(log, f"{name}: {AS_OF}={when}", at)
+    return at
+
+
+def _end(log: EventLog) -> pl.Series:
+    """When the last day of a log ends; of an order, what follows the last event."""
+    last = log.events.select(pl.col(TIME).max())[TIME]
+    return next_day(last) if log.has_calendar_time else just_after(last)
+
+
+def _refuse_no_past(log: EventLog, option: str, at: pl.Series) -> None:
+    first = log.events[TIME].min()
+    if at[0] <= first:
+        raise ConfigError(f"{option}: no event of {log.name} lies before; ask later than {first!s}")
+
+
+def _refuse_no_days(name: str, **options: int) -> None:
+    for option, days in options.items():
+        if not isinstance(days, int) or days < 1:
+            raise ConfigError(f"{name}: {option}={days} is no number of days; give 1 or more")
+
+
+def _between(frame: pl.DataFrame, start: pl.Series, end: pl.Series) -> pl.DataFrame:
     """Rows from a moment on, and before another."""
     return frame.filter((pl.col(TIME) >= start[0]) & (pl.col(TIME) < end[0]))
 

@@ -58,6 +58,7 @@ class FineTuned(Predictor):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def fit(self, questions: Questions, rows: Tensor) -> Self:
+        self.refuse_no_rows(questions, rows)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             self.encoder = self._encoder(questions)

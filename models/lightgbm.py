@@ -73,6 +73,7 @@ class LightGBM(FeaturePredictor):
 
     def fit(self, questions: Questions, rows: Tensor) -> Self:
         self.refuse_ranking(questions)
+        self.refuse_no_rows(questions, rows)
         inputs, labels = self.inputs(questions, rows), questions.labels(rows).numpy()
         self._fitted = [
             self._package.train(

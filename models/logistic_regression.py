@@ -47,6 +47,7 @@ class LogisticRegression(FeaturePredictor):
 
     def fit(self, questions: Questions, rows: Tensor) -> Self:
         self.refuse_ranking(questions)
+        self.refuse_no_rows(questions, rows)
         inputs, labels = self.inputs(questions, rows), questions.labels(rows).numpy()
         self._fitted = [self._column(inputs, labels[:, c]) for c in range(labels.shape[1])]
         return self

@@ -84,6 +84,7 @@ class MLP(FeaturePredictor):
             raise ConfigError(
                 f"{questions.name} ranks no candidates; leave out prior and candidate_features"
             )
+        self.refuse_no_rows(questions, rows)
         if self.prior is not None:
             scores = self.prior.fit(questions, rows).predict(questions, rows)
             self.floor = 0.01 * float(scores[scores > 0].mean())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from recsys.events import TIME, USER, EventLog
+from recsys.moments import days_after
 from recsys.predictor import HistoryPredictor, candidate_events
 from recsys.questions import Questions
 
@@ -36,7 +37,7 @@ class NewPopularity(HistoryPredictor):
         events = candidate_events(questions, log)
         firsts = events.group_by(USER, "candidate").agg(pl.col(TIME).min())
         if self.days is not None:
-            start = pl.lit(log.events[TIME].max()).dt.offset_by(f"-{self.days}d")
-            firsts = firsts.filter(pl.col(TIME) >= start)
+            start = days_after(log.events.select(pl.col(TIME).max())[TIME], -self.days)
+            firsts = firsts.filter(pl.col(TIME) >= start[0])
         found = torch.from_numpy(firsts["candidate"].to_numpy(writable=True))
         return torch.bincount(found, minlength=len(questions.candidates)).float()

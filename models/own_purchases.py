@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from recsys.events import TIME, USER, EventLog
+from recsys.moments import days_after
 from recsys.predictor import HistoryPredictor, candidate_events
 from recsys.questions import Questions
 from recsys.vocab import Vocabulary
@@ -31,8 +32,10 @@ class OwnPurchases(HistoryPredictor):
     days: int = 182
 
     def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
-        start = pl.lit(log.events[TIME].max()).dt.offset_by(f"-{self.days}d")
-        events = candidate_events(questions, log).filter(pl.col(TIME) >= start)
+        last = log.events.select(pl.col(TIME).max())[TIME]
+        events = candidate_events(questions, log).filter(
+            pl.col(TIME) >= days_after(last, -self.days)[0]
+        )
         row = Vocabulary(users).index_of(events[USER])
         counted = events.with_columns(row.alias("row")).filter(pl.col("row") >= 0)
         counts = torch.zeros(len(users), len(questions.candidates))

@@ -167,7 +167,7 @@ class ShopperBERT(Recommender):
         self.fields.fit(split)
         self._read_texts(split.item_table)
         history = split.training
-        self.until = history.times.max()
+        self.until.fill_(split.trained_until)
         counts = torch.bincount(history.items, minlength=split.num_items) + 0.5
         self.item_share = (counts / counts.sum()).to(self.device)
         _, trained_on = self._divided(len(history))

@@ -36,7 +36,7 @@ def average_precision(
     yes, no = (part[:, ::-1] for part in _by_score(scores, labels, weights))
     found = yes.cumsum(1)
     precision = _ratio(found, found + no.cumsum(1), empty=0.0)
-    return _ratio((yes * precision).sum(1), found[:, -1])
+    return _ratio((yes * precision).sum(1), yes.sum(1))
 
 
 def _by_score(

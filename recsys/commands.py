@@ -16,7 +16,6 @@ from recsys.compose import compose, merge, one_line
 from recsys.data.audit import audit, describe
 from recsys.errors import ConfigError, RunError
 from recsys.evaluate import compare as compare_frames
-from recsys.events import EventLog
 from recsys.files import write_parquet, write_text
 from recsys.questions import AS_OF
 from recsys.suite import compare_runs
@@ -86,7 +85,7 @@ def profile(given: Namespace) -> None:
     is_other = any(o.startswith("data=") for o in overrides)
     config = compose(overrides) if is_other else _config(given.run, overrides)
     log = train.read(config.data)
-    rows = profiles.everyone(log, _moment(moments[-1], log) if moments else None)
+    rows = profiles.everyone(log, moments[-1] if moments else None)
     model = checkpoint.load(given.run).model
     vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
@@ -95,11 +94,6 @@ def profile(given: Namespace) -> None:
     write_parquet(output, table)
     when = table[AS_OF][0]
     console.print(f"{output}: {len(table):,} users of {log.name} as of {when}", soft_wrap=True)
-
-
-def _moment(text: str, log: EventLog) -> str | int:
-    """A moment from the command line: an integer where the log knows only an order."""
-    return int(text) if not log.has_calendar_time and text.lstrip("-").isdigit() else text
 
 
 def compare(given: Namespace) -> None:

@@ -37,8 +37,9 @@ class EventLog:
 
     Attributes:
         name: what reports call the log.
-        events: one row per event, ordered by user, then time, then the order of the input.
-            Rows of one basket stand together.
+        events: one row per event, ordered by user, then time, then the order of the input; at one
+            time the rows of a basket stand together. A basket is a run of one `basket_id` among a
+            user's events: an id that comes again after others is another basket.
         items: one row per item that the events or the given items name, ordered by id.
         users: one row per user that the events name, ordered by id.
         out_of_order: how many rows the input gave after a later event of their user.
@@ -120,19 +121,31 @@ def _in_time_order(events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 
 def _baskets_together(events: pl.DataFrame) -> pl.DataFrame:
-    """The rows of a basket side by side; a basket stands where its first event does."""
+    """Ordered events where a user's baskets of one time follow one another as they begin."""
     if BASKET not in events.columns:
         return events
-    same = (pl.col(c) == pl.col(c).shift() for c in (USER, BASKET))
-    stretches, baskets = events.select(
-        (~pl.all_horizontal(same).fill_null(False)).sum().alias("stretches"),
-        pl.struct(USER, BASKET).n_unique().alias("baskets"),
-    ).row(0)
-    if stretches == baskets:
+    moment, basket = runs(events[USER], events[TIME]), events[BASKET]
+    mixed = (moment == moment.shift()) & (basket != basket.shift())
+    if not mixed.any():
         return events
-    first = pl.col("_row").first().over(USER, BASKET)
-    placed = events.with_row_index("_row").with_columns(first)
-    return placed.sort("_row", maintain_order=True).drop("_row")
+    of_user = events[USER].is_in(events[USER].filter(mixed).unique().implode())
+    keys = events.select(USER, BASKET).filter(of_user)
+    keys = keys.with_columns(moment=moment.filter(of_user), place=of_user.arg_true())
+    began = pl.col("place").first().over(USER, BASKET)
+    ordered = keys.sort(pl.col("moment") * len(events) + began, maintain_order=True)["place"]
+    order = pl.int_range(len(events), dtype=pl.UInt32, eager=True)
+    return events[order.scatter(keys["place"], ordered)]
+
+
+def runs(*columns: pl.Series) -> pl.Series:
+    """The number of each row's run, from 0: rows side by side over which no column changes.
+
+    A log's baskets are the runs of its events by `user_id` and `basket_id`: an id that comes again
+    later, with others in between, is another basket.
+    """
+    changes = [(column != column.shift()).fill_null(True) for column in columns]
+    changed = pl.any_horizontal(changes).cast(pl.Int64)
+    return pl.select(changed.cum_sum().alias("run") - 1).to_series()
 
 
 def _sorted_by_user_and_time(events: pl.DataFrame) -> pl.DataFrame:

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from recsys.errors import ConfigError, LeakError
-from recsys.events import BASKET, ITEM, TIME, USER, VALUE, EventLog
+from recsys.events import BASKET, ITEM, TIME, USER, VALUE, EventLog, runs
 from recsys.questions import AS_OF, Questions
 
 ROW = "row"
@@ -188,8 +188,8 @@ class RFM:
     Days since the last and the first visit and between visits; visits, events, distinct items and
     `value` spent, in all and within each window; value a visit; the share of discounts; distinct
     values of columns such as the shop; shares of the hours and of the days of the week among the
-    visits. A visit is a basket, or where there are none a moment. What a log does not hold is left
-    out; counts and sums are taken as log(1 + x).
+    visits. A visit is a basket, as of its first event, or where there are none a moment. What a log
+    does not hold is left out; counts and sums are taken as log(1 + x).
 
     Args:
         windows: days before the moment.
@@ -210,12 +210,16 @@ class RFM:
 
     def frame(self, log: EventLog, rows: pl.DataFrame) -> pl.DataFrame:
         """The features by name, (R, F)."""
-        visit = BASKET if BASKET in log.events.columns else TIME
+        visit = TIME
+        if BASKET in log.events.columns:
+            visit, number = BASKET, runs(log.events[USER], log.events[BASKET])
+            log = replace(log, events=log.events.with_columns(number.alias(BASKET)))
         money = [VALUE] if VALUE in log.events.columns else []
         columns = dict.fromkeys([ITEM, TIME, visit, *money, *self.discounts, *self.distinct])
         events = past(log, rows, [*columns]).with_columns(_age(log)).collect().lazy()
         visits = events.group_by(ROW, visit if visit != TIME else pl.col(TIME).alias("_visit")).agg(
-            pl.col(TIME, "age").first(),
+            pl.col(TIME).min(),
+            pl.col("age").max(),
             pl.len().alias("events"),
             *(pl.col(column).sum() for column in money),
             *(pl.col(column).abs().sum() for column in self.discounts),

@@ -13,7 +13,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
-from datetime import datetime
+from datetime import date, datetime
 from inspect import Parameter
 from pathlib import Path
 from pkgutil import resolve_name
@@ -199,7 +199,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, Mapping) and all(_fits(v, inner[1]) for v in value.values())
     if _is(kind, Sequence):
         return isinstance(value, list) and all(_fits(v, inner[0]) for v in value)
-    if kind in (str, Path, datetime):
+    if kind in (str, Path, date, datetime):
         return isinstance(value, str)
     if kind is float:
         return _fits(value, int) or (isinstance(value, float) and math.isfinite(value))
@@ -219,7 +219,7 @@ def _expected(kind: Any) -> str:
         return "options by name, {NAME: VALUE, …}"
     if _is(kind, Sequence):
         return f"a list{f' of {MANY[inner[0]]}' if inner[0] in MANY else ''}, [VALUE,…]"
-    if kind in (Path, datetime):
+    if kind in (Path, date, datetime):
         return ONE[str]
     made = "" if kind is object else f" that makes a {getattr(kind, '__name__', kind)}"
     return ONE.get(kind, f"options with a _target_{made}")

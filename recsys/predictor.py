@@ -34,6 +34,18 @@ class Predictor(ABC):
     def predict(self, questions: Questions, rows: Tensor) -> Tensor:
         """Scores (B, C) float32 of the candidates for `rows` (B,) int64, higher is likelier."""
 
+    def refuse_no_rows(self, questions: Questions, rows: Tensor) -> None:
+        """For predictors that learn from answers.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if not len(rows):
+            raise ConfigError(
+                f"{questions.name}: {type(self).__name__} learns from answers and there are none; "
+                "give moments to train on"
+            )
+
     def check_leaks(self, questions: Questions, rows: Tensor, *, sample: int = 32) -> None:
         """Predict some of the rows, all of one moment, again from the log that ends there.
 

@@ -6,7 +6,6 @@ Shapes: R rows, D dimensions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
@@ -21,9 +20,10 @@ from recsys.batch import BasketBatch
 from recsys.errors import DataError
 from recsys.events import TIME, USER, EventLog
 from recsys.module import Scorer
+from recsys.moments import Moment, just_after, moment
 from recsys.questions import AS_OF, spans
 from recsys.ragged import ranges
-from recsys.splits import Split, moment, unsplit
+from recsys.splits import Split, unsplit
 
 VECTOR = "vector"
 EVENTS_AT_ONCE = 2**17
@@ -112,11 +112,11 @@ def of_training(model: Scorer, split: Split) -> pl.DataFrame:
     model.eval()
     history, log = split.training, split.log
     vectors = _encoded(model, history, history.offsets[:-1], history.lengths())
-    last = history.log_rows[history.offsets[1:] - 1].numpy()
+    last = log.events[TIME][split.training_ends.numpy()]
     found = pl.DataFrame(
         [
             split.users.ids[history.users.numpy()].rename(USER),
-            _just_after(log.events[TIME][last]).rename(AS_OF),
+            just_after(last).rename(AS_OF),
             pl.Series(VECTOR, vectors.numpy()),
         ]
     )
@@ -140,7 +140,7 @@ def _encoded(
     return torch.cat(found)
 
 
-def everyone(log: EventLog, as_of: datetime | str | int | None = None) -> pl.DataFrame:
+def everyone(log: EventLog, as_of: Moment | None = None) -> pl.DataFrame:
     """Every user of a log with an event before a moment: `user_id` and `as_of`.
 
     Args:
@@ -149,21 +149,13 @@ def everyone(log: EventLog, as_of: datetime | str | int | None = None) -> pl.Dat
             a log that knows only an order. None is just after the last event.
 
     Raises:
-        DataError: a moment that is not of the log's kind, or before everything.
+        ConfigError: a moment that is not of the log's kind.
+        DataError: one before everything.
     """
     times = log.events[TIME]
-    if as_of is None:
-        when = _just_after(pl.Series(AS_OF, [times.max()], dtype=times.dtype))
-    else:
-        seconds = moment(log, AS_OF, as_of)
-        per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}
-        unit = per_second[times.dtype.time_unit] if log.has_calendar_time else 1  # type: ignore[attr-defined]
-        when = pl.Series(AS_OF, [seconds * unit]).cast(times.dtype)
+    last = pl.Series([times.max()], dtype=times.dtype)
+    when = just_after(last) if as_of is None else moment(log, AS_OF, as_of)
     users = log.events.filter(times < when[0]).select(pl.col(USER).unique().sort())
     if not len(users):
         raise DataError(f"{log.name}: no event lies before as_of={as_of}; give a later moment")
     return users.with_columns(pl.lit(when).first().alias(AS_OF))
-
-
-def _just_after(times: pl.Series) -> pl.Series:
-    return times.dt.offset_by("1us") if times.dtype.is_temporal() else times + 1

@@ -22,7 +22,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.errors import DataError, LeakError
+from recsys.errors import ConfigError, DataError, LeakError
 from recsys.events import TIME, USER, EventLog
 from recsys.ragged import Ragged
 from recsys.vocab import UNKNOWN, Vocabulary
@@ -157,14 +157,23 @@ def folds(
     Training rows are those of phase 0 of the users of the other folds; test rows are those of phase
     2, or all where there is no order in time, of the fold's users. The same questions and seed give
     the same pairs, so that predictors are compared on the same.
+
+    Raises:
+        ConfigError: fewer than 2 folds, or more than users.
     """
+    num_users = len(questions.users)
+    if repeats and not 2 <= num_folds <= num_users:
+        raise ConfigError(
+            f"{questions.name}: num_folds={num_folds} does not divide the {num_users} users asked; "
+            "give 2 or more, and no more than there are users"
+        )
     user = questions.users.index_of(questions.rows[USER]).to_numpy()
     phase = questions.rows[PHASE].to_numpy()
     training, asked = phase == TRAIN, phase == (TEST if questions.has_phases else TRAIN)
     generator = np.random.default_rng(seed)
     for _ in range(repeats):
-        fold = np.empty(len(questions.users), dtype=np.int64)
-        fold[generator.permutation(len(fold))] = np.arange(len(fold)) % num_folds
+        fold = np.empty(num_users, dtype=np.int64)
+        fold[generator.permutation(num_users)] = np.arange(num_users) % num_folds
         for number in range(num_folds):
             inside = fold[user] == number
             yield (

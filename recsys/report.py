@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 from recsys import plots, tables
 from recsys.errors import RunError
-from recsys.evaluate import Evaluation, Protocol, compare
+from recsys.evaluate import Evaluation, Protocol, compare, with_holm
 from recsys.events import ITEM, USER
 from recsys.files import write_text
 from recsys.plots import Bar, Plot
@@ -120,10 +120,7 @@ def _content(folder: Path) -> dict[str, Any]:
         "metrics": shown,
         "model": model,
         "results": results,
-        "differences": {
-            other.name: compare(other.per_user, model.per_user, names=shown).to_dicts()
-            for other in baselines
-        },
+        "differences": _differences(model, baselines, shown),
         "bars": [plot for metric in shown for plot in _bars([metric], results)],
         "curves": list(_curves(folder, f"validation/{config.trainer.monitor}")),
         "slices": list(_slices(f"recall@{k}", model, baselines)),
@@ -133,6 +130,20 @@ def _content(folder: Path) -> dict[str, Any]:
         "config": text,
         "colours": plots.COLOURS,
     }
+
+
+def _differences(
+    model: Result, baselines: Sequence[Result], metrics: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """The model minus each baseline, with Holm's correction over all rows of all baselines."""
+    if not baselines:
+        return {}
+    found = [
+        compare(other.per_user, model.per_user, names=metrics).with_columns(against=pl.lit(n))
+        for n, other in enumerate(baselines)
+    ]
+    rows = with_holm(pl.concat(found)).partition_by("against", maintain_order=True)
+    return {other.name: of.to_dicts() for other, of in zip(baselines, rows, strict=True)}
 
 
 def _last_name(config: Any) -> str:

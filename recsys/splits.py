@@ -10,6 +10,9 @@ at its phase; afterwards it is history. So in phase p
 A model is fitted on phase 0 alone. In training the last basket of a user is the target of those
 before it. Events after the last question (phase 3) are seen by no phase.
 
+A basket is a run of one `basket_id` among a user's events, which are in order of time: an id that
+comes again after another is another basket. `global_time` ends every basket at its two starts.
+
 The catalogue is every item with an event in the log, ordered by id: an item first seen after
 training is a candidate like any other and counts as missed where a model cannot rank it.
 """
@@ -18,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 
 import numpy as np
@@ -27,8 +29,9 @@ import torch
 from torch import Tensor
 
 from recsys.batch import BasketBatch
-from recsys.errors import DataError
-from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog
+from recsys.errors import ConfigError, DataError
+from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog, runs
+from recsys.moments import Moment, moment
 from recsys.ragged import Ragged
 from recsys.vocab import Vocabulary
 
@@ -72,7 +75,7 @@ class Split:
         users, items: ids by index.
         events: `user, item, basket, time, quantity, value, log_row, phase, target`, one row per
             user, basket and item (quantities and values summed), ordered by user and time. `time`
-            is in seconds or ordinal, `log_row` the first such row of `log.events`.
+            is in seconds or ordinal and `log_row` a row of `log.events`, of the first such event.
     """
 
     log: EventLog
@@ -102,6 +105,21 @@ class Split:
         return self._batch(self.events["phase"] == TRAIN)
 
     @cached_property
+    def training_ends(self) -> Tensor:
+        """(U,) int64, of each user of `training` the row of the log's last event that it holds."""
+        users = self.users.index_of(self.log.events[USER]).to_numpy()
+        ends = np.bincount(users, minlength=len(self.users)).cumsum()
+        later = self.events.filter(pl.col("phase") != TRAIN).group_by("user")
+        first = later.agg(pl.col("log_row").min())
+        ends[first["user"].to_numpy()] = first["log_row"].to_numpy()
+        return torch.from_numpy(ends)[self.training.users] - 1
+
+    @property
+    def trained_until(self) -> int:
+        """The time of the last event that `training` holds, as `BasketBatch.times` counts."""
+        return int(_counted(self.log.events[TIME][self.training_ends.numpy()]).max())  # type: ignore[arg-type]
+
+    @cached_property
     def latest(self) -> BasketBatch:
         """All events of all users, for recommendations after the end of the log."""
         return self._batch()
@@ -120,7 +138,7 @@ class Split:
         return {name: int(count) for name, count in counts.items()}
 
     def window(self, phase: int) -> tuple[BasketBatch, Tensor]:
-        """What users who came again in a phase did until the next, and which of it is new.
+        """What the users who are asked in a phase did until the next, and which of it is new.
 
         Args:
             phase: 1 in validation, 2 in test.
@@ -129,10 +147,10 @@ class Split:
             the events of U users, and (E,) bool, true from the user's first target of the phase on.
         """
         phases, asked = self.events["phase"], self.events["target"]
-        new = ((phases == phase) & asked) | ((phases == phase + 1) & ~asked)
-        users = self.events["user"].filter(new).unique(maintain_order=True)
-        told = new | (phases < phase) | ((phases == phase) & ~asked)
-        told &= self.events["user"].is_in(users.implode())
+        users = self.events["user"].filter((phases == phase) & asked).unique(maintain_order=True)
+        theirs = self.events["user"].is_in(users.implode())
+        new = theirs & (((phases == phase) & asked) | ((phases == phase + 1) & ~asked))
+        told = new | (theirs & ((phases < phase) | ((phases == phase) & ~asked)))
         return self._batch(told, users), torch.from_numpy(new.filter(told).to_numpy(writable=True))
 
     def _part(self, name: str, phase: int) -> Part:
@@ -173,8 +191,9 @@ def unsplit(log: EventLog) -> BasketBatch:
     """
     users = Vocabulary(log.users[USER])
     frame = _indexed(log, users, Vocabulary(log.items[ITEM]))
-    begun = _begun(log.events[BASKET], frame["user"]) if BASKET in log.events.columns else None
-    numbers = np.arange(len(frame)) if begun is None else begun.to_numpy().copy()
+    numbers = np.arange(len(frame))
+    if BASKET in log.events.columns:
+        numbers = runs(frame["user"], log.events[BASKET]).to_numpy().copy()
     return BasketBatch(
         items=_tensor(frame["item"]),
         baskets=_tensor(_within_user(numbers, frame["user"])),
@@ -235,14 +254,13 @@ def user_holdout(log: EventLog, *, column: str = "split") -> Split:
     return _checked(Split(log, users, items, frame))
 
 
-def global_time(
-    log: EventLog, *, validation_start: datetime | str | int, test_start: datetime | str | int
-) -> Split:
+def global_time(log: EventLog, *, validation_start: Moment, test_start: Moment) -> Split:
     """Training ends at `validation_start`; nothing that is learnt or known lies after the question.
 
     The target of a user is the first basket in [validation_start, test_start) and the first basket
     from `test_start` on; only users with an earlier history are asked. Later baskets of the
-    validation window are history in the test.
+    validation window are history in the test. What of a basket lies before a start and what lies
+    after it are two baskets.
 
     Args:
         log: any.
@@ -250,20 +268,22 @@ def global_time(
             name none; integers for a log that knows only an order.
 
     Raises:
-        DataError: the times are not in order, not of the log's kind, or leave a part empty.
+        ConfigError: the starts are not of the log's kind, or not in order.
+        DataError: they leave a part empty.
     """
-    starts = [
+    starts = pl.concat(
         moment(log, name, start)
         for name, start in (("validation_start", validation_start), ("test_start", test_start))
-    ]
+    )
     if starts[0] >= starts[1]:
-        raise DataError(
+        raise ConfigError(
             f"test_start={test_start} must lie after validation_start={validation_start}"
         )
-    frame, users, items = _encoded(log)
+    window_of = starts.search_sorted(log.events[TIME], side="right")
+    frame, users, items = _encoded(log, ends=window_of)
     begins, lengths = _stretches(frame["user"], frame["basket"])
-    user, basket, time = (frame[c].to_numpy()[begins] for c in ("user", "basket", "time"))
-    window = np.searchsorted(starts, time, side="right")
+    user, basket, row = (frame[c].to_numpy()[begins] for c in ("user", "basket", "log_row"))
+    window = window_of.to_numpy()[row]
     first, count = _stretches(pl.Series(user), pl.Series(window))
     # In training the last basket is the target, later on the first; the log's first never is.
     wanted = np.where(window[first] == TRAIN, basket[first + count - 1], basket[first])
@@ -290,15 +310,19 @@ def _leave_last(log: EventLog, *, by_basket: bool) -> Split:
 
 
 def _encoded(
-    log: EventLog, *, by_basket: bool = True
+    log: EventLog, *, by_basket: bool = True, ends: pl.Series | None = None
 ) -> tuple[pl.DataFrame, Vocabulary, Vocabulary]:
-    """Events by index, with baskets numbered from 0 within their user."""
+    """Events by index, with baskets numbered from 0 within their user.
+
+    Baskets end where the log's `basket_id` changes, and where the values `ends` of its rows do.
+    """
     users = Vocabulary(log.users[USER])
     seen = log.events.select(pl.col(ITEM).unique())
     items = Vocabulary(log.items.join(seen, on=ITEM, how="semi", maintain_order="left")[ITEM])
     frame = _indexed(log, users, items)
     if by_basket and BASKET in log.events.columns:
-        frame = _with_baskets(frame, log.events[BASKET])
+        keys = [log.events[BASKET]] if ends is None else [log.events[BASKET], ends]
+        frame = _with_baskets(frame, runs(frame["user"], *keys))
     else:
         frame = frame.with_columns(basket=_within_user(np.arange(len(frame)), frame["user"]))
     return frame, users, items
@@ -315,13 +339,18 @@ def _indexed(log: EventLog, users: Vocabulary, items: Vocabulary) -> pl.DataFram
         {
             "user": users.index_of(log.events[USER]),
             "item": items.index_of(log.events[ITEM]),
-            "time": time.dt.epoch("s") if time.dtype.is_temporal() else time,
+            "time": _counted(time),
             "log_row": pl.int_range(log.num_events, eager=True),
         }
     ).with_columns(
         pl.lit(quantity, dtype=pl.Float32).alias("quantity"),
         pl.lit(value, dtype=pl.Float32).alias("value"),
     )
+
+
+def _counted(time: pl.Series) -> pl.Series:
+    """Seconds since 1970, or the places in the order."""
+    return time.dt.epoch("s") if time.dtype.is_temporal() else time
 
 
 def _stretches(*columns: pl.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -344,54 +373,15 @@ def _within_user(numbers: np.ndarray, user: pl.Series) -> pl.Series:
     return pl.Series(np.subtract(numbers, first, out=first))
 
 
-def _with_baskets(frame: pl.DataFrame, basket_id: pl.Series) -> pl.DataFrame:
+def _with_baskets(frame: pl.DataFrame, run: pl.Series) -> pl.DataFrame:
     """Baskets numbered within their user, and an item once a basket with its quantities summed."""
-    begun = _begun(basket_id, frame["user"])
-    row = begun * (frame["item"].max() + 1) + frame["item"]  # type: ignore[operator]
-    frame = frame.with_columns(basket=_within_user(begun.to_numpy(), frame["user"]))
+    row = run * (frame["item"].max() + 1) + frame["item"]  # type: ignore[operator]
+    frame = frame.with_columns(basket=_within_user(run.to_numpy(), frame["user"]))
     if row.n_unique() == len(row):
         return frame
     return frame.group_by("user", "basket", "item", maintain_order=True).agg(
         pl.col("time", "log_row").first(), pl.col("quantity", "value").sum()
     )
-
-
-def _begun(basket_id: pl.Series, user: pl.Series) -> pl.Series:
-    """How many baskets have begun up to each event, this one's included."""
-    same = (basket_id == basket_id.shift(1)) & (user == user.shift(1))
-    return (~same.fill_null(False)).cast(pl.Int64).cum_sum()
-
-
-def moment(log: EventLog, name: str, start: datetime | str | int) -> int:
-    """A time as `Split.events` counts it: seconds since 1970, or the place in the order.
-
-    Args:
-        log: in whose time zone a time without one is read.
-        name: of the option, for the error.
-        start: a time, or ISO 8601 text; an integer for a log that knows only an order.
-
-    Raises:
-        DataError: not a moment of the log's kind, or one that a change of clocks left out.
-    """
-    wanted = "a time, such as 2017-12-04" if log.has_calendar_time else "an integer"
-    wrong = DataError(f"{name}={start!r}: the timestamps of {log.name} ask for {wanted}")
-    if isinstance(start, int):
-        if log.has_calendar_time:
-            raise wrong
-        return start
-    try:
-        time = datetime.fromisoformat(start) if isinstance(start, str) else start
-    except ValueError:
-        raise wrong from None
-    if not log.has_calendar_time:
-        raise wrong
-    zone = getattr(log.events[TIME].dtype, "time_zone", None)
-    times = pl.Series([time])
-    if time.tzinfo is None:
-        times = times.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-    if (seconds := times.dt.epoch("s")[0]) is None:
-        raise DataError(f"{name}={start}: no such time in {zone}; clocks were put forward")
-    return seconds
 
 
 def _checked(split: Split) -> Split:

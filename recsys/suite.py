@@ -15,7 +15,6 @@ A table that is finished is kept: a run that was killed goes on with the next.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -29,13 +28,13 @@ from rich.console import Console
 
 from recsys import suite_report, tables, train
 from recsys.errors import ConfigError, RunError
-from recsys.evaluate import holm
+from recsys.evaluate import with_holm
 from recsys.files import write_text
 from recsys.options import check_options, create
 from recsys.predictor import Predictor
 from recsys.questions import Questions
 from recsys.train import claim, read
-from recsys.trials import Folds, Trial, compare, trial
+from recsys.trials import Folds, Trial, compare, leads, same_folds, to_json, trial
 
 console = Console()
 SIZES = ("num_items", "num_users", "num_classes")
@@ -96,10 +95,12 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         results[name] = answered(asked, model, place, divided, seed=config.seed)
         write(place, results[name])
     suite_report.write(folder)
-    for name in asked:
-        console.print(
-            tables.trials(name, {label: t[name] for label, t in results.items() if name in t})
-        )
+    by_table = {
+        name: {model: t[name] for model, t in results.items() if name in t} for name in asked
+    }
+    ahead = leads(by_table)
+    for name, of_table in by_table.items():
+        console.print(tables.trials(name, of_table, ahead.filter(table=name)))
     console.print(f"run folder: {folder}", soft_wrap=True)
     return means(results[label])
 
@@ -193,14 +194,13 @@ def compare_runs(first: Path, second: Path) -> pl.DataFrame:
     for place in sorted((first / "tables").glob("[!.]*")):
         if (other := second / "tables" / place.name).is_dir():
             folds = Trial.read(place).folds, Trial.read(other).folds
-            if any(frame.is_empty() for frame in folds):  # one was asked without
+            if not same_folds(*folds):
                 continue
             rows = compare(*folds)
             found.append(rows.with_columns(metric=f"{place.name}/" + pl.col("metric")))
     if not found:
         raise RunError(f"{first} and {second} answered no questions in common; compare others")
-    table = pl.concat(found)
-    return table.with_columns(pl.Series("p_holm", holm(table["p_value"].to_numpy())))
+    return with_holm(pl.concat(found))
 
 
 def means(trials: Trials) -> dict[str, dict[str, float]]:
@@ -211,8 +211,8 @@ def means(trials: Trials) -> dict[str, dict[str, float]]:
 def write(folder: Path, trials: Trials) -> None:
     """`intervals.json` and `metrics.json` of all tables."""
     intervals = _together({name: result.intervals for name, result in trials.items()})
-    write_text(folder / "intervals.json", json.dumps(intervals, indent=2))
-    write_text(folder / "metrics.json", json.dumps(means(trials), indent=2))
+    write_text(folder / "intervals.json", to_json(intervals))
+    write_text(folder / "metrics.json", to_json(means(trials)))
 
 
 def _together(of: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:

@@ -6,17 +6,19 @@ and gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from omegaconf import OmegaConf
 
 from recsys import plots
-from recsys.plots import Bar
+from recsys.plots import Bar, Plot
 from recsys.report import check_finished, render
-from recsys.trials import Trial, compare
+from recsys.trials import Trial, best, leads
 
 TEMPLATE = "suite_report.html.jinja"
 
@@ -41,16 +43,18 @@ def _content(folder: Path) -> dict[str, Any]:
     models = {label_of(config.model): folder}
     models |= {str(name): folder / "baselines" / str(name) for name in config.baselines}
     found = {name: _trials(place / "tables") for name, place in models.items()}
-    tables = list(config.task.questions)
+    by_table = {
+        str(table): {m: t[table] for m, t in found.items() if table in t}
+        for table in config.task.questions
+    }
+    ahead = leads(by_table)
     return {
         "model": next(iter(models)),
         "data": label_of(config.data),
         "seed": config.seed,
         "models": list(models),
-        "tables": [
-            _table(str(table), {m: t[table] for m, t in found.items() if table in t})
-            for table in tables
-        ],
+        "tables": [_table(name, of, ahead.filter(table=name)) for name, of in by_table.items()],
+        "num_comparisons": ahead["p_holm"].count(),
         "config": text,
         "colours": plots.COLOURS,
     }
@@ -61,11 +65,12 @@ def _trials(folder: Path) -> dict[str, Trial]:
     return {place.name: Trial.read(place) for place in sorted(folder.glob("[!.]*"))}
 
 
-def _table(name: str, trials: Mapping[str, Trial]) -> dict[str, Any]:
+def _table(name: str, trials: Mapping[str, Trial], ahead: pl.DataFrame) -> dict[str, Any]:
     """A table of questions: what each model reached, and the first one's lead."""
     first, *others = trials
     metrics = list(trials[first].means["test"])
     asked = trials[first].predictions.filter(pl.col("part") != "validation")
+    by_model = ahead.partition_by("against", as_dict=True)
     return {
         "name": name,
         "metrics": metrics,
@@ -73,24 +78,22 @@ def _table(name: str, trials: Mapping[str, Trial]) -> dict[str, Any]:
         "users": asked["user_id"].n_unique(),
         "parts": list(trials[first].means),
         "trials": trials,
-        "best": {m: max(t.means["test"][m] for t in trials.values()) for m in metrics},
-        "leads": {
-            other: compare(trials[other].folds, trials[first].folds).to_dicts()
-            for other in others
-            if trials[other].folds.height == trials[first].folds.height > 0
-        },
-        "bars": [
-            plots.bars(
-                f"{name} {metric}",
-                [
-                    Bar(m, t.means["test"][metric], *t.intervals["test"][metric])
-                    for m, t in trials.items()
-                ],
-                limit=max(t.intervals["test"][metric][1] for t in trials.values()),
-            )
-            for metric in metrics
-        ],
+        "best": best(trials),
+        "leads": {o: by_model[o,].to_dicts() for o in others if (o,) in by_model},
+        "bars": [plot for metric in metrics for plot in _bars(name, metric, trials)],
     }
+
+
+def _bars(name: str, metric: str, trials: Mapping[str, Trial]) -> Iterator[Plot]:
+    """A plot of the models that have a figure; none where no model has."""
+    found = [
+        Bar(model, mean, *trial.intervals["test"][metric])
+        for model, trial in trials.items()
+        if not math.isnan(mean := trial.means["test"][metric])
+    ]
+    if found:
+        limit = float(np.fmax.reduce([bar.high for bar in found]))
+        yield plots.bars(f"{name} {metric}", found, limit=limit)
 
 
 def label_of(config: Any) -> str:

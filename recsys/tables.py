@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 from rich.table import Table
@@ -10,7 +11,7 @@ from rich.table import Table
 from recsys.evaluate import Evaluation, Protocol
 from recsys.retrieval import TopK
 from recsys.splits import Part, Split
-from recsys.trials import Trial, compare
+from recsys.trials import Trial, best
 
 SHOWN = ("recall", "ndcg", "phr", "mrr")
 
@@ -45,28 +46,40 @@ def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> 
     return table
 
 
-def trials(name: str, results: Mapping[str, Trial]) -> Table:
-    """A row per predictor: a table's test metrics, and the first predictor's lead in the folds."""
+def trials(name: str, results: Mapping[str, Trial], leads: pl.DataFrame) -> Table:
+    """A row per predictor: a table's test metrics, and the first predictor's lead in the folds.
+
+    Args:
+        name: of the table.
+        results: by predictor.
+        leads: the table's rows of `recsys.trials.leads`.
+    """
     first, *others = results
     columns = list(results[first].means["test"])
-    lead = f"; {first} minus the others over folds (corrected t-test)" if others else ""
+    lead = f"; {first} minus the others over folds (corrected t-test, Holm)" if others else ""
     table = Table(title=f"{name}, test{lead}")
     table.add_column("model")
     for column in (*columns, *(f"Δ {column}" for column in columns if others)):
         table.add_column(column, justify="right")
-    best = {c: max(r.means["test"][c] for r in results.values()) for c in columns}
+    highest = best(results)
     for label, result in results.items():
         means, intervals = result.means["test"], result.intervals["test"]
-        cells = [_cell(means[c], (intervals[c][0], intervals[c][1]), best[c]) for c in columns]
-        # A model that was divided otherwise has no pairs.
-        if label in others and result.folds.height == results[first].folds.height > 0:
-            rows = compare(result.folds, results[first].folds).rows(named=True)
-            cells += [f"{row['difference']:+.4f} [dim]p={row['p_value']:.3f}[/]" for row in rows]
+        cells = [_cell(means[c], (intervals[c][0], intervals[c][1]), highest[c]) for c in columns]
+        cells += [_lead(row) for row in leads.filter(against=label).iter_rows(named=True)]
         table.add_row(label, *cells)
     return table
 
 
+def _lead(row: Mapping[str, Any]) -> str:
+    """A difference with its p-value, which there is none of where a fold has no figure."""
+    if row["p_holm"] is None:
+        return "–" if row["difference"] is None else f"{row['difference']:+.4f} [dim]no p[/]"
+    return f"{row['difference']:+.4f} [dim]p={row['p_holm']:.3f}[/]"
+
+
 def _cell(mean: float, interval: tuple[float, float], best: float) -> str:
+    if mean != mean:
+        return "–"
     style = "bold" if mean == best else "default"
     return f"[{style}]{_short(mean)}[/] [dim]{_short(interval[0])}–{_short(interval[1])}[/]"
 
@@ -105,11 +118,12 @@ def _lines(words: pl.Series, items: Sequence[int], marks: Sequence[str] | None =
 
 
 def frame(table: pl.DataFrame, *, title: str | None = None) -> Table:
-    """A polars frame as a table, numbers to four digits."""
+    """A polars frame as a table, numbers to four digits and – where there is none."""
     shown = Table(title=title)
     for name, dtype in table.schema.items():
         shown.add_column(name, justify="right" if dtype.is_numeric() else "left")
+    none = ["–" if dtype.is_numeric() else "" for dtype in table.dtypes]
     for row in table.iter_rows():
-        values = ("" if value is None else value for value in row)
+        values = (n if value is None else value for n, value in zip(none, row, strict=True))
         shown.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values))
     return shown

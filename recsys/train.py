@@ -146,10 +146,16 @@ def as_values(config: DictConfig, *sections: str) -> dict[str, Any]:
     """A config, or sections of it, as dicts, lists and values.
 
     What a run finds out has stand-ins.
+
+    Raises:
+        ConfigError: an option that has no default is not set.
     """
     config = OmegaConf.masked_copy(config, list(sections or map(str, config)))
     with open_dict(config):
         config.update(num_items=1, num_users=1, num_classes={}, folder=".")
+    if missing := OmegaConf.missing_keys(config):
+        name = min(missing)
+        raise ConfigError(f"{name} is not set; give it as {name}=VALUE")
     return _plain(config)
 
 

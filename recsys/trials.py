@@ -11,9 +11,10 @@ Shapes: R rows of the table, B rows asked, C candidates, S resamples, U users.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,7 +24,7 @@ from torch import Tensor
 from recsys import metrics
 from recsys.classification import auroc, average_precision
 from recsys.errors import ConfigError, RunError
-from recsys.evaluate import paired_t
+from recsys.evaluate import PAIRED, interval, paired_t, with_holm
 from recsys.events import USER
 from recsys.files import atomic_folder, write_parquet
 from recsys.predictor import Predictor
@@ -32,6 +33,8 @@ from recsys.questions import TEST, VALIDATION, Questions, folds
 K = 10
 BY_CANDIDATE = {"auroc": auroc, "ap": average_precision}
 BY_ROW = (f"hr@{K}", f"ndcg@{K}", "mrr")
+FOLD = ("repeat", "fold", "train", "test")
+"""Columns of `Trial.folds` that are no metrics."""
 _CELLS_AT_ONCE = 2**22
 
 
@@ -62,7 +65,7 @@ class Trial:
     """What a predictor reached on a table.
 
     Attributes:
-        means: by part and metric.
+        means: by part and metric; NaN where no fold has both answers among its users.
         intervals: their 95% bootstrap intervals over users.
         folds: a row per fold: `repeat`, `fold`, how many `train` and `test` rows, its metrics.
         predictions: a row per row asked, part and fold: `user_id`, `as_of`, `part`, `fold`; where
@@ -78,7 +81,7 @@ class Trial:
     def read(cls, folder: Path) -> Trial:
         """The trial that `write` wrote."""
         means, intervals = (
-            json.loads((folder / name).read_text()) for name in ("metrics.json", "intervals.json")
+            _from_json((folder / name).read_text()) for name in ("metrics.json", "intervals.json")
         )
         frames = (
             pl.read_parquet(folder / f"{name}.parquet", glob=False)
@@ -91,8 +94,8 @@ class Trial:
         with atomic_folder(folder) as scratch:
             write_parquet(scratch / "folds.parquet", self.folds)
             write_parquet(scratch / "predictions.parquet", self.predictions)
-            (scratch / "intervals.json").write_text(json.dumps(self.intervals, indent=2))
-            (scratch / "metrics.json").write_text(json.dumps(self.means, indent=2))
+            (scratch / "intervals.json").write_text(to_json(self.intervals))
+            (scratch / "metrics.json").write_text(to_json(self.means))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +129,7 @@ class Answers:
     def means(self) -> dict[str, float]:
         """Every metric."""
         if self.questions.ranked:
-            return self.measured().mean().row(0, named=True)
+            return self.measured().mean().fill_null(np.nan).row(0, named=True)
         return {name: float(values[0]) for name, values in self.by_candidate(None).items()}
 
     def by_candidate(self, weights: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -150,8 +153,8 @@ class Answers:
             return {name: np.concatenate([p[name] for p in parts]) for name in BY_CANDIDATE}
         weights = draws[:, user].astype(np.float64)
         values = self.measured()
-        total = np.maximum(weights.sum(1), 1)
-        return {name: weights @ values[name].to_numpy() / total for name in BY_ROW}
+        total = weights.sum(1)
+        return {n: _ratio(weights @ values[n].to_numpy(), total) for n in BY_ROW}
 
     def frame(self, part: str, fold: int | None) -> pl.DataFrame:
         """What is kept of them."""
@@ -246,32 +249,36 @@ def _scores(predictor: Predictor, questions: Questions, rows: Tensor) -> Tensor:
 def bootstrap(
     answers: list[Answers], *, level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Percentile intervals of the mean over folds of each metric, users drawn with replacement."""
+    """Percentile intervals of the mean over folds of each metric, users drawn with replacement.
+
+    A resample that leaves a fold without users, or without one of two classes, has no number there.
+    """
     num_users = len(answers[0].questions.users)
     generator = np.random.default_rng(seed)
     draws = generator.multinomial(num_users, np.full(num_users, 1 / num_users), size=resamples)
     found = [a.resampled(draws) for a in answers]
-    tail = [(1 - level) / 2, (1 + level) / 2]
     means = {name: _mean(np.stack([f[name] for f in found])) for name in found[0]}
-    # A resample that lacks a class has no number.
-    known = {name: values[~np.isnan(values)] for name, values in means.items()}
-    low_high = {n: np.quantile(v, tail) if len(v) else (np.nan, np.nan) for n, v in known.items()}
-    return {name: [float(low), float(high)] for name, (low, high) in low_high.items()}
+    return {name: list(interval(values, level)) for name, values in means.items()}
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
     """Mean of (N, …) over the rows that are numbers; NaN where none is."""
     known = ~np.isnan(values)
-    total = np.where(known, values, 0).sum(0)
-    return np.divide(total, known.sum(0), out=np.full(total.shape, np.nan), where=known.any(0))
+    return _ratio(np.asarray(np.where(known, values, 0).sum(0)), np.asarray(known.sum(0)))
+
+
+def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """A mean; NaN where it is of nothing."""
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 def compare(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
     """Paired comparison of two trials on the same folds: corrected resampled t-test.
 
-    A row per metric: `metric, first, second, difference, low, high, p_value`. Folds share training
-    rows, which makes their differences alike: Nadeau & Bengio (2003, eq. 14) add the ratio of test
-    to training rows to the variance of the mean.
+    A row per metric: `metric, first, second, difference, low, high, p_value`; interval and p-value
+    are null where a fold has no figure. Folds share training rows, which makes their differences
+    alike: Nadeau & Bengio (2003, eq. 14) add to the variance of the mean the ratio of the rows held
+    out to those trained on, 1/4 in five folds.
 
     Args:
         first, second: `Trial.folds`.
@@ -279,9 +286,72 @@ def compare(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
     Raises:
         RunError: they are of different folds.
     """
-    key = ["repeat", "fold", "train", "test"]
-    if not first.select(key).equals(second.select(key)):
+    if not same_folds(first, second):
         raise RunError("the trials were divided into other folds; compare trials of one table")
-    names = [name for name in first.columns if name not in key]
-    ratio = float((first["test"] / first["train"]).mean())  # type: ignore[arg-type]
-    return pl.DataFrame([paired_t(n, first[n], second[n], overlap=ratio) for n in names])
+    names = [name for name in first.columns if name not in FOLD]
+    ratio = _held_out(first)
+    rows = [paired_t(name, first[name], second[name], overlap=ratio) for name in names]
+    return pl.DataFrame(rows, schema=PAIRED)
+
+
+def same_folds(first: pl.DataFrame, second: pl.DataFrame) -> bool:
+    """Whether two trials can be compared: both were asked by folds, and by the same."""
+    return not first.is_empty() and first.select(FOLD).equals(second.select(FOLD))
+
+
+def _held_out(folds: pl.DataFrame) -> float:
+    """Training rows that a fold holds out over those it trains on.
+
+    The other folds' training rows hold each row out once: together they are all rows so many times.
+    """
+    others = pl.len().over("repeat") - 1
+    whole = pl.col("train").sum().over("repeat") / others
+    # Without any the users are divided all the same.
+    ratio = ((whole - pl.col("train")) / pl.col("train")).fill_nan(1 / others)
+    return float(folds.select(ratio.mean()).item())
+
+
+def leads(tables: Mapping[str, Mapping[str, Trial]]) -> pl.DataFrame:
+    """In every table, how far the first model is ahead of each other asked by the same folds.
+
+    Args:
+        tables: by table and model.
+
+    Returns:
+        a row per table, other model and metric: `table, against`, the columns of `compare`, whose
+        `second` is the first model, and `p_holm`, Holm's correction over all rows.
+    """
+    found = [pl.DataFrame(schema={"table": pl.String, "against": pl.String, **PAIRED})]
+    for name, models in tables.items():
+        ahead, *others = models
+        for other in others:
+            pair = models[other].folds, models[ahead].folds
+            if same_folds(*pair):
+                about = {"table": pl.lit(name), "against": pl.lit(other)}
+                found.append(compare(*pair).select(pl.all(), **about).select(found[0].columns))
+    return with_holm(pl.concat(found))
+
+
+def best(models: Mapping[str, Trial]) -> dict[str, float]:
+    """Each metric's highest mean in the test; NaN where no model has one."""
+    means = [model.means["test"] for model in models.values()]
+    return {name: float(np.fmax.reduce([m[name] for m in means])) for name in means[0]}
+
+
+def to_json(values: Any) -> str:
+    """Means or intervals as JSON, null where there is no number."""
+    return json.dumps(_replaced(values, lambda v: None if v != v else v), indent=2)
+
+
+def _from_json(text: str) -> Any:
+    return _replaced(json.loads(text), lambda v: np.nan if v is None else v)
+
+
+def _replaced(values: Any, by: Callable[[Any], Any]) -> Any:
+    """The same dicts and lists with other values in them."""
+    match values:
+        case Mapping():
+            return {name: _replaced(value, by) for name, value in values.items()}
+        case list():
+            return [_replaced(value, by) for value in values]
+    return by(values)

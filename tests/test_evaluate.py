@@ -1,5 +1,6 @@
 """Evaluation against numbers worked by hand, scipy, and plain Python."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -26,6 +27,7 @@ from recsys.evaluate import (
     evaluate,
     holm,
     rank,
+    with_holm,
 )
 from recsys.loader import Loader
 from recsys.module import Scorer
@@ -333,9 +335,7 @@ def test_users_without_the_metric_are_left_out_of_the_test() -> None:
     assert compare(nobody, nobody)["metric"].to_list() == ["mrr@5"]
 
 
-@pytest.mark.parametrize(
-    ("difference", "p_value"), [([0.0, 0, 0], 1), ([0.25, 0.25, 0.25], 0), ([0.25], 1)]
-)
+@pytest.mark.parametrize(("difference", "p_value"), [([0.0, 0, 0], 1), ([0.25, 0.25, 0.25], 0)])
 def test_differences_without_spread(difference: list[float], p_value: float) -> None:
     ids = range(len(difference))
     one = frame_of(user_id=ids, **{"recall@5": [0.5] * len(difference)})
@@ -343,6 +343,57 @@ def test_differences_without_spread(difference: list[float], p_value: float) -> 
     (row,) = compare(one, two).iter_rows(named=True)
     assert row["p_value"] == p_value
     assert row["low"] == row["high"] == row["difference"] == difference[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "difference"),
+    [
+        ([0.5], [0.75], 0.25),
+        ([0.5, None], [0.75, 1.0], 0.25),
+        ([0.5, math.nan, 0.5], [0.75, 0.5, 1.0], 0.375),
+        ([0.5, 0.25, 0.5], [math.nan] * 3, None),
+    ],
+)
+def test_without_a_test_there_is_no_p_value(
+    first: list[float | None], second: list[float | None], difference: float | None
+) -> None:
+    """Of one pair, or where a figure that was to be measured is no number."""
+    one, two = (
+        frame_of(
+            user_id=range(len(v)), **{"recall@5": v, "ndcg@5": [0.1 * n for n in range(len(v))]}
+        )
+        for v in (first, second)
+    )
+    row = compare(one, two).row(0, named=True)
+    assert row["difference"] == difference
+    assert (row["low"], row["high"], row["p_value"], row["p_holm"]) == (None,) * 4
+
+
+def test_holms_correction_is_over_what_was_tested() -> None:
+    found = holm(np.array([math.nan, 0.01, 0.04, math.nan, 0.03]))
+    assert found == pytest.approx([math.nan, 0.03, 0.06, math.nan, 0.06], nan_ok=True)
+    assert holm(np.array([math.nan])) == pytest.approx([math.nan], nan_ok=True)
+    assert holm(np.array([])).tolist() == []
+    table = with_holm(frame_of(p_value=[0.01, None, 0.04]))
+    assert table["p_holm"].to_list() == [0.02, None, 0.04]
+
+
+def test_a_resample_without_a_user_for_whom_it_is_defined_does_not_count() -> None:
+    """It has no mean; at zero it would pull the interval down."""
+    frame = frame_of(m=[0.5] + [None] * 29)
+    assert bootstrap(frame, 0.95, 300, 0)["m"] == (0.5, 0.5)
+    few = frame_of(m=[0.2, 0.6] + [None] * 28)
+    generator = np.random.default_rng(0)
+    drawn = [generator.integers(30, size=30) for _ in range(300)]
+    means = [np.array([0.2, 0.6])[rows[rows < 2]] for rows in drawn]
+    expected = np.quantile([m.mean() for m in means if len(m)], [0.025, 0.975])
+    assert bootstrap(few, 0.95, 300, 0)["m"] == pytest.approx(expected)
+
+
+def test_of_one_user() -> None:
+    found = evaluated(**{"recall@5": [0.5], "ndcg@5": [0.25], "history_length": [3]})
+    assert found.intervals()["recall@5"] == (0.5, 0.5)
+    assert found.slices("history_length", "recall@5")["standard_error"].to_list() == [None]
 
 
 def test_runs_of_different_users_are_not_compared() -> None:
@@ -365,6 +416,20 @@ def test_holms_correction_worked_by_hand() -> None:
     adjusted = holm(np.array([0.01, 0.04, 0.03, 0.005]))
     assert adjusted == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm(np.array([0.6, 0.7])).tolist() == [1.0, 1.0]
+
+
+@given(st.lists(st.sampled_from([0.001, 0.01, 0.02, 0.04, 0.5]), min_size=1, max_size=8))
+def test_holm_rejects_step_by_step(p_values: list[float]) -> None:
+    """As the procedure is told: from the smallest on, until one is above its share of alpha."""
+    adjusted = holm(np.array(p_values))
+    for alpha in (0.01, 0.05, 0.2):
+        rejected = np.zeros(len(p_values), dtype=bool)
+        for step, row in enumerate(np.argsort(p_values, kind="stable")):
+            if p_values[row] > alpha / (len(p_values) - step):
+                break
+            rejected[row] = True
+        near = np.isclose(adjusted, alpha)
+        assert ((adjusted <= alpha) == rejected)[~near].all()
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

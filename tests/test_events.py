@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recsys import EventLog
 from recsys.errors import DataError
-from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER
+from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, runs
 
 GOOD = {USER: [2, 1, 1], ITEM: [10, 10, 11], TIME: [5, 3, 1]}
 
@@ -34,13 +34,28 @@ def test_rows_are_ordered_by_user_and_time_and_ties_by_input(
     assert log.events.rows() == ordered
     late = sum(a[1] == b[1] and a[0] > b[0] for a, b in pairwise(ordered))
     assert log.out_of_order == late
-    # A basket stands where its first event does.
+    # At one time, baskets follow one another in the order in which the user began them.
     basket_of = dict(frame.select(ITEM, BASKET).iter_rows())
-    started: dict[tuple[str | int, int], int] = {}
-    for place, row in enumerate(ordered):
-        started.setdefault((row[1], basket_of[row[0]]), place)
-    expected = sorted(ordered, key=lambda row: started[row[1], basket_of[row[0]]])
+    began: dict[tuple[str | int, int], int] = {}
+    for place, (item, user, _) in enumerate(ordered):
+        began.setdefault((user, basket_of[item]), place)
+    expected = sorted(ordered, key=lambda row: (*row[1:], began[row[1], basket_of[row[0]]]))
     assert EventLog.from_frames(frame).events.drop(BASKET).rows() == expected
+
+
+def test_a_basket_id_that_comes_again_is_no_reason_to_leave_the_order_of_time() -> None:
+    columns = {USER: [1, 1, 1, 1, 2], ITEM: [1, 2, 3, 4, 5], TIME: [0, 30, 60, 60, 9]}
+    log = EventLog.from_frames(pl.DataFrame({**columns, BASKET: ["a", "b", "b", "a", "a"]}))
+    assert log.events[TIME].to_list() == [0, 30, 60, 60, 9]
+    assert log.events[ITEM].to_list() == [1, 2, 4, 3, 5]  # a began before b
+    assert runs(log.events[USER], log.events[BASKET]).to_list() == [0, 1, 2, 3, 4]
+
+
+def test_runs_are_rows_side_by_side_that_are_alike() -> None:
+    first, second = pl.Series([1, 1, 1, 2, 2, 1]), pl.Series(list("abbbaa"))
+    assert runs(first).to_list() == [0, 0, 0, 1, 1, 2]
+    assert runs(first, second).to_list() == [0, 1, 1, 2, 3, 4]
+    assert runs(first.clear()).to_list() == []
 
 
 def test_times_too_far_apart_for_one_key_are_sorted_all_the_same() -> None:

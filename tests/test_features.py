@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from random import Random
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from recsys.data.questions import lapse
+from recsys.data.questions import new_items
 from recsys.errors import ConfigError, LeakError
 from recsys.events import EventLog
 from recsys.features import RFM, CandidateShares, Counts, before, computed
@@ -19,7 +23,7 @@ DAY = ["2024-01-03", "2024-01-04", "2024-01-05"]
 
 @pytest.fixture(scope="module")
 def questions() -> Questions:
-    return lapse(checkerboard(), "lapse", train=DAY[:1], test=DAY[2], active_days=9, horizon_days=1)
+    return new_items(checkerboard(), "new", train=DAY[:1], test=DAY[2], horizon_days=1)
 
 
 def shop() -> EventLog:
@@ -91,6 +95,42 @@ def test_recency_frequency_and_money() -> None:
     assert first["age_in_gaps"] == pytest.approx(0.5 / 3)
     assert set(frame.row(1)) == {0}
     assert feature(shop(), asked(("a", 5), ("nobody", 5))).shape == frame.shape
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1), st.integers(0, 6), st.integers(0, 2), st.integers(1, 9)),
+        min_size=2,
+        max_size=20,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_visits_are_baskets_whose_id_may_come_again(rows: list, random: Random) -> None:
+    """As in plain Python, whatever the order of the input."""
+    rows = [(0, 0, 0, 1), (1, 0, 0, 1), *rows]
+    random.shuffle(rows)
+    frame = pl.DataFrame(rows, schema=["user_id", "day", "basket_id", "value"], orient="row")
+    time = datetime(2026, 1, 1) + pl.duration(days="day")
+    log = EventLog.from_frames(
+        frame.select("user_id", "basket_id", "value", timestamp=time, item_id=1)
+    )
+    asked = pl.DataFrame({"user_id": [0, 1], "as_of": [datetime(2026, 1, 5)] * 2})
+    found = RFM(windows=(2,)).frame(log, asked.cast({"as_of": pl.Datetime("us")}))
+    for user in (0, 1):
+        past = log.events.filter(
+            (pl.col("user_id") == user) & (pl.col("timestamp") < asked["as_of"][0])
+        )
+        visits = [
+            [row["timestamp"] for row in run]
+            for _, run in groupby(past.iter_rows(named=True), lambda row: row["basket_id"])
+        ]
+        ages = [(asked["as_of"][0] - visit[0]).days for visit in visits]
+        row = found.row(user, named=True)
+        assert row["recency"] == min(ages)
+        assert row["tenure"] == max(ages)
+        assert row["visits"] == pytest.approx(np.log1p(len(visits)))
+        assert row["visits_2"] == pytest.approx(np.log1p(sum(age <= 2 for age in ages)))
+        assert row["value_a_visit"] == pytest.approx(past["value"].sum() / len(visits))
 
 
 def test_recency_of_a_log_that_knows_no_time_and_no_money() -> None:

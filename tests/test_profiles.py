@@ -1,14 +1,17 @@
 """Profiles of users as of a moment, and as of the end of what a model was trained on."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
+from recsys.events import EventLog
 from recsys.models import ShopperBERT
 from recsys.models.shopperbert import Encoder
-from recsys.profiles import of_training, profiles
+from recsys.profiles import everyone, of_training, profiles
 from recsys.splits import Split, last_basket
 from recsys.testing import checkerboard
 
@@ -38,6 +41,36 @@ def test_training_users_are_shown_by_their_training_events(split: Split) -> None
     after = split.log.events.join(found.select("user_id", "as_of"), on="user_id")
     after = after.filter(pl.col("timestamp") >= pl.col("as_of")).group_by("user_id")
     assert set(after.agg(pl.col("basket_id").n_unique())["basket_id"]) == {2}
+
+
+def test_a_profile_of_training_is_as_of_after_its_last_event() -> None:
+    """Which may be of an item that its basket holds already."""
+    events = pl.DataFrame(
+        {
+            "user_id": [[0] * 6, [1] * 6],
+            "item_id": [[0, 1, 2, 1, 3, 4]] * 2,
+            "basket_id": [[0, 1, 1, 1, 2, 3]] * 2,
+            "timestamp": [[datetime(2024, 1, day) for day in range(1, 7)]] * 2,
+        }
+    ).explode(pl.all())
+    items = pl.DataFrame({"item_id": range(5), "colour": list("abcab")})
+    split = last_basket(EventLog.from_frames(events, items))
+    model = model_of(split, calendar=[])
+    found = of_training(model, split)
+    assert (found["as_of"] - datetime(2024, 1, 4)).dt.total_microseconds().to_list() == [1, 1]
+    assert model.trained_until == datetime(2024, 1, 4, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize("as_of", ["2024-01-03", "2024-01-03T00:00:00"])
+def test_everyone_with_an_event_before_a_moment(split: Split, as_of: str) -> None:
+    rows = everyone(split.log, as_of)
+    assert rows["as_of"].unique().to_list() == [datetime(2024, 1, 3)]
+    assert rows["user_id"].to_list() == split.log.users["user_id"].to_list()
+    assert everyone(split.log)["as_of"][0] > split.log.events["timestamp"].max()  # type: ignore[operator]
+    with pytest.raises(DataError, match="no event lies before as_of=2024-01-01; give a later"):
+        everyone(split.log, "2024-01-01")
+    with pytest.raises(ConfigError, match="as_of='soon': the timestamps of checkerboard ask for"):
+        everyone(split.log, "soon")
 
 
 def test_dates_are_not_read_from_an_order(split: Split) -> None:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.errors import DataError, LeakError
+from recsys.errors import ConfigError, DataError, LeakError
 from recsys.events import EventLog
 from recsys.questions import Questions, folds, spans
 from recsys.ragged import Ragged
@@ -57,6 +57,41 @@ def test_a_span_holds_what_a_user_did_before_the_moment(events: Rows, asked: Row
         expected = (log.events["user_id"] == user) & (when < moment)
         found = torch.arange(len(log.events))[starts[row] : ends[row]]
         assert expected.arg_true().to_list() == found.tolist()
+
+
+@given(
+    st.lists(st.tuples(users, days, st.integers(0, 2)), min_size=4),
+    st.lists(st.tuples(users, days), min_size=1),
+    st.booleans(),
+)
+def test_a_span_is_what_lies_before_whatever_basket_ids_come_again(
+    events: list[tuple[str, int, int]], asked: Rows, dated: bool
+) -> None:
+    columns = ["user_id", "day", "basket_id"]
+    frame = pl.DataFrame([("z", 0, 0), ("y", 9, 0), *events], schema=columns, orient="row")
+    when = START + pl.duration(days="day") if dated else pl.col("day")
+    log = EventLog.from_frames(
+        frame.select("user_id", "basket_id", timestamp=when, item_id=pl.int_range(pl.len()))
+    )
+    moments = pl.DataFrame(asked, schema=["user_id", "as_of"], orient="row")
+    if dated:
+        as_of = (START + pl.duration(days="as_of")).cast(log.events["timestamp"].dtype)
+        moments = moments.with_columns(as_of=as_of)
+    for row, start, end in zip(moments.rows(), *spans(log, moments), strict=True):
+        before = (pl.col("user_id") == row[0]) & (pl.col("timestamp") < row[1])
+        expected = log.events.filter(before)
+        assert log.events[start:end].equals(expected)
+        assert expected["timestamp"].is_sorted()
+
+
+def test_folds_need_as_many_users() -> None:
+    table = questions(a_log([("a", 0), ("b", 1)]), [("a", 3), ("b", 5), ("b", 6)], [0, 0, 0])
+    for num_folds in (0, 1, 3):
+        message = f"q: num_folds={num_folds} does not divide the 2 users asked; give 2 or more"
+        with pytest.raises(ConfigError, match=message):
+            list(folds(table, num_folds=num_folds))
+    assert len(list(folds(table, num_folds=2, repeats=3))) == 6
+    assert not list(folds(table, repeats=0))
 
 
 def test_an_unknown_user_has_an_empty_span() -> None:

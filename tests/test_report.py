@@ -16,7 +16,7 @@ from torch import Tensor
 from recsys import checkpoint, report, train
 from recsys.batch import BasketBatch
 from recsys.errors import RunError
-from recsys.evaluate import Protocol, evaluate
+from recsys.evaluate import Protocol, compare, evaluate, holm
 from recsys.events import EventLog
 from recsys.module import ClosedForm
 from recsys.splits import Splitter, global_time, last_basket, leave_last_out, user_holdout
@@ -165,6 +165,18 @@ def test_table_holds_means_intervals_and_paired_differences(finished: Path, text
     assert f"<td>{other:.4f}<span" in text
     assert f'<span class="better">{mean - other:+.4f}</span>' in text
     assert "<span>+0.0000</span>" in text  # against its twin
+
+
+def test_p_values_are_corrected_over_all_that_are_shown(finished: Path, text: str) -> None:
+    names = ["recall@3", "ndcg@3", "phr@3", "mrr@3"]
+    model, *others = (
+        pl.read_parquet(finished / place / "per_user.parquet").filter(part="test")
+        for place in ("", "baselines/a<b$c$", "baselines/twin")
+    )
+    rows = pl.concat([compare(other, model, names=names) for other in others])
+    expected = ["< .001" if p < 0.001 else f"= {p:.3f}" for p in holm(rows["p_value"].to_numpy())]
+    assert [unescape(p) for p in re.findall(r"p ((?:&lt;|=) [\d.]+)</span>", text)] == expected
+    assert rows["p_holm"].to_list() != holm(rows["p_value"].to_numpy()).tolist()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Every split against a plain reading of its definition, on small logs of all shapes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import groupby, pairwise
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from recsys import EventLog, Split
 from recsys.batch import BasketBatch
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE
 from recsys.splits import (
     Part,
@@ -27,30 +29,54 @@ Baskets = list[tuple[int, set[int]]]  # (time, items) in order
 Fitted = dict[int, list[set[int]]]  # user -> history by basket
 Answer = dict[int, tuple[list[set[int]], set[int]]]  # user -> history by basket, target
 
+Row = tuple[int, int, int, int]  # user, item, time, basket id
+
 rows = st.lists(
-    st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 7)), min_size=6, max_size=40
+    st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 7), st.integers(0, 2)),
+    min_size=6,
+    max_size=40,
 ).filter(lambda rows: len({user for user, *_ in rows}) > 1)
+days_in = st.booleans()
 
 
-def log_of(rows: list[tuple[int, int, int]], *, baskets: bool = True) -> EventLog:
-    """Rows of user, item and time; with baskets, what a user takes at one time is one."""
-    events = pl.DataFrame(rows, schema=[USER, ITEM, TIME], orient="row")
-    if baskets:
-        events = events.with_columns(pl.col(TIME).alias(BASKET))
+def log_of(rows: Sequence[tuple], *, baskets: bool = True, dated: bool = False) -> EventLog:
+    """Rows of user, item, time and basket id; without one, what is taken at one time is one.
+
+    Quantities are powers of two, whose sum names the rows that it is of.
+    """
+    rows = [row if len(row) == 4 else (*row, row[2]) for row in rows]
+    events = pl.DataFrame(rows, schema=[USER, ITEM, TIME, BASKET], orient="row")
+    events = events.with_columns(pl.int_range(pl.len()).alias("place"))
+    events = events.with_columns((2.0 ** (pl.col("place") % 20)).alias(QUANTITY))
+    if dated:
+        events = events.with_columns(pl.datetime(2024, 3, 1) + pl.duration(days=TIME))
     users = pl.DataFrame({USER: range(4), "split": ["train", "validation", "test", "train"]})
-    return EventLog.from_frames(events, users=users)
+    return EventLog.from_frames(events if baskets else events.drop(BASKET), users=users)
 
 
-def baskets_of(rows: list[tuple[int, int, int]]) -> dict[int, Baskets]:
-    times: dict[int, dict[int, set[int]]] = {}
-    for user, item, time in rows:
-        times.setdefault(user, {}).setdefault(time, set()).add(item)
-    return {user: sorted(of_user.items()) for user, of_user in times.items()}
+def in_order(rows: list[Row]) -> dict[int, list[Row]]:
+    """By user in order of time; at one time by where the user began the basket."""
+    found = {}
+    for user in sorted({user for user, *_ in rows}):
+        by_time = sorted((row for row in rows if row[0] == user), key=lambda row: row[2])
+        ids = [basket for *_, basket in by_time]
+        found[user] = sorted(by_time, key=lambda row: (row[2], ids.index(row[3])))
+    return found
 
 
-def events_of(rows: list[tuple[int, int, int]]) -> dict[int, Baskets]:
-    ordered = sorted(rows, key=lambda row: (row[0], row[2]))
-    return {u: [(t, {i}) for v, i, t in ordered if v == u] for u, *_ in ordered}
+def baskets_of(rows: list[Row], *starts: int) -> dict[int, Baskets]:
+    """By user the runs of a basket id, none of which passes a start."""
+
+    def key(row: Row) -> tuple[int, int]:
+        return row[3], sum(row[2] >= start for start in starts)
+
+    runs = {u: [list(run) for _, run in groupby(of, key)] for u, of in in_order(rows).items()}
+    return {u: [(run[0][2], {item for _, item, *_ in run}) for run in of] for u, of in runs.items()}
+
+
+def events_of(rows: list[Row]) -> dict[int, Baskets]:
+    """By user one basket an event."""
+    return {u: [(time, {item}) for _, item, time, _ in of] for u, of in in_order(rows).items()}
 
 
 def histories_of(split: Split, batch: BasketBatch) -> dict[int, list[set[int]]]:
@@ -114,25 +140,26 @@ def last_left_out(baskets: dict[int, Baskets]) -> tuple:
 
 @settings(max_examples=40)
 @given(rows)
-def test_last_basket(rows: list[tuple[int, int, int]]) -> None:
+def test_last_basket(rows: list[Row]) -> None:
     agrees(lambda: last_basket(log_of(rows)), *last_left_out(baskets_of(rows)))
 
 
 @settings(max_examples=40)
 @given(rows)
-def test_leave_last_out(rows: list[tuple[int, int, int]]) -> None:
+def test_leave_last_out(rows: list[Row]) -> None:
     agrees(lambda: leave_last_out(log_of(rows)), *last_left_out(events_of(rows)))
 
 
 @settings(max_examples=40)
 @given(rows)
-def test_without_baskets_the_last_basket_is_the_last_event(rows: list) -> None:
+def test_without_baskets_the_last_basket_is_the_last_event(rows: list[Row]) -> None:
+    rows = [(*row[:3], 0) for row in rows]
     agrees(lambda: last_basket(log_of(rows, baskets=False)), *last_left_out(events_of(rows)))
 
 
 @settings(max_examples=40)
 @given(rows)
-def test_user_holdout(rows: list[tuple[int, int, int]]) -> None:
+def test_user_holdout(rows: list[Row]) -> None:
     baskets = baskets_of(rows)
     if not {0, 3} & set(baskets) or not {1, 2} <= set(baskets):
         with pytest.raises(DataError, match=r"users.split holds"):
@@ -146,9 +173,9 @@ def test_user_holdout(rows: list[tuple[int, int, int]]) -> None:
 
 @settings(max_examples=40)
 @given(rows, st.integers(1, 4), st.integers(1, 3))
-def test_global_time(rows: list[tuple[int, int, int]], start: int, length: int) -> None:
+def test_global_time(rows: list[Row], start: int, length: int) -> None:
     parts: list[Answer] = [{}, {}, {}]
-    everything = baskets_of(rows)
+    everything = baskets_of(rows, start, start + length)
     fitted = {u: sets([b for b in baskets if b[0] < start]) for u, baskets in everything.items()}
     for user, baskets in everything.items():
         windows = [sum(time >= s for s in (start, start + length)) for time, _ in baskets]
@@ -164,6 +191,102 @@ def test_global_time(rows: list[tuple[int, int, int]], start: int, length: int) 
         {user: history for user, history in fitted.items() if history},
         *parts,
     )
+
+
+def splits_of(log: EventLog, start: int, length: int) -> Iterator[tuple[str, Split]]:
+    """Every split that the log is long enough for."""
+    starts: list[Any] = [start, start + length]
+    if log.has_calendar_time:
+        starts = [datetime(2024, 3, 1) + timedelta(days=at) for at in starts]
+    made: dict[str, Callable[[], Split]] = {
+        "leave_last_out": lambda: leave_last_out(log),
+        "last_basket": lambda: last_basket(log),
+        "user_holdout": lambda: user_holdout(log),
+        "global_time": lambda: global_time(log, validation_start=starts[0], test_start=starts[1]),
+    }
+    for name, make in made.items():
+        with suppress(DataError):  # no user is left for a part
+            yield name, make()
+
+
+def events_in(split: Split, batch: BasketBatch) -> dict[int, list[int]]:
+    """By user the rows of the log that a batch is of, those among them that were summed too."""
+    place = {q: row for row, q in enumerate(split.log.events[QUANTITY].to_list())}
+    found: dict[int, list[int]] = {int(user): [] for user in batch.users}
+    for owner, total in zip(batch.owners().tolist(), batch.quantities.tolist(), strict=True):
+        bits = (2.0**bit for bit in range(20) if int(total) >> bit & 1)
+        found[int(batch.users[owner])] += [place[bit] for bit in bits]
+    return {user: sorted(of) for user, of in found.items()}
+
+
+def targets_in(split: Split, phase: int) -> dict[int, list[int]]:
+    asked = (split.events["phase"] == phase) & split.events["target"]
+    return events_in(split, split._batch(asked))
+
+
+few_rows = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 7), st.integers(0, 2)),
+    min_size=6,
+    max_size=20,
+).filter(lambda rows: len({user for user, *_ in rows}) > 1)
+
+
+@settings(max_examples=40)
+@given(few_rows, days_in, st.integers(1, 4), st.integers(1, 3))
+def test_nothing_is_known_before_it_happens(
+    rows: list[Row], dated: bool, start: int, length: int
+) -> None:
+    log = log_of(rows, dated=dated)
+    of_user = log.events.with_row_index("row").group_by(USER, maintain_order=True).agg("row")["row"]
+    for name, split in splits_of(log, start, length):
+        for batch in (split.training, split.latest, unsplit(log)):
+            falls = (batch.times.diff() < 0) & (batch.owners().diff() == 0)
+            assert not falls.any()
+        assert events_in(split, split.latest) == dict(enumerate(of_user.to_list()))
+        for user, known in events_in(split, split.training).items():
+            assert known == of_user[user].to_list()[: len(known)]
+        for phase, part in enumerate((split.train, split.validation, split.test)):
+            history, target = events_in(split, part.history), targets_in(split, phase)
+            assert history.keys() == target.keys()
+            for user, known in history.items():
+                # What was known comes first, the target next to it, and of neither is anything left
+                # out: as every split promises of a user in the order of the log.
+                together = known + target[user]
+                assert together == of_user[user].to_list()[: len(together)]
+                assert known
+                assert target[user]
+        if name == "global_time":
+            check_times(split, start, length)
+
+
+def check_times(split: Split, start: int, length: int) -> None:
+    """No event at or after a start is known before it, and no target of its phase lies before."""
+    day = split.log.events[TIME]
+    day = (day - datetime(2024, 3, 1)).dt.total_days() if split.log.has_calendar_time else day
+    ends = (start, start + length, day.max() + 1)  # type: ignore[operator]
+    for known in events_in(split, split.training).values():
+        assert all(day[row] < start for row in known)
+    for phase, part in ((1, split.validation), (2, split.test)):
+        for known in events_in(split, part.history).values():
+            assert all(day[row] < ends[phase - 1] for row in known)
+        for asked in targets_in(split, phase).values():
+            assert all(ends[phase - 1] <= day[row] < ends[phase] for row in asked)
+
+
+@settings(max_examples=40)
+@given(few_rows, days_in, st.integers(1, 4), st.integers(1, 3))
+def test_a_window_is_of_the_users_who_are_asked(
+    rows: list[Row], dated: bool, start: int, length: int
+) -> None:
+    log = log_of(rows, dated=dated)
+    for _, split in splits_of(log, start, length):
+        for phase, part in ((1, split.validation), (2, split.test)):
+            told, is_new = split.window(phase)
+            assert told.users.equal(part.history.users)
+            assert histories_of(split, told.where(~is_new)) == histories_of(split, part.history)
+            first = told.where(is_new)
+            opening = first.baskets == first.baskets[first.offsets[:-1]][first.owners()]
+            assert events_in(split, first.where(opening)) == targets_in(split, phase)
 
 
 ROWS = [(user, item, time) for user in (0, 1, 2) for time, item in enumerate((7, 5, 5, 3))]
@@ -196,7 +319,7 @@ def test_an_event_is_found_again_in_the_log() -> None:
 
 
 def test_without_quantities_each_event_counts_one_and_has_no_value() -> None:
-    latest = leave_last_out(log_of(ROWS)).latest
+    latest = leave_last_out(EventLog.from_frames(log_of(ROWS).events.drop(QUANTITY))).latest
     assert latest.quantities.tolist() == [1.0] * len(ROWS)
     assert latest.values.isnan().all()
 
@@ -260,32 +383,63 @@ def test_a_start_may_name_its_own_zone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("log", "starts", "message"),
+    ("log", "starts", "error", "message"),
     [
         (
             dated(None),
             (3, "2024-03-11"),
+            ConfigError,
             "validation_start=3: the timestamps of log ask for a time",
         ),
-        (
-            dated(None),
-            ("2024-03-10", "soon"),
-            "test_start='soon': the timestamps of log ask for a t",
-        ),
-        (log_of(ROWS), ("2024-03-10", 3), "validation_start='2024-03-10': .* ask for an integer"),
-        (log_of(ROWS), (2, datetime(2024, 1, 1)), "test_start=.* ask for an integer"),
-        (log_of(ROWS), (3, 3), "test_start=3 must lie after validation_start=3"),
-        (log_of(ROWS), (2, 9), "no user is left for test;"),
+        (log_of(ROWS), (3, 3), ConfigError, "test_start=3 must lie after validation_start=3"),
+        (log_of(ROWS), (2, 9), DataError, "no user is left for test;"),
         (
             dated("America/New_York"),
             ("2024-03-10T02:30", "2024-03-12"),
-            "no such time in America/New_York; clocks were put forward",
+            ConfigError,
+            "validation_start=.* no such time in America/New_York; clocks were put forward",
         ),
     ],
 )
-def test_impossible_starts(log: EventLog, starts: tuple, message: str) -> None:
-    with pytest.raises(DataError, match=message):
+def test_impossible_starts(
+    log: EventLog, starts: tuple, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
         global_time(log, validation_start=starts[0], test_start=starts[1])
+
+
+def test_a_start_between_two_seconds_divides_them() -> None:
+    """As it divides a basket that goes on over it."""
+    moment = datetime(2024, 1, 1, 12, 0, 0, 500_000)
+    times = [moment + timedelta(milliseconds=ms) for ms in (-90_000, -1, 0, 200, 90_000)]
+    columns = {USER: [1, 2], TIME: [times] * 2, ITEM: [list(range(5))] * 2}
+    events = pl.DataFrame(columns).explode(TIME, ITEM).with_columns(pl.lit("x").alias(BASKET))
+    events = pl.concat([events, events.with_columns(pl.lit(-1).alias(ITEM).cast(pl.Int64))])
+    first = events.with_columns(pl.col(TIME) - timedelta(days=1), pl.lit("w").alias(BASKET))
+    split = global_time(
+        EventLog.from_frames(pl.concat([first, events])),
+        validation_start=moment,
+        test_start=times[-1],
+    )
+    ids = split.items.ids
+    assert ids[split.training.rows(torch.tensor([0])).items.numpy()].to_list()[-3:] == [0, -1, 1]
+    assert ids[split.validation.rows(torch.tensor([0])).target.values.numpy()].to_list() == [
+        -1,
+        2,
+        3,
+    ]
+    assert ids[split.test.rows(torch.tensor([0])).target.values.numpy()].to_list() == [-1, 4]
+
+
+def test_what_training_ends_with_is_the_last_event_not_the_last_row() -> None:
+    """An item that stands at both ends of a basket is one row, at the time of its first event."""
+    times = [0, 10, 20, 30, 40, 50]
+    columns = {USER: [1, 2], TIME: [times] * 2, ITEM: [[1, 5, 6, 5, 7, 8]] * 2}
+    events = pl.DataFrame({**columns, BASKET: [["a", "b", "b", "b", "c", "d"]] * 2})
+    split = last_basket(EventLog.from_frames(events.explode(TIME, ITEM, BASKET)))
+    assert split.training.times.tolist() == [0, 10, 20] * 2
+    assert split.trained_until == 30
+    assert split.training_ends.tolist() == [3, 9]
 
 
 def test_user_holdout_needs_the_column() -> None:

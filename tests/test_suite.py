@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from recsys import cli, suite, trials
+from recsys import cli, suite, suite_report, tables, trials
 from recsys.compose import compose
 from recsys.errors import RunError
 from recsys.events import EventLog
@@ -41,13 +41,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 def csv(tmp_path: Path) -> Path:
-    """Users who come every day, and every second of whom stays away from the 16th on."""
+    """Users who come every day; a fourth stays away from the 8th on, another from the 16th."""
     generator = np.random.default_rng(0)
+    end = {0: 8, 2: 16}
     rows = [
         (f"u{user:02}", f"item{generator.integers(9)}", f"2026-03-{day:02}")
         for user in range(40)
         for day in range(1, 31)
-        if generator.random() < 0.7 and (day < 16 or user % 2)
+        if generator.random() < 0.7 and day < end.get(user % 4, 31)
     ]
     path = tmp_path / "visits.csv"
     columns = ["user_id", "item_id", "timestamp"]
@@ -85,7 +86,7 @@ def test_a_run_leaves_its_folder(run: Run, csv: Path, tmp_path: Path) -> None:
         table = place / "tables" / "lapse"
         assert len(pl.read_parquet(table / "folds.parquet")) == 3
         asked = pl.read_parquet(table / "predictions.parquet")
-        assert asked.group_by("part").len().sort("part")["len"].to_list() == [40, 40]
+        assert asked.group_by("part").len().sort("part")["len"].to_list() == [30, 30]
     text = (folder / "config.yaml").read_text()
     assert "mask_history" not in text
     assert "filters" not in text
@@ -203,6 +204,18 @@ def test_a_window_that_reaches_into_the_test_ends_the_run(
         (["model=popularity"], "Popularity says what comes next and answers no questions"),
         (["task=coupon", "model=lightgbm"], "questions=table/coupon does not exist"),
         (["model=new_ease", "task=next_item", "task.ks=[5]"], "NewEASE ranks no catalogue"),
+        (["task=profiling", "model=lightgbm"], "task.questions.profile.classes is not set; give"),
+        (["task=next_basket_time", "model=popularity"], "task.split.test_start is not set; give"),
+        (
+            [
+                "model=mlp",
+                "task=new_items",
+                "task.questions.new_items.test='2026-03-20'",
+                "task.questions.new_items.horizon_days=3",
+            ],
+            "MLP learns from answers and there are none",
+        ),
+        (["model=mlp", "task.folds.num_folds=41"], "num_folds=41 does not divide the 40 users"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(
@@ -241,6 +254,55 @@ def test_compare_two_runs_of_questions(run: Run, csv: Path, tmp_path: Path) -> N
     assert (found["p_holm"] >= found["p_value"]).all()
     with pytest.raises(RunError, match="answered no questions in common"):
         suite.compare_runs(tmp_path / "logistic_regression", tmp_path / "nothing")
+
+
+def test_what_cannot_be_tested_is_shown_as_such(run: Run, csv: Path, tmp_path: Path) -> None:
+    """A fold in which all users lapse has no AUROC: no p-value, wherever it stands."""
+    folder = tmp_path / "run"
+    assert run(*command(csv, folder, "model=logistic_regression", TREES))[0] == 0
+    assert "no p-value" not in (folder / "report.html").read_text()
+    trees = folder / "baselines" / "trees"
+    kept = trials.Trial.read(trees / "tables" / "lapse")
+    auroc = kept.folds["auroc"].scatter(0, float("nan"))
+    broken = replace(kept, folds=kept.folds.with_columns(auroc))
+    broken.write(trees / "tables" / "lapse")
+    suite_report.write(folder)
+    assert (folder / "report.html").read_text().count("no p-value") == 1
+    assert suite.compare_runs(trees, folder)["p_holm"].is_null().to_list() == [True, False]
+    _, out, _ = run("compare", trees, folder)
+    assert "–" in out
+    models = {"model": trials.Trial.read(folder / "tables" / "lapse"), "trees": broken}
+    ahead = trials.leads({"lapse": models})
+    cells = list(tables.trials("lapse", models, ahead).columns[3].cells)
+    assert cells[0] == ""
+    assert cells[1].endswith("no p[/]")
+
+
+def test_a_metric_that_no_fold_has_is_shown_as_such(run: Run, csv: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run(*command(csv, folder, "model=logistic_regression", TREES))[0] == 0
+    models = {"model": folder, "trees": folder / "baselines" / "trees"}
+    none = float("nan")
+    for place in models.values():
+        kept = trials.Trial.read(place / "tables" / "lapse")
+        broken = replace(
+            kept,
+            means={part: of | {"auroc": none} for part, of in kept.means.items()},
+            intervals={part: of | {"auroc": [none] * 2} for part, of in kept.intervals.items()},
+            folds=kept.folds.with_columns(auroc=none),
+        )
+        broken.write(place / "tables" / "lapse")
+    suite_report.write(folder)
+    page = (folder / "report.html").read_text()
+    assert "nan" not in page.partition("<summary>")[0].lower()
+    assert "<td>–" in page
+    shown = {name: trials.Trial.read(p / "tables" / "lapse") for name, p in models.items()}
+    table = tables.trials("lapse", shown, trials.leads({"lapse": shown}))
+    assert list(table.columns[1].cells) == ["–", "–"]
+    assert list(table.columns[3].cells) == ["", "–"]
+    suite.write(folder, {"lapse": shown["model"]})
+    written = (folder / "metrics.json").read_text()
+    assert json.loads(written, parse_constant=pytest.fail)["test"]["lapse/auroc"] is None
 
 
 CONF = Path(cli.__file__).parent / "conf"

@@ -84,6 +84,26 @@ def test_targets_that_the_history_holds() -> None:
     assert baskets["items of the last basket that the history holds"] == (1, 2)
 
 
+def test_baskets_whose_id_comes_again_and_that_are_long() -> None:
+    """User 1: a until the 2nd, then b, and a again in February; user 2: a for two days, then b."""
+    day = datetime(2024, 1, 1)
+    rows = [(1, 1, 0), (1, 2, 1), (1, 3, 1), (1, 1, 31), (2, 1, 0), (2, 2, 2), (2, 3, 9)]
+    rows = [(user, item, day + timedelta(days=at)) for user, item, at in rows]
+    log = log_of(rows, **{BASKET: ["a", "b", "a", "a", "a", "a", "b"]})
+    answers = found(log)
+    assert answers["baskets whose basket_id their user had before"] == (1, 5)
+    assert answers["baskets that span more than a day"] == (1, 5)
+    # Item 1, which user 1 took on the 1st and in February.
+    assert answers["items of the last basket that the history holds"] == (1, 2)
+    facts = statistics(log)
+    assert facts["baskets"] == 5
+    assert facts["baskets a user"].mean == 2.5
+    assert facts["rows a basket"] == Spread(7 / 5, (1, 1, 1, 2, 2))
+    ordered = found(log_of([(1, 1, 0), (1, 1, 1), (1, 1, 2), (2, 1, 0)], **{BASKET: [0, 1, 0, 0]}))
+    assert ordered["baskets whose basket_id their user had before"] == (1, 4)
+    assert not any("span" in name for name in ordered)
+
+
 def test_a_log_of_single_baskets_has_no_such_target() -> None:
     table = audit(log_of([(1, 1, 0), (2, 1, 0)], **{BASKET: [0, 0]}))
     row = table.row(by_predicate=pl.col("finding").str.starts_with("items of the last"), named=True)

@@ -64,3 +64,12 @@ def test_every_source_has_a_config() -> None:
     modules = {path.stem for path in files} - {"__init__", "files"}
     targets = {composed(name).data._target_ for name in NAMES}
     assert {target.split(".")[-2] for target in targets} == modules
+
+
+@pytest.mark.parametrize("start", ["2017-11-06", "2017-10-02"])
+def test_minima_count_what_lies_before_validation(start: str) -> None:
+    config = composed("complete_journey", f"task.split.validation_start='{start}'", "model=ease")
+    assert config.task.filters.until == start
+    assert composed("complete_journey", "task.filters.until=null").task.filters.until is None
+    assert "until" not in composed("dc").task.filters
+    assert "until" not in composed("ml100k").task.filters

@@ -1,5 +1,6 @@
 """NewPopularity, NewEASE, OwnPurchases and CandidateSize by hand on a log of three users."""
 
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -51,6 +52,18 @@ def test_users_who_had_a_candidate(questions: Questions) -> None:
     # First within two days of the last event, on the 4th: c with w, b with y.
     assert NewPopularity(days=2).predict(questions, ROWS).tolist() == [[2, 1, 0]] * 3
     assert NewPopularity(days=1).predict(questions, ROWS).tolist() == [[1, 1, 0]] * 3
+
+
+def test_days_that_begin_when_clocks_were_put_forward(questions: Questions) -> None:
+    """In Santiago the 3rd of September 2023 began at 1:00."""
+    hours = [datetime(2023, 9, 2, 23), datetime(2023, 9, 3, 1), datetime(2023, 9, 5)]
+    events = pl.DataFrame({"user_id": ["a", "b", "a"], "item_id": ["w", "y", "x"]})
+    times = pl.Series("timestamp", hours).dt.replace_time_zone("America/Santiago")
+    log = EventLog.from_frames(events.with_columns(times), questions.log.items)
+    assert NewPopularity(days=2).newcomers(questions, log).tolist() == [0, 1, 0]
+    users = questions.rows["user_id"]
+    found = OwnPurchases(days=2).scores(replace(questions, log=log), log, users)
+    assert (found > 0).tolist() == [[True, False, False], [False, True, False], [False] * 3]
 
 
 def test_ease_over_candidates_times_the_log_of_newcomers(questions: Questions) -> None:
