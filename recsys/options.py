@@ -11,7 +11,7 @@ import inspect
 import math
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from datetime import date, datetime
 from inspect import Parameter
@@ -49,6 +49,15 @@ def check_options(
     for name, kind in kinds.items():
         _check_option(name, _at(config, name), kind)
     _check_targets("", config, extras or {})
+
+
+def unset(config: Any, place: str = "") -> Iterator[str]:
+    """The names of the options that have no value yet, `???`."""
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            yield from unset(value, f"{place}.{name}" if place else str(name))
+    elif config == MISSING:
+        yield place
 
 
 def create(config: Any) -> Any:

@@ -44,7 +44,7 @@ from recsys.files import held, write_parquet, write_text
 from recsys.filters import filtered
 from recsys.loader import Loader
 from recsys.module import Scorer
-from recsys.options import check_options, create
+from recsys.options import check_options, create, unset
 from recsys.splits import VALIDATION, Part, Split
 from recsys.training import fit
 from recsys.user_map import attributes
@@ -153,9 +153,9 @@ def as_values(config: DictConfig, *sections: str) -> dict[str, Any]:
     config = OmegaConf.masked_copy(config, list(sections or map(str, config)))
     with open_dict(config):
         config.update(num_items=1, num_users=1, num_classes={}, folder=".")
-    if missing := OmegaConf.missing_keys(config):
-        name = min(missing)
-        raise ConfigError(f"{name} is not set; give it as {name}=VALUE")
+    # Before what refers to them is resolved.
+    if missing := sorted(unset(OmegaConf.to_container(config, resolve=False))):
+        raise ConfigError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
     return _plain(config)
 
 
