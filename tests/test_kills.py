@@ -70,7 +70,7 @@ PRETRAINING = {
 }
 ASKED = [
     "task=lapse",
-    "task.questions.lapse.train=['2026-03-10']",
+    "task.questions.lapse.train=['2026-03-16']",
     "task.questions.lapse.test='2026-03-20'",
     "task.questions.lapse.active_days=9",
     "task.questions.lapse.horizon_days=8",

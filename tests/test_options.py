@@ -109,6 +109,10 @@ WRONG: dict[type, list[Any]] = {
 }
 
 
+MOMENTS = ("test", "validation", "validation_start", "test_start", "until", "as_of")
+"""Integers, where a log knows only an order."""
+
+
 @pytest.mark.parametrize("overrides", MODELS, ids=" ".join)
 def test_a_value_of_another_type_is_one_line_that_names_it(overrides: tuple[str, ...]) -> None:
     config = train.as_values(compose(overrides))
@@ -119,6 +123,8 @@ def test_a_value_of_another_type_is_one_line_that_names_it(overrides: tuple[str,
     for name, section, own in options:
         right = section[own]
         for wrong in WRONG[type(right)]:
+            if own in MOMENTS and wrong == 5:
+                continue
             section[own] = wrong
             with pytest.raises(ConfigError, match=rf"^{name}\b.*expected ") as caught:
                 check(config)
