@@ -179,7 +179,16 @@ def _targets(log: EventLog) -> Iterator[Finding]:
         what, run = "event", pl.int_range(log.num_events, eager=True)
     of_user = log.events.select(USER, run=run).select(pl.col("run").last().over(USER))
     last = run == of_user["run"]
-    history, target = log.events.filter(~last), log.events.filter(last).unique([USER, ITEM])
+    history, latest = log.events.filter(~last), log.events.filter(last)
+    before = history.group_by(USER).agg(before=pl.col(TIME).max())
+    begun = latest.group_by(USER).agg(begun=pl.col(TIME).min()).join(before, on=USER)
+    yield Finding(
+        f"users whose last {what} has the time of the event before",
+        int((begun["begun"] == begun["before"]).sum()),
+        len(begun),
+        "their order is the file's; task=next_basket with a basket_id asks for whole baskets",
+    )
+    target = latest.unique([USER, ITEM])
     asked = target.join(history, on=USER, how="semi")
     seen = asked.join(history, on=[USER, ITEM], how="semi")
     yield Finding(

@@ -14,7 +14,6 @@ import json
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import polars as pl
 
 import recsys
-from recsys.cache import cache_folder
+from recsys.cache import cache_folder, warn_not_kept
 from recsys.data.sources.files import data_folder, record, recorded
 from recsys.errors import DataError
 from recsys.events import EventLog
@@ -36,15 +35,15 @@ def cached(source: Callable[..., EventLog], **options: Any) -> EventLog:
     Raises:
         DataError: what the source raises.
     """
-    entry = cache_folder() / f"{source.__name__}-{_key(source, options)}"
-    log = _loaded(entry)
+    name = f"{source.__name__}-{_key(source, options)}"
+    log = _loaded(name)
     if log is None:
         with recorded() as inputs:
             log = source(**options)
         try:
-            _store(log, entry, inputs)
-        except OSError as error:
-            warnings.warn(f"the log is not cached ({error}); set RECSYS_CACHE", stacklevel=2)
+            _store(log, name, inputs)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            warn_not_kept("the log is", error)
     return log
 
 
@@ -67,8 +66,9 @@ def _absolute(value: Any) -> Any:
     return str(Path(value).absolute()) if is_path else value
 
 
-def _loaded(entry: Path) -> EventLog | None:
+def _loaded(name: str) -> EventLog | None:
     try:
+        entry = cache_folder() / name
         about = json.loads((entry / "entry.json").read_bytes())
         files = {entry / f"{frame}.parquet": about["frames"][frame] for frame in _FRAMES}
         if any(_digest(path) != digest for path, digest in files.items()):
@@ -76,19 +76,25 @@ def _loaded(entry: Path) -> EventLog | None:
         if any(record(Path(path)) != digest for path, digest in about["inputs"].items()):
             return None
         events, items, users = (pl.read_parquet(path, glob=False) for path in files)
-        return EventLog(about["name"], events, items, users, about["out_of_order"])
+        item_columns = tuple(about["item_columns"])
+        return EventLog(about["name"], events, items, users, about["out_of_order"], item_columns)
     except (OSError, ValueError, LookupError, TypeError, DataError, pl.exceptions.PolarsError):
         return None
 
 
-def _store(log: EventLog, entry: Path, inputs: dict[str, str]) -> None:
+def _store(log: EventLog, name: str, inputs: dict[str, str]) -> None:
+    entry = cache_folder() / name
     entry.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=entry, prefix=".") as scratch:
         frames = {frame: Path(scratch, f"{frame}.parquet") for frame in _FRAMES}
         for frame, path in frames.items():
             getattr(log, frame).write_parquet(path)
         digests = {frame: _digest(path) for frame, path in frames.items()}
-        facts = {"name": log.name, "out_of_order": log.out_of_order}
+        facts = {
+            "name": log.name,
+            "out_of_order": log.out_of_order,
+            "item_columns": log.item_columns,
+        }
         about = Path(scratch, "entry.json")
         about.write_text(json.dumps({**facts, "inputs": inputs, "frames": digests}))
         for path in (*frames.values(), about):

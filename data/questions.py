@@ -19,7 +19,7 @@ import torch
 from recsys.errors import ConfigError
 from recsys.events import ITEM, TIME, USER, EventLog
 from recsys.moments import Moment, days_after, just_after, moment, next_day
-from recsys.questions import AS_OF, PHASE, TEST, TRAIN, UNTIL, VALIDATION, Questions
+from recsys.questions import AS_OF, PHASE, TEST, TRAIN, UNTIL, VALIDATION, Questions, before
 from recsys.ragged import Ragged, offsets_of
 from recsys.vocab import Vocabulary
 
@@ -179,7 +179,9 @@ def new_items(
         frames.append(window.rows(users))
         answers.append(_by_user(users[USER], new))
         excluded.append(_by_user(users[USER], had))
-    stands_for = candidates.index_of(of_item["candidate"])
+    # What an item is may be told by its events: no later ones than are known when it is asked.
+    first_asked = next(window.moment for window in windows if window.phase != TRAIN)
+    stands_for = candidates.index_of(before(log, first_asked[0]).items[column])
     return Questions(
         name,
         log,

@@ -113,7 +113,7 @@ class FineTuned(Predictor):
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
                     parameter.copy_(fresh[name])
-        model.read_items(questions.log.items)
+        model.read_items(questions.known_items)
         return model.to(self.device)
 
     def _histories(self, questions: Questions) -> tuple[BasketBatch, Tensor, Tensor]:

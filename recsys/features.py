@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,7 +20,7 @@ import polars as pl
 
 from recsys.errors import ConfigError, LeakError
 from recsys.events import BASKET, ITEM, TIME, USER, VALUE, EventLog, runs
-from recsys.questions import AS_OF, Questions
+from recsys.questions import AS_OF, Questions, before
 
 ROW = "row"
 
@@ -116,20 +116,22 @@ def check_leaks(
             )
 
 
-def before(log: EventLog, moment: Any) -> EventLog:
-    """The log up to a moment; its tables of items and users stay, and so do their indices."""
-    return replace(log, events=log.events.filter(pl.col(TIME) < moment))
+def column(name: str) -> str:
+    """What a column of the log is called beside ours, so that it may have the name of one."""
+    return f"column/{name}"
 
 
 def past(log: EventLog, rows: pl.DataFrame, columns: Sequence[str]) -> pl.LazyFrame:
-    """The events before each row's moment: `row`, `as_of` and the columns."""
+    """The events before each row's moment: `row`, `as_of` and what `described` gives."""
     asked = rows.select(USER, AS_OF).with_row_index(ROW).lazy()
-    events = described(log, sorted({USER, TIME, *columns}))
+    events = described(log, columns)
     return asked.join(events, on=USER).filter(pl.col(TIME) < pl.col(AS_OF))
 
 
 def described(log: EventLog, columns: Sequence[str]) -> pl.LazyFrame:
-    """Columns of the events, and of their items where the events have none of that name.
+    """`user_id`, `timestamp` and columns of the events, by the names that `column` gives them.
+
+    Where the events have none of a name, it is a column of their items.
 
     Raises:
         ConfigError: neither has it.
@@ -141,7 +143,8 @@ def described(log: EventLog, columns: Sequence[str]) -> pl.LazyFrame:
     events = log.events.lazy()
     if of_items:
         events = events.join(log.items.lazy().select(ITEM, *of_items), on=ITEM, how="left")
-    return events.select(columns)
+    names = sorted(dict.fromkeys(columns))
+    return events.select(USER, TIME, *(pl.col(name).alias(column(name)) for name in names))
 
 
 @dataclass(frozen=True)
@@ -166,14 +169,15 @@ class Counts:
     days: int | None = None
 
     def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
-        first = described(before(log, rows[AS_OF].min()), [USER, self.column])
-        users = first.drop_nulls().group_by(self.column).agg(pl.col(USER).n_unique().alias("users"))
-        values = users.filter(pl.col("users") >= self.min_users).select(self.column)
-        columns = values.sort(self.column).with_row_index("_column")
+        value = column(self.column)
+        first = described(before(log, rows[AS_OF].min()), [self.column])
+        users = first.drop_nulls().group_by(value).agg(pl.col(USER).n_unique().alias("users"))
+        values = users.filter(pl.col("users") >= self.min_users).select(value)
+        places = values.sort(value).with_row_index("place")
         recent = past(log, rows, [self.column]).with_columns(_age(log)).filter(_within(self.days))
-        counted = recent.join(columns, on=self.column).group_by(ROW, "_column").len().collect()
-        counts = np.zeros((len(rows), columns.select(pl.len()).collect().item()), dtype=np.float32)
-        counts[counted[ROW].to_numpy(), counted["_column"].to_numpy()] = counted["len"].to_numpy()
+        counted = recent.join(places, on=value).group_by(ROW, "place").len().collect()
+        counts = np.zeros((len(rows), places.select(pl.len()).collect().item()), dtype=np.float32)
+        counts[counted[ROW].to_numpy(), counted["place"].to_numpy()] = counted["len"].to_numpy()
         if self.log:
             np.log1p(counts, out=counts)
         if self.normalise:
@@ -215,16 +219,20 @@ class RFM:
             visit, number = BASKET, runs(log.events[USER], log.events[BASKET])
             log = replace(log, events=log.events.with_columns(number.alias(BASKET)))
         money = [VALUE] if VALUE in log.events.columns else []
-        columns = dict.fromkeys([ITEM, TIME, visit, *money, *self.discounts, *self.distinct])
-        events = past(log, rows, [*columns]).with_columns(_age(log)).collect().lazy()
-        visits = events.group_by(ROW, visit if visit != TIME else pl.col(TIME).alias("_visit")).agg(
+        columns = [ITEM, visit, *money, *self.discounts, *self.distinct]
+        events = past(log, rows, columns).with_columns(_age(log)).collect().lazy()
+        kinds = events.collect_schema()
+        for name in self.discounts:
+            if not (kind := kinds[column(name)]).is_numeric():
+                raise ConfigError(f"discounts: {name} of {log.name} is {kind}; name numbers")
+        visits = events.group_by(ROW, column(visit)).agg(
             pl.col(TIME).min(),
             pl.col("age").max(),
             pl.len().alias("events"),
-            *(pl.col(column).sum() for column in money),
-            *(pl.col(column).abs().sum() for column in self.discounts),
+            *(_amount(name).sum() for name in money),
+            *(_amount(name).abs().sum() for name in self.discounts),
         )
-        items = events.group_by(ROW, ITEM).agg(pl.col("age").min())
+        items = events.group_by(ROW, column(ITEM)).agg(pl.col("age").min())
         windows = self.windows if log.has_calendar_time else ()
         parts = [
             visits.group_by(ROW).agg(*self._of_visits(log, windows, bool(money))),
@@ -232,7 +240,7 @@ class RFM:
                 *(_within(w).sum().log1p().alias(_named("items", w)) for w in (None, *windows))
             ),
             events.group_by(ROW).agg(
-                pl.col(c).n_unique().log1p().alias(f"distinct_{c}") for c in self.distinct
+                pl.col(column(c)).n_unique().log1p().alias(f"distinct_{c}") for c in self.distinct
             ),
         ]
         found = pl.LazyFrame({ROW: pl.int_range(len(rows), dtype=pl.UInt32, eager=True)})
@@ -248,13 +256,13 @@ class RFM:
             yield inside.sum().log1p().alias(_named("visits", window))
             yield pl.col("events").filter(inside).sum().log1p().alias(_named("events", window))
             if money:
-                spent = pl.col(VALUE).filter(inside).sum().clip(0)
+                spent = _amount(VALUE).filter(inside).sum().clip(0)
                 yield spent.log1p().alias(_named("spent", window))
         if money:
-            yield pl.col(VALUE).mean().alias("value_a_visit")
-            for column in self.discounts:
-                saved = pl.col(column).sum()
-                yield (saved / (saved + pl.col(VALUE).sum())).alias(f"share_{column}")
+            yield _amount(VALUE).mean().alias("value_a_visit")
+            for name in self.discounts:
+                saved = _amount(name).sum()
+                yield (saved / (saved + _amount(VALUE).sum())).alias(f"share_{name}")
         when = pl.col(TIME).dt.date().dt.epoch("d") if log.has_calendar_time else pl.col(TIME)
         gaps = when.unique().sort().diff()
         yield from (gaps.mean().alias("gap"), gaps.std().alias("gap_deviation"))
@@ -263,6 +271,11 @@ class RFM:
             hour, day = pl.col(TIME).dt.hour(), pl.col(TIME).dt.weekday()
             yield from ((hour == h).mean().alias(f"hour_{h}") for h in range(24))
             yield from ((day == d).mean().alias(f"day_{d}") for d in range(1, 8))
+
+
+def _amount(name: str) -> pl.Expr:
+    """A column of numbers, whose sums fit."""
+    return pl.col(column(name)).cast(pl.Float64)
 
 
 def _age(log: EventLog) -> pl.Expr:
@@ -299,7 +312,7 @@ class CandidateShares:
 
     def __call__(self, questions: Questions) -> np.ndarray:
         items, owner = questions.items, questions.items.owners().numpy()
-        values = questions.log.items[self.column].cast(pl.String).fill_null("")
+        values = questions.known_items[self.column].cast(pl.String).fill_null("")
         group = values.rank("dense").to_numpy()[items.values.numpy()] - 1
         size = items.lengths.numpy()[:, None].astype(np.float32)
         shares = np.zeros((len(items), values.n_unique()), dtype=np.float32)

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from recsys.errors import ConfigError, LeakError
 from recsys.events import ITEM, TIME, USER, EventLog
-from recsys.features import Feature, before, computed
-from recsys.questions import AS_OF, Questions
+from recsys.features import Feature, computed
+from recsys.questions import AS_OF, Questions, before
 from recsys.vocab import Vocabulary
 
 

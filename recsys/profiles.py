@@ -5,6 +5,7 @@ Shapes: R rows, D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from weakref import WeakKeyDictionary
@@ -21,7 +22,7 @@ from recsys.errors import DataError
 from recsys.events import TIME, USER, EventLog
 from recsys.module import Scorer
 from recsys.moments import Moment, just_after, moment
-from recsys.questions import AS_OF, spans
+from recsys.questions import AS_OF, before, spans
 from recsys.ragged import ranges
 from recsys.splits import Split, unsplit
 
@@ -88,14 +89,28 @@ def profiles(model: Scorer, log: EventLog, rows: pl.DataFrame, *, progress: bool
         DataError: items lack an attribute that the model reads, or the log dates.
     """
     model.eval()
-    model.read_items(log.items)
     if model.reads_dates and not log.has_calendar_time:
         raise DataError(
             f"{log.name}: timestamps are an order, not dates, which the model reads; give dates, "
             "or train one with model.calendar=[]"
         )
     starts, ends = (torch.from_numpy(bounds) for bounds in spans(log, rows))
-    return _encoded(model, unsplit(log), starts, ends - starts, progress)
+    whole, asked, found = unsplit(log), [], []
+    for index, items in _described(log, rows[AS_OF]):
+        model.read_items(items)
+        asked.append(index)
+        found.append(_encoded(model, whole, starts[index], (ends - starts)[index], progress))
+    return torch.cat(found)[torch.cat(asked).argsort()]
+
+
+def _described(log: EventLog, moments: pl.Series) -> Iterator[tuple[Tensor, pl.DataFrame]]:
+    """The items as they are described at moments (R,), and at which of them they are."""
+    if not log.item_columns:
+        yield torch.arange(len(moments)), log.items
+        return
+    for when in moments.unique().sort():
+        asked = (moments == when).arg_true().to_numpy().astype(np.int64)
+        yield torch.from_numpy(asked), before(log, when).items
 
 
 @torch.inference_mode()
@@ -107,7 +122,7 @@ def of_training(model: Scorer, split: Split) -> pl.DataFrame:
 
     Returns:
         `user_id`; `as_of`, just after the user's last training event; `vector`; and what the log
-        says of the user.
+        says of the user in columns of other names.
     """
     model.eval()
     history, log = split.training, split.log
@@ -120,7 +135,8 @@ def of_training(model: Scorer, split: Split) -> pl.DataFrame:
             pl.Series(VECTOR, vectors.numpy()),
         ]
     )
-    return found.join(log.users, on=USER, how="left", maintain_order="left")
+    users = log.users.drop(AS_OF, VECTOR, strict=False)
+    return found.join(users, on=USER, how="left", maintain_order="left")
 
 
 def _encoded(

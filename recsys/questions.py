@@ -14,8 +14,9 @@ Shapes: R rows, C candidates, E events of the log, n items.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -104,6 +105,17 @@ class Questions:
         """The users that are asked."""
         return Vocabulary(self.rows[USER].unique().sort())
 
+    @cached_property
+    def known_items(self) -> pl.DataFrame:
+        """`log.items` as they are described before the first row is asked that is not trained on.
+
+        Where the log's events describe their items, later ones would tell what was not known yet.
+        """
+        if not self.log.item_columns:
+            return self.log.items
+        asked = self.rows.filter(pl.col(PHASE) > TRAIN) if self.has_phases else self.rows
+        return before(self.log, asked[AS_OF].min()).items
+
     def user_of(self, rows: Tensor) -> Tensor:
         """(B,) int64, the place among `users` of who is asked in the rows (B,)."""
         index = self.users.index_of(self.rows[USER][rows.numpy()])
@@ -128,6 +140,14 @@ class Questions:
 
     def _keys(self, ragged: Ragged) -> np.ndarray:
         return (ragged.owners() * len(self.candidates) + ragged.values).numpy()
+
+
+def before(log: EventLog, moment: Any) -> EventLog:
+    """The log up to a moment; the rows of its tables of items and users stay.
+
+    Items that the log's events describe are described by those that are left.
+    """
+    return replace(log, events=log.events.filter(pl.col(TIME) < moment))
 
 
 def spans(log: EventLog, rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from recsys.cache import cache_folder
+from recsys.cache import cache_folder, warn_not_kept
 from recsys.errors import ConfigError
 from recsys.files import atomic_file
 
@@ -90,13 +90,16 @@ def _kept(texts: pl.Series, folder: Path) -> Tensor:
     for text in texts:
         digest.update(b"%d:" % len(text))
         digest.update(text.encode())
-    path = cache_folder() / f"sentences-{digest.hexdigest()[:16]}.safetensors"
+    name = f"sentences-{digest.hexdigest()[:16]}.safetensors"
     try:
-        return load_file(path)["vectors"]
+        return load_file(cache_folder() / name)["vectors"]
     except (OSError, SafetensorError, KeyError):
         vectors = _encode(texts.to_list(), folder)
-    with atomic_file(path) as scratch:
-        save_file({"vectors": vectors}, scratch)
+    try:
+        with atomic_file(cache_folder() / name) as scratch:
+            save_file({"vectors": vectors}, scratch)
+    except (OSError, SafetensorError) as error:
+        warn_not_kept("vectors of sentences are", error)
     return vectors
 
 

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError, DataError
-from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog, runs
+from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog, as_told, runs
 from recsys.moments import Moment, moment
 from recsys.ragged import Ragged
 from recsys.vocab import Vocabulary
@@ -126,9 +126,17 @@ class Split:
 
     @cached_property
     def item_table(self) -> pl.DataFrame:
-        """A row per item index: the attributes of the catalogue."""
+        """A row per item index: the attributes of the catalogue.
+
+        Of what events say of their item, what training events say: an item that is first seen later
+        has nulls there.
+        """
         order = self.items.ids.rename(ITEM).to_frame()
-        return order.join(self.log.items, on=ITEM, how="left", maintain_order="left")
+        table = order.join(self.log.items, on=ITEM, how="left", maintain_order="left")
+        if not self.log.item_columns:
+            return table
+        seen = self.log.events.filter(self._phases_of_log() == TRAIN)
+        return as_told(table, seen, self.log.item_columns)
 
     @cached_property
     def num_classes(self) -> dict[str, int]:
@@ -152,6 +160,12 @@ class Split:
         new = theirs & (((phases == phase) & asked) | ((phases == phase + 1) & ~asked))
         told = new | (theirs & ((phases < phase) | ((phases == phase) & ~asked)))
         return self._batch(told, users), torch.from_numpy(new.filter(told).to_numpy(writable=True))
+
+    def _phases_of_log(self) -> pl.Series:
+        """The phase of every row of `log.events`: a basket's rows stand together and share it."""
+        begins, _ = _stretches(self.events["user"], self.events["basket"])
+        rows = np.diff(self.events["log_row"].to_numpy()[begins], append=self.log.num_events)
+        return pl.Series(np.repeat(self.events["phase"].to_numpy()[begins], rows))
 
     def _part(self, name: str, phase: int) -> Part:
         phases, is_target = self.events["phase"], self.events["target"]

@@ -33,7 +33,7 @@ from recsys.files import write_text
 from recsys.options import check_options, create
 from recsys.predictor import Predictor
 from recsys.questions import Questions
-from recsys.train import claim, read
+from recsys.train import claim, config_words, read, say
 from recsys.trials import Folds, Trial, compare, leads, same_folds, to_json, trial
 
 console = Console()
@@ -101,6 +101,8 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     ahead = leads(by_table)
     for name, of_table in by_table.items():
         console.print(tables.trials(name, of_table, ahead.filter(table=name)))
+    log = next(iter(asked.values())).log
+    say(*tables.unread(log, config_words(config)))
     console.print(f"run folder: {folder}", soft_wrap=True)
     return means(results[label])
 

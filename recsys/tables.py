@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 from rich.table import Table
 
 from recsys.evaluate import Evaluation, Protocol
+from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, WORDS, EventLog
 from recsys.retrieval import TopK
-from recsys.splits import Part, Split
+from recsys.splits import TEST, Part, Split
 from recsys.trials import Trial, best
 
 SHOWN = ("recall", "ndcg", "phr", "mrr")
+FEW = 0.01
+MANY = 20
 
 
 def describe(split: Split, protocol: Protocol) -> str:
@@ -23,6 +26,51 @@ def describe(split: Split, protocol: Protocol) -> str:
         f"{split.log.name}: {len(split.users):,} users, {split.num_items:,} items, "
         f"{len(split.events):,} events; asked: {asked} users; {history_rule(protocol)}"
     )
+
+
+def ties(split: Split) -> Iterator[str]:
+    """A line where targets of the test users tie in time with the event before them.
+
+    The order of such events is the file's. A few tie by chance, and are not worth a line.
+    """
+    events, times = split.events, split.log.events[TIME]
+    user, time = events["user"], times.gather(events["log_row"])
+    asked = (events["phase"] == TEST) & events["target"]
+    of_user = (user == user.shift()).fill_null(False)
+    first = asked & ~(of_user & asked.shift())
+    share = float((of_user & (time == time.shift())).filter(first).mean() or 0)  # type: ignore[arg-type]
+    if share < FEW:
+        return
+    by_basket = bool((of_user & (events["basket"] == events["basket"].shift())).any())
+    basket = "" if BASKET in split.log.events.columns else " data.columns.basket_id=COLUMN"
+    remedy = f"; task=next_basket{basket} asks for whole baskets, such as those of a day"
+    yield (
+        f"{share:.0%} of the {first.sum():,} test users have a target with the timestamp of the "
+        f"event before it: their order is the file's{'' if by_basket else remedy}"
+    )
+
+
+def unread(log: EventLog, named: Collection[str]) -> Iterator[str]:
+    """A line with the columns of the events and items that nothing reads.
+
+    Args:
+        log: any.
+        named: the words of a run's config, among them the columns that it reads.
+    """
+    roles = (USER, ITEM, TIME, BASKET, QUANTITY, VALUE)
+    of_items = {*log.items.columns} & {*WORDS}
+    there = dict.fromkeys([*log.events.columns, *log.items.columns])
+    names = [name for name in there if name not in {*roles, *of_items, *named}]
+    if not names:
+        return
+    shown = [
+        f"{name} (varies within an item; data.columns.{name}={name} takes an item's first)"
+        if name in WORDS
+        else name or "the one without a name"
+        for name in names[:MANY]
+    ]
+    more = f" and {len(names) - MANY:,} more" if len(names) > MANY else ""
+    yield f"columns that nothing here reads: {', '.join(shown)}{more}"
 
 
 def history_rule(protocol: Protocol) -> str:

@@ -122,6 +122,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     tests = {name: parts["test"] for name, parts in results.items()}
     console.print(tables.metrics(tests, task.split.log.name, task.protocol))
     console.print(tables.samples(task.split.test, own["test"].top, task.split))
+    say(*tables.ties(task.split), *tables.unread(task.split.log, config_words(config)))
     console.print(f"run folder: {folder}", soft_wrap=True)
     return {part: result.means for part, result in own.items()}
 
@@ -182,6 +183,27 @@ def prepare(config: DictConfig) -> Task:
     popularity = torch.bincount(split.training.items, minlength=split.num_items)
     index = create(config.retrieval.index) if config.retrieval.index else None
     return Task(split, protocol, popularity, index)
+
+
+def config_words(config: DictConfig) -> set[str]:
+    """Every word that a run's config says of its models, its task and its report."""
+    parts = ("model", "baselines", "task", "report")
+    return set(_strings([_plain(config[part]) for part in parts if part in config]))
+
+
+def _strings(config: Any) -> Iterator[str]:
+    values = config.values() if isinstance(config, dict) else config
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, (dict, list)):
+            yield from _strings(value)
+
+
+def say(*lines: str) -> None:
+    """Print lines as they are: what they quote from a log is no markup."""
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def read(data: DictConfig) -> EventLog:

@@ -22,9 +22,11 @@ import pytest
 
 import recsys
 from recsys import cli
+from recsys.compose import compose
 from recsys.errors import ConfigError, UnknownIdError
 from recsys.files import held
 from recsys.options import argument
+from recsys.train import config_words
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -236,6 +238,41 @@ def described(num_items: int = 30, *, first: int = 0, month: int = 3) -> pl.Data
         category=pl.concat_str(pl.lit("kind "), number % 3),
         brand=pl.concat_str(pl.lit("brand "), number % 4),
     )
+
+
+def test_a_run_says_what_it_does_not_read_and_what_ties(run: Run, tmp_path: Path) -> None:
+    noted = described().with_columns(
+        pl.lit("[blue]").alias("[/red] note"), title=pl.int_range(pl.len()).cast(pl.String)
+    )
+    pl.concat([noted, noted]).write_csv(tmp_path / "day.csv")
+    code, out, err = run(*table(tmp_path / "day.csv", f"hydra.run.dir={tmp_path / 'run'}"))
+    assert code == 0, err
+    assert "100% of the 40 test users have a target with the timestamp of the event before" in out
+    assert "columns that nothing here reads: category, brand, [/red] note, title (varies" in out
+
+
+def test_the_words_of_a_config() -> None:
+    asked = ["model=shopperbert", "model.attributes=[category]", "task=next_basket"]
+    config = compose([*asked, "num_items=1", "num_users=1", "num_classes={brand: 2}"])
+    assert {"category", "mean", "weekday", "recsys.splits.last_basket"} <= config_words(config)
+    assert "brand" not in config_words(config)
+
+
+def test_questions_say_what_they_do_not_read(run: Run, tmp_path: Path) -> None:
+    # Of each ten users four stop on the 4th, three on the 5th, and three go on.
+    last = (
+        pl.col("user_id")
+        .str.tail(1)
+        .replace_strict(dict(zip("0123456789", "4444555999", strict=True)))
+    )
+    described().filter(pl.col("timestamp").str.tail(1) <= last).write_csv(tmp_path / "shop.csv")
+    moments = ["task.questions.lapse.train=[2026-03-05]", "task.questions.lapse.test=2026-03-06"]
+    days = ["task.questions.lapse.active_days=3", "task.questions.lapse.horizon_days=1"]
+    command = ["train", "data=table", f"data.path={tmp_path / 'shop.csv'}", "task=lapse"]
+    options = ["model=logistic_regression", f"hydra.run.dir={tmp_path / 'run'}"]
+    code, out, err = run(*command, *moments, *days, *options)
+    assert code == 0, err
+    assert "columns that nothing here reads: category, brand\n" in out
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Features by hand, and the ones that know too much."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from random import Random
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from recsys.data.questions import new_items
 from recsys.errors import ConfigError, LeakError
 from recsys.events import EventLog
-from recsys.features import RFM, CandidateShares, Counts, before, computed
-from recsys.questions import Questions
+from recsys.features import RFM, CandidateShares, Counts, computed
+from recsys.questions import Questions, before
 from recsys.testing import checkerboard, new_item_question
 
 DAY = ["2024-01-03", "2024-01-04", "2024-01-05"]
@@ -188,3 +188,36 @@ def test_the_log_up_to_a_moment_keeps_its_items_and_users() -> None:
     assert len(cut.events) == 2
     assert cut.items is log.items
     assert cut.users is log.users
+
+
+OURS = ["row", "as_of", "users", "age", "place", "len", "events", "_visit", "_column", "visits"]
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("of_items", [False, True])
+def test_columns_called_as_ours_give_what_others_give(name: str, of_items: bool) -> None:
+    rows = asked(("a", 4), ("a", 5), ("b", 5), ("nobody", 5))
+    plain = shop()
+    column = "kind" if of_items else "shop"
+    table = "items" if of_items else "events"
+    renamed = replace(plain, **{table: getattr(plain, table).rename({column: name})})
+    expected = Counts(column, log=False)(plain, rows)
+    assert expected.any()
+    assert Counts(name, log=False)(renamed, rows).tolist() == expected.tolist()
+    found = RFM(distinct=(name,)).frame(renamed, rows)
+    assert found.columns[-1] == f"distinct_{name}"
+    assert found.equals(
+        RFM(distinct=(column,))
+        .frame(plain, rows)
+        .rename({f"distinct_{column}": f"distinct_{name}"})
+    )
+
+
+def test_discounts_are_numbers_of_64_bits() -> None:
+    log = shop()
+    large = log.events.with_columns(off=pl.lit(2_000_000_000, pl.Int32), note=pl.lit("7,50"))
+    log = replace(log, events=large)
+    frame = RFM(discounts=("off",)).frame(log, asked(("a", 5)))
+    assert frame["share_off"][0] == pytest.approx(1, abs=1e-6)
+    with pytest.raises(ConfigError, match="discounts: note of log is String; name numbers"):
+        RFM(discounts=("note",)).frame(log, asked(("a", 5)))

@@ -1,5 +1,6 @@
 """Profiles of users as of a moment, and as of the end of what a model was trained on."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -12,6 +13,7 @@ from recsys.events import EventLog
 from recsys.models import ShopperBERT
 from recsys.models.shopperbert import Encoder
 from recsys.profiles import everyone, of_training, profiles
+from recsys.questions import before
 from recsys.splits import Split, last_basket
 from recsys.testing import checkerboard
 
@@ -81,3 +83,34 @@ def test_dates_are_not_read_from_an_order(split: Split) -> None:
     with pytest.raises(DataError, match="ordered: timestamps are an order, not dates"):
         profiles(model_of(split), ordered, rows)
     profiles(model_of(split, calendar=[]), ordered, rows)
+
+
+def test_items_are_read_as_they_were_described_at_the_moment() -> None:
+    plain = checkerboard(num_baskets=6)
+    early = pl.col("timestamp") < datetime(2024, 1, 4)
+    colour = pl.when(early).then(None).otherwise("colour").alias("colour")
+    events = plain.events.join(plain.items, on="item_id", maintain_order="left")
+    log = EventLog.from_frames(events.with_columns(colour), item_columns=["colour"])
+    model = model_of(last_basket(plain))
+    moments = [datetime(2024, 1, 4), datetime(2024, 1, 6)]
+    rows = pl.DataFrame({"user_id": log.users["user_id"][:9].extend(log.users["user_id"][:9])})
+    kind = log.events["timestamp"].dtype
+    rows = rows.with_columns(as_of=pl.Series([moments[n % 2] for n in range(18)]).cast(kind))
+    found = profiles(model, log, rows)
+    for number, moment in enumerate(moments):
+        asked = rows.filter(pl.col("as_of") == moment)
+        again = profiles(model, before(log, moment), asked)
+        np.testing.assert_allclose(found[number::2], again, rtol=1e-5, atol=1e-6)
+    unlike = (found - profiles(model, plain, rows)).abs().amax(1)
+    assert (unlike[::2] > 1e-3).all()  # on the 4th nothing had said a colour
+    late = unlike[1::2]
+    assert (late < 1e-3).any()
+
+
+def test_what_users_are_called_as_ours_is_left_out(split: Split) -> None:
+    log = split.log
+    users = log.users.with_columns(as_of=pl.lit(1), vector=pl.lit("v"), age=pl.lit(30))
+    made = last_basket(replace(log, users=users))
+    found = of_training(model_of(made), made)
+    assert found.columns == ["user_id", "as_of", "vector", *log.users.columns[1:], "age"]
+    assert found["as_of"].dtype == log.events["timestamp"].dtype

@@ -147,3 +147,21 @@ def test_folds_share_no_user_and_ask_every_row_once_a_repeat(phases: list[int]) 
     assert [t.tolist() for _, t in pairs[:3]] != [t.tolist() for _, t in pairs[3:]]
     again = folds(table, num_folds=3, repeats=2, seed=1)
     assert all(a.equal(c) and b.equal(d) for (a, b), (c, d) in zip(pairs, again, strict=True))
+
+
+def test_items_are_known_as_they_were_before_the_first_question() -> None:
+    events = pl.DataFrame(
+        {
+            "user_id": ["a", "b", "a", "b"],
+            "item_id": ["i", "i", "j", "k"],
+            "timestamp": [START + timedelta(days=day) for day in (0, 2, 3, 6)],
+            "brand": [None, "late", "new", "later"],
+        }
+    )
+    log = EventLog.from_frames(events, item_columns=["brand"])
+    table = questions(log, [("a", 1), ("a", 5), ("b", 7)], [0, 1, 2])
+    assert table.known_items.rows() == [("i", "late"), ("j", "new"), ("k", None)]
+    by_folds = questions(log, [("a", 2), ("b", 3)], [0, 0])
+    assert by_folds.known_items["brand"].to_list() == [None, None, None]
+    plain = a_log([("a", 0), ("b", 1)])
+    assert questions(plain, [("a", 3)], [2]).known_items is plain.items

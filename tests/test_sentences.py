@@ -81,3 +81,19 @@ def test_as_vectors_of_items() -> None:
     assert vectors.any(1).tolist() == [False, True, True, True, False]
     torch.testing.assert_close(vectors.sum(0), torch.zeros(DIM), atol=1e-6, rtol=0)
     torch.testing.assert_close(vectors[1] - vectors[3], plain[1] - plain[3])
+
+
+def test_without_a_folder_to_write_to_vectors_are_there_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(sentences, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(sentences, "_encode", lambda texts, _: torch.ones(len(texts), DIM))
+    kept = sentence_vectors(TEXTS)
+    assert len(list(tmp_path.glob("sentences-*"))) == 1
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "file"))
+    with pytest.warns(
+        UserWarning, match="vectors of sentences are not cached .*; set RECSYS_CACHE"
+    ):
+        assert sentence_vectors(TEXTS).equal(kept)

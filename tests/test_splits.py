@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -460,3 +461,64 @@ def test_too_short_a_log() -> None:
         DataError, match="log: no user is left for validation; the log is too short"
     ):
         leave_last_out(log_of([(0, 1, 1), (0, 2, 2), (1, 1, 1)]))
+
+
+WORDS = "title"
+SPLITS: list[tuple[Callable[[EventLog], Split], bool]] = [
+    (leave_last_out, False),
+    (last_basket, True),
+    (user_holdout, True),
+    (partial(global_time, validation_start=3, test_start=6), True),
+]
+
+
+def worded(rows: list[tuple[int, int, int, str | None]]) -> EventLog:
+    """Rows of user, item, time and what the event says of the item."""
+    events = pl.DataFrame(rows, schema=[USER, ITEM, TIME, WORDS], orient="row")
+    events = events.with_columns(pl.col(TIME).alias(BASKET), pl.col(WORDS).cast(pl.String))
+    users = pl.DataFrame({USER: range(4), "split": ["train", "validation", "test", "train"]})
+    return EventLog.from_frames(events, users=users, item_columns=[WORDS])
+
+
+words = st.sampled_from(["a", "b", "c", None])
+worded_rows = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 7), words),
+    min_size=6,
+    max_size=40,
+).filter(lambda rows: len({user for user, *_ in rows}) > 1)
+
+
+@pytest.mark.parametrize(("split", "by_basket"), SPLITS)
+@settings(max_examples=30)
+@given(worded_rows)
+def test_items_are_described_by_training_events_alone(
+    split: Callable[[EventLog], Split], by_basket: bool, rows: list
+) -> None:
+    log = worded(rows)
+    try:
+        made = split(log)
+    except DataError:
+        return
+    train = made.events.filter(pl.col("phase") == 0)
+    users, items = made.users.ids, made.items.ids
+    known: dict[int, tuple[int, str]] = {}
+    at = {(users[u], t) for u, t in train.select("user", "time").iter_rows()}
+    of_training = set(train["log_row"])
+    changed = []
+    for number, row in enumerate(log.events.select(USER, ITEM, TIME, WORDS).rows()):
+        user, item, time, said = row
+        seen = (user, time) in at if by_basket else number in of_training
+        if seen and said is not None:
+            known[item] = min(known.get(item, (time, said)), (time, said), key=lambda pair: pair[0])
+        changed.append(row if seen else (user, item, time, "later"))
+    expected = [known.get(item, (0, None))[1] for item in items]
+    assert made.item_table.rows() == list(zip(items, expected, strict=True))
+    assert made.num_classes[WORDS] == len({word for word in expected if word is not None})
+    # Whatever is said later changes nothing.
+    assert split(worded(changed)).item_table.equals(made.item_table)
+
+
+def test_a_table_of_items_is_known_from_the_start() -> None:
+    events = pl.DataFrame({USER: [1] * 4 + [2] * 4, ITEM: [*range(4)] * 2, TIME: [*range(4)] * 2})
+    items = pl.DataFrame({ITEM: range(4), "title": list("abcd")})
+    assert leave_last_out(EventLog.from_frames(events, items)).item_table.equals(items)

@@ -68,7 +68,9 @@ class PublicFile:
 
 def data_folder() -> Path:
     """`$RECSYS_DATA`, or `~/.cache/recsys`."""
-    return Path(os.environ.get("RECSYS_DATA") or Path.home() / ".cache" / "recsys").absolute()
+    folder = os.environ.get("RECSYS_DATA") or "~/.cache/recsys"
+    # Without a home folder `~` stays, and there are no files.
+    return Path(os.path.expanduser(folder)).absolute()
 
 
 def found(given: str | Path) -> Path:
@@ -77,7 +79,7 @@ def found(given: str | Path) -> Path:
     Raises:
         DataError: no such file, or a folder.
     """
-    path = Path(given).expanduser().absolute()
+    path = Path(os.path.expanduser(given)).absolute()
     if path.is_dir():
         raise DataError(f"{path} is a folder; name a file")
     if not path.is_file():

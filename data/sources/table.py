@@ -2,6 +2,10 @@
 
 recsys train data=table data.path=log.csv data.columns.user_id=customer data.time_unit=s
 
+What a CSV or TSV file says is kept: `007` is not 7, `1e5` not 100000, and a quote in a TSV file is
+a letter. A column becomes Int64 where all of its text is plain integers, and another than an id or
+a basket Float64 where all of it is plain decimals, no two of which are one number.
+
 Where items have no table of their own, what a row says of its item is an attribute of the item:
 its title and text, and every column with one value an item, such as a category or a brand.
 """
@@ -9,6 +13,7 @@ its title and text, and every column with one value an item, such as a category 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -16,11 +21,36 @@ import polars as pl
 
 from recsys.data.sources.files import found, reading
 from recsys.errors import DataError
-from recsys.events import BASKET, ITEM, QUANTITY, REQUIRED, TIME, USER, VALUE, EventLog
+from recsys.events import (
+    BASKET,
+    FIRST_YEAR,
+    ITEM,
+    LAST_YEAR,
+    QUANTITY,
+    REQUIRED,
+    TIME,
+    USER,
+    VALUE,
+    WORDS,
+    EventLog,
+    as_numbers,
+    as_words,
+    bad_names,
+    is_worded,
+)
 
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6}
-_ITEM_TEXT = ("title", "text")
+ORDER = "order"
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_USUAL_YEARS = (1990, 2100)
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _OF_EVENTS = (*REQUIRED, BASKET, QUANTITY, VALUE, "event")
+_AS_WRITTEN = (TIME, QUANTITY, VALUE, *WORDS)
+_IDS = (USER, ITEM, BASKET)
+# Integers of more digits do not fit into a Float64.
+_DECIMAL = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]+)?$"
+_NUMBER = r"^-?[0-9.]+$"
+_SAMPLE = 1000
 
 
 def table(
@@ -40,46 +70,44 @@ def table(
             columns `basket_id`, `event`, `quantity`, `value`, `title`, `text`, and any other that
             should be called something else. Without an entry a column keeps its name.
         items_path: a table with a row per item, read with the same `columns`. Without it an
-            attribute of an item is the first value that its events have; `title` and `text` are
-            then no longer columns of the events, others stay.
-        item_columns: which columns of the events are such attributes beside `title` and `text`.
-            None is those that never differ within an item and that some item has twice, but for
-            what an event itself is: when, how much, in which basket. Not read with `items_path`.
+            attribute of an item is the first value that its events have in order of time, and
+            remains a column of the events.
+        item_columns: which columns of the events are such attributes, beside `title` and `text`
+            where `columns` name them or they never differ within an item. None is those that never
+            differ within an item and that some item has twice, but for what an event itself is:
+            when, how much, in which basket. Not read with `items_path`.
         users_path: likewise, a row per user.
-        time_unit: `s`, `ms` or `us`, of timestamps counted from 1970. Without it integers are an
-            order.
+        time_unit: `s`, `ms`, `us` or `ns`, of timestamps counted from 1970, or `order`: integers
+            only tell what came first. Without it that is what they do; such as look like times are
+            refused.
 
     Raises:
         DataError: whatever is wrong with the files, in one line.
     """
-    names = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
-    events_file = found(path)
-    events = _read(events_file, names)
-    items = None if items_path is None else _read(found(items_path), names)
-    users = None if users_path is None else _read(found(users_path), names)
-    given = [frame for frame in (events, items, users) if frame is not None]
-    for ours in dict.fromkeys([*REQUIRED, *names]):
-        frames = [events] if ours in REQUIRED else given
-        if not any(names.get(ours, ours) in frame.columns for frame in frames):
-            raise _no_column(events_file, ours, names.get(ours, ours), events.columns)
-    events = _named(events, names)
-    items = None if items is None else _named(items, names)
-    users = None if users is None else _named(users, names)
-    if time_unit is not None:
-        events = events.with_columns(_from_epoch(events[TIME], time_unit))
-    text = [column for column in _ITEM_TEXT if column in events.columns]
-    if items is None:
-        told = events.drop(*text, *_OF_EVENTS, strict=False).columns
-        if missing := [column for column in item_columns or () if column not in told]:
-            raise DataError(f"item_columns: no {missing[0]!r} among {', '.join(told) or 'none'}")
-        first = pl.col([*text, *told]).drop_nulls().first()
-        items = events.drop_nulls(ITEM).group_by(ITEM).agg(first)
-        others = _of_items(events, items, told) if item_columns is None else item_columns
-        items, events = items.select(ITEM, *text, *others), events.drop(text)
-    return EventLog.from_frames(events, items, users, name=events_file.stem)
+    given = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
+    names = {ours: ours for ours in REQUIRED} | given
+    paths = {"events": path, "items": items_path, "users": users_path}
+    files = {kind: found(file) for kind, file in paths.items() if file is not None}
+    frames = {kind: _read(file) for kind, file in files.items()}
+    _check_columns(files["events"], frames, names)
+    for kind, frame in frames.items():
+        text = files[kind].suffix.lower() in _SEPARATORS
+        frames[kind] = _named(frame, names, text=text)
+    events = frames.pop("events")
+    with reading(files["events"]):
+        events = events.with_columns(_timed(events[TIME], time_unit))
+        of_items = () if "items" in frames else _of_items(events, given, item_columns)
+        return EventLog.from_frames(
+            events,
+            frames.get("items"),
+            frames.get("users"),
+            name=files["events"].stem,
+            item_columns=of_items,
+        )
 
 
-def _read(path: Path, names: Mapping[str, str]) -> pl.DataFrame:
+def _read(path: Path) -> pl.DataFrame:
+    """The table as it is; of a CSV or TSV file everything as text, without blank lines."""
     with reading(path):
         match path.suffix.lower():
             case ".parquet":
@@ -87,46 +115,42 @@ def _read(path: Path, names: Mapping[str, str]) -> pl.DataFrame:
             case ".jsonl" | ".ndjson":
                 return pl.read_ndjson(path, infer_schema_length=None)
             case ".csv" | ".tsv" as suffix:
-                separator = "\t" if suffix == ".tsv" else ","
-                # Ten times as fast as to have types inferred from all rows.
-                text = pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
-                ids = {names.get(ours, ours) for ours in (USER, ITEM)}
-                return text.with_columns(_typed(c, is_id=c.name in ids) for c in text)
+                return _without_blanks(
+                    pl.read_csv(
+                        path,
+                        separator=_SEPARATORS[suffix],
+                        quote_char=None if suffix == ".tsv" else '"',
+                        infer_schema=False,
+                        null_values=[""],
+                        glob=False,
+                    )
+                )
     raise DataError(
         f"{path}: {path.suffix or 'a name without an ending'} is no kind of table that is read; "
         "give .csv, .tsv, .jsonl, .ndjson or .parquet"
     )
 
 
-def _of_items(events: pl.DataFrame, items: pl.DataFrame, columns: list[str]) -> list[str]:
-    """Those of the columns that never differ within an item, and that some item has twice."""
-    numbered = items.select(ITEM).with_row_index("_row")
-    row = events.select(ITEM).join(numbered, on=ITEM, how="left", maintain_order="left")["_row"]
-    return [
-        name
-        for name in columns
-        if not events.schema[name].is_nested()
-        and events[name].count() > items[name].count()
-        and (events[name] == items[name].gather(row)).all()
-    ]
+def _without_blanks(text: pl.DataFrame) -> pl.DataFrame:
+    if not text.to_series(0).null_count():
+        return text
+    return text.filter(~pl.all_horizontal(pl.all().is_null()))
 
 
-def _typed(text: pl.Series, *, is_id: bool) -> pl.Series:
-    """Integers or floats where all of the text is; an id such as 007 stays as it is written."""
-    for dtype in (pl.Int64,) if is_id else (pl.Int64, pl.Float64):
-        numbers = text.cast(dtype, strict=False)
-        if numbers.null_count() == text.null_count():
-            same = not is_id or (numbers.cast(pl.String) == text).all()
-            return numbers if same else text
-    return text
-
-
-def _named(frame: pl.DataFrame, names: Mapping[str, str]) -> pl.DataFrame:
-    """The frame with our names; a column that bears one of them by chance makes way."""
-    ours = {ours: theirs for ours, theirs in names.items() if theirs in frame.columns}
-    taken = {*ours, *ours.values()}
-    others = [column for column in frame.columns if column not in taken]
-    return frame.select(*(pl.col(theirs).alias(name) for name, theirs in ours.items()), *others)
+def _check_columns(
+    events_file: Path, frames: Mapping[str, pl.DataFrame], names: Mapping[str, str]
+) -> None:
+    """Raise a `DataError` where a named column is not there, or there twice, or is no name."""
+    for problem in bad_names(frames):
+        raise DataError(f"{events_file}: {problem}")
+    there = {kind: set(frame.columns) for kind, frame in frames.items()}
+    for ours, theirs in names.items():
+        tables = ["events"] if ours in REQUIRED else list(there)
+        if not any(theirs in there[kind] for kind in tables):
+            raise _no_column(events_file, ours, theirs, frames["events"].columns)
+        # What polars calls the second of two.
+        if any(f"{theirs}_duplicated_0" in there[kind] for kind in tables):
+            raise DataError(f"{events_file}: more than one column {theirs!r}; leave one in")
 
 
 def _no_column(path: Path, ours: str, theirs: str, there: list[str]) -> DataError:
@@ -138,10 +162,128 @@ def _no_column(path: Path, ours: str, theirs: str, there: list[str]) -> DataErro
     )
 
 
-def _from_epoch(times: pl.Series, unit: str) -> pl.Series:
-    if unit not in _PER_SECOND:
-        raise DataError(f"time_unit={unit}: expected {', '.join(_PER_SECOND)}")
-    if not times.dtype.is_numeric():
-        raise DataError(f"time_unit={unit} is for timestamps in numbers; {TIME} is {times.dtype}")
-    microseconds = (times * (10**6 // _PER_SECOND[unit])).cast(pl.Int64, strict=False)
-    return microseconds.cast(pl.Datetime("us")).alias(TIME)
+def _named(frame: pl.DataFrame, names: Mapping[str, str], *, text: bool) -> pl.DataFrame:
+    """The columns by our names, typed; one that bears such a name by chance makes way.
+
+    Args:
+        frame: as it is in the file.
+        names: our name -> the file's, of which some may be another file's.
+        text: whether all columns are text, of which some may be numbers.
+    """
+    there = set(frame.columns)
+    ours = {ours: theirs for ours, theirs in names.items() if theirs in there}
+    taken = {*ours, *ours.values()}
+    named = [frame[theirs].alias(name) for name, theirs in ours.items()]
+    every = [*named, *(column for column in frame.iter_columns() if column.name not in taken)]
+    return pl.DataFrame({c.name: _typed(c) if text else c for c in every})
+
+
+def _typed(text: pl.Series) -> pl.Series:
+    """Numbers where nothing of the text is lost by it."""
+    some = text.head(_SAMPLE)
+    if text.name in _AS_WRITTEN or not some.str.contains(_NUMBER).all():
+        return text
+    integers = text.cast(pl.Int64, strict=False)
+    if integers.null_count() == text.null_count():
+        return integers if (integers.cast(pl.String) == text).all() else text
+    each = text.unique().drop_nulls()
+    if text.name in _IDS or not each.str.contains(_DECIMAL).all():
+        return text
+    return text.cast(pl.Float64) if each.cast(pl.Float64).n_unique() == len(each) else text
+
+
+def _timed(times: pl.Series, unit: str | None) -> pl.Series:
+    """Times counted from 1970 as Datetime; others as they are.
+
+    Raises:
+        DataError: a unit that is none or not that of the times, or times that look like counted
+            ones without a unit.
+    """
+    if unit not in (None, ORDER, *_PER_SECOND):
+        raise DataError(f"time_unit={unit}: expected {', '.join(_PER_SECOND)} or {ORDER}")
+    numbers = as_numbers(times)
+    if not numbers.dtype.is_numeric():
+        if unit is not None:
+            raise DataError(f"time_unit={unit} is for timestamps in numbers; {_no_number(times)}")
+        return times
+    likely = _likely_unit(numbers)
+    if likely is not None and unit not in (likely, ORDER):
+        raise DataError(
+            f"timestamps such as {numbers.drop_nulls()[0]} look like {_UNITS[likely]} since 1970; "
+            f"set data.time_unit={likely}, or data.time_unit={ORDER} if they only are in order"
+        )
+    return numbers if unit in (None, ORDER) else _from_epoch(numbers, unit)
+
+
+def _no_number(times: pl.Series) -> str:
+    if times.dtype != pl.String:
+        return f"{TIME} is {times.dtype}"
+    broken = times.is_not_null() & times.cast(pl.Float64, strict=False).is_null()
+    row = broken.arg_true()[0]
+    return f"{times[row]!r} in row {row + 1} is none"
+
+
+def _seconds(year: int) -> int:
+    """From 1970 to the year."""
+    return int(datetime(year, 1, 1, tzinfo=UTC).timestamp())
+
+
+def _likely_unit(numbers: pl.Series) -> str | None:
+    """The unit in which the median lies in the years of which logs are; None if in none."""
+    middle = numbers.median()
+    first, end = map(_seconds, _USUAL_YEARS)
+    for unit, count in _PER_SECOND.items():
+        if middle is not None and first * count <= middle < end * count:  # type: ignore[operator]
+            return unit
+    return None
+
+
+def _from_epoch(numbers: pl.Series, unit: str) -> pl.Series:
+    count = _PER_SECOND[unit]
+    first, end = _seconds(FIRST_YEAR) * count, _seconds(LAST_YEAR) * count
+    outside = (numbers < first) | (numbers >= end)
+    if outside.any():
+        row = outside.arg_true()[0]
+        raise DataError(
+            f"time_unit={unit}: {outside.sum()} timestamps outside the years {FIRST_YEAR} to "
+            f"{LAST_YEAR - 1}, the first {numbers[row]} in row {row + 1}"
+        )
+    if numbers.dtype.is_float():
+        microseconds = (numbers * (10**6 / count)).round()
+    elif count > 10**6:
+        microseconds = numbers // (count // 10**6)
+    else:
+        microseconds = numbers * (10**6 // count)
+    return microseconds.cast(pl.Int64, strict=False).cast(pl.Datetime("us"))
+
+
+def _of_items(
+    events: pl.DataFrame, named: Mapping[str, str], asked: Sequence[str] | None
+) -> list[str]:
+    """The columns of the events that describe their item."""
+    others = [column for column in events.columns if column not in (*WORDS, *_OF_EVENTS)]
+    words = [column for column in WORDS if column in events.columns]
+    looked_at = [*words, *(others if asked is None else ())]
+    constant = {} if events[ITEM].dtype.is_nested() else _constant(events, looked_at)
+    told = {*named, *constant, *(asked or ())}
+    if asked is None:
+        asked = [column for column in others if constant.get(column)]
+    words = [column for column in words if column in told]
+    return [*words, *(column for column in asked if column not in words)]
+
+
+def _constant(events: pl.DataFrame, columns: Sequence[str]) -> dict[str, bool]:
+    """Those of the columns that never differ within an item, and whether some item has it twice."""
+    flat = [events[c] for c in columns if is_worded(events[c])]
+    flat = [as_words(column) if column.name in WORDS else column for column in flat]
+    flat = [column for column in flat if not column.dtype.is_nested()]
+    frame = pl.DataFrame({column.name: column for column in (events[ITEM], *flat)})
+    firsts = frame.group_by(ITEM).agg(pl.all().drop_nulls().first())
+    numbered = firsts.select(ITEM).with_row_index("row")
+    row = frame.select(ITEM).join(numbered, on=ITEM, how="left", maintain_order="left")["row"]
+    pairs = zip(flat, firsts.drop(ITEM).iter_columns(), strict=True)
+    return {
+        column.name: column.count() > first.count()
+        for column, first in pairs
+        if (column == first.gather(row)).all()
+    }

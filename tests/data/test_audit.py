@@ -166,3 +166,21 @@ def test_known_oddities_of_public_logs(public_data) -> None:
     count, total = found(amazon_sequences.beauty())["neighbours in ascending asin order"]
     assert count / total == pytest.approx(0.6937, abs=5e-5)
     assert found(online_retail.invoices())["users with a single timestamp"] == (20_683, 20_725)
+
+
+def test_last_events_at_the_time_of_those_before() -> None:
+    # Users 1 and 2 tie, 3 does not, and 4 has nothing before.
+    rows = [(1, 1, 5), (1, 2, 5), (2, 1, 3), (2, 2, 7), (2, 3, 7), (3, 1, 5), (3, 2, 6), (4, 1, 1)]
+    name = "users whose last event has the time of the event before"
+    assert found(log_of(rows))[name] == (2, 3)
+    table = audit(log_of(rows)).filter(pl.col("finding") == name)
+    assert "task=next_basket" in table["note"][0]
+    # Of baskets only those of user 2 tie: that of user 1 holds all.
+    baskets = found(log_of(rows, **{BASKET: [1, 1, 1, 2, 3, 1, 2, 1]}))
+    assert baskets["users whose last basket has the time of the event before"] == (1, 2)
+
+
+def test_sums_of_small_integers_are_right() -> None:
+    values = pl.Series(VALUE, [2_000_000_000] * 2, dtype=pl.Int32)
+    frame = pl.DataFrame({USER: [1, 2], ITEM: [1, 1], TIME: [1, 2]}).with_columns(values)
+    assert statistics(EventLog.from_frames(frame))["value in all"] == 4_000_000_000

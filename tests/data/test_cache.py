@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -141,3 +143,41 @@ def test_processes_that_write_the_same_entry_do_no_harm(folder: Path) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", READ_OFTEN]) for _ in range(2)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     assert len(list(folder.glob("*"))) == 1
+
+
+def test_what_describes_items_is_found_again() -> None:
+    Path("log.csv").write_text(CSV.replace("quantity", "brand"))
+    first, again = (cached(counted, path="log.csv", item_columns=["brand"]) for _ in range(2))
+    assert len(calls) == 1
+    assert first.item_columns == again.item_columns == ("brand",)
+    assert same(first, again)
+
+
+@pytest.mark.parametrize("value", ["{}", "[{}]", '{"x": {}}', "[]", "null", "[null]", "1e30"])
+def test_whatever_json_holds_is_read_cached_or_not(folder: Path, value: str) -> None:
+    rows = [f'{{"user_id": {u}, "item_id": 1, "timestamp": 1, "details": {value}}}' for u in (1, 2)]
+    Path("log.jsonl").write_text("\n".join(rows))
+    first, again = (cached(counted, path="log.jsonl") for _ in range(2))
+    assert len(calls) == 1
+    assert same(first, again)
+
+
+def test_a_log_that_no_file_can_hold_is_there_all_the_same(folder: Path) -> None:
+    def odd() -> EventLog:
+        log = table("log.csv")
+        return replace(log, users=log.users.with_columns(o=pl.Series([object()] * 2)))
+
+    with pytest.warns(UserWarning, match="the log is not cached .*; set RECSYS_CACHE"):
+        assert cached(odd).num_events == 3
+
+
+def test_without_a_home_the_log_is_there_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RECSYS_CACHE", "RECSYS_DATA", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", os.fspath)  # as where no user is known
+    with pytest.raises(OSError, match="there is no home folder"):
+        cache_folder()
+    with pytest.warns(UserWarning, match=r"not cached \(there is no home folder\); set") as warned:
+        assert cached(counted, path="log.csv").num_events == 3
+    assert len(warned) == 1
+    assert not Path("~").exists()

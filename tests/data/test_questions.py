@@ -281,3 +281,18 @@ def test_a_coupon_stands_for_what_it_covers(journey: EventLog) -> None:
     sizes = pl.DataFrame({"id": ids, "size": questions.items.lengths.numpy()})
     # The largest covers 14,477, of which one is no product.
     assert sizes.filter(pl.col("id").str.starts_with("18/"))["size"].max() == 14_476
+
+
+def test_candidates_stand_for_items_as_they_were_known() -> None:
+    rows = [("a", "x", 1, None), ("a", "y", 2, "q"), ("b", "x", 2, "p"), ("b", "z", 6, "q")]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "day", "kind"], orient="row")
+    events = frame.select("user_id", "item_id", "kind", timestamp=pl.datetime(2026, 1, "day"))
+    log = EventLog.from_frames(events, item_columns=["kind"])
+    assert log.items.rows() == [("x", "p"), ("y", "q"), ("z", "q")]
+    questions = new_items(log, "q", column="kind", test="2026-01-05", horizon_days=2)
+    assert answered(questions, 2) == {"b": ["q"]}
+    # Nothing had said on the 5th that z is a q.
+    assert [
+        log.items["item_id"][r.tolist()].to_list()
+        for r in questions.items.values.split(questions.items.lengths.tolist())
+    ] == [["x"], ["y"]]

@@ -12,8 +12,9 @@ from recsys import checkpoint
 from recsys.classification import auroc
 from recsys.data.questions import profiling
 from recsys.errors import LeakError
+from recsys.events import EventLog
 from recsys.features import check_training, computed
-from recsys.models import FineTuned
+from recsys.models import FineTuned, ShopperBERT
 from recsys.predictor import Steps
 from recsys.profiles import Profile
 from recsys.questions import folds
@@ -75,3 +76,25 @@ def test_a_moment_just_behind_the_last_training_event_is_late_enough(profile_run
     on = profiling(log, "white", column="colour", classes=white, as_of=f"{last:%Y-%m-%d}")
     with pytest.raises(LeakError, match="was trained on events up to second"):
         check_training(on, Profile(str(profile_run)))
+
+
+def test_items_are_read_as_they_were_described_before(
+    profile_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = checkerboard()
+    events = plain.events.with_columns(note=pl.lit(None, pl.String))
+    late = events[:1].with_columns(
+        timestamp=pl.lit(datetime(2024, 2, 1)).cast(events["timestamp"].dtype), note=pl.lit("late")
+    )
+    log = EventLog.from_frames(
+        pl.concat([events, late]), users=plain.users, item_columns=["note"], name="board"
+    )
+    assert log.items["note"].drop_nulls().to_list() == ["late"]
+    white = {"white": ["white"]}
+    questions = profiling(log, "white", column="colour", classes=white, as_of="2024-01-20")
+    read: list[pl.DataFrame] = []
+    monkeypatch.setattr(ShopperBERT, "read_items", lambda _, items: read.append(items))
+    FineTuned(run=str(profile_run), steps=Steps(max_epochs=0)).fit(questions, torch.arange(9))
+    (items,) = read
+    assert items["item_id"].equals(log.items["item_id"])
+    assert items["note"].null_count() == len(items)

@@ -7,6 +7,7 @@ import torch
 
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError, DataError
+from recsys.evaluate import Protocol, evaluate
 from recsys.events import EventLog
 from recsys.models import TextTFIDF
 from recsys.models.text_tfidf import tfidf
@@ -84,3 +85,26 @@ def test_texts_that_share_no_word() -> None:
 def test_decay_out_of_range(decay: float) -> None:
     with pytest.raises(ConfigError, match=f"decay={decay}"):
         TextTFIDF(decay=decay)
+
+
+def test_nothing_tells_of_a_target_but_its_own_event() -> None:
+    """Each item occurs once, and its event's words are its user's: no list can know the target."""
+    users, each = 40, 6
+    events = pl.DataFrame(
+        {
+            "user_id": [user for user in range(users) for _ in range(each)],
+            "item_id": range(users * each),
+            "timestamp": list(range(each)) * users,
+            "text": [f"voice{user} phrase{user}" for user in range(users) for _ in range(each)],
+        }
+    )
+    split = leave_last_out(EventLog.from_frames(events, item_columns=["text"]))
+    model = TextTFIDF().fit(split)
+    for part in (split.validation, split.test):
+        found = evaluate(model, part, Protocol(ks=(1,), mask_history=True))
+        assert found.means["recall@1"] <= 2 / users
+    # With a table of items, which is known before anyone took them, every target is found first.
+    table = EventLog.from_frames(events.drop("text"), events.select("item_id", "text"))
+    known = leave_last_out(table)
+    found = evaluate(TextTFIDF().fit(known), known.test, Protocol(ks=(1,), mask_history=True))
+    assert found.means["recall@1"] == 1

@@ -1,4 +1,5 @@
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,12 @@ def test_a_broken_file_is_one_line(tmp_path: Path) -> None:
     path.write_bytes(b"a:token\tb:float\n\xff\t1\n")
     with pytest.raises(DataError, match=r"^.*log\.tsv cannot be read: invalid utf-8 sequence$"):
         read_tsv(path)
+
+
+def test_without_a_home_a_missing_file_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_DATA", "")
+    monkeypatch.setattr("os.path.expanduser", os.fspath)  # as where no user is known
+    with pytest.raises(DataError, match=r"no file .*shop/log\.csv; get it from"):
+        FILE.find()
+    with pytest.raises(DataError, match=r"no file .*~/log\.csv"):
+        found("~/log.csv")
