@@ -25,6 +25,8 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
+from recsys.files import write_text
+
 ROOT = Path(__file__).resolve().parent.parent
 
 Spread = dict[str, Any]
@@ -89,10 +91,7 @@ def write(path: Path, measured: dict[str, Any], *, packages: Iterable[str], seed
         },
         **measured,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(partial, path)
+    write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def stamp() -> dict[str, str]:

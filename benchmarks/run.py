@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -38,6 +37,7 @@ from benchmarks.record import ROOT, stamp, write
 from recsys.checkpoint import save_log
 from recsys.compose import compose
 from recsys.errors import RunError
+from recsys.files import atomic_file, locked
 from recsys.suite import compare_runs
 from recsys.train import prepare
 
@@ -72,18 +72,24 @@ def measure(
     """Bring the record and the users' means to hold these seeds; returns all runs they hold.
 
     Raises:
-        RunError: the folder that is to be kept is there already.
+        RunError: the folder that is to be kept is there already, or another process is at the
+            record.
     """
     path = RESULTS / f"{experiment}.json"
+    with locked(path.with_suffix(".lock"), f"the record of {experiment}"):
+        return _measure(experiment, path, seeds, fresh=fresh, keep=keep)
+
+
+def _measure(
+    experiment: str, path: Path, seeds: list[int], *, fresh: bool, keep: bool
+) -> list[Run]:
     users = path.with_suffix(".parquet")
     kept = {} if fresh or keep else held(experiment, path, users)
     for seed in seeds:
         if seed in kept:
             continue
         with TemporaryDirectory() as scratch:
-            folder = RUNS / experiment if keep else Path(scratch)
-            if keep and folder.exists():
-                raise RunError(f"{folder} is there already; move it, or remove it")
+            folder = new_folder(RUNS / experiment) if keep else Path(scratch)
             new = run(experiment, seed, folder)
             if not any("metrics" in run for run in kept.values()):
                 users.unlink(missing_ok=True)  # of runs that the record no longer holds
@@ -94,6 +100,14 @@ def measure(
             if (folder / "per_user.parquet").exists():
                 add_users(users, folder / "per_user.parquet", seed)
     return [kept[seed] for seed in sorted(kept)]
+
+
+def new_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise RunError(f"{folder} is there already; move it, or remove it") from None
+    return folder
 
 
 def held(experiment: str, path: Path, users: Path) -> dict[int, Run]:
@@ -166,7 +180,7 @@ def reached(folder: Path) -> Run:
     entry = {
         "metrics": json.loads((folder / "metrics.json").read_text()),
         "intervals": json.loads((folder / "intervals.json").read_text())["test"],
-        "config": (folder / "config.yaml").read_text(),
+        "config": (folder / "config.yaml").read_text("utf-8"),
     }
     if not (folder / "tables").is_dir():
         return {**entry, "log": fingerprint(folder / "model")}
@@ -209,9 +223,8 @@ def add_users(path: Path, per_user: Path, seed: int) -> None:
         old, seeds = pl.read_parquet(path), [*seeds_of(path), seed]
         assert old["user_id"].equals(mean["user_id"])  # the log is the same
         mean = mean.with_columns(old[m] + (mean[m] - old[m]) / len(seeds) for m in SHOWN)
-    partial = path.with_suffix(".users.partial")
-    mean.cast({pl.Float64: pl.Float32}).write_parquet(partial, metadata={"seeds": f"{seeds}"})
-    os.replace(partial, path)
+    with atomic_file(path) as scratch:
+        mean.cast({pl.Float64: pl.Float32}).write_parquet(scratch, metadata={"seeds": f"{seeds}"})
 
 
 def seeds_of(users: Path) -> list[int]:

@@ -14,8 +14,6 @@ Nothing is pickled, and a config builds classes of trusted packages only.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -25,7 +23,7 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 import torch
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 from rich.progress import track
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
@@ -35,7 +33,9 @@ from recsys.devices import device_of, place_of
 from recsys.errors import ConfigError, RecsysError, RunError, UnknownIdError
 from recsys.evaluate import Protocol, rank
 from recsys.events import ITEM, USER
+from recsys.files import atomic_folder, write_parquet
 from recsys.module import Scorer
+from recsys.options import create
 from recsys.ragged import Ragged
 from recsys.retrieval import TopK
 from recsys.splits import Part, Split
@@ -223,25 +223,18 @@ def save(
         config: from which the model is built again, with `_target_`.
         mask_history: what `recommend` does by default.
     """
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
+    with atomic_folder(folder) as scratch:
         described = {"model": config, "mask_history": mask_history}
         (scratch / "recsys.json").write_text(json.dumps(described, indent=2))
         save_model(model, str(scratch / "weights.safetensors"))  # tied weights once
         save_log(scratch, split)
         model.export(scratch)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def save_log(folder: Path, split: Split) -> None:
     """Write the catalogue, the users and their histories to a folder that is there."""
-    split.item_table.write_parquet(folder / "items.parquet")
-    split.users.ids.rename(USER).to_frame().write_parquet(folder / "users.parquet")
+    write_parquet(folder / "items.parquet", split.item_table)
+    write_parquet(folder / "users.parquet", split.users.ids.rename(USER).to_frame())
     save_file(_tensors(split.latest), folder / "histories.safetensors")
 
 
@@ -251,7 +244,7 @@ def build(config: dict[str, Any]) -> Scorer:
     Raises:
         ConfigError: it is a predictor, which answers questions.
     """
-    built = instantiate(config, _convert_="all")
+    built = create(config)
     if not isinstance(built, Scorer):
         raise ConfigError(
             f"{type(built).__name__} ranks no catalogue; what answers questions needs a task that "
@@ -299,11 +292,11 @@ def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
     model = build(described["model"])
     load_model(model, folder / "weights.safetensors")
     model.eval()
-    item_table = pl.read_parquet(folder / "items.parquet")
+    item_table = pl.read_parquet(folder / "items.parquet", glob=False)
     histories = BasketBatch(
         **load_file(folder / "histories.safetensors"), num_items=len(item_table)
     )
-    users = Vocabulary(pl.read_parquet(folder / "users.parquet")[USER])
+    users = Vocabulary(pl.read_parquet(folder / "users.parquet", glob=False)[USER])
     if model.popularity is None:  # saved before models kept it
         model.popularity = torch.bincount(histories.items, minlength=len(item_table))
     return SavedModel(model, item_table, users, histories, described["mask_history"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -41,36 +43,47 @@ Every option: recsys train data=NAME model=NAME --cfg job
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake is one line on standard error and a non-zero exit."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not every encoding has the letters of a title
+        sys.stdout.reconfigure(errors="replace")
     try:
         return _dispatch(arguments)
     except RecsysError as error:
-        return _failed(str(error))
-    except BrokenPipeError:
+        return failed(str(error))
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for what is flushed at the end
         return 1
-    except KeyboardInterrupt:
-        return _failed(
-            "stopped; the same command with the same hydra.run.dir goes on from here", 130
-        )
+    except OSError as error:
+        return failed(of_the_system(error))
+    except KeyboardInterrupt as stopped:
+        return failed(str(stopped) or "stopped", 130)
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
-    if arguments[0] == "train":
-        return _train(arguments[1:])
-    if arguments == ["models"]:
-        print(_zoo())
+    if arguments[0] == "--version":
+        print(f"recsys {__version__}")
         return 0
-    if arguments[0] == "data" and arguments[1:] in ([], ["list"]):
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        raise ConfigError(f"there is no command {command}{nearest(command, COMMANDS)}")
+    if command == "train":
+        return _train(rest)
+    if (command, *rest) in (("data",), ("data", "list")):
         print(_described("data"))
         return 0
-    if arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
-        raise ConfigError(f"there is no command {arguments[0]}{nearest(arguments[0], COMMANDS)}")
-    given = _parser().parse_args(arguments)
+    parser = _parser(command)
+    # Options may stand among the rest, but what is behind -- is none.
+    given = parser.parse_args(rest) if "--" in rest else parser.parse_intermixed_args(rest)
+    if command == "models":
+        print(_described("model"))
+        return 0
+    if command == "data" and given.name not in names("data"):
+        raise ConfigError(f"there is no log {given.name}{nearest(given.name, names('data'))}")
     from recsys import commands  # torch comes with it
 
-    getattr(commands, given.command)(given)
+    getattr(commands, command)(given)
     return 0
 
 
@@ -88,48 +101,50 @@ def names(group: str) -> list[str]:
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """Known words that a misspelt one may have meant, as the end of a sentence."""
-    close = get_close_matches(word, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; there is {', '.join(known)}"
+    if close := get_close_matches(word, known, n=3, cutoff=0.5):
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; there is {', '.join(known)}" if len(known) <= 50 else "; `recsys` lists them"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="recsys", add_help=True)
-    parser.add_argument("--version", action="version", version=f"recsys {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    ask = commands.add_parser("evaluate", help="ask a run's model again")
-    ask.add_argument("run", type=Path)
-    ask.add_argument("overrides", nargs="*", help="such as task.mask_history=true task.ks=[5,50]")
-    ask.add_argument("--output", type=Path, help="a folder for metrics.json, per_user.parquet, …")
-    recommend = commands.add_parser("recommend", help="a run's lists")
-    recommend.add_argument("run", type=Path)
-    who = recommend.add_mutually_exclusive_group(required=True)
-    who.add_argument("--users", nargs="+", metavar="ID")
-    who.add_argument(
-        "--history", nargs="+", metavar="ID", help="items, oldest first; join a basket's by commas"
-    )
-    recommend.add_argument("-k", type=int, default=10, help="items a user (default: 10)")
-    recommend.add_argument("--output", type=Path, help="a .csv or .parquet file")
-    vectors = commands.add_parser("vectors", help="a model's item and user vectors")
-    vectors.add_argument("run", type=Path)
-    vectors.add_argument("output", type=Path, help="a folder for items.parquet and users.parquet")
-    profile = commands.add_parser("profile", help="vectors of users as of a moment")
-    profile.add_argument("run", type=Path)
-    profile.add_argument("overrides", nargs="*", help="such as data=table data.path=F as_of=DATE")
-    profile.add_argument("--output", type=Path, help="default: RUN/profiles/LOG_DATE.parquet")
-    compare = commands.add_parser("compare", help="paired test of two runs")
-    compare.add_argument("first", type=Path)
-    compare.add_argument("second", type=Path)
-    compare.add_argument("--part", default="test", choices=("validation", "test"))
-    for asking in (ask, recommend, vectors, profile):
-        asking.add_argument("--device", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    data = commands.add_parser("data", help="the logs")
-    data.add_argument("what", choices=("list", "describe", "audit"))
-    data.add_argument("name")
-    data.add_argument("overrides", nargs="*", help="such as data.path=events.csv")
+def _parser(command: str) -> Parser:
+    """What a command takes."""
+    parser = Parser(prog=f"recsys {command}")
+    if command in ("evaluate", "recommend", "vectors", "profile"):
+        parser.add_argument("run", type=Path)
+        devices = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
+        parser.add_argument("--device", help=devices)
+    if command == "evaluate":
+        options = "such as task.mask_history=true task.ks=[5,50]"
+        parser.add_argument("overrides", nargs="*", default=[], help=options)
+        parser.add_argument(
+            "--output", type=Path, help="a folder for metrics.json, per_user.parquet, …"
+        )
+    elif command == "recommend":
+        who = parser.add_mutually_exclusive_group(required=True)
+        who.add_argument("--users", nargs="+", metavar="ID")
+        history = "items, oldest first; join a basket's by commas"
+        who.add_argument("--history", nargs="+", metavar="ID", help=history)
+        parser.add_argument("-k", type=int, default=10, help="items a user (default: 10)")
+        parser.add_argument("--output", type=Path, help="a .csv or .parquet file")
+    elif command == "vectors":
+        tables = "a folder for items.parquet and users.parquet"
+        parser.add_argument("output", type=Path, help=tables)
+    elif command == "profile":
+        options = "such as data=table data.path=F as_of=DATE"
+        parser.add_argument("overrides", nargs="*", default=[], help=options)
+        parser.add_argument("--output", type=Path, help="default: RUN/profiles/LOG_DATE.parquet")
+    elif command == "compare":
+        parser.add_argument("first", type=Path)
+        parser.add_argument("second", type=Path)
+        parser.add_argument("--part", default="test", choices=("validation", "test"))
+    elif command == "data":
+        parser.add_argument("what", choices=("describe", "audit"))
+        parser.add_argument("name")
+        parser.add_argument("overrides", nargs="*", default=[], help="such as data.path=events.csv")
     return parser
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Argparse's mistakes as ours: one line, the nearest name."""
 
     def error(self, message: str) -> NoReturn:
@@ -150,21 +165,24 @@ def _described(group: str) -> str:
 
 
 def _summary(path: Path) -> str:
-    lines = (line for line in path.read_text().splitlines() if line.startswith("# "))
+    lines = (line for line in path.read_text("utf-8").splitlines() if line.startswith("# "))
     return next((line[2:] for line in lines if not line.startswith("# @package")), "")
-
-
-def _zoo() -> str:
-    return _described("model")
 
 
 def _wrapped(words: Sequence[str], indent: int = 15, width: int = 96) -> str:
     return textwrap.fill(", ".join(words), width, subsequent_indent=" " * indent)
 
 
-def _failed(message: str, code: int = 2) -> int:
+def failed(message: str, code: int = 2) -> int:
+    """Print what went wrong; returns the exit code."""
     print(f"recsys: {message}", file=sys.stderr)
     return code
+
+
+def of_the_system(error: OSError) -> str:
+    """One line for what the system refused, such as to write on a full disk."""
+    said = error.strerror or str(error).partition("\n")[0]
+    return f"{error.filename}: {said}" if error.filename else said
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from recsys import checkpoint, profiles, tables, train
-from recsys.compose import compose, one_line
+from recsys.compose import compose, merge, one_line
 from recsys.data.audit import audit, describe
 from recsys.devices import running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluate import compare as compare_frames
+from recsys.files import write_parquet, write_text
 from recsys.questions import AS_OF
 from recsys.suite import compare_runs
 
@@ -59,10 +60,10 @@ def recommend(given: Namespace) -> None:
         return
     if given.output.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"--output {given.output}: give a .csv or .parquet file")
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = given.output.with_name(f".{given.output.name}")
-    (lists.write_csv if given.output.suffix == ".csv" else lists.write_parquet)(scratch)
-    scratch.replace(given.output)
+    if given.output.suffix == ".parquet":
+        write_parquet(given.output, lists)
+    else:
+        write_text(given.output, lists.write_csv())
 
 
 def vectors(given: Namespace) -> None:
@@ -72,12 +73,14 @@ def vectors(given: Namespace) -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(("items", "users"), tables_of, strict=True):
         path = given.output / f"{name}.parquet"
-        train.write_parquet(path, frame)
+        write_parquet(path, frame)
         console.print(f"{path}: {len(frame):,} vectors", soft_wrap=True)
 
 
 def profile(given: Namespace) -> None:
     """Write the vectors of all users of a log as of a moment, as Parquet."""
+    if given.output is not None and given.output.suffix != ".parquet":
+        raise ConfigError(f"--output {given.output}: give a .parquet file")
     moments = [o.partition("=")[2] for o in given.overrides if o.startswith("as_of=")]
     overrides = [o for o in given.overrides if not o.startswith("as_of=")]
     is_other = any(o.startswith("data=") for o in overrides)
@@ -90,7 +93,7 @@ def profile(given: Namespace) -> None:
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
     name = "_".join([log.name, *moments[-1:]])
     output = given.output or given.run / "profiles" / f"{name}.parquet"
-    train.write_parquet(output, table)
+    write_parquet(output, table)
     when = table[AS_OF][0]
     console.print(f"{output}: {len(table):,} users of {log.name} as of {when}", soft_wrap=True)
 
@@ -131,8 +134,8 @@ def _config(run: Path, overrides: list[str]) -> DictConfig:
         config = OmegaConf.load(path)
         OmegaConf.update(config, "device", "auto")  # it may have been trained elsewhere
         OmegaConf.set_struct(config, True)
-        config.merge_with_dotlist(overrides)
         assert isinstance(config, DictConfig)
+        merge(config, overrides)
         called = [OmegaConf.to_container(config[name]) for name in ("data", "task", "retrieval")]
     except OmegaConfBaseException as error:
         raise one_line(error) from error
@@ -141,8 +144,9 @@ def _config(run: Path, overrides: list[str]) -> DictConfig:
 
 
 def _per_user(run: Path, part: str) -> pl.DataFrame:
+    _of_lists(run)
     path = run / "per_user.parquet"
     if not path.is_file():
         raise RunError(f"{run} is no finished run's folder: it has no per_user.parquet")
-    frame = pl.read_parquet(path)
+    frame = pl.read_parquet(path, glob=False)
     return frame.filter(pl.col("part") == part).drop("part")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from recsys import metrics
 from recsys.devices import place_of
-from recsys.errors import RunError
+from recsys.errors import ConfigError, RunError
 from recsys.loader import Loader
 from recsys.module import Scorer
 from recsys.ragged import Ragged, offsets_of
@@ -46,11 +46,18 @@ class Protocol:
         mask_history: whether the items of a user's history are left out of the ranking.
         batch_size: users scored at once at most, fewer where the catalogue is large
             (`Scorer.users_at_once`); the result does not depend on it.
+
+    Raises:
+        ConfigError: there is no length, one below 1, or one twice.
     """
 
     ks: Sequence[int] = (10,)
     mask_history: bool = False
     batch_size: int = 1024
+
+    def __post_init__(self) -> None:
+        if not self.ks or min(self.ks) < 1 or len(set(self.ks)) < len(self.ks):
+            raise ConfigError(f"ks={list(self.ks)}: expected distinct lengths from 1, as [10,20]")
 
 
 DEFAULT = Protocol()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.events import ITEM, TIME, USER, EventLog
 from recsys.moments import Moment, moment
 from recsys.vocab import Vocabulary
@@ -20,7 +20,15 @@ def filtered(
     min_item_events: int = 0,
     until: Moment | None = None,
 ) -> EventLog:
-    """The log with `first_events` (if asked for) and then its `k_core`."""
+    """The log with `first_events` (if asked for) and then its `k_core`.
+
+    Raises:
+        ConfigError: a minimum below 0.
+        DataError: nothing or one user is left.
+    """
+    for name, least in {"user": min_user_events, "item": min_item_events}.items():
+        if least < 0:
+            raise ConfigError(f"min_{name}_events={least} is below 0; 0 keeps every {name}")
     log = first_events(log) if first_only else log
     return k_core(
         log, min_user_events=min_user_events, min_item_events=min_item_events, until=until

@@ -7,7 +7,6 @@ and gives the same bytes.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from recsys import plots, tables
 from recsys.errors import RunError
 from recsys.evaluate import Evaluation, Protocol, compare, with_holm
 from recsys.events import ITEM, USER
+from recsys.files import write_text
 from recsys.plots import Bar, Plot
 from recsys.retrieval import TopK
 from recsys.user_map import UserMap, user_map
@@ -62,9 +62,7 @@ def render(folder: Path, template: str, content: dict[str, Any]) -> None:
         lstrip_blocks=True,
     )
     page = environment.get_template(template).render(content)
-    scratch = folder / f".report.html.{os.getpid()}"
-    scratch.write_text(page, encoding="utf-8")
-    os.replace(scratch, folder / "report.html")
+    write_text(folder / "report.html", page)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +88,8 @@ class Result:
             json.loads((folder / file).read_text())["test"]
             for file in ("metrics.json", "intervals.json")
         )
-        per_user = pl.read_parquet(folder / "per_user.parquet").filter(part="test").drop("part")
-        return cls(name, means, intervals, per_user)
+        per_user = pl.read_parquet(folder / "per_user.parquet", glob=False)
+        return cls(name, means, intervals, per_user.filter(part="test").drop("part"))
 
     def slices(self, by: str, metric: str) -> pl.DataFrame:
         """As `Evaluation.slices`, which needs no lists."""
@@ -101,7 +99,7 @@ class Result:
 
 def _content(folder: Path) -> dict[str, Any]:
     """What the template shows."""
-    text = (folder / "config.yaml").read_text()
+    text = (folder / "config.yaml").read_text("utf-8")
     config = OmegaConf.create(text)
     k = config.task.ks[0]
     model = Result.read(folder, _last_name(config.model))
@@ -116,7 +114,7 @@ def _content(folder: Path) -> dict[str, Any]:
         "split": _last_name(config.task.split).replace("_", " "),
         "history_rule": tables.history_rule(Protocol(mask_history=config.task.mask_history)),
         "num_items": config.num_items,
-        "num_users": len(pl.read_parquet(folder / "model" / "users.parquet")),
+        "num_users": len(pl.read_parquet(folder / "model" / "users.parquet", glob=False)),
         "seed": config.seed,
         "k": k,
         "metrics": shown,
@@ -167,7 +165,7 @@ def _curves(folder: Path, monitor: str) -> Iterator[Plot]:
         if not path.is_file():
             continue
         member = "" if path.parent == folder else f" of {path.parent.name}"
-        log = pl.read_csv(path).cast(pl.Float64)
+        log = pl.read_csv(path, glob=False).cast(pl.Float64)
         best = log.drop_nulls(monitor).sort(monitor, descending=True, maintain_order=True)
         for column, what in (("train/loss", "training loss"), (monitor, monitor)):
             known = log.drop_nulls(column)
@@ -189,7 +187,7 @@ def _slices(metric: str, model: Result, baselines: Sequence[Result]) -> Iterator
 def _map(folder: Path, by: str | None) -> UserMap | None:
     """The map of the users, where the run's model makes profiles."""
     path = folder / "profiles.parquet"
-    return user_map(pl.read_parquet(path), by) if path.is_file() else None
+    return user_map(pl.read_parquet(path, glob=False), by) if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -211,10 +209,10 @@ class Sample:
 
 def _samples(folder: Path, asked: pl.DataFrame, *, num_users: int = 3) -> Iterator[Sample]:
     """Users at the quartiles of the test users: always the same, not chosen for their results."""
-    items = pl.read_parquet(folder / "model" / "items.parquet")
-    users = Vocabulary(pl.read_parquet(folder / "model" / "users.parquet")[USER])
+    items = pl.read_parquet(folder / "model" / "items.parquet", glob=False)
+    users = Vocabulary(pl.read_parquet(folder / "model" / "users.parquet", glob=False)[USER])
     log = load_file(folder / "model" / "histories.safetensors")
-    lists = pl.read_parquet(folder / "recommendations.parquet")
+    lists = pl.read_parquet(folder / "recommendations.parquet", glob=False)
     words, catalogue = _words(items), Vocabulary(items[ITEM])
     chosen = asked[sorted({len(asked) * (n + 1) // (num_users + 1) for n in range(num_users)})]
     rows = np.searchsorted(log["users"], users.index_of(chosen[USER]))

@@ -13,7 +13,6 @@ Shapes: n texts, L tokens of the longest in a batch, D = 384.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from recsys.cache import cache_folder, warn_not_kept
 from recsys.devices import device_of
 from recsys.errors import ConfigError
+from recsys.files import atomic_file
 
 DIM = 384
 MAX_LENGTH = 256
@@ -97,18 +97,11 @@ def _kept(texts: pl.Series, folder: Path) -> Tensor:
     except (OSError, SafetensorError, KeyError):
         vectors = _encode(texts.to_list(), folder)
     try:
-        _keep(vectors, name)
-    except (OSError, SafetensorError) as error:  # safetensors' own, where it cannot write
+        with atomic_file(cache_folder() / name) as scratch:
+            save_file({"vectors": vectors}, scratch)
+    except (OSError, SafetensorError) as error:
         warn_not_kept("vectors of sentences are", error)
     return vectors
-
-
-def _keep(vectors: Tensor, name: str) -> None:
-    path = cache_folder() / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({"vectors": vectors}, partial)
-    os.replace(partial, path)
 
 
 @torch.inference_mode()

@@ -15,14 +15,13 @@ A table that is finished is kept: a run that was killed goes on with the next.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import seed_everything
 from rich.console import Console
@@ -30,9 +29,11 @@ from rich.console import Console
 from recsys import suite_report, tables, train
 from recsys.errors import ConfigError, RunError
 from recsys.evaluate import with_holm
+from recsys.files import write_text
+from recsys.options import check_options, create
 from recsys.predictor import Predictor
 from recsys.questions import Questions
-from recsys.train import claim, config_words, read, refuse_missing, say, write_text
+from recsys.train import claim, config_words, read, say
 from recsys.trials import Folds, Trial, compare, leads, same_folds, to_json, trial
 
 console = Console()
@@ -40,6 +41,16 @@ SIZES = ("num_items", "num_users", "num_classes")
 OF_A_RUN = ("data", "retrieval", "logger", "report", "seed", "device", *SIZES)
 """What a run of pre-training has in common with the questions that follow."""
 OTHER_TASKS = ("split", "filters", "mask_history", "ks")
+KINDS = {
+    "data": object,
+    "task.questions": Mapping[str, object],
+    "task.folds": Folds,
+    "model": Mapping[str, Any],
+    "baselines": Mapping[str, Mapping[str, Any]],
+    "seed": int,
+}
+EXTRAS = {"tables": Sequence[str], "folds": Folds}
+"""What the config of a predictor may hold besides its own options."""
 Trials = Mapping[str, Trial]
 """By the name of the table."""
 
@@ -53,7 +64,16 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
     Returns:
         What `metrics.json` holds.
+
+    Raises:
+        RunError: another process is at work in the folder.
     """
+    with train.folder_of_a_run(folder):
+        check_options(train.as_values(config), KINDS, EXTRAS)
+        return _run(config, folder)
+
+
+def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     with open_dict(config):
         config.folder = str(folder)
         pretraining = config.pop("pretraining", None)
@@ -103,9 +123,9 @@ def pretrain(config: DictConfig, parts: DictConfig, folder: Path) -> None:
         held = cast(DictConfig, OmegaConf.load(folder / "config.yaml"))
         for size in SIZES:
             whole[size] = held[size]
-        claim(folder, whole)
+        with train.folder_of_a_run(folder):
+            claim(folder, whole)
         return
-    folder.mkdir(parents=True, exist_ok=True)
     train.run(whole, folder)
 
 
@@ -115,12 +135,8 @@ def prepare(config: DictConfig) -> dict[str, Questions]:
         for name in OTHER_TASKS:
             config.task.pop(name, None)
         config.num_items = config.num_users = None
-    refuse_missing(config.task.questions)
     log = read(config.data)
-    return {
-        str(name): instantiate(make, _convert_="all")(log, str(name))
-        for name, make in config.task.questions.items()
-    }
+    return {str(name): create(make)(log, str(name)) for name, make in config.task.questions.items()}
 
 
 def answered(
@@ -159,7 +175,7 @@ def build(model: dict[str, Any], seed: int) -> Predictor:
         ConfigError: it is a model of another kind.
     """
     seed_everything(seed, verbose=False)
-    built = instantiate(model, _convert_="all")
+    built = create(model)
     if not isinstance(built, Predictor):
         raise ConfigError(
             f"{type(built).__name__} says what comes next and answers no questions; choose "

@@ -38,7 +38,7 @@ def write(folder: Path) -> None:
 
 def _content(folder: Path) -> dict[str, Any]:
     """What the template shows."""
-    text = (folder / "config.yaml").read_text()
+    text = (folder / "config.yaml").read_text("utf-8")
     config = OmegaConf.create(text)
     models = {label_of(config.model): folder}
     models |= {str(name): folder / "baselines" / str(name) for name in config.baselines}

@@ -12,13 +12,15 @@ A run's folder holds
     profiles.parquet             the training users' vectors, of a model that makes profiles
     baselines/<name>/            the same files for each model it is compared with
     report.html
+
+and a file `.lock` while a process is at work on it.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +28,7 @@ from typing import Any, cast
 
 import polars as pl
 import torch
-from hydra.utils import get_method, instantiate
+from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import seed_everything
 from pytorch_lightning.loggers import Logger
@@ -38,14 +40,34 @@ from recsys.data.cache import cached
 from recsys.errors import ConfigError
 from recsys.evaluate import Evaluation, Protocol, evaluate
 from recsys.events import USER, EventLog
+from recsys.files import held, write_parquet, write_text
 from recsys.filters import filtered
 from recsys.loader import Loader
 from recsys.module import Scorer
+from recsys.options import check_options, create, unset
 from recsys.splits import VALIDATION, Part, Split
 from recsys.training import fit
 from recsys.user_map import attributes
 
 console = Console()
+
+OF_A_TASK = {
+    "data": object,
+    "task.split": object,
+    "task.filters": filtered,
+    "task.ks": Sequence[int],
+    "task.mask_history": bool,
+    "retrieval.index": object | None,
+}
+"""Options of a log, how it is split and how a model is asked, and their types."""
+KINDS = OF_A_TASK | {
+    "model": object,
+    "trainer": object,
+    "baselines": Mapping[str, object],
+    "logger.loggers": Sequence[object],
+    "report.map_by": str | None,
+    "seed": int,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +92,16 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
     Returns:
         What `metrics.json` holds.
+
+    Raises:
+        RunError: another process is at work in the folder.
     """
+    with folder_of_a_run(folder):
+        check_options(as_values(config), KINDS)
+        return _run(config, folder)
+
+
+def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     task = prepare(config)
     known = attributes(task.split.log.users)
     if (by := config.report.map_by) not in (None, *known):
@@ -96,23 +127,62 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     return {part: result.means for part, result in own.items()}
 
 
+@contextmanager
+def folder_of_a_run(folder: Path) -> Iterator[None]:
+    """Keep others out of a run's folder; what a new run leaves that fitted nothing is removed."""
+    with held(folder):
+        before = set(folder.iterdir())
+        try:
+            yield
+        except Exception:
+            made = set(folder.iterdir()) - before
+            # A checkpoint, a model or a table of predictions has a folder of its own.
+            if folder / "config.yaml" in made and not any(path.is_dir() for path in made):
+                for path in made:
+                    path.unlink()
+            raise
+
+
+def as_values(config: DictConfig, *sections: str) -> dict[str, Any]:
+    """A config, or sections of it, as dicts, lists and values.
+
+    What a run finds out has stand-ins.
+
+    Raises:
+        ConfigError: an option that has no default is not set.
+    """
+    config = OmegaConf.masked_copy(config, list(sections or map(str, config)))
+    with open_dict(config):
+        config.update(num_items=1, num_users=1, num_classes={}, folder=".")
+    # Before what refers to them is resolved.
+    if missing := sorted(unset(OmegaConf.to_container(config, resolve=False))):
+        raise ConfigError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
+    return _plain(config)
+
+
 def prepare(config: DictConfig) -> Task:
-    """Read the log, filter it and split it; sets the sizes in `config`."""
-    refuse_missing(config.task.split)
+    """Read the log, filter it and split it; sets the sizes in `config`.
+
+    Raises:
+        ConfigError: an option that is not what is expected.
+        DataError: what the log's source raises.
+    """
+    check_options(as_values(config, "data", "task", "retrieval"), OF_A_TASK)
+    protocol = Protocol(list(config.task.ks), config.task.mask_history)
     log = read(config.data)
     log = filtered(log, **_plain(config.task.filters))
-    split = instantiate(config.task.split)(log)
+    split = create(config.task.split)(log)
     with open_dict(config):
         config.num_items, config.num_users = split.num_items, len(split.users)
         config.num_classes = split.num_classes
-    ks, masked = list(config.task.ks), config.task.mask_history
-    if max(ks) > split.num_items:
+    if max(protocol.ks) > split.num_items:
         raise ConfigError(
-            f"task.ks: k={max(ks)} exceeds the {split.num_items} items of {log.name}; lower it"
+            f"task.ks: k={max(protocol.ks)} exceeds the {split.num_items} items of {log.name}; "
+            "lower it"
         )
     popularity = torch.bincount(split.training.items, minlength=split.num_items)
-    index = instantiate(config.retrieval.index) if config.retrieval.index else None
-    return Task(split, Protocol(ks, masked), popularity, index)
+    index = create(config.retrieval.index) if config.retrieval.index else None
+    return Task(split, protocol, popularity, index)
 
 
 def config_words(config: DictConfig) -> set[str]:
@@ -138,16 +208,9 @@ def say(*lines: str) -> None:
 
 def read(data: DictConfig) -> EventLog:
     """The log that a data config names, from the cache where it has been read before."""
-    refuse_missing(data)
     options = _plain(data)
+    check_options({"data": options}, {"data": object})
     return cached(get_method(options.pop("_target_")), **options)
-
-
-def refuse_missing(config: DictConfig) -> None:
-    """Raise a `ConfigError` where an option that has no default is not set."""
-    if missing := OmegaConf.missing_keys(config):
-        name = min(missing)
-        raise ConfigError(f"{name} is not set; give it as {name}=VALUE")
 
 
 def claim(folder: Path, config: DictConfig) -> None:
@@ -158,7 +221,7 @@ def claim(folder: Path, config: DictConfig) -> None:
     """
     composed = OmegaConf.to_yaml(config, resolve=True)
     path = folder / "config.yaml"
-    if path.exists() and path.read_text() != composed:
+    if path.exists() and path.read_text("utf-8") != composed:
         raise ConfigError(
             f"{folder} holds a run of another config; choose another hydra.run.dir, or remove it"
         )
@@ -174,7 +237,7 @@ def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Pa
     fit(
         model,
         task.split,
-        instantiate(config.trainer),
+        create(config.trainer),
         task.protocol,
         folder=folder,
         loggers=partial(_loggers, config),
@@ -227,29 +290,13 @@ def write_results(folder: Path, results: dict[str, Evaluation], split: Split) ->
     write_text(folder / "metrics.json", json.dumps(means, indent=2))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text)
-    os.replace(scratch, path)
-
-
-def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    frame.write_parquet(scratch)
-    os.replace(scratch, path)
-
-
 def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:
     return track(batches, title, console=console, disable=not console.is_terminal, transient=True)
 
 
 def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """Lightning's loggers, writing to a folder."""
-    return [instantiate(logger)(save_dir=folder) for logger in config.logger.loggers]
+    return [create(logger)(save_dir=folder) for logger in config.logger.loggers]
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

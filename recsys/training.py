@@ -7,8 +7,8 @@ the seed and the epoch alone.
 
 from __future__ import annotations
 
+import io
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,11 +28,13 @@ from pytorch_lightning import (
 )
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys.devices import device_of, running_on
 from recsys.errors import ConfigError, DataError
 from recsys.evaluate import Protocol, evaluate
+from recsys.files import atomic_file, write_text
 from recsys.loader import KeptBatches, Loader
 from recsys.metrics import METRICS
 from recsys.module import ClosedForm, Recommender, Scorer
@@ -61,7 +63,8 @@ class Training:
         seed: of everything random.
 
     Raises:
-        ConfigError: no epoch would be evaluated, or a precision that there is not.
+        ConfigError: no epoch would be evaluated, a precision that there is not, or a number out of
+            its range.
     """
 
     max_epochs: int = 100
@@ -86,6 +89,11 @@ class Training:
                 f"precision={self.precision} is not offered; weights are float32, choose among "
                 f"{', '.join(PRECISIONS)}"
             )
+        for name in ("batch_size", "patience"):
+            if (value := getattr(self, name)) < 1:
+                raise ConfigError(f"{name}={value} is not at least 1; leave it out for the default")
+        if self.gradient_clip is not None and self.gradient_clip <= 0:
+            raise ConfigError(f"gradient_clip={self.gradient_clip} is not above 0; null clips none")
 
 
 def fit(
@@ -175,6 +183,7 @@ def _train(
             gradient_clip_val=training.gradient_clip,
             callbacks=[*callbacks, *bar],
             logger=loggers,
+            plugins=[AtomicCheckpoints()],
             reload_dataloaders_every_n_epochs=int(training.reshuffle),
             log_every_n_steps=1,
             enable_progress_bar=progress,
@@ -335,23 +344,32 @@ class Validate(Callback):
         self._save(trainer, LAST)
 
     def _save(self, trainer: Trainer, name: Path, *, weights_only: bool = False) -> None:
-        """A checkpoint, whole or not at all: Lightning's scratch file may be on another disk."""
-        path = self.folder / name
-        scratch = path.with_name(f".{path.name}")
-        trainer.save_checkpoint(scratch, weights_only=weights_only)
-        os.replace(scratch, path)
+        trainer.save_checkpoint(self.folder / name, weights_only=weights_only)
 
     def _append(self, epoch: int, row: dict[str, float]) -> None:
         """Add a row to `train.csv`; a resumed run goes on where its checkpoint was."""
         path = self.folder / "train.csv"
         rows = pl.DataFrame({"epoch": epoch, **row})
         if path.exists():
-            before = pl.read_csv(path).filter(pl.col("epoch") < epoch)
+            before = pl.read_csv(path, glob=False).filter(pl.col("epoch") < epoch)
             rows = pl.concat([before, rows], how="diagonal_relaxed")
-        scratch = path.with_name(f".{path.name}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows.write_csv(scratch)
-        os.replace(scratch, path)
+        write_text(path, rows.write_csv())
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints, whole or not at all.
+
+    Lightning's own scratch files are elsewhere, maybe on another disk, and stay there when a run is
+    killed.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        written = io.BytesIO()  # torch does not say why it cannot write a file
+        torch.save(checkpoint, written)
+        with atomic_file(Path(path)) as scratch:
+            scratch.write_bytes(written.getbuffer())
 
 
 @contextmanager

@@ -11,8 +11,6 @@ Shapes: R rows of the table, B rows asked, C candidates, S resamples, U users.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +23,10 @@ from torch import Tensor
 
 from recsys import metrics
 from recsys.classification import auroc, average_precision
-from recsys.errors import RunError
+from recsys.errors import ConfigError, RunError
 from recsys.evaluate import PAIRED, interval, paired_t, with_holm
 from recsys.events import USER
+from recsys.files import atomic_folder, write_parquet
 from recsys.predictor import Predictor
 from recsys.questions import TEST, VALIDATION, Questions, folds
 
@@ -44,11 +43,21 @@ class Folds:
     """How often users are divided, and into how many folds.
 
     Without repeats a table in order of time is not asked by folds; one without order still is.
+
+    Raises:
+        ConfigError: fewer than two folds, or less than no repeats.
     """
 
     num_folds: int = 5
     repeats: int = 2
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_folds < 2 or self.repeats < 0:
+            raise ConfigError(
+                f"num_folds={self.num_folds}, repeats={self.repeats}: expected 2 folds or more and "
+                "0 repeats or more"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,23 +83,19 @@ class Trial:
         means, intervals = (
             _from_json((folder / name).read_text()) for name in ("metrics.json", "intervals.json")
         )
-        frames = (pl.read_parquet(folder / f"{name}.parquet") for name in ("folds", "predictions"))
+        frames = (
+            pl.read_parquet(folder / f"{name}.parquet", glob=False)
+            for name in ("folds", "predictions")
+        )
         return cls(means, intervals, *frames)
 
     def write(self, folder: Path) -> None:
         """Write a folder whole or not at all."""
-        scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        try:
-            self.folds.write_parquet(scratch / "folds.parquet")
-            self.predictions.write_parquet(scratch / "predictions.parquet")
+        with atomic_folder(folder) as scratch:
+            write_parquet(scratch / "folds.parquet", self.folds)
+            write_parquet(scratch / "predictions.parquet", self.predictions)
             (scratch / "intervals.json").write_text(to_json(self.intervals))
             (scratch / "metrics.json").write_text(to_json(self.means))
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @dataclass(frozen=True, eq=False)

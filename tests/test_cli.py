@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import resource
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +24,8 @@ import recsys
 from recsys import cli
 from recsys.compose import compose
 from recsys.errors import ConfigError, UnknownIdError
+from recsys.files import held
+from recsys.options import argument
 from recsys.second_device import second_device
 from recsys.train import config_words
 
@@ -36,6 +43,17 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return code, captured.out, captured.err
 
     return call
+
+
+@contextmanager
+def disk_of(num_bytes: int) -> Iterator[None]:
+    """As if the disk had no room for a larger file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def purchases(num_users: int = 40, num_items: int = 30) -> pl.DataFrame:
@@ -396,7 +414,8 @@ def test_a_stopped_run_says_how_to_go_on(csv: Path, tmp_path: Path, how: signal.
     command = table(csv, "model=count_vae", "trainer.max_epochs=400", "trainer.patience=400")
     code, said = stopped(command, tmp_path / "run", how)
     assert code == 130
-    assert said.strip().splitlines()[-1].startswith("recsys: stopped; the same command with")
+    again = f"recsys: stopped; the same command with 'hydra.run.dir=\"{tmp_path / 'run'}\"' goes on"
+    assert said.strip().splitlines()[-1] == again
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
@@ -414,6 +433,217 @@ def test_a_sweep_runs_every_value(run: Run, csv: Path, tmp_path: Path) -> None:
     code, _, err = run(*table(csv, "--multirun", "model.targets_only=true,false", sweep))
     assert code == 0, err
     assert len(list((tmp_path / "sweep").glob("*/metrics.json"))) == 2
+
+
+def test_one_bad_value_does_not_end_a_sweep(run: Run, csv: Path, tmp_path: Path) -> None:
+    values = ["model=decayed_personal", "model.decay=0.5,2.0,0.9"]
+    command = table(csv, "--multirun", *values, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    code, _, err = run(*command)
+    assert code == 2
+    reason = "run 1 (model.decay=2.0): decay=2.0 is outside (0, 1]; 1 weighs every basket alike\n"
+    assert err == f"recsys: {reason}recsys: 1 of 3 runs failed\n  {reason}"
+    folders = {path.name for path in (tmp_path / "sweep").iterdir()}
+    assert folders == {"0", "2", "multirun.yaml"}
+    assert len(list((tmp_path / "sweep").glob("*/report.html"))) == 2
+
+
+def test_two_runs_of_one_moment_have_two_folders(
+    run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert run(*table(csv))[0] == 0
+    assert len(list(tmp_path.glob("runs/table/popularity/*/report.html"))) == 2
+
+
+def test_a_folder_that_another_process_works_on_is_left_alone(
+    run: Run, trained: Path, csv: Path, shopper: Path
+) -> None:
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    with held(trained):
+        for more in ([], ["seed=1"], ["model=personal_top"]):
+            code, _, err = run(*table(csv, *more, f"hydra.run.dir={trained}"))
+            assert (code, err.count("\n")) == (2, 1)
+            assert f"process {os.getpid()} is at work on {trained}; wait until it ends" in err
+        # What only reads goes on.
+        assert run("recommend", trained, "--users", "u01")[0] == 0
+        assert run("compare", trained, trained)[0] == 0
+    assert {p: p.read_bytes() for p in trained.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["ks=[3] é", "-a*?b::{c}", 'quo"te\\ %s ~'])
+def test_a_folder_of_any_name(run: Run, csv: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    log = tmp_path / f"{name}.csv"
+    described().write_csv(log)
+    command = ["train", "data=table", *shlex.split(argument("data.path", str(log)))]
+    small = ["model.embedding_dim=8", "model.latent_dim=4", "trainer.max_epochs=2"]
+    where = shlex.split(argument("hydra.run.dir", str(folder)))
+    for _ in range(2):  # the second goes on from the first
+        code, _, err = run(*command, "model=count_vae", *small, *where)
+        assert code == 0, err
+    again, lists, profiles = folder / "again", folder / "lists.csv", folder / "p.parquet"
+    for asked in (
+        ["evaluate", folder, "task.ks=[5]", "--output", again],
+        ["recommend", folder, "--users", "u01", "--output", lists],
+        ["vectors", folder, folder / "vectors"],
+        ["compare", folder, folder],
+    ):
+        code, _, err = run(*asked)
+        assert code == 0, (asked, err)
+    assert len(pl.read_csv(lists, glob=False)) == 10
+    shopper = [*shlex.split(argument("hydra.run.dir", str(folder / "shopper"))), *SMALL_BERT]
+    options = ["model=shopperbert", "model.attributes=[category,brand]", *shopper]
+    code, _, err = run(*command, *options)
+    assert code == 0, err
+    code, _, err = run("profile", folder / "shopper", "--output", profiles)
+    assert code == 0, err
+    assert len(pl.read_parquet(profiles, glob=False)) == 40
+
+
+def test_a_folder_that_begins_with_a_dash(
+    run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained.rename(trained.with_name("-run"))
+    monkeypatch.chdir(trained.parent)
+    for asked in (["evaluate", "--", "-run"], ["evaluate", "./-run", "task.ks=[3]"]):
+        assert run(*asked)[0] == 0
+
+
+def test_a_title_that_the_terminal_has_no_letters_for(
+    csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purchases().with_columns(title=pl.format("Thé ✓ {}", "item_id")).write_csv(csv)
+    folder, shown = tmp_path / "run", io.BytesIO()
+    monkeypatch.setattr(sys, "argv", ["recsys"])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    assert cli.main(table(csv, f"hydra.run.dir={folder}")) == 0
+    monkeypatch.setenv("COLUMNS", "20")
+    assert cli.main(["recommend", str(folder), "--users", "u01"]) == 0
+    assert cli.main([]) == 0
+    sys.stdout.flush()
+    assert b"Th? ?" in shown.getvalue()
+    assert "Thé ✓" in (folder / "report.html").read_text("utf-8")
+
+
+def test_a_disk_that_is_full_or_a_folder_that_cannot_be_made(
+    run: Run, csv: Path, trained: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new"
+    (tmp_path / "a file").touch()
+    with disk_of(300):
+        for asked, path in (
+            (table(csv, f"hydra.run.dir={folder}"), folder / "config.yaml"),
+            (["vectors", trained, folder], None),
+            (["evaluate", trained, "--output", folder], folder / "per_user.parquet"),
+            (
+                ["recommend", trained, "--users", *["u01"] * 9, "--output", f"{folder}.csv"],
+                f"{folder}.csv",
+            ),
+        ):
+            code, _, err = run(*asked)
+            assert (code, err.count("\n")) == (2, 1)
+            assert path is None or err == f"recsys: {path}: File too large\n"
+            assert not list(tmp_path.rglob("*.scratch"))
+    for where in (tmp_path / "a file", tmp_path / "a file" / "below", "/proc/nothing"):
+        code, _, err = run(*table(csv, f"hydra.run.dir={where}"))
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"recsys: {where}: " in err
+
+
+def test_who_reads_no_further_than_the_first_line(csv: Path, tmp_path: Path) -> None:
+    """`| head -1`, and a standard output that is closed, lose nothing that was computed."""
+    command = [sys.executable, "-m", "recsys.cli"]
+    folder = tmp_path / "run"
+    shell = shlex.join([*command, *table(csv, f"hydra.run.dir={folder}")])
+    ended = subprocess.run(f"{shell} >&-", shell=True, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    shell = "; ".join(
+        f"{shlex.join([*command, *asked])} | head -1"
+        for asked in (["models"], [], ["evaluate", str(folder)])
+    )
+    ended = subprocess.run(shell, shell=True, capture_output=True, text=True, check=False)
+    assert ended.stderr == ""
+    assert len(ended.stdout.splitlines()) == 3
+
+
+def test_no_home_folder(csv: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    command = [sys.executable, "-m", "recsys.cli"]
+    for asked in ([], ["models"], table(csv, "--cfg", "job")):
+        ended = subprocess.run(
+            [*command, *asked], env=environment, capture_output=True, text=True, check=False
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+
+
+AFTER_RUN = {
+    "evaluate {run} task.ks=5": "task.ks=5: expected a list of integers",
+    "evaluate {run} task.ks=[]": "ks=[]: expected distinct lengths from 1",
+    "evaluate {run} task.ks=[1,1]": "ks=[1, 1]: expected distinct lengths from 1",
+    "evaluate {run} task.ks=[500]": "k=500 exceeds the 30 items",
+    "evaluate {run} task.ks": "task.ks is no OPTION=VALUE",
+    "evaluate {run} task=next_item": "task has options of its own: split, filters, ks",
+    "evaluate {run} task.mask_history=maybe": "task.mask_history=maybe: expected true or false",
+    "evaluate {run} mask_history=true": "did you mean task.mask_history",
+    "evaluate {run} retrieval=exact": "retrieval has options of its own: index",
+    "evaluate {run} retrieval.index=5": "retrieval.index=5: expected options with a _target_",
+    "evaluate {run} data.path=5": "data.path=5: expected text; quote it: 'data.path=\"5\"'",
+    "evaluate {run} data.path=a=b.csv": "quote it: 'data.path=\"a=b.csv\"'",
+    "evaluate {run} task.filters.min_user_events=-1": "min_user_events=-1 is below 0",
+    "evaluate {run} {run}": "is no OPTION=VALUE",
+    "evaluate {run} --foo": "unrecognized arguments: --foo; see recsys evaluate --help",
+    "evaluate {run} --output {csv}": "File exists",
+    "evaluate": "the following arguments are required: run; see recsys evaluate --help",
+    "recommend {run}": "one of the arguments --users --history is required",
+    "recommend {run} --users": "argument --users: expected at least one argument",
+    "recommend {run} --users u01 --history item01": "not allowed with argument --users",
+    "recommend {run} --users u01 -k 0": "k=0 is not a length of list",
+    "recommend {run} --users u01 -k many": "argument -k: invalid int value: 'many'",
+    "recommend {run} --users u01 --output lists.txt": "--output lists.txt: give a .csv or .parquet",
+    "recommend {run} --users u01 --output {run}": "give a .csv or .parquet file",
+    "recommend {run} --history item01,": "item_id '' is not among the 30",
+    "recommend --users u01 {run}": "the following arguments are required: run",
+    "vectors {run}": "the following arguments are required: output",
+    "profile {run}": "Popularity makes no profiles",
+    "profile {run} --output vectors.csv": "--output vectors.csv: give a .parquet file",
+    "profile {run} data=nothing": "data=nothing does not exist; there is beauty",
+    "profile {run} data=table": "data.path is not set; give it as data.path=VALUE",
+    "compare {run}": "the following arguments are required: second",
+    "compare {run} {run} --part train": "invalid choice: 'train'",
+    "data": "",
+    "data list all": "invalid choice: 'list'",
+    "data describe": "the following arguments are required: name",
+    "data describe nothing": "there is no log nothing; there is beauty",
+    "data describe dc path": "path is no OPTION=VALUE",
+    "data audit table": "data.path is not set; give it as data.path=VALUE",
+    "data audit table data.path={csv} data.columns=5": "data.columns=5: expected options by name",
+    "data audit table data.path={csv} data.columns.user_id=5": "quote it: 'data.columns.user_id=",
+    "data audit table data.path={csv} +data.x=1": "data.x: table has no such option; it has path",
+    "data audit table data.path={csv} data.item_columns=a": "data.item_columns=a: expected a list",
+    "models all": "unrecognized arguments: all; see recsys models --help",
+    "--all": "there is no command --all; there is train, evaluate",
+}
+
+
+def test_arguments_of_the_impatient(run: Run, trained: Path, csv: Path) -> None:
+    for command, said in AFTER_RUN.items():
+        code, out, err = run(*(word.format(run=trained, csv=csv) for word in command.split()))
+        if not said:
+            assert (code, err) == (0, "")
+            continue
+        assert (code, out, err.count("\n")) == (2, "", 1), (command, err)
+        assert said in err, (command, err)
+
+
+def test_options_may_stand_before_and_after(run: Run, trained: Path, tmp_path: Path) -> None:
+    for asked in (
+        ["evaluate", "--output", tmp_path / "a", trained, "task.ks=[3]"],
+        ["evaluate", trained, "--output", tmp_path / "a", "task.ks=[3]", "task.mask_history=true"],
+    ):
+        code, _, err = run(*asked)
+        assert code == 0, err
+        assert "recall@3" in json.loads((tmp_path / "a" / "metrics.json").read_text())["test"]
 
 
 def broken(path: Path, frame: pl.DataFrame) -> Path:

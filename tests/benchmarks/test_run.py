@@ -1,6 +1,7 @@
 """Records that are brought up seed by seed, of a model on a small table."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from benchmarks.record import ROOT
 from recsys import train
 from recsys.compose import compose
 from recsys.errors import RunError
+from recsys.files import locked
 
 NAME = "anything/shop"
 
@@ -119,6 +121,19 @@ def test_the_folder_of_several_seeds_cannot_be_kept(
         benchmarks.main()
     assert "give one seed" in capsys.readouterr().err
     assert bench.ran == []
+
+
+def test_a_record_has_one_process_at_a_time(bench: Bench) -> None:
+    bench.measure(0)
+    before = bench.record
+    said = f"process {os.getpid()} is at work on the record of {NAME}"
+    with locked(bench.folder / f"{NAME}.lock", f"the record of {NAME}"):
+        with pytest.raises(RunError, match=said):
+            bench.measure(1)
+        assert bench.ran == []
+    assert bench.record == before
+    assert bench.measure(1) == [1]
+    assert not list(bench.folder.rglob("*.lock"))
 
 
 def test_another_config_or_log_starts_anew(bench: Bench) -> None:

@@ -1,0 +1,207 @@
+"""Files and folders that are written whole or not at all, and folders that one process holds.
+
+What is written stands beside its place first, as `.NAME.PID.scratch`, and is moved there when it is
+whole and on the disk. A killed process leaves no more than such a name; whoever takes the folder up
+again, by `held`, removes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import polars as pl
+
+from recsys.errors import RunError
+
+SCRATCH = ".scratch"
+LOCK = ".lock"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8 whole or not at all."""
+    with atomic_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """Write a file whole or not at all."""
+    table = io.BytesIO()  # polars does not always say why it cannot write a file
+    frame.write_parquet(table)
+    with atomic_file(path) as scratch:
+        scratch.write_bytes(table.getbuffer())
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that is moved to `path` once the block has ended without an error.
+
+    Raises:
+        OSError: the disk is full, the folder cannot be written, …
+    """
+    with _scratch(path) as scratch:
+        yield scratch
+        _sync(scratch)
+        os.replace(scratch, path)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of `path` once the block has ended without an error.
+
+    Raises:
+        OSError: as `atomic_file`.
+    """
+    with _scratch(path) as scratch:
+        scratch.mkdir()
+        yield scratch
+        for file in scratch.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        if path.is_dir():  # a full folder cannot be replaced, but be moved out of the way
+            with _scratch(path.with_name(f"{path.name}.old")) as old:
+                os.replace(path, old)
+                os.replace(scratch, path)
+        else:
+            os.replace(scratch, path)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made; one that is left empty is removed.
+
+    Two runs in one folder would overwrite each other. The lock is the system's, on `.lock` in the
+    folder, and ends with the process, however that ends; a file system without locks, or with
+    locks of each machine's own, as some network file systems are, keeps nobody out.
+
+    Raises:
+        RunError: another process holds the folder.
+    """
+    try:
+        with locked(folder / LOCK, folder):
+            _clear(folder)
+            yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+@contextmanager
+def locked(path: Path, work: object) -> Iterator[None]:
+    """Hold the lock that a file stands for; the file is there for so long.
+
+    Args:
+        path: the file.
+        work: what the lock is for, to say who is at it.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    descriptor = _lock(path, work)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: Path, work: object) -> int:
+    """The descriptor of the open file that holds the lock, with the process's number in it."""
+    while True:
+        descriptor = _open(path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode(errors="replace") or "another"
+            os.close(descriptor)
+            raise RunError(
+                f"process {holder} is at work on {work}; wait until it ends, or name another"
+            ) from None
+        except OSError:  # no locks here
+            pass
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                os.truncate(descriptor, 0)
+                os.write(descriptor, b"%d" % os.getpid())
+                return descriptor
+        os.close(descriptor)  # that file is no more
+
+
+def _open(path: Path) -> int:
+    """A file for a lock, made if need be with its folder, which its last holder may be removing."""
+    attempts = 100
+    while True:
+        attempts -= 1
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except (FileNotFoundError, FileExistsError):
+            if not attempts:
+                raise
+
+
+def _clear(folder: Path) -> None:
+    """Remove what processes that are no more left half written, at any depth."""
+    for path in folder.rglob(f".*{SCRATCH}"):
+        pid = path.name.removesuffix(SCRATCH).rpartition(".")[2]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            _remove(path)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether another process of this machine has this number."""
+    if pid == os.getpid():  # numbers come again
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """A free name beside a path, and nothing of that name afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}{SCRATCH}")
+    _remove(scratch)
+    try:
+        yield scratch
+    except Exception as error:
+        if number := _number_of_the_system(error):
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
+    finally:
+        _remove(scratch)
+
+
+def _number_of_the_system(error: Exception) -> int | None:
+    """Why the system refused to write; safetensors says it in words of its own."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return int(said[1]) if said else None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file is on the disk: a name that is moved before may be there without it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
