@@ -190,10 +190,10 @@ def add_users(path: Path, per_user: Path, seed: int) -> None:
 
     A row per user: `user_id` and the metrics of `SHOWN`. The seeds are in the file's metadata.
     """
-    mean = pl.read_parquet(per_user).filter(part="test").select("user_id", *SHOWN)
+    mean = pl.read_parquet(per_user, glob=False).filter(part="test").select("user_id", *SHOWN)
     seeds = [seed]
     if path.exists():
-        old, seeds = pl.read_parquet(path), [*seeds_of(path), seed]
+        old, seeds = pl.read_parquet(path, glob=False), [*seeds_of(path), seed]
         assert old["user_id"].equals(mean["user_id"])  # the log is the same
         mean = mean.with_columns(old[m] + (mean[m] - old[m]) / len(seeds) for m in SHOWN)
     partial = path.with_suffix(".users.partial")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from recsys import losses, negatives
 from recsys.batch import BasketBatch
+from recsys.bounds import check_tensor
 from recsys.embedding import EmbeddingTable
 from recsys.module import Recommender
 from recsys.splits import Part, Split
@@ -71,6 +72,9 @@ class BPRMF(Recommender):
         positive_scores = (user * self.items(positives.values).unsqueeze(1)).sum(-1)
         negative_scores = (user * self.items(drawn)).sum(-1)
         return losses.bpr(positive_scores, negative_scores).mean()
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        check_tensor("trained", self.trained, torch.bool, self.users.num_embeddings)
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         known = (batch.users >= 0) & self.trained[batch.users]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.bounds import check_tensor
 from recsys.errors import ConfigError
 from recsys.module import ClosedForm
 from recsys.splits import Split
@@ -47,6 +48,9 @@ class DecayedPersonal(ClosedForm):
         counts = torch.bincount(split.train.target.values, minlength=split.num_items).float()
         self.keep("popularity", counts / counts.max())
         return self
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        check_tensor("popularity", self.popularity, torch.float32, histories.num_items)
 
     def score(self, batch: BasketBatch) -> Scores:
         own = batch.sum(self.decay ** batch.age().float())

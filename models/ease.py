@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.bounds import check_tensor
 from recsys.errors import ConfigError
 from recsys.models._item_rows import held_items
 from recsys.module import ClosedForm
@@ -51,6 +52,10 @@ class EASE(ClosedForm):
     def fit(self, split: Split) -> Self:
         self.keep("item_weights", ridge_weights(held_items(split.training), self.l2))
         return self
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        num_items = histories.num_items
+        check_tensor("item_weights", self.item_weights, torch.float32, num_items, num_items)
 
     def score(self, batch: BasketBatch) -> Scores:
         held = batch.ragged.distinct(batch.num_items)

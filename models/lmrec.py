@@ -52,6 +52,7 @@ from transformers import (
 from transformers.utils import logging
 
 from recsys.batch import BasketBatch
+from recsys.bounds import check_index, check_offsets, check_tensor
 from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError, RunError
 from recsys.losses import linear_cross_entropy
@@ -346,6 +347,32 @@ class LMRec(Recommender):
             self.decoder.requires_grad_(False)
             self._trained_on = history
         return Part("train", history, history.ragged)
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        num_items, num_texts = self.num_items, len(self.text_offsets) - 1
+        num_tokens = cast(Tensor, self.causal.get_input_embeddings().weight).shape[0]
+        check_index("text_tokens", self.text_tokens, num_tokens, dtype=torch.int32)
+        check_offsets("text_offsets", self.text_offsets, num_texts, len(self.text_tokens))
+        check_tensor("text_items", self.text_items, torch.int64, num_texts + 1)
+        check_index("text_items", self.text_items, num_items + 1)
+        begin, last = self.text_items[:num_items], int(self.text_items[-1])
+        if not begin.equal(torch.arange(num_items)) or last != num_items:
+            raise ValueError("text_items does not begin with all items and end with none")
+        if not (self.text_offsets.diff() > 0).all():
+            raise ValueError("text_offsets: a text without its end")
+        check_tensor("share", self.share, torch.float32, num_items)
+        if self.template.event_columns:
+            check_index("event_texts", self.event_texts, num_texts)
+            check_index("log_rows", histories.log_rows + 1, len(self.event_texts) + 1)
+        self._check_tokenizer(num_tokens)
+
+    def _check_tokenizer(self, num_tokens: int) -> None:
+        check_tensor("end", self.end, torch.int64)
+        check_tensor("tokenizer_json", self.tokenizer_json, torch.uint8, len(self.tokenizer_json))
+        known = torch.tensor(list(self.tokenizer.get_vocab().values()))
+        check_index("tokens", torch.cat([known, self.end.flatten()]), num_tokens)
+        if self.tokenizer.id_to_token(int(self.end)) is None:
+            raise ValueError(f"end={int(self.end)} is no token")
 
     def on_fit_start(self) -> None:
         self._streams = [stream.to(self.device) for stream in self._streams]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.bounds import check_tensor
 from recsys.errors import ConfigError
 from recsys.module import ClosedForm
 from recsys.splits import Split
@@ -52,6 +53,9 @@ class Popularity(ClosedForm):
             counts = torch.bincount(history.items, weights, minlength=split.num_items)
         self.keep("popularity", counts.float())
         return self
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        check_tensor("popularity", self.popularity, torch.float32, histories.num_items)
 
     def score(self, batch: BasketBatch) -> Scores:
         return self.popularity.expand(len(batch), -1)

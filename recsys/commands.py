@@ -2,58 +2,78 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from types import FunctionType
+from typing import Any, cast
 
 import polars as pl
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from recsys import checkpoint, profiles, tables, train
+from recsys import checkpoint, profiles, tables, train, trust
+from recsys.alike import check_alike
+from recsys.checkpoint import SavedModel
 from recsys.compose import compose, one_line
 from recsys.data.audit import audit, describe
 from recsys.errors import ConfigError, RunError
+from recsys.evaluate import Evaluation
 from recsys.evaluate import compare as compare_frames
 from recsys.events import EventLog
+from recsys.filters import filtered
 from recsys.questions import AS_OF
+from recsys.run_folder import read_config, read_table, reading
 from recsys.suite import compare_runs
 
-console = Console()
-SAFE = ("recsys.data.sources", "recsys.splits", "recsys.retrieval")
-"""Whose definitions a folder's config may call to read its log and ask its model."""
+console = Console(markup=False, emoji=False)
 
 
 def evaluate(given: Namespace) -> None:
     """Ask a run's model again, with other list lengths, another mask rule or another log."""
     _of_lists(given.run)
     config = _config(given.run, given.overrides)
+    _check_calls(given.run, config)
     saved = checkpoint.load(given.run)
-    task = train.prepare(config)
-    if task.split.num_items != len(saved.item_table):
-        raise ConfigError(
-            f"the log has {task.split.num_items} items and the model {len(saved.item_table)}; "
-            "evaluate a run on the catalogue that it was trained on"
-        )
-    parts = (task.split.validation, task.split.test)
-    results = {part.name: train.ask(saved.model, part, task) for part in parts}
+    with _asking(given.run):
+        split = trust.build(config["task"]["split"], "split")(_filtered_log(config))
+        task = train.task_of(split, config["task"], config["retrieval"], "index")
+        results = _ask(saved, task)
     if given.output is not None:
-        given.output.mkdir(parents=True, exist_ok=True)
-        train.write_results(given.output, results, task.split)
+        train.write_text(given.output / "log.json", json.dumps(train.about(split.log), indent=2))
+        train.write_text(given.output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+        train.write_results(given.output, results, split)
     label = f"{given.run} (test)"
-    console.print(tables.metrics({label: results["test"]}, task.split.log.name, task.protocol))
+    console.print(tables.metrics({label: results["test"]}, split.log.name, task.protocol))
+
+
+def _filtered_log(config: Mapping[str, Any]) -> EventLog:
+    return filtered(train.log_of(config["data"], "data"), **config["task"]["filters"])
+
+
+def _ask(saved: SavedModel, task: train.Task) -> dict[str, Evaluation]:
+    """Evaluations of the validation and the test users, who keep the indices of the task's log."""
+    results = {}
+    for part, known in saved.known_parts(task.split):
+        found = train.ask(saved.model, known, task)
+        user = pl.Series("user", part.history.users.numpy())
+        results[part.name] = replace(found, per_user=found.per_user.with_columns(user))
+    return results
 
 
 def recommend(given: Namespace) -> None:
     """Print or write lists for users of the log, or for one history."""
     _of_lists(given.run)
     saved = checkpoint.load(given.run)
-    if given.users:
-        lists = saved.recommend(given.users, k=given.k)
-    else:
-        baskets = [entry.split(",") for entry in given.history]
-        lists = saved.recommend(histories=[baskets], k=given.k)
+    with _asking(given.run):
+        if given.users:
+            lists = saved.recommend(given.users, k=given.k)
+        else:
+            baskets = [entry.split(",") for entry in given.history]
+            lists = saved.recommend(histories=[baskets], k=given.k)
     if given.output is None:
         console.print(tables.frame(lists))
         return
@@ -68,7 +88,9 @@ def recommend(given: Namespace) -> None:
 def vectors(given: Namespace) -> None:
     """Write a model's vectors of all items and users as Parquet."""
     _of_lists(given.run)
-    tables_of = checkpoint.load(given.run).vectors()
+    saved = checkpoint.load(given.run)
+    with _asking(given.run):
+        tables_of = saved.vectors()
     given.output.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(("items", "users"), tables_of, strict=True):
         path = given.output / f"{name}.parquet"
@@ -81,11 +103,11 @@ def profile(given: Namespace) -> None:
     moments = [o.partition("=")[2] for o in given.overrides if o.startswith("as_of=")]
     overrides = [o for o in given.overrides if not o.startswith("as_of=")]
     is_other = any(o.startswith("data=") for o in overrides)
-    config = compose(overrides) if is_other else _config(given.run, overrides)
-    log = train.read(config.data)
+    log = train.read(compose(overrides).data) if is_other else _log(given.run, overrides)
     rows = profiles.everyone(log, _moment(moments[-1], log) if moments else None)
     model = checkpoint.load(given.run).model
-    vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
+    with _asking(given.run):
+        vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
     name = "_".join([log.name, *moments[-1:]])
     output = given.output or given.run / "profiles" / f"{name}.parquet"
@@ -101,12 +123,14 @@ def _moment(text: str, log: EventLog) -> str | int:
 
 def compare(given: Namespace) -> None:
     """Print the paired differences of two runs, metric by metric."""
+    check_alike(given.first, given.second)
     if (given.first / "tables").is_dir() and (given.second / "tables").is_dir():
         table = compare_runs(given.first, given.second)
         console.print(tables.frame(table, title=f"{given.second} - {given.first} (folds)"))
         return
     first, second = (_per_user(run, given.part) for run in (given.first, given.second))
-    table = compare_frames(first, second)
+    with reading(given.second, fault="cannot be compared"):
+        table = compare_frames(first, second)
     console.print(tables.frame(table, title=f"{given.second} - {given.first} ({given.part})"))
 
 
@@ -127,25 +151,48 @@ def _of_lists(run: Path) -> None:
         )
 
 
-def _config(run: Path, overrides: list[str]) -> DictConfig:
-    path = run / "config.yaml"
-    if not path.is_file():
+@contextmanager
+def _asking(run: Path) -> Iterator[None]:
+    """What a run's own files bring about while it is asked is one line."""
+    with reading(run, fault="cannot be asked", remedy="its config.yaml or model/ may be damaged"):
+        yield
+
+
+def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
+    """A run's config with the overrides, as dicts, lists and values that stand for themselves."""
+    if not (run / "config.yaml").is_file():
         raise RunError(f"{run} is no run's folder: it has no config.yaml")
+    held = read_config(run)
     try:
-        config = OmegaConf.load(path)
+        config = OmegaConf.create(held)
         OmegaConf.set_struct(config, True)
         config.merge_with_dotlist(overrides)
-        assert isinstance(config, DictConfig)
-        called = [OmegaConf.to_container(config[name]) for name in ("data", "task", "retrieval")]
+        merged = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise one_line(error) from error
-    checkpoint.check_targets(called, SAFE, (type, FunctionType))
-    return config
+    return cast(dict[str, Any], merged)
+
+
+def _check_calls(run: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a config that calls what it may not, before anything of it is called."""
+    with reading(run / "config.yaml"):
+        trust.check(config["data"], "data")
+        trust.check(config["task"]["split"], "split")
+        trust.check(config["retrieval"]["index"], "index")
+
+
+def _log(run: Path, overrides: list[str]) -> EventLog:
+    config = _config(run, overrides)
+    with reading(run / "config.yaml"):
+        return train.log_of(config["data"], "data")
 
 
 def _per_user(run: Path, part: str) -> pl.DataFrame:
-    path = run / "per_user.parquet"
-    if not path.is_file():
-        raise RunError(f"{run} is no finished run's folder: it has no per_user.parquet")
-    frame = pl.read_parquet(path)
-    return frame.filter(pl.col("part") == part).drop("part")
+    frame = read_table(run / "per_user.parquet", "part", "user_id")
+    with reading(run / "per_user.parquet"):
+        frame = frame.filter(pl.col("part") == part).drop("part")
+        if frame["user_id"].is_duplicated().any():
+            raise ValueError("a user twice")
+    if not len(frame):
+        raise RunError(f"{run} asked no users of the part {part}; compare another")
+    return frame

@@ -44,7 +44,7 @@ def _task(config: DictConfig) -> None:
     try:
         (suite if "questions" in config.task else train).run(config, folder)
     except (RecsysError, HydraException, OmegaConfBaseException) as error:
-        if new and {path.name for path in folder.iterdir()} <= {"config.yaml"}:
+        if new and {path.name for path in folder.iterdir()} <= {"config.yaml", "log.json"}:
             shutil.rmtree(folder)
         # Hydra would add a line of its own to an exception, but lets an exit pass.
         print(f"recsys: {one_line(error)}", file=sys.stderr)

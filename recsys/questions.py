@@ -24,6 +24,7 @@ from torch import Tensor
 
 from recsys.errors import DataError, LeakError
 from recsys.events import TIME, USER, EventLog
+from recsys.fingerprint import fingerprint
 from recsys.ragged import Ragged
 from recsys.vocab import UNKNOWN, Vocabulary
 
@@ -89,6 +90,14 @@ class Questions:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same rows, candidates and answers."""
+        ragged = (self.answers, self.excluded, self.items)
+        parts = [tensor for part in ragged for tensor in (part.values, part.offsets)]
+        frames = [pl.DataFrame({"": tensor.numpy()}) for tensor in parts]
+        return fingerprint((self.rows, self.candidates.ids.to_frame(), *frames))
 
     @property
     def has_phases(self) -> bool:

@@ -6,7 +6,6 @@ and gives the same bytes.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ import numpy as np
 import polars as pl
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from omegaconf import OmegaConf
-from safetensors.numpy import load_file
 
 from recsys import plots, tables
 from recsys.errors import RunError
@@ -26,6 +23,7 @@ from recsys.evaluate import Evaluation, Protocol, compare
 from recsys.events import ITEM, USER
 from recsys.plots import Bar, Plot
 from recsys.retrieval import TopK
+from recsys.run_folder import read_config, read_json, read_table, read_tensors, reading
 from recsys.user_map import UserMap, user_map
 from recsys.vocab import Vocabulary
 
@@ -42,7 +40,8 @@ def write(folder: Path) -> None:
         RunError: the folder holds no finished run.
     """
     check_finished(folder)
-    render(folder, TEMPLATE, _content(folder))
+    with reading(folder, fault="cannot be shown"):
+        render(folder, TEMPLATE, _content(folder))
 
 
 def check_finished(folder: Path) -> None:
@@ -87,10 +86,9 @@ class Result:
     def read(cls, folder: Path, name: str) -> Result:
         """The result of a run's folder, or of a baseline's below it."""
         means, intervals = (
-            json.loads((folder / file).read_text())["test"]
-            for file in ("metrics.json", "intervals.json")
+            read_json(folder / file)["test"] for file in ("metrics.json", "intervals.json")
         )
-        per_user = pl.read_parquet(folder / "per_user.parquet").filter(part="test").drop("part")
+        per_user = read_table(folder / "per_user.parquet", "part").filter(part="test").drop("part")
         return cls(name, means, intervals, per_user)
 
     def slices(self, by: str, metric: str) -> pl.DataFrame:
@@ -101,23 +99,23 @@ class Result:
 
 def _content(folder: Path) -> dict[str, Any]:
     """What the template shows."""
-    text = (folder / "config.yaml").read_text()
-    config = OmegaConf.create(text)
-    k = config.task.ks[0]
-    model = Result.read(folder, _last_name(config.model))
+    config = read_config(folder)
+    task, data = config["task"], config["data"]
+    k = task["ks"][0]
+    model = Result.read(folder, _last_name(config["model"]))
     baselines = [
-        Result.read(folder / "baselines" / str(name), str(name)) for name in config.baselines
+        Result.read(folder / "baselines" / str(name), str(name)) for name in config["baselines"]
     ]
     results = [model, *baselines]
     shown = [f"{name}@{k}" for name in tables.SHOWN]
     return {
-        "data": _last_name(config.data),
-        "file": Path(config.data.get("path") or "").name,
-        "split": _last_name(config.task.split).replace("_", " "),
-        "history_rule": tables.history_rule(Protocol(mask_history=config.task.mask_history)),
-        "num_items": config.num_items,
-        "num_users": len(pl.read_parquet(folder / "model" / "users.parquet")),
-        "seed": config.seed,
+        "data": _last_name(data),
+        "file": Path(data.get("path") or "").name,
+        "split": _last_name(task["split"]).replace("_", " "),
+        "history_rule": tables.history_rule(Protocol(mask_history=task["mask_history"])),
+        "num_items": config["num_items"],
+        "num_users": len(read_table(folder / "model" / "users.parquet")),
+        "seed": config["seed"],
         "k": k,
         "metrics": shown,
         "model": model,
@@ -127,18 +125,18 @@ def _content(folder: Path) -> dict[str, Any]:
             for other in baselines
         },
         "bars": [plot for metric in shown for plot in _bars([metric], results)],
-        "curves": list(_curves(folder, f"validation/{config.trainer.monitor}")),
+        "curves": list(_curves(folder, f"validation/{config['trainer']['monitor']}")),
         "slices": list(_slices(f"recall@{k}", model, baselines)),
         "repeats": list(_bars([f"repeat/recall@{k}", f"explore/recall@{k}"], results)),
-        "map": _map(folder, OmegaConf.select(config, "report.map_by")),
+        "map": _map(folder, config.get("report", {}).get("map_by")),
         "samples": list(_samples(folder, model.per_user)),
-        "config": text,
+        "config": (folder / "config.yaml").read_text(),
         "colours": plots.COLOURS,
     }
 
 
-def _last_name(config: Any) -> str:
-    return str(config._target_).rpartition(".")[2]
+def _last_name(config: dict[str, Any]) -> str:
+    return str(config["_target_"]).rpartition(".")[2]
 
 
 def _bars(metrics: Sequence[str], results: Sequence[Result]) -> Iterator[Plot]:
@@ -156,7 +154,7 @@ def _curves(folder: Path, monitor: str) -> Iterator[Plot]:
         if not path.is_file():
             continue
         member = "" if path.parent == folder else f" of {path.parent.name}"
-        log = pl.read_csv(path).cast(pl.Float64)
+        log = pl.read_csv(path, glob=False).cast(pl.Float64)
         best = log.drop_nulls(monitor).sort(monitor, descending=True, maintain_order=True)
         for column, what in (("train/loss", "training loss"), (monitor, monitor)):
             known = log.drop_nulls(column)
@@ -178,7 +176,7 @@ def _slices(metric: str, model: Result, baselines: Sequence[Result]) -> Iterator
 def _map(folder: Path, by: str | None) -> UserMap | None:
     """The map of the users, where the run's model makes profiles."""
     path = folder / "profiles.parquet"
-    return user_map(pl.read_parquet(path), by) if path.is_file() else None
+    return user_map(read_table(path), by) if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -200,10 +198,11 @@ class Sample:
 
 def _samples(folder: Path, asked: pl.DataFrame, *, num_users: int = 3) -> Iterator[Sample]:
     """Users at the quartiles of the test users: always the same, not chosen for their results."""
-    items = pl.read_parquet(folder / "model" / "items.parquet")
-    users = Vocabulary(pl.read_parquet(folder / "model" / "users.parquet")[USER])
-    log = load_file(folder / "model" / "histories.safetensors")
-    lists = pl.read_parquet(folder / "recommendations.parquet")
+    items = read_table(folder / "model" / "items.parquet", ITEM)
+    users = Vocabulary(read_table(folder / "model" / "users.parquet", USER)[USER])
+    tensors = read_tensors(folder / "model" / "histories.safetensors")
+    log = {name: tensor.numpy() for name, tensor in tensors.items()}
+    lists = read_table(folder / "recommendations.parquet", USER, ITEM)
     words, catalogue = _words(items), Vocabulary(items[ITEM])
     chosen = asked[sorted({len(asked) * (n + 1) // (num_users + 1) for n in range(num_users)})]
     rows = np.searchsorted(log["users"], users.index_of(chosen[USER]))

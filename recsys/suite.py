@@ -23,17 +23,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import seed_everything
 from rich.console import Console
 
-from recsys import suite_report, tables, train
+from recsys import suite_report, tables, train, trust
 from recsys.errors import ConfigError, RunError
 from recsys.evaluate import holm
+from recsys.events import EventLog
 from recsys.predictor import Predictor
 from recsys.questions import Questions
-from recsys.train import claim, read, write_text
+from recsys.run_folder import read_config
+from recsys.train import about, claim, filtered_log, read, write_text
 from recsys.trials import Folds, Trial, compare, trial
 
 console = Console()
@@ -60,10 +61,11 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         pretraining = config.pop("pretraining", None)
     if pretraining is not None:
         pretrain(config, pretraining, folder / "pretraining")
-    asked = prepare(config)
+    log, asked = prepare(config)
     claimed = copy.deepcopy(config)
     claimed.folder = "."  # wherever it stands
-    claim(folder, claimed)
+    of_tables = {f"questions/{name}": table.fingerprint for name, table in asked.items()}
+    claim(folder, claimed, about(log) | of_tables)
     for questions in asked.values():
         console.print(describe(questions), soft_wrap=True)
     divided = Folds(**OmegaConf.to_container(config.task.folds))  # type: ignore[arg-type]
@@ -97,26 +99,25 @@ def pretrain(config: DictConfig, parts: DictConfig, folder: Path) -> None:
     for name, part in parts.items():
         whole[name] = part
     if (folder / "report.html").is_file():
-        held = cast(DictConfig, OmegaConf.load(folder / "config.yaml"))
+        held = read_config(folder)
         for size in SIZES:
-            whole[size] = held[size]
-        claim(folder, whole)
+            whole[size] = held.get(size)
+        claim(folder, whole, about(filtered_log(whole)))
         return
     folder.mkdir(parents=True, exist_ok=True)
     train.run(whole, folder)
 
 
-def prepare(config: DictConfig) -> dict[str, Questions]:
-    """The tables of questions that a config names, by name."""
+def prepare(config: DictConfig) -> tuple[EventLog, dict[str, Questions]]:
+    """The log, and the tables of questions about it that a config names, by name."""
     with open_dict(config):  # what the log brings for tasks that ask what comes next
         for name in OTHER_TASKS:
             config.task.pop(name, None)
         config.num_items = config.num_users = None
     log = read(config.data)
-    return {
-        str(name): instantiate(make, _convert_="all")(log, str(name))
-        for name, make in config.task.questions.items()
-    }
+    made = OmegaConf.to_container(config.task.questions, resolve=True)
+    assert isinstance(made, dict)
+    return log, {str(name): trust.build(make)(log, str(name)) for name, make in made.items()}
 
 
 def answered(
@@ -155,7 +156,7 @@ def build(model: dict[str, Any], seed: int) -> Predictor:
         ConfigError: it is a model of another kind.
     """
     seed_everything(seed, verbose=False)
-    built = instantiate(model, _convert_="all")
+    built = trust.build(model)
     if not isinstance(built, Predictor):
         raise ConfigError(
             f"{type(built).__name__} says what comes next and answers no questions; choose "

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from omegaconf import OmegaConf
 
 from recsys import plots
 from recsys.plots import Bar
 from recsys.report import check_finished, render
+from recsys.run_folder import read_config, reading
 from recsys.trials import Trial, compare
 
 TEMPLATE = "suite_report.html.jinja"
@@ -31,27 +31,27 @@ def write(folder: Path) -> None:
         RunError: the folder holds no finished run.
     """
     check_finished(folder)
-    render(folder, TEMPLATE, _content(folder))
+    with reading(folder, fault="cannot be shown"):
+        render(folder, TEMPLATE, _content(folder))
 
 
 def _content(folder: Path) -> dict[str, Any]:
     """What the template shows."""
-    text = (folder / "config.yaml").read_text()
-    config = OmegaConf.create(text)
-    models = {label_of(config.model): folder}
-    models |= {str(name): folder / "baselines" / str(name) for name in config.baselines}
+    config = read_config(folder)
+    models = {label_of(config["model"]): folder}
+    models |= {str(name): folder / "baselines" / str(name) for name in config["baselines"]}
     found = {name: _trials(place / "tables") for name, place in models.items()}
-    tables = list(config.task.questions)
+    tables = list(config["task"]["questions"])
     return {
         "model": next(iter(models)),
-        "data": label_of(config.data),
-        "seed": config.seed,
+        "data": label_of(config["data"]),
+        "seed": config["seed"],
         "models": list(models),
         "tables": [
             _table(str(table), {m: t[table] for m, t in found.items() if table in t})
             for table in tables
         ],
-        "config": text,
+        "config": (folder / "config.yaml").read_text(),
         "colours": plots.COLOURS,
     }
 

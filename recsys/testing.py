@@ -23,10 +23,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hydra.utils import instantiate
 from torch import Tensor
 
-from recsys import checkpoint
+from recsys import checkpoint, trust
 from recsys.batch import BasketBatch
 from recsys.classification import auroc
 from recsys.data.questions import new_items, profiling
@@ -183,7 +182,7 @@ class ModelContract:
         config = self.config(split)
         checkpoint.save(tmp_path / "model", model, split, config, mask_history=False)
         package = config["_target_"].partition(".")[0]
-        loaded = checkpoint.load(tmp_path, trusted=("recsys", package))
+        loaded = checkpoint.load(tmp_path, trusted=[package])
         history = split.test.history
         assert _scores(loaded.model, history).equal(_scores(model, history))
         assert len(loaded.recommend([0, 1], k=self.k)) == 2 * self.k
@@ -246,7 +245,7 @@ class PredictorContract:
     def fitted(self, questions: Questions, train: Tensor) -> Predictor:
         """A predictor, built and fitted from a fixed seed."""
         torch.manual_seed(0)
-        predictor: Predictor = instantiate(self.config(), _convert_="all")
+        predictor: Predictor = trust.build(self.config())
         return predictor.fit(questions, train)
 
     @pytest.fixture(scope="class")

@@ -3,6 +3,7 @@
 A run's folder holds
 
     config.yaml                  the composed config
+    log.json                     which log it is of: its sizes and fingerprint
     train.csv                    a row per epoch, for models that are trained
     checkpoints/                 the last and the best epoch
     model/                       see `recsys.checkpoint`
@@ -18,22 +19,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import polars as pl
 import torch
-from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import seed_everything
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from rich.progress import track
 
-from recsys import checkpoint, profiles, report, tables
+from recsys import checkpoint, profiles, report, tables, trust
 from recsys.data.cache import cached
 from recsys.errors import ConfigError, DataError
 from recsys.evaluate import Evaluation, Protocol, evaluate
@@ -41,6 +41,7 @@ from recsys.events import USER, EventLog
 from recsys.filters import filtered
 from recsys.loader import Loader
 from recsys.module import Scorer
+from recsys.run_folder import read_json, read_text
 from recsys.splits import VALIDATION, Part, Split
 from recsys.training import fit
 from recsys.user_map import attributes
@@ -75,7 +76,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     known = attributes(task.split.log.users)
     if (by := config.report.map_by) not in (None, *known):
         raise ConfigError(f"report.map_by={by}: of users is known {', '.join(known) or 'nothing'}")
-    claim(folder, config)
+    claim(folder, config, about(task.split.log))
     console.print(tables.describe(task.split, task.protocol), soft_wrap=True)
     model = _fitted(config.model, config, task, folder)
     own = _asked(model, task, folder)
@@ -97,19 +98,33 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
 def prepare(config: DictConfig) -> Task:
     """Read the log, filter it and split it; sets the sizes in `config`."""
-    log = read(config.data)
-    log = filtered(log, **_plain(config.task.filters))
-    split = instantiate(config.task.split)(log)
+    split = trust.build(_plain(config.task.split))(filtered_log(config))
     with open_dict(config):
         config.num_items, config.num_users = split.num_items, len(split.users)
         config.num_classes = split.num_classes
-    ks, masked = list(config.task.ks), config.task.mask_history
+    return task_of(split, _plain(config.task), _plain(config.retrieval))
+
+
+def filtered_log(config: DictConfig) -> EventLog:
+    """The log of `config.data`, filtered as `config.task` says: what a run knows."""
+    return filtered(read(config.data), **_plain(config.task.filters))
+
+
+def task_of(
+    split: Split,
+    asked: Mapping[str, Any],
+    retrieval: Mapping[str, Any],
+    purpose: Literal["index"] | None = None,
+) -> Task:
+    """How a split is asked about, by the sections `task` and `retrieval` of a config."""
+    ks, masked = list(asked["ks"]), asked["mask_history"]
     if max(ks) > split.num_items:
         raise ConfigError(
-            f"task.ks: k={max(ks)} exceeds the {split.num_items} items of {log.name}; lower it"
+            f"task.ks: k={max(ks)} exceeds the {split.num_items} items of {split.log.name}; lower "
+            "it"
         )
     popularity = torch.bincount(split.training.items, minlength=split.num_items)
-    index = instantiate(config.retrieval.index) if config.retrieval.index else None
+    index = trust.build(retrieval["index"], purpose) if retrieval["index"] else None
     return Task(split, Protocol(ks, masked), popularity, index)
 
 
@@ -118,23 +133,62 @@ def read(data: DictConfig) -> EventLog:
     if missing := OmegaConf.missing_keys(data):
         name = min(missing)
         raise DataError(f"{name} is not set; give it as {name}=VALUE")
-    options = _plain(data)
-    return cached(get_method(options.pop("_target_")), **options)
+    return log_of(_plain(data))
 
 
-def claim(folder: Path, config: DictConfig) -> None:
-    """Write the config to a new run's folder, or check that a resumed run has the same.
+def log_of(options: Mapping[str, Any], purpose: Literal["data"] | None = None) -> EventLog:
+    """As `read`, from plain options: a user's own, or a folder's by their purpose."""
+    source = trust.build({**options, trust.PARTIAL: True}, purpose)
+    return cached(source.func, **source.keywords)
+
+
+def about(log: EventLog) -> dict[str, Any]:
+    """What `log.json` says of a log."""
+    return {
+        "name": log.name,
+        "events": log.num_events,
+        "items": len(log.items),
+        "users": len(log.users),
+        "sha256": log.fingerprint,
+    }
+
+
+def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
+    """Write the config to a new run's folder, or check that a resumed run is the same one.
+
+    Args:
+        folder: the run's.
+        config: composed.
+        log: what the run knows of the world beside its config, as `about` says it.
 
     Raises:
-        ConfigError: the folder holds a run of another config.
+        ConfigError: the folder holds a run of another config, or of another log.
     """
     composed = OmegaConf.to_yaml(config, resolve=True)
-    path = folder / "config.yaml"
-    if path.exists() and path.read_text() != composed:
-        raise ConfigError(
-            f"{folder} holds a run of another config; choose another hydra.run.dir, or remove it"
-        )
+    path, beside = folder / "config.yaml", folder / "log.json"
+    if path.exists():
+        if read_text(path) != composed:
+            raise ConfigError(
+                f"{folder} holds a run of another config; choose another hydra.run.dir, or remove "
+                "it"
+            )
+        _check_log(beside, log)
+    # The log first: a folder that has a config says of which log it is.
+    write_text(beside, json.dumps(log, indent=2))
     write_text(path, composed)
+
+
+def _check_log(path: Path, log: Mapping[str, Any]) -> None:
+    remedy = "choose another hydra.run.dir, or remove it"
+    if not path.exists():
+        raise ConfigError(f"{path.parent} does not say which log its run is of; {remedy}")
+    held = read_json(path)
+    if different := [name for name in log if name != "name" and held.get(name) != log[name]]:
+        name = different[0]
+        raise ConfigError(
+            f"{path.parent} holds a run of another log: {name} was {held.get(name)}, and is "
+            f"{log[name]} now; {remedy}"
+        )
 
 
 def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
@@ -146,7 +200,7 @@ def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Pa
     fit(
         model,
         task.split,
-        instantiate(config.trainer),
+        trust.build(_plain(config.trainer)),
         task.protocol,
         folder=folder,
         loggers=partial(_loggers, config),
@@ -221,7 +275,7 @@ def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:
 
 def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """Lightning's loggers, writing to a folder."""
-    return [instantiate(logger)(save_dir=folder) for logger in config.logger.loggers]
+    return [trust.build(_plain(logger))(save_dir=folder) for logger in config.logger.loggers]
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

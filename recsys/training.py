@@ -309,7 +309,7 @@ class Validate(Callback):
         path = self.folder / "train.csv"
         rows = pl.DataFrame({"epoch": epoch, **row})
         if path.exists():
-            before = pl.read_csv(path).filter(pl.col("epoch") < epoch)
+            before = pl.read_csv(path, glob=False).filter(pl.col("epoch") < epoch)
             rows = pl.concat([before, rows], how="diagonal_relaxed")
         scratch = path.with_name(f".{path.name}")
         path.parent.mkdir(parents=True, exist_ok=True)

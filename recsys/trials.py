@@ -29,6 +29,7 @@ from recsys.evaluate import paired_t
 from recsys.events import USER
 from recsys.predictor import Predictor
 from recsys.questions import TEST, VALIDATION, Questions, folds
+from recsys.run_folder import read_json, read_table
 
 K = 10
 BY_CANDIDATE = {"auroc": auroc, "ap": average_precision}
@@ -67,11 +68,13 @@ class Trial:
 
     @classmethod
     def read(cls, folder: Path) -> Trial:
-        """The trial that `write` wrote."""
-        means, intervals = (
-            json.loads((folder / name).read_text()) for name in ("metrics.json", "intervals.json")
-        )
-        frames = (pl.read_parquet(folder / f"{name}.parquet") for name in ("folds", "predictions"))
+        """The trial that `write` wrote.
+
+        Raises:
+            RunError: a file of it is missing or damaged.
+        """
+        means, intervals = (read_json(folder / name) for name in ("metrics.json", "intervals.json"))
+        frames = (read_table(folder / f"{name}.parquet") for name in ("folds", "predictions"))
         return cls(means, intervals, *frames)
 
     def write(self, folder: Path) -> None:

@@ -42,7 +42,7 @@ def test_nothing_else_may_be_called(part: str, target: str, tmp_path: Path) -> N
     marker = tmp_path / "called"
     bad = {"_target_": target, "path": str(marker)}
     given = bad if part == "data" else {"split": bad, "index": bad}
-    with pytest.raises(ConfigError, match=f"_target_: {target} is not defined in recsys.data"):
+    with pytest.raises(ConfigError, match=f"_target_: {target} is nothing that a folder's"):
         evaluate(tmp_path, {**CONFIG, part: given})
     assert not marker.exists()
 
