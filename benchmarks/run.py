@@ -17,7 +17,6 @@ is then made anew, as by `--fresh`. `benchmarks.report` makes tables.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import resource
@@ -34,7 +33,6 @@ import polars as pl
 from omegaconf import OmegaConf
 
 from benchmarks.record import ROOT, stamp, write
-from recsys.checkpoint import save_log
 from recsys.compose import compose
 from recsys.errors import RunError
 from recsys.suite import compare_runs
@@ -114,14 +112,11 @@ def held(experiment: str, path: Path, users: Path) -> dict[int, Run]:
 def planned(experiment: str, seeds: Iterable[int]) -> dict[int, Run]:
     """What is known of a run before it runs, by seed: its config and its log's fingerprint."""
     config = compose(overrides(experiment, 0))
-    task = prepare(config)
-    with TemporaryDirectory() as scratch:
-        save_log(Path(scratch), task.split)
-        log = fingerprint(Path(scratch))
+    log = prepare(config).split.log
     plans = {}
     for seed in seeds:
         config.seed = seed
-        plans[seed] = {"config": OmegaConf.to_yaml(config, resolve=True), "log": log}
+        plans[seed] = {"config": OmegaConf.to_yaml(config, resolve=True), "log": log.fingerprint}
     return plans
 
 
@@ -154,9 +149,10 @@ def reached(folder: Path) -> Run:
         "metrics": json.loads((folder / "metrics.json").read_text()),
         "intervals": json.loads((folder / "intervals.json").read_text())["test"],
         "config": (folder / "config.yaml").read_text(),
+        "log": json.loads((folder / "log.json").read_text())["sha256"],
     }
     if not (folder / "tables").is_dir():
-        return {**entry, "log": fingerprint(folder / "model")}
+        return entry
     others = sorted(path for path in (folder / "baselines").glob("*") if path.is_dir())
     entry["baselines"] = {
         path.name: json.loads((path / "metrics.json").read_text()) for path in others
@@ -165,7 +161,6 @@ def reached(folder: Path) -> Run:
     if (folder / "pretraining").is_dir():
         before = folder / "pretraining"
         entry["pretraining"] = json.loads((before / "metrics.json").read_text())
-        entry["log"] = fingerprint(before / "model")
     return entry
 
 
@@ -204,12 +199,6 @@ def add_users(path: Path, per_user: Path, seed: int) -> None:
 def seeds_of(users: Path) -> list[int]:
     """Over which a file's means are."""
     return json.loads(pl.read_parquet_metadata(users)["seeds"])
-
-
-def fingerprint(model: Path) -> str:
-    """SHA-256 of the catalogue, the users and their histories, as the run's folder keeps them."""
-    names = ("items.parquet", "users.parquet", "histories.safetensors")
-    return hashlib.sha256(b"".join((model / name).read_bytes() for name in names)).hexdigest()
 
 
 def spread_over_seeds(runs: list[Run], part: str) -> dict[str, dict[str, float]]:

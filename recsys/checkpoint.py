@@ -167,16 +167,14 @@ class SavedModel:
                 "row": self.histories.log_rows.numpy(),
             }
         )
-        index = pl.Series("user", users[torch.from_numpy(split.events["user"].to_numpy())].numpy())
+        index = pl.Series("user", users.numpy()[split.events["user"].to_numpy()])
         events = split.events.select("item", "time", "log_row").with_columns(index)
         same = ["user", "item", "time"]
         own, events = (f.with_columns(nth=pl.int_range(pl.len()).over(same)) for f in (own, events))
         found = events.join(own, on=[*same, "nth"])
-        rows = torch.full((split.log.num_events,), -1)
-        rows[torch.from_numpy(found["log_row"].to_numpy())] = torch.from_numpy(
-            found["row"].to_numpy(writable=True)
-        )
-        return rows
+        rows = np.full(split.log.num_events, -1)
+        rows[found["log_row"].to_numpy()] = found["row"].to_numpy()
+        return torch.from_numpy(rows)
 
     @torch.inference_mode()
     def vectors(self) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -29,7 +29,7 @@ from recsys.questions import AS_OF
 from recsys.run_folder import read_config, read_table, reading
 from recsys.suite import compare_runs
 
-console = Console(markup=False, emoji=False)
+console = Console()
 
 
 def evaluate(given: Namespace) -> None:
@@ -95,7 +95,7 @@ def vectors(given: Namespace) -> None:
     for name, frame in zip(("items", "users"), tables_of, strict=True):
         path = given.output / f"{name}.parquet"
         train.write_parquet(path, frame)
-        console.print(f"{path}: {len(frame):,} vectors", soft_wrap=True)
+        console.print(tables.plain(f"{path}: {len(frame):,} vectors"), soft_wrap=True)
 
 
 def profile(given: Namespace) -> None:
@@ -113,7 +113,8 @@ def profile(given: Namespace) -> None:
     output = given.output or given.run / "profiles" / f"{name}.parquet"
     train.write_parquet(output, table)
     when = table[AS_OF][0]
-    console.print(f"{output}: {len(table):,} users of {log.name} as of {when}", soft_wrap=True)
+    said = f"{output}: {len(table):,} users of {log.name} as of {when}"
+    console.print(tables.plain(said), soft_wrap=True)
 
 
 def _moment(text: str, log: EventLog) -> str | int:

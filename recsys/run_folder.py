@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from zipfile import ZipFile
 
 import polars as pl
+import torch
 import yaml
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
@@ -131,6 +133,22 @@ def read_table(path: Path, *needed: str) -> pl.DataFrame:
         if missing := [column for column in needed if column not in frame.columns]:
             raise ValueError(f"no column {missing[0]}")
         return frame
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of training, as torch saves it; nothing that it names is called.
+
+    Raises:
+        RunError: it is none, or not as it was written.
+    """
+    with reading(path, remedy="remove checkpoints/ to train from the start"):
+        with ZipFile(path) as file:
+            if (name := file.testzip()) is not None:  # torch itself does not look
+                raise ValueError(f"{name} is not as it was written")
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
+            raise TypeError("no state of a model")
+        return found
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

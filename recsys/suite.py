@@ -67,7 +67,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     of_tables = {f"questions/{name}": table.fingerprint for name, table in asked.items()}
     claim(folder, claimed, about(log) | of_tables)
     for questions in asked.values():
-        console.print(describe(questions), soft_wrap=True)
+        console.print(tables.plain(describe(questions)), soft_wrap=True)
     divided = Folds(**OmegaConf.to_container(config.task.folds))  # type: ignore[arg-type]
     label = suite_report.label_of(config.model)
     places = {label: (config.model, folder)}
@@ -82,7 +82,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         console.print(
             tables.trials(name, {label: t[name] for label, t in results.items() if name in t})
         )
-    console.print(f"run folder: {folder}", soft_wrap=True)
+    console.print(tables.plain(f"run folder: {folder}"), soft_wrap=True)
     return means(results[label])
 
 

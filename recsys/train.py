@@ -77,7 +77,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     if (by := config.report.map_by) not in (None, *known):
         raise ConfigError(f"report.map_by={by}: of users is known {', '.join(known) or 'nothing'}")
     claim(folder, config, about(task.split.log))
-    console.print(tables.describe(task.split, task.protocol), soft_wrap=True)
+    console.print(tables.plain(tables.describe(task.split, task.protocol)), soft_wrap=True)
     model = _fitted(config.model, config, task, folder)
     own = _asked(model, task, folder)
     results = {_label(config): own}
@@ -92,7 +92,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     tests = {name: parts["test"] for name, parts in results.items()}
     console.print(tables.metrics(tests, task.split.log.name, task.protocol))
     console.print(tables.samples(task.split.test, own["test"].top, task.split))
-    console.print(f"run folder: {folder}", soft_wrap=True)
+    console.print(tables.plain(f"run folder: {folder}"), soft_wrap=True)
     return {part: result.means for part, result in own.items()}
 
 
