@@ -14,6 +14,7 @@ import polars as pl
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
+from yaml import YAMLError
 
 from recsys import checkpoint, profiles, tables, train, trust
 from recsys.alike import check_alike
@@ -163,11 +164,16 @@ def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
     """A run's config with the overrides, as dicts, lists and values that stand for themselves."""
     if not (run / "config.yaml").is_file():
         raise RunError(f"{run} is no run's folder: it has no config.yaml")
-    held = read_config(run)
+    config = OmegaConf.create(read_config(run))
+    OmegaConf.set_struct(config, True)
+    for override in overrides:
+        try:
+            config.merge_with_dotlist([override])
+        except YAMLError as error:
+            raise ConfigError(f"{override}: cannot be read; put the value in quotes") from error
+        except OmegaConfBaseException as error:
+            raise one_line(error) from error
     try:
-        config = OmegaConf.create(held)
-        OmegaConf.set_struct(config, True)
-        config.merge_with_dotlist(overrides)
         merged = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise one_line(error) from error

@@ -153,6 +153,9 @@ def about(log: EventLog) -> dict[str, Any]:
     }
 
 
+ELSEWHERE = "choose another hydra.run.dir, or remove it"
+
+
 def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
     """Write the config to a new run's folder, or check that a resumed run is the same one.
 
@@ -167,27 +170,24 @@ def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
     composed = OmegaConf.to_yaml(config, resolve=True)
     path, beside = folder / "config.yaml", folder / "log.json"
     if path.exists():
+        if beside.exists():
+            _check_log(folder, read_json(beside), log)
         if read_text(path) != composed:
-            raise ConfigError(
-                f"{folder} holds a run of another config; choose another hydra.run.dir, or remove "
-                "it"
-            )
-        _check_log(beside, log)
+            raise ConfigError(f"{folder} holds a run of another config; {ELSEWHERE}")
+        if not beside.exists():
+            raise ConfigError(f"{folder} does not say which log its run is of; {ELSEWHERE}")
     # The log first: a folder that has a config says of which log it is.
     write_text(beside, json.dumps(log, indent=2))
     write_text(path, composed)
 
 
-def _check_log(path: Path, log: Mapping[str, Any]) -> None:
-    remedy = "choose another hydra.run.dir, or remove it"
-    if not path.exists():
-        raise ConfigError(f"{path.parent} does not say which log its run is of; {remedy}")
-    held = read_json(path)
-    if different := [name for name in log if name != "name" and held.get(name) != log[name]]:
+def _check_log(folder: Path, held: Mapping[str, Any], log: Mapping[str, Any]) -> None:
+    different = [name for name in log if name != "name" and held.get(name) != log[name]]
+    if different:
         name = different[0]
         raise ConfigError(
-            f"{path.parent} holds a run of another log: {name} was {held.get(name)}, and is "
-            f"{log[name]} now; {remedy}"
+            f"{folder} holds a run of another log: {name} was {held.get(name)}, and is "
+            f"{log[name]} now; {ELSEWHERE}"
         )
 
 

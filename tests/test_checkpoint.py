@@ -182,7 +182,9 @@ def test_more_items_than_the_catalogue_has(saved: SavedModel) -> None:
 def test_only_classes_of_trusted_packages_are_built(run: Path, target: Any, nested: bool) -> None:
     bad = {"_target_": target, "_args_": ["echo"]}
     rewrite(run, {**CONFIG, "members": [{"deep": bad}]} if nested else bad)
-    with pytest.raises(ConfigError, match="is nothing that a folder's config may call as a model; if you trust"):
+    with pytest.raises(
+        ConfigError, match="is nothing that a folder's config may call as a model; if you trust"
+    ):
         checkpoint.load(run)
 
 
