@@ -52,14 +52,23 @@ def reading(
         raise RunError(f"{what} {fault} ({reason}); {remedy}") from error
 
 
+def check_file(path: Path) -> None:
+    """See that there is a file: to open what is none, such as a pipe, may never end.
+
+    Raises:
+        RunError: there is none.
+    """
+    if not path.is_file():
+        raise RunError(f"{path.parent} holds no finished run: there is no {path.name}")
+
+
 def read_text(path: Path) -> str:
     """A text file of at most `LARGEST_TEXT` bytes.
 
     Raises:
         RunError: no such file, a larger one, or none of text.
     """
-    if not path.is_file():
-        raise RunError(f"{path.parent} holds no finished run: there is no {path.name}")
+    check_file(path)
     with reading(path):
         if (size := path.stat().st_size) > LARGEST_TEXT:
             raise ValueError(f"{size:,} bytes")
@@ -126,8 +135,7 @@ def read_table(path: Path, *needed: str) -> pl.DataFrame:
     Raises:
         RunError: no such file, no Parquet, or without one of them.
     """
-    if not path.is_file():
-        raise RunError(f"{path.parent} holds no finished run: there is no {path.name}")
+    check_file(path)
     with reading(path):
         frame = pl.read_parquet(path, glob=False)
         if missing := [column for column in needed if column not in frame.columns]:
@@ -141,6 +149,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is none, or not as it was written.
     """
+    check_file(path)
     with reading(path, remedy="remove checkpoints/ to train from the start"):
         with ZipFile(path) as file:
             if (name := file.testzip()) is not None:  # torch itself does not look
@@ -157,7 +166,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         RunError: no such file, or none of tensors.
     """
-    if not path.is_file():
-        raise RunError(f"{path.parent} holds no finished run: there is no {path.name}")
+    check_file(path)
     with reading(path):
         return load_file(path)

@@ -321,7 +321,7 @@ class Validate(Callback):
         """Add a row to `train.csv`; a resumed run goes on where its checkpoint was."""
         path = self.folder / "train.csv"
         rows = pl.DataFrame({"epoch": epoch, **row})
-        if path.exists():
+        if path.is_file():
             with reading(path, remedy="remove it; the run goes on without the epochs that it had"):
                 before = pl.read_csv(path, glob=False).filter(pl.col("epoch") < epoch)
                 rows = pl.concat([before, rows], how="diagonal_relaxed")

@@ -83,7 +83,7 @@ def test_lists_have_a_line_for_every_config(run: Run) -> None:
 
 def test_a_run_leaves_its_folder(trained: Path) -> None:
     expected = {"config.yaml", "metrics.json", "intervals.json", "per_user.parquet", "model"}
-    expected |= {"recommendations.parquet", "report.html"}
+    expected |= {"recommendations.parquet", "report.html", "log.json"}
     assert {path.name for path in trained.iterdir()} == expected
     metrics = json.loads((trained / "metrics.json").read_text())
     per_user = pl.read_parquet(trained / "per_user.parquet")
