@@ -18,7 +18,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from torch import Tensor
 
 from recsys import manifest, trust
 from recsys.batch import BasketBatch
-from recsys.errors import ConfigError, RunError, UnknownIdError
+from recsys.errors import ConfigError, RecsysError, RunError, UnknownIdError
 from recsys.events import ITEM, USER
 from recsys.module import Scorer
 from recsys.retrieval import top_k
@@ -119,15 +120,17 @@ class SavedModel:
             batch = self._batch(histories)
             asked = pl.Series("history", range(len(batch)))
         masked = self.mask_history if mask_history is None else mask_history
-        top = self.model.top_k(batch, k, mask_history=masked)
-        return recommendations(asked, top.items, top.scores, self.item_table)
+        with asking(self.model):
+            top = self.model.top_k(batch, k, mask_history=masked)
+            return recommendations(asked, top.items, top.scores, self.item_table)
 
     @torch.inference_mode()
     def _recommend_in_words(self, texts: list[Sequence[str]], k: int) -> pl.DataFrame:
-        scores = self.model.encode_texts(texts) @ self.model.encode_items().T
-        top = top_k(scores, k)
-        asked = pl.Series("history", range(len(texts)))
-        return recommendations(asked, top.items, top.scores, self.item_table)
+        with asking(self.model):
+            scores = self.model.encode_texts(texts) @ self.model.encode_items().T
+            top = top_k(scores, k)
+            asked = pl.Series("history", range(len(texts)))
+            return recommendations(asked, top.items, top.scores, self.item_table)
 
     def known_parts(self, split: Split) -> list[tuple[Part, Part]]:
         """The validation and the test users of a split, and the same as the model knows them.
@@ -190,9 +193,11 @@ class SavedModel:
             raise ConfigError(f"{type(self.model).__name__} ranks without vectors; it has none")
         self.model.eval()
         batches = torch.arange(len(self.histories)).split(USERS_AT_ONCE)
-        users = [self.model.encode_users(self.histories.rows(rows)) for rows in batches]
+        with asking(self.model):
+            users = [self.model.encode_users(self.histories.rows(rows)) for rows in batches]
+            items = self.model.encode_items()
         return (
-            _vectors(self.item_table[ITEM], self.model.encode_items()),
+            _vectors(self.item_table[ITEM], items),
             _vectors(self.users.ids.rename(USER), torch.cat(users)),
         )
 
@@ -202,6 +207,25 @@ class SavedModel:
         found = iter(_indices(self.items, pl.Series(flat), "item_id").tolist())
         indexed = [[[next(found) for _ in basket] for basket in history] for history in baskets]
         return BasketBatch.from_lists(indexed, len(self.item_table))
+
+
+@contextmanager
+def asking(model: Scorer) -> Iterator[None]:
+    """What a model raises that was read from files is one line: its options may be anything.
+
+    Raises:
+        RunError: in place of anything that is no `RecsysError`.
+    """
+    try:
+        yield
+    except RecsysError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RunError(
+            f"{type(model).__name__} cannot be asked ({reason}); if its folder is whole, this is "
+            "a fault of ours"
+        ) from error
 
 
 def _check_same(items: Vocabulary, asked: Vocabulary) -> None:

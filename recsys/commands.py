@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -39,10 +38,10 @@ def evaluate(given: Namespace) -> None:
     config = _config(given.run, given.overrides)
     _check_calls(given.run, config)
     saved = checkpoint.load(given.run)
-    with _asking(given.run):
+    with reading(given.run / "config.yaml"):
         split = trust.build(config["task"]["split"], "split")(_filtered_log(config))
         task = train.task_of(split, config["task"], config["retrieval"], "index")
-        results = _ask(saved, task)
+    results = _ask(saved, task)
     if given.output is not None:
         train.write_text(given.output / "log.json", json.dumps(train.about(split.log), indent=2))
         train.write_text(given.output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
@@ -59,7 +58,8 @@ def _ask(saved: SavedModel, task: train.Task) -> dict[str, Evaluation]:
     """Evaluations of the validation and the test users, who keep the indices of the task's log."""
     results = {}
     for part, known in saved.known_parts(task.split):
-        found = train.ask(saved.model, known, task)
+        with checkpoint.asking(saved.model):
+            found = train.ask(saved.model, known, task)
         user = pl.Series("user", part.history.users.numpy())
         results[part.name] = replace(found, per_user=found.per_user.with_columns(user))
     return results
@@ -69,12 +69,11 @@ def recommend(given: Namespace) -> None:
     """Print or write lists for users of the log, or for one history."""
     _of_lists(given.run)
     saved = checkpoint.load(given.run)
-    with _asking(given.run):
-        if given.users:
-            lists = saved.recommend(given.users, k=given.k)
-        else:
-            baskets = [entry.split(",") for entry in given.history]
-            lists = saved.recommend(histories=[baskets], k=given.k)
+    if given.users:
+        lists = saved.recommend(given.users, k=given.k)
+    else:
+        baskets = [entry.split(",") for entry in given.history]
+        lists = saved.recommend(histories=[baskets], k=given.k)
     if given.output is None:
         console.print(tables.frame(lists))
         return
@@ -89,9 +88,7 @@ def recommend(given: Namespace) -> None:
 def vectors(given: Namespace) -> None:
     """Write a model's vectors of all items and users as Parquet."""
     _of_lists(given.run)
-    saved = checkpoint.load(given.run)
-    with _asking(given.run):
-        tables_of = saved.vectors()
+    tables_of = checkpoint.load(given.run).vectors()
     given.output.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(("items", "users"), tables_of, strict=True):
         path = given.output / f"{name}.parquet"
@@ -107,7 +104,7 @@ def profile(given: Namespace) -> None:
     log = train.read(compose(overrides).data) if is_other else _log(given.run, overrides)
     rows = profiles.everyone(log, _moment(moments[-1], log) if moments else None)
     model = checkpoint.load(given.run).model
-    with _asking(given.run):
+    with checkpoint.asking(model):
         vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
     name = "_".join([log.name, *moments[-1:]])
@@ -126,14 +123,14 @@ def _moment(text: str, log: EventLog) -> str | int:
 def compare(given: Namespace) -> None:
     """Print the paired differences of two runs, metric by metric."""
     check_alike(given.first, given.second)
-    if (given.first / "tables").is_dir() and (given.second / "tables").is_dir():
-        table = compare_runs(given.first, given.second)
-        console.print(tables.frame(table, title=f"{given.second} - {given.first} (folds)"))
-        return
-    first, second = (_per_user(run, given.part) for run in (given.first, given.second))
+    of_questions = all((run / "tables").is_dir() for run in (given.first, given.second))
     with reading(given.second, fault="cannot be compared"):
-        table = compare_frames(first, second)
-    console.print(tables.frame(table, title=f"{given.second} - {given.first} ({given.part})"))
+        if of_questions:
+            table = compare_runs(given.first, given.second)
+        else:
+            table = compare_frames(*(_per_user(r, given.part) for r in (given.first, given.second)))
+    asked = "folds" if of_questions else given.part
+    console.print(tables.frame(table, title=f"{given.second} - {given.first} ({asked})"))
 
 
 def data(given: Namespace) -> None:
@@ -151,13 +148,6 @@ def _of_lists(run: Path) -> None:
             f"{run} answers questions and recommends nothing; its figures are in metrics.json, and "
             "its predictions in tables/"
         )
-
-
-@contextmanager
-def _asking(run: Path) -> Iterator[None]:
-    """What a run's own files bring about while it is asked is one line."""
-    with reading(run, fault="cannot be asked", remedy="its config.yaml or model/ may be damaged"):
-        yield
 
 
 def _config(run: Path, overrides: list[str]) -> dict[str, Any]:

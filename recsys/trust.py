@@ -17,6 +17,7 @@ from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
+from re import fullmatch
 from typing import Any, Literal
 
 from recsys.errors import ConfigError, RecsysError
@@ -70,6 +71,16 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
 OF_ITS_FOLDER = ("recsys.models.lmrec.Pretrained",)
 """What a saved model's own folder describes: the path that its config names is not followed."""
 
+WORDS: Mapping[str, Mapping[str, str]] = {
+    "recsys.retrieval.FaissIndex": {
+        "factory": r"(OPQ\d{1,3}(_\d{1,4})?,)?(IVF\d{1,6}(_HNSW\d{1,3})?,|HNSW\d{1,3},)?"
+        r"(Flat|SQ[468]|SQfp16|PQ\d{1,3}(x\d)?(fs)?)|HNSW\d{1,3}",
+        "parameters": r"((nprobe|efSearch|k_factor_rf)=\d{1,6},?)*",
+    },
+}
+"""Options that are a language of their own, and what a folder's config may say in it: with larger
+numbers FAISS takes any amount of memory."""
+
 TARGET, PARTIAL = "_target_", "_partial_"
 
 
@@ -110,7 +121,7 @@ def check(config: Any, purpose: Purpose | None, trusted: Sequence[str] = ()) -> 
     elif isinstance(config, dict):
         if TARGET in config:
             find(config[TARGET], purpose, trusted)
-            _check_options(config)
+            _check_options(config, purpose)
         for value in config.values():
             check(value, purpose, trusted)
     elif purpose is not None and isinstance(config, str) and "${" in config:
@@ -169,12 +180,17 @@ def _of_packages(target: Any, trusted: Sequence[str], purpose: Purpose) -> Calla
     return found
 
 
-def _check_options(config: dict[Any, Any]) -> None:
+def _check_options(config: dict[Any, Any], purpose: Purpose | None) -> None:
     for key in config:
         if not isinstance(key, str) or (key.startswith("_") and key not in (TARGET, PARTIAL)):
             raise ConfigError(f"{key}: {config[TARGET]} has no such option; remove it")
     if not isinstance(config.get(PARTIAL, False), bool):
         raise ConfigError(f"{PARTIAL}: {config[PARTIAL]!r} is neither true nor false")
+    for name, form in WORDS.get(config[TARGET], {}).items() if purpose else ():
+        if name in config and not fullmatch(form, str(config[name])):
+            raise ConfigError(
+                f"{name}={config[name]}: a folder's config may not say this; give another"
+            )
 
 
 def _built(

@@ -188,6 +188,19 @@ def test_an_interpolation_of_a_saved_config(text: str) -> None:
         build({"_target_": "recsys.models.EASE", "l2": [{"a": text}]}, "model")
 
 
+def test_a_folder_says_nothing_to_faiss_that_takes_any_memory() -> None:
+    index = {"_target_": "recsys.retrieval.FaissIndex", "_partial_": True}
+    known = ["Flat", "HNSW32", "IVF64,Flat", "IVF1024,PQ16", "OPQ16_64,IVF65536_HNSW32,PQ16x4fs"]
+    for factory in known:
+        build({**index, "factory": factory, "parameters": "nprobe=16,efSearch=128"}, "index")
+    for factory in ("HNSW99999999", "NSG8", "RQ99999999x8", "PQ16x30", "Flat\n", ["Flat"], ""):
+        with pytest.raises(ConfigError, match="a folder's config may not say this"):
+            build({**index, "factory": factory}, "index")
+        build({**index, "factory": factory})
+    with pytest.raises(ConfigError, match=r"parameters=verbose=1: a folder's config may not"):
+        build({**index, "parameters": "verbose=1"}, "index")
+
+
 def test_a_saved_model_reads_what_is_pretrained_from_its_own_folder(tmp_path: Path) -> None:
     config = {"_target_": "recsys.models.lmrec.Pretrained", "path": "/home/someone/private"}
     assert build(config, "model", folder=tmp_path) == Pretrained(str(tmp_path), read_weights=False)

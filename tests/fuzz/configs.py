@@ -1,10 +1,10 @@
-"""Configs that try to call what they may not, in the folders of runs that are then asked everything.
+"""Configs that try to call what they may not, in the folders of runs that are asked everything.
 
-    python tests/fuzz/configs.py FOLDER 0 1000      # the cases 0 .. 999, after `damage.py make FOLDER`
+    python tests/fuzz/configs.py FOLDER 0 1000   # cases 0 .. 999, after `damage.py make FOLDER`
 
 A line is the case, the run, what was tried, and of every command `fine`, `refused` or `broken`.
 What a config names is watched in two ways: functions that note their calls, some of which pass for
-ours by their name and their module, and the interpreter's own audit of processes, files and sockets.
+ours by their name and their module, and the interpreter's own audit of processes, files, sockets.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -21,9 +22,9 @@ from typing import Any
 
 import torch
 import yaml
+from damage import ask, lists
 
 import recsys
-from damage import RUNS, ask, lists
 from recsys import report
 
 called: list[str] = []
@@ -52,8 +53,11 @@ def canary(module: ModuleType) -> str:
     return module.__name__
 
 
-WATCHED = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect")
-WATCHED += ("os.mkdir", "os.remove", "os.rename", "shutil.rmtree", "os.symlink", "urllib.Request")
+words = re.compile(r"\S+").findall
+WATCHED = words("""
+os.system os.exec os.posix_spawn os.fork subprocess.Popen socket.connect os.mkdir os.remove
+os.rename shutil.rmtree os.symlink urllib.Request
+""")
 RUNNING = False
 
 
@@ -72,20 +76,23 @@ def modules() -> list[str]:
 
 
 OURS: list[str] = []
-FOREIGN = ["canary.call", "canary.Class", "canary.Class.method", "os.system", "os.mkdir", "os.remove"]
-FOREIGN += ["subprocess.Popen", "subprocess.run", "builtins.eval", "builtins.exec", "builtins.open"]
-FOREIGN += ["builtins.__import__", "pathlib.Path.touch", "shutil.rmtree", "torch.load", "pickle.loads"]
-FOREIGN += ["torch.hub.load", "hydra.utils.instantiate", "hydra.utils.call", "omegaconf.OmegaConf.load"]
-FOREIGN += ["functools.partial", "operator.methodcaller", "importlib.import_module", "runpy.run_path"]
-FOREIGN += ["recsys.trust.build", "recsys.checkpoint.load", "recsys.checkpoint.save", "recsys.train.run"]
-FOREIGN += ["recsys.data.cache.cached", "recsys.trust.import_module", "recsys.models.lmrec.deepcopy"]
-FOREIGN += ["recsys.data.sources.files.os.system", "recsys.splits.torch.load", "recsys.models.torch"]
-FOREIGN += ["recsys.models.lmrec.AutoModelForCausalLM.from_pretrained", "recsys.models.LMRec.export"]
-FOREIGN += ["recsys.models.EASE.fit", "recsys.retrieval.faiss.read_index", "recsys.profiles.Profile"]
-FOREIGN += ["recsys.models._item_rows.held_items", "recsys.data.coupons.coupon", "recsys.cli.main"]
-LISTED = ["recsys.models.FineTuned", "recsys.data.text.LogCorpus", "recsys.models.lmrec.Pretrained"]
-LISTED += ["recsys.data.sources.table.table", "recsys.splits.last_basket", "recsys.models.EASE"]
-LISTED += ["recsys.retrieval.FaissIndex", "recsys.sentences.SentenceVectors", "recsys.models.Blend"]
+FOREIGN = words("""
+canary.call canary.Class canary.Class.method os.system os.mkdir os.remove subprocess.Popen
+subprocess.run builtins.eval builtins.exec builtins.open builtins.__import__ pathlib.Path.touch
+shutil.rmtree torch.load pickle.loads torch.hub.load hydra.utils.instantiate hydra.utils.call
+omegaconf.OmegaConf.load functools.partial operator.methodcaller importlib.import_module
+runpy.run_path recsys.trust.build recsys.checkpoint.load recsys.checkpoint.save recsys.train.run
+recsys.data.cache.cached recsys.trust.import_module recsys.models.lmrec.deepcopy
+recsys.data.sources.files.os.system recsys.splits.torch.load recsys.models.torch
+recsys.models.lmrec.AutoModelForCausalLM.from_pretrained recsys.models.LMRec.export
+recsys.models.EASE.fit recsys.retrieval.faiss.read_index recsys.profiles.Profile
+recsys.models._item_rows.held_items recsys.data.coupons.coupon recsys.cli.main
+""")
+LISTED = words("""
+recsys.models.FineTuned recsys.data.text.LogCorpus recsys.models.lmrec.Pretrained
+recsys.data.sources.table.table recsys.splits.last_basket recsys.models.EASE recsys.models.Blend
+recsys.retrieval.FaissIndex recsys.sentences.SentenceVectors
+""")
 
 
 def target(chance: random.Random) -> Any:
@@ -93,7 +100,14 @@ def target(chance: random.Random) -> Any:
     name = chance.choice([*FOREIGN, *FOREIGN, *OURS, *LISTED])
     forms: list[Any] = [name] * 12
     forms += [f" {name}", f"{name} ", name.replace(".", ":", 1), name.replace(".", "..", 1), [name]]
-    forms += [{"_target_": name}, name.split("."), f".{name}", name.upper(), f"{name}\n", f"{name}.x"]
+    forms += [
+        {"_target_": name},
+        name.split("."),
+        f".{name}",
+        name.upper(),
+        f"{name}\n",
+        f"{name}.x",
+    ]
     forms += [name.replace("recsys", "recsys.models", 1), name.replace("o", "о"), None, 3, True, ""]
     forms += [f"recsys.models.{name}", f"recsys.data.sources.table.{name}", f"recsys.{name}"]
     return chance.choice(forms)
@@ -102,11 +116,19 @@ def target(chance: random.Random) -> Any:
 def call(chance: random.Random) -> dict[Any, Any]:
     """What means a call, or would where it is read otherwise."""
     made: dict[Any, Any] = {"_target_": target(chance)}
-    more: list[tuple[Any, Any]] = [("_args_", ["touch x"]), ("_partial_", True), ("_convert_", "all")]
+    more: list[tuple[Any, Any]] = [
+        ("_args_", ["touch x"]),
+        ("_partial_", True),
+        ("_convert_", "all"),
+    ]
     more += [("_recursive_", False), ("_partial_", "x"), ("path", "/etc/passwd"), ("_target", "x")]
     more += [("command", "touch x"), ("args", ["x"]), (3, 4), (None, 1), ("__class__", "os.system")]
     more += [("num_items", ITEMS), ("members", {"a": {"_target_": target(chance)}}), ("run", "/")]
-    more += [("source", "files.os.system"), ("options", {"command": "touch x"}), ("path", "org/model")]
+    more += [
+        ("source", "files.os.system"),
+        ("options", {"command": "touch x"}),
+        ("path", "org/model"),
+    ]
     for key, value in chance.sample(more, chance.choice([0, 0, 1, 2, 4])):
         made[key] = value
     return made
@@ -151,9 +173,17 @@ def written(config: dict[str, Any], chance: random.Random) -> str:
     text = yaml.safe_dump(config, sort_keys=False)
     name = chance.choice(FOREIGN)
     tags = [f"!!python/object/apply:{name} ['touch x']", f"!!python/name:{name} ''", "!!set {a}"]
-    tags += [f"!!python/object/new:{name} [x]", f"!!python/module:{name} ''", "!x y", "!!binary aGk="]
+    tags += [
+        f"!!python/object/new:{name} [x]",
+        f"!!python/module:{name} ''",
+        "!x y",
+        "!!binary aGk=",
+    ]
     more = [f"x: {chance.choice(tags)}\n", "x: &a 1\ny: *a\n", f"{chance.choice(tags)}: 1\n"]
-    more += ["retrieval: {index: {_target_: canary.call}}\n", "<<: {data: {_target_: canary.call}}\n"]
+    more += [
+        "retrieval: {index: {_target_: canary.call}}\n",
+        "<<: {data: {_target_: canary.call}}\n",
+    ]
     more += [f"data:\n  _target_: {name}\n", "? {_target_: canary.call}\n: 1\n", "---\na: 1\n"]
     return text + chance.choice(more) if chance.random() < 0.25 else text
 
@@ -161,7 +191,7 @@ def written(config: dict[str, Any], chance: random.Random) -> str:
 def prepared(number: int) -> tuple[str, str, Path]:
     """The run, the file that was changed, and the folder of the copy."""
     chance = random.Random(number)
-    name = chance.choice(sorted(set(RUNS) - {"questions"}))
+    name = chance.choice([p.name for p in sorted(SCRATCH.glob("runs/*")) if p.name != "questions"])
     whole, copy = SCRATCH / "runs" / name, SCRATCH / "copies" / name
     if not copy.exists():
         shutil.copytree(whole, copy)

@@ -1,7 +1,7 @@
 """Damages the folders of runs, one after the other, and asks them everything.
 
-    python tests/fuzz/damage.py make FOLDER         # trains the runs that are damaged
-    python tests/fuzz/damage.py ask FOLDER 0 100    # the cases 0 .. 99, each a line
+    python tests/fuzz/damage.py make FOLDER [RUN …]   # trains the runs that are damaged
+    python tests/fuzz/damage.py ask FOLDER 0 100      # the cases 0 .. 99, each a line
 
 A case is a function of its number. A line is the case, the run, the file, what was done to it, and
 of every command `fine`, `refused` or, which must not be, `broken` with the reason. A process that
@@ -20,7 +20,7 @@ import shutil
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -84,11 +84,11 @@ def command(place: Path, name: str, folder: Path) -> list[str]:
     return [*start, *options, *RUNS[name], f"hydra.run.dir={folder}"]
 
 
-def make(place: Path) -> None:
-    """The log and a run of each kind."""
+def make(place: Path, names: Iterable[str]) -> None:
+    """The log and the runs."""
     place.mkdir(parents=True, exist_ok=True)
     log().write_csv(place / "log.csv")
-    for name in RUNS:
+    for name in names:
         sys.argv = ["recsys"]
         assert cli.main(command(place, name, place / "runs" / name)) == 0, name
 
@@ -242,8 +242,10 @@ def other_table(path: Path, chance: random.Random) -> str:
     column = frame[name]
     how = chance.choice(["type", "type", "null", "twice", "none", "gone", "name", "nested", "more"])
     if how == "type":
-        kinds = [pl.String, pl.Int8, pl.Float64, pl.Boolean, pl.Date, pl.Categorical, pl.UInt64]
-        frame = frame.with_columns(column.cast(chance.choice(kinds), strict=False))
+        kinds = [pl.String, pl.Int8, pl.Float64, pl.Categorical, pl.UInt64, pl.Date]
+        kind = chance.choice(kinds if column.dtype.is_integer() else kinds[:1])
+        numbers = pl.int_range(len(frame), eager=True).alias(name)
+        frame = frame.with_columns((column if kind == pl.String else numbers).cast(kind))
     elif how == "null":
         frame = frame.with_columns(pl.lit(None).alias(name))
     elif how == "twice":
@@ -342,7 +344,7 @@ BY_KIND: dict[str, list[Callable[[Path, random.Random], str]]] = {
 def damaged(number: int, place: Path) -> tuple[str, str, Path]:
     """The run, what was done to it, and the folder of the copy that it was done to."""
     chance = random.Random(number)
-    name = chance.choice(sorted(RUNS))
+    name = chance.choice([path.name for path in sorted(place.glob("runs/*"))])
     copy = place / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(place / "runs" / name, copy)
@@ -426,7 +428,7 @@ PLACE = Path()
 if __name__ == "__main__":
     PLACE = Path(sys.argv[2])
     if sys.argv[1] == "make":
-        make(PLACE)
+        make(PLACE, sys.argv[3:] or RUNS)
     else:
         torch.set_num_threads(1)
         first, last = map(int, sys.argv[3:5])
