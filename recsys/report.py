@@ -6,7 +6,6 @@ and gives the same bytes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from recsys.evaluate import Evaluation, Protocol, compare
 from recsys.events import ITEM, USER
 from recsys.plots import Bar, Plot
 from recsys.retrieval import TopK
-from recsys.run_folder import read_config, read_json, read_table, read_tensors, reading
+from recsys.run_folder import read_config, read_json, read_table, read_tensors, reading, replacing
 from recsys.user_map import UserMap, user_map
 from recsys.vocab import Vocabulary
 
@@ -61,9 +60,8 @@ def render(folder: Path, template: str, content: dict[str, Any]) -> None:
         lstrip_blocks=True,
     )
     page = environment.get_template(template).render(content)
-    scratch = folder / f".report.html.{os.getpid()}"
-    scratch.write_text(page, encoding="utf-8")
-    os.replace(scratch, folder / "report.html")
+    with replacing(folder / "report.html") as scratch:
+        scratch.write_text(page, encoding="utf-8")
 
 
 @dataclass(frozen=True, eq=False)

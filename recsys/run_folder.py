@@ -7,6 +7,7 @@ interpolation, or trusts a size that a file claims for itself.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,23 @@ def reading(
     except (Exception, pl.exceptions.PanicException) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise RunError(f"{what} {fault} ({reason}); {remedy}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A scratch file that takes a file's place when all of it is written, or not at all.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.unlink(missing_ok=True)  # a link that came with the folder would be followed
+        yield scratch
+        os.replace(scratch, path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
 def check_file(path: Path) -> None:

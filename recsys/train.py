@@ -18,7 +18,6 @@ A run's folder holds
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -41,7 +40,7 @@ from recsys.events import USER, EventLog
 from recsys.filters import filtered
 from recsys.loader import Loader
 from recsys.module import Scorer
-from recsys.run_folder import read_json, read_text
+from recsys.run_folder import read_json, read_text, replacing
 from recsys.splits import VALIDATION, Part, Split
 from recsys.training import fit
 from recsys.user_map import attributes
@@ -255,18 +254,14 @@ def write_results(folder: Path, results: dict[str, Evaluation], split: Split) ->
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text)
-    os.replace(scratch, path)
+    with replacing(path) as scratch:
+        scratch.write_text(text)
 
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    frame.write_parquet(scratch)
-    os.replace(scratch, path)
+    with replacing(path) as scratch:
+        frame.write_parquet(scratch)
 
 
 def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:

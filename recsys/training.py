@@ -315,7 +315,8 @@ class Validate(Callback):
         path = self.folder / name
         scratch = path.with_name(f".{path.name}")
         trainer.save_checkpoint(scratch, weights_only=weights_only)
-        os.replace(scratch, path)
+        with reading(path, fault="cannot be written", remedy="remove it"):
+            os.replace(scratch, path)
 
     def _append(self, epoch: int, row: dict[str, float]) -> None:
         """Add a row to `train.csv`; a resumed run goes on where its checkpoint was."""
@@ -328,7 +329,8 @@ class Validate(Callback):
         scratch = path.with_name(f".{path.name}")
         path.parent.mkdir(parents=True, exist_ok=True)
         rows.write_csv(scratch)
-        os.replace(scratch, path)
+        with reading(path, fault="cannot be written", remedy="remove it"):
+            os.replace(scratch, path)
 
 
 @contextmanager
