@@ -181,6 +181,7 @@ class Pretrained:
         else:
             config = AutoConfig.from_pretrained(self.path, **LOCAL)
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model.train()  # Lightning keeps the mode in which it finds a module
         if self.lora_rank is None:
             return model
         try:
