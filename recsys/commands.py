@@ -109,6 +109,8 @@ def profile(given: Namespace) -> None:
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
     name = "_".join([log.name, *moments[-1:]])
     output = given.output or given.run / "profiles" / f"{name}.parquet"
+    if given.output is None and not output.resolve().is_relative_to(given.run.resolve()):
+        raise RunError(f"{output} is a link that leads out of {given.run}; give --output")
     train.write_parquet(output, table)
     when = table[AS_OF][0]
     said = f"{output}: {len(table):,} users of {log.name} as of {when}"

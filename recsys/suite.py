@@ -2,7 +2,7 @@
 
 A run's folder holds
 
-    config.yaml                  the composed config
+    config.yaml, log.json        the composed config, and of which log and answers the tables are
     pretraining/                 a run of its own (`recsys.train`), where one comes first
     tables/<table>/              metrics.json, intervals.json, folds.parquet, predictions.parquet
     metrics.json, intervals.json of all tables: `kids/auroc`, by part

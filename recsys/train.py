@@ -185,8 +185,8 @@ def _check_log(folder: Path, held: Mapping[str, Any], log: Mapping[str, Any]) ->
     if different:
         name = different[0]
         raise ConfigError(
-            f"{folder} holds a run of another log: {name} was {held.get(name)}, and is "
-            f"{log[name]} now; {ELSEWHERE}"
+            f"{folder} holds a run of another log: {name} was {str(held.get(name))[:12]}, and is "
+            f"{str(log[name])[:12]} now; {ELSEWHERE}"
         )
 
 

@@ -239,13 +239,15 @@ def other_table(path: Path, chance: random.Random) -> str:
     """Parquet with other columns, types or rows."""
     frame = pl.read_parquet(path)
     name = chance.choice(frame.columns)
-    column = frame[name]
     how = chance.choice(["type", "type", "null", "twice", "none", "gone", "name", "nested", "more"])
     if how == "type":
-        kinds = [pl.String, pl.Int8, pl.Float64, pl.Categorical, pl.UInt64, pl.Date]
-        kind = chance.choice(kinds if column.dtype.is_integer() else kinds[:1])
         numbers = pl.int_range(len(frame), eager=True).alias(name)
-        frame = frame.with_columns((column if kind == pl.String else numbers).cast(kind))
+        kinds = [pl.String, pl.Int8, pl.Float64, pl.Float32, pl.UInt64, pl.Boolean, pl.Binary]
+        kind = chance.choice(kinds)
+        text = numbers.cast(pl.String)
+        frame = frame.with_columns(
+            (text if kind in (pl.String, pl.Binary) else numbers).cast(kind, strict=False)
+        )
     elif how == "null":
         frame = frame.with_columns(pl.lit(None).alias(name))
     elif how == "twice":
