@@ -418,9 +418,10 @@ class LMRec(Recommender):
         num_tokens = cast(Tensor, self.causal.get_input_embeddings().weight).shape[0]
         check_tensor("end", self.end, torch.int64)
         check_tensor("tokenizer_json", self.tokenizer_json, torch.uint8, len(self.tokenizer_json))
-        known = torch.tensor(list(self.tokenizer.get_vocab().values()))
+        tokenizer = self.tokenizer
+        known = torch.tensor(list(tokenizer.get_vocab().values()))
         check_index("tokens", torch.cat([known, self.end.flatten()]), num_tokens)
-        if self.tokenizer.id_to_token(int(self.end)) is None:
+        if tokenizer.id_to_token(int(self.end)) is None:
             raise ValueError(f"end={int(self.end)} is no token")
 
     def on_fit_start(self) -> None:

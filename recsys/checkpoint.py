@@ -105,6 +105,7 @@ class SavedModel:
             UnknownIdError: a user or item that the log does not hold.
             CatalogueError: k is larger than the catalogue.
             ConfigError: not one of the three is given, or texts to a model that reads ids alone.
+            RunError: the options or weights of the model, which came from files, are not usable.
         """
         if sum(given is not None for given in (user_ids, histories, texts)) != 1:
             raise ConfigError("recommend takes user_ids, histories or texts; give one of them")

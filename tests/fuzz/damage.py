@@ -257,7 +257,8 @@ def other_table(path: Path, chance: random.Random) -> str:
     elif how == "gone":
         frame = frame.drop(name)
     elif how == "name":
-        frame = frame.rename({name: chance.choice(["", "x" * 1000, "\x1b[31m", "rank", "_row"])})
+        other = chance.choice(["", "x" * 1000, "\x1b[31m", "row", "_row"])
+        frame = frame.rename({name: other if other not in frame.columns else "x"})
     elif how == "nested":
         frame = frame.with_columns(pl.struct(pl.lit([1, 2]).alias("a")).alias(name))
     else:
