@@ -48,11 +48,11 @@ def all_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_few_damaged_folders(few: Path) -> None:
-    asked("damage.py", "ask", few, first=0, last=30)
+    asked("damage.py", "ask", few, first=0, last=15)
 
 
 def test_a_few_configs_that_name_what_they_may_not(few: Path) -> None:
-    asked("configs.py", few, first=0, last=60)
+    asked("configs.py", few, first=0, last=40)
 
 
 @pytest.mark.slow
