@@ -76,10 +76,10 @@ def test_other_tensors(change: Callable[[dict[str, Tensor]], Any], words: str, p
 
 def test_no_memory_is_taken_for_a_size_that_the_file_has_not(path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for rows in (10**6, 10**12):
+    for rows in (10**8, 10**12):
         with pytest.raises(ValueError, match=rf"is \(4, 2\); expected \({rows}, 2\)"):
             loaded(lambda rows=rows: Model(rows), path, HISTORIES)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2000  # KiB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
 def test_a_model_that_is_deeper_than_its_file(path: Path) -> None:
