@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast
 from zipfile import ZipFile
 
@@ -154,11 +155,28 @@ def read_table(path: Path, *needed: str) -> pl.DataFrame:
         RunError: no such file, no Parquet, or without one of them.
     """
     check_file(path)
-    with reading(path):
+    with reading(path), _without_panics():
         frame = pl.read_parquet(path, glob=False)
         if missing := [column for column in needed if column not in frame.columns]:
             raise ValueError(f"no column {missing[0]}")
         return frame
+
+
+_panics = Lock()
+
+
+@contextmanager
+def _without_panics() -> Iterator[None]:
+    """Without the pages that a native reader may print on standard error before it raises."""
+    with _panics:  # the descriptor is the whole process's
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ def python(script: str, *arguments: object) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     last = done.stdout.strip().rpartition("\n")[2]
     assert done.returncode == 0, f"ended with {done.returncode} at {last}: {done.stderr[-2000:]}"
+    assert "panicked" not in done.stderr
     return done.stdout
 
 

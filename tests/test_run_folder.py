@@ -4,6 +4,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,19 @@ def test_folders_whose_names_are_patterns(tmp_path: Path) -> None:
         found = read_table(folder / "frame.parquet", "name")
         assert found.to_dict(as_series=False) == {"name": [folder.name]}
         assert read_tensors(folder / "x.safetensors")["x"] == len(folder.name)
+
+
+def test_a_reader_that_panics_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    """Of many damaged files some make the native reader print a backtrace before it raises."""
+    path = tmp_path / "x.parquet"
+    pl.DataFrame({"a": ["x", "y", "x"] * 50, "b": range(150)}).write_parquet(path)
+    whole = path.read_bytes()
+    for place in range(4, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with suppress(RunError):
+            read_table(path)
+    os.write(2, b"still there")
+    assert capfd.readouterr().err == "still there"
 
 
 def test_a_table_without_a_column(tmp_path: Path) -> None:
