@@ -31,10 +31,12 @@ def check_alike(first: Path, second: Path) -> None:
         options, others = options | {"log": log}, others | {"log": other_log}
         del options["data"], others["data"]
     one, other = dict(_flat(options)), dict(_flat(others))
-    for name in sorted(one.keys() | other.keys()):
+    # The task before the log: filters change both.
+    for name in sorted(one.keys() | other.keys(), key=lambda name: (name[:4] == "log.", name)):
         if one.get(name) != other.get(name) and not _is_of_one_alone(name, one, other):
+            values = (str(options.get(name))[:200] for options in (one, other))
             raise RunError(
-                f"{name} is {one.get(name)} in {first} and {other.get(name)} in {second}; compare "
+                f"{name} is {next(values)} in {first} and {next(values)} in {second}; compare "
                 "runs that were asked the same of the same log"
             )
 

@@ -263,6 +263,10 @@ def test_others_are_refused_by_the_option_that_differs(purchases: Path, tmp_path
             "task.split._target_=recsys.splits.last_basket"
         ],
         r"task\.filters\.min_user_events is 0 in .* and 2 in": ["task.filters.min_user_events=2"],
+        r"task\.filters\.first_only is False in .* and True in": [
+            "task.filters={first_only: true, min_user_events: 0, min_item_events: 0}",
+            "task.ks=[3]",
+        ],
         r"log\.events is 72 in .* and 78 in": [f"data.path={tmp_path / 'more.csv'}"],
     }
     for words, overrides in others.items():
