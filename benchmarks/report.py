@@ -137,7 +137,7 @@ def _longer(records: list[dict[str, Any]]) -> str:
 def _paired(log: str, records: list[dict[str, Any]]) -> str:
     """GLOIE's experiments against DNNTSP and the strongest of the others, user by user."""
     users = {
-        record["experiment"]: pl.read_parquet(path)
+        record["experiment"]: pl.read_parquet(path, glob=False)
         for record in records
         if (path := FOLDER / "results" / f"{record['experiment']}.parquet").exists()
     }

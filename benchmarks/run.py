@@ -17,7 +17,6 @@ is then made anew, as by `--fresh`. `benchmarks.report` makes tables.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import resource
 import statistics
@@ -34,7 +33,6 @@ import yaml
 from omegaconf import OmegaConf
 
 from benchmarks.record import ROOT, stamp, write
-from recsys.checkpoint import save_log
 from recsys.compose import compose
 from recsys.errors import RunError
 from recsys.files import atomic_file, locked
@@ -141,14 +139,11 @@ def _settings(config: str) -> dict[str, Any]:
 def planned(experiment: str, seeds: Iterable[int]) -> dict[int, Run]:
     """What is known of a run before it runs, by seed: its config and its log's fingerprint."""
     config = compose(overrides(experiment, 0))
-    task = prepare(config)
-    with TemporaryDirectory() as scratch:
-        save_log(Path(scratch), task.split)
-        log = fingerprint(Path(scratch))
+    log = prepare(config).split.log
     plans = {}
     for seed in seeds:
         config.seed = seed
-        plans[seed] = {"config": OmegaConf.to_yaml(config, resolve=True), "log": log}
+        plans[seed] = {"config": OmegaConf.to_yaml(config, resolve=True), "log": log.fingerprint}
     return plans
 
 
@@ -181,9 +176,10 @@ def reached(folder: Path) -> Run:
         "metrics": json.loads((folder / "metrics.json").read_text()),
         "intervals": json.loads((folder / "intervals.json").read_text())["test"],
         "config": (folder / "config.yaml").read_text("utf-8"),
+        "log": json.loads((folder / "log.json").read_text())["sha256"],
     }
     if not (folder / "tables").is_dir():
-        return {**entry, "log": fingerprint(folder / "model")}
+        return entry
     others = sorted(path for path in (folder / "baselines").glob("*") if path.is_dir())
     entry["baselines"] = {
         path.name: json.loads((path / "metrics.json").read_text()) for path in others
@@ -192,7 +188,6 @@ def reached(folder: Path) -> Run:
     if (folder / "pretraining").is_dir():
         before = folder / "pretraining"
         entry["pretraining"] = json.loads((before / "metrics.json").read_text())
-        entry["log"] = fingerprint(before / "model")
     return entry
 
 
@@ -217,10 +212,10 @@ def add_users(path: Path, per_user: Path, seed: int) -> None:
 
     A row per user: `user_id` and the metrics of `SHOWN`. The seeds are in the file's metadata.
     """
-    mean = pl.read_parquet(per_user).filter(part="test").select("user_id", *SHOWN)
+    mean = pl.read_parquet(per_user, glob=False).filter(part="test").select("user_id", *SHOWN)
     seeds = [seed]
     if path.exists():
-        old, seeds = pl.read_parquet(path), [*seeds_of(path), seed]
+        old, seeds = pl.read_parquet(path, glob=False), [*seeds_of(path), seed]
         assert old["user_id"].equals(mean["user_id"])  # the log is the same
         mean = mean.with_columns(old[m] + (mean[m] - old[m]) / len(seeds) for m in SHOWN)
     with atomic_file(path) as scratch:
@@ -230,12 +225,6 @@ def add_users(path: Path, per_user: Path, seed: int) -> None:
 def seeds_of(users: Path) -> list[int]:
     """Over which a file's means are."""
     return json.loads(pl.read_parquet_metadata(users)["seeds"])
-
-
-def fingerprint(model: Path) -> str:
-    """SHA-256 of the catalogue, the users and their histories, as the run's folder keeps them."""
-    names = ("items.parquet", "users.parquet", "histories.safetensors")
-    return hashlib.sha256(b"".join((model / name).read_bytes() for name in names)).hexdigest()
 
 
 def spread_over_seeds(runs: list[Run], part: str) -> dict[str, dict[str, float]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
+from recsys import trust
 from recsys.data.cache import cached
 from recsys.errors import ConfigError
 from recsys.events import USER
@@ -44,10 +44,10 @@ class LogCorpus:
     def read(self) -> tuple[pl.Series, Ragged]:
         """The words of items and events, and all users' rows of them, oldest first."""
         try:
-            function = resolve_name(f"recsys.data.sources.{self.source}")
-        except (ImportError, AttributeError):
+            function = trust.find(f"recsys.data.sources.{self.source}", "data")
+        except ConfigError:
             raise ConfigError(
-                f"source={self.source} is no function of recsys.data.sources; "
+                f"source={self.source} is no source of recsys.data.sources; "
                 "give one such as amazon_sequences.beauty"
             ) from None
         log = cached(function, **self.options)

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.bounds import check_index, check_offsets, check_tensor
 from recsys.memory import check_memory
 from recsys.module import ClosedForm
 from recsys.ragged import Ragged
@@ -52,6 +53,16 @@ class ItemRows(ClosedForm):
         self.keep("columns", torch.from_numpy(matrix.indices.astype(np.int64)))
         self.keep("values", torch.from_numpy(matrix.data.astype(np.float32)))
         self.keep("num_columns", torch.tensor(matrix.shape[1]))
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        super().check_kept(histories)
+        check_tensor("num_columns", self.num_columns, torch.int64)
+        # No column is empty but where columns are items.
+        most = max(len(self.columns), histories.num_items)
+        check_index("num_columns", self.num_columns.flatten(), most + 1)
+        check_index("columns", self.columns, int(self.num_columns))
+        check_offsets("offsets", self.offsets, histories.num_items, len(self.columns))
+        check_tensor("values", self.values, torch.float32, len(self.columns))
 
     @property
     def rows(self) -> Tensor:

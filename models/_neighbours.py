@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recsys.batch import BasketBatch
+from recsys.bounds import check_index, check_offsets, check_tensor
 from recsys.module import ClosedForm
 from recsys.ragged import offsets_of
 
@@ -53,6 +54,18 @@ class UserNeighbours(ClosedForm):
     def cells_per_user(self, num_items: int) -> int:
         """As many as there are items or training users."""
         return max(num_items, len(self.users))
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        super().check_kept(histories)
+        num_users, num_pairs = len(self.users), len(self.items)
+        check_index("users", self.users, torch.iinfo(torch.int64).max)
+        check_index("items", self.items, histories.num_items)
+        check_offsets("offsets", self.offsets, num_users, num_pairs)
+        check_tensor("weights", self.weights, torch.float32, num_pairs)
+        check_index("item_owners", self.item_owners, num_users)
+        check_offsets("item_offsets", self.item_offsets, histories.num_items, num_pairs)
+        check_tensor("item_owners", self.item_owners, torch.int64, num_pairs)
+        check_tensor("item_weights", self.item_weights, torch.float32, num_pairs)
 
     def match(self, histories: Tensor, weights: Tensor | None = None) -> Tensor:
         """(B, U): inner products of `histories` (B, n) and the training users' items.

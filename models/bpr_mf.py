@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys import losses, negatives
 from recsys.batch import BasketBatch
+from recsys.bounds import check_tensor
 from recsys.embedding import EmbeddingTable
 from recsys.module import Recommender
 from recsys.splits import Part, Split
@@ -93,6 +94,10 @@ class BPRMF(Recommender):
         positive_scores = (user * self.items(positives).unsqueeze(1)).sum(-1)
         negative_scores = (user * self.items(drawn)).sum(-1)
         return losses.bpr(positive_scores, negative_scores)
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        super().check_kept(histories)
+        check_tensor("trained", self.trained, torch.bool, self.users.num_embeddings)
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         known = (batch.users >= 0) & self.trained[batch.users]

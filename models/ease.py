@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.bounds import check_tensor
 from recsys.errors import ConfigError
 from recsys.memory import check_memory
 from recsys.models._item_rows import held_items
@@ -54,6 +55,11 @@ class EASE(ClosedForm):
 
     def compute(self, split: Split) -> None:
         self.keep("item_weights", ridge_weights(held_items(split.training), self.l2))
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        super().check_kept(histories)
+        num_items = histories.num_items
+        check_tensor("item_weights", self.item_weights, torch.float32, num_items, num_items)
 
     def score(self, batch: BasketBatch) -> Scores:
         held = batch.ragged.distinct(batch.num_items)

@@ -12,8 +12,6 @@ Shapes: B rows, C candidates, D dimensions.
 from __future__ import annotations
 
 import copy
-import json
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -114,8 +112,7 @@ class FineTuned(Predictor):
         model = checkpoint.load(self.run).model
         check_training(questions, model)
         if self.from_scratch:
-            described = json.loads((Path(self.run) / "model" / "recsys.json").read_text())
-            fresh = dict(checkpoint.build(described["model"]).named_parameters())
+            fresh = dict(checkpoint.untrained(self.run).named_parameters())
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
                     parameter.copy_(fresh[name])

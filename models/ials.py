@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.bounds import check_tensor
 from recsys.errors import ConfigError
 from recsys.module import ClosedForm
 from recsys.ragged import Ragged, offsets_of
@@ -90,6 +91,12 @@ class IALS(ClosedForm):
             items = self._solve(by_item, users, users.T @ users)
         self.keep("item_vectors", items)
         self.keep("gram", items.T @ items)
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        super().check_kept(histories)
+        dim = self.embedding_dim
+        check_tensor("item_vectors", self.item_vectors, torch.float32, histories.num_items, dim)
+        check_tensor("gram", self.gram, torch.float32, dim, dim)
 
     def encode_items(self) -> ItemVectors:
         return self.item_vectors

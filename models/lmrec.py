@@ -34,13 +34,13 @@ from typing import Any, Literal, Protocol, Self, TypeVar, cast, runtime_checkabl
 
 import polars as pl
 import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GPTNeoXConfig,
@@ -52,13 +52,16 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from recsys import manifest
 from recsys.batch import BasketBatch
+from recsys.bounds import check_index, check_offsets, check_tensor
 from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError, RunError
 from recsys.kept import Memo
 from recsys.losses import linear_cross_entropy
 from recsys.module import Recommender
 from recsys.ragged import Ragged, gather_positions, offsets_of
+from recsys.run_folder import read_json, read_tensors, reading
 from recsys.splits import Part, Split
 from recsys.text import (
     END,
@@ -159,17 +162,30 @@ class Decoder:
 class Pretrained:
     """A causal language model of the Hugging Face form, with its own tokenizer.
 
+    Nothing is looked up anywhere else, no code of the folder is run, and nobody is asked.
+
     Attributes:
         path: its folder; weights are read from safetensors only.
         lora_rank: of low-rank updates of its linear layers, which are then all of it that is
             trained; needs the extra `lora`. None trains everything.
+        read_weights: otherwise the model has the folder's shape, and random weights.
+
+    Raises:
+        ConfigError: in building, no such folder, or one that asks for code of others.
     """
 
     path: str
     lora_rank: int | None = None
+    read_weights: bool = True
 
     def build(self) -> nn.Module:
-        model = AutoModelForCausalLM.from_pretrained(self.path, use_safetensors=True)
+        check_pretrained(Path(self.path))
+        if self.read_weights:
+            model = AutoModelForCausalLM.from_pretrained(self.path, use_safetensors=True, **LOCAL)
+        else:
+            config = AutoConfig.from_pretrained(self.path, **LOCAL)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model.train()  # Lightning keeps the mode in which it finds a module
         if self.lora_rank is None:
             return model
         try:
@@ -180,7 +196,40 @@ class Pretrained:
         return get_peft_model(model, config)
 
     def tokenizer(self, texts: pl.Series) -> PreTrainedTokenizerFast:
-        return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(self.path))
+        check_pretrained(Path(self.path))
+        return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(self.path, **LOCAL))
+
+
+LOCAL: Mapping[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+BUILT_IN = (None, "eager", "sdpa")
+"""Ways to compute attention that are torch's own; others are fetched as code."""
+
+
+def check_pretrained(folder: Path) -> None:
+    """Refuse a folder of a pre-trained model that asks for anything but its weights.
+
+    Raises:
+        ConfigError: it is no such folder, or its files name code, kernels or models elsewhere.
+    """
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"path={folder} is no folder of a pre-trained model: no config.json")
+    if (folder / "adapter_config.json").exists():
+        raise ConfigError(f"path={folder} is an adapter of another model; merge the two first")
+    for path in (folder / "config.json", folder / "tokenizer_config.json"):
+        for name, value in _options(read_json(path) if path.exists() else {}):
+            asks = value not in BUILT_IN if name.endswith("_implementation") else value is not None
+            if asks and name.endswith(("_implementation", "auto_map", "quantization_config")):
+                raise ConfigError(f"{path}: {name}={value} asks for code of others; remove it")
+
+
+def _options(config: Any) -> Iterator[tuple[str, Any]]:
+    """All names in a config, at any depth, with their values."""
+    if isinstance(config, list):
+        config = {"": dict(enumerate(config))}
+    if isinstance(config, dict):
+        for name, value in config.items():
+            yield str(name), value
+            yield from _options(value)
 
 
 @runtime_checkable
@@ -353,6 +402,35 @@ class LMRec(Recommender):
             self._trained_on = history
         return Part("train", history, history.ragged)
 
+    def check_kept(self, histories: BasketBatch) -> None:
+        super().check_kept(histories)
+        num_items, num_texts = self.num_items, len(self.text_offsets) - 1
+        num_tokens = cast(Tensor, self.causal.get_input_embeddings().weight).shape[0]
+        check_index("text_tokens", self.text_tokens, num_tokens, dtype=torch.int32)
+        check_offsets("text_offsets", self.text_offsets, num_texts, len(self.text_tokens))
+        check_tensor("text_items", self.text_items, torch.int64, num_texts + 1)
+        check_index("text_items", self.text_items, num_items + 1)
+        begin, last = self.text_items[:num_items], int(self.text_items[-1])
+        if not begin.equal(torch.arange(num_items)) or last != num_items:
+            raise ValueError("text_items does not begin with all items and end with none")
+        if not (self.text_offsets.diff() > 0).all():
+            raise ValueError("text_offsets: a text without its end")
+        check_tensor("share", self.share, torch.float32, num_items)
+        if self.template.event_columns:
+            check_index("event_texts", self.event_texts, num_texts)
+            check_index("log_rows", histories.log_rows + 1, len(self.event_texts) + 1)
+        self._check_tokenizer()
+
+    def _check_tokenizer(self) -> None:
+        num_tokens = cast(Tensor, self.causal.get_input_embeddings().weight).shape[0]
+        check_tensor("end", self.end, torch.int64)
+        check_tensor("tokenizer_json", self.tokenizer_json, torch.uint8, len(self.tokenizer_json))
+        tokenizer = self.tokenizer
+        known = torch.tensor(list(tokenizer.get_vocab().values()))
+        check_index("tokens", torch.cat([known, self.end.flatten()]), num_tokens)
+        if tokenizer.id_to_token(int(self.end)) is None:
+            raise ValueError(f"end={int(self.end)} is no token")
+
     def on_fit_start(self) -> None:
         self._streams = [stream.to(self.device) for stream in self._streams]
 
@@ -366,10 +444,10 @@ class LMRec(Recommender):
         path = run / "model" / "weights.safetensors"
         if not path.is_file():
             raise RunError(f"start={run} holds no finished run: there is no {path.name}")
-        found = load_file(path)
-        if "tokenizer_json" not in found:
+        manifest.check(path.parent, path.name)
+        found = read_tensors(path)
+        if not found.keys() >= {"tokenizer_json", "end"}:
             raise ConfigError(f"start={run} is no run of a language model")
-        self._keep_tokenizer(bytes(found["tokenizer_json"].tolist()).decode(), int(found["end"]))
         learnt = ("decoder.", "user_projection.", "item_projection.")
         taken = {name: value for name, value in found.items() if name.startswith(learnt)}
         try:
@@ -379,6 +457,10 @@ class LMRec(Recommender):
             raise ConfigError(
                 f"start={run} has a decoder of another shape; give its own"
             ) from error
+        with reading(path):
+            self.keep("tokenizer_json", found["tokenizer_json"])
+            self.keep("end", found["end"])
+            self._check_tokenizer()
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.bounds import check_tensor
 from recsys.module import ClosedForm
 from recsys.splits import Split
 from recsys.types import Scores
@@ -35,6 +36,10 @@ class PersonalTop(ClosedForm):
         counts = torch.bincount(split.training.items, minlength=split.num_items).double()
         share = counts / (counts.max() + 1)
         self.keep("popularity_share", share if self.fill else torch.zeros_like(share))
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        super().check_kept(histories)
+        check_tensor("popularity_share", self.popularity_share, torch.float64, histories.num_items)
 
     def score(self, batch: BasketBatch) -> Scores:
         # Doubles: a share below 1 beside counts in the hundreds would lose digits in floats.

@@ -35,6 +35,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys.batch import BasketBatch
 from recsys.behaviours import BehaviourFields, count_nll
+from recsys.bounds import check_index, check_tensor
 from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError, DataError
 from recsys.layout import Layout
@@ -196,6 +197,15 @@ class ShopperBERT(Recommender):
         self.fields.item_codes = self.fields.codes_of(items).to(self.device)
         self.item_share = torch.full((len(items),), 1 / len(items), device=self.device)
         self._read_texts(items)
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        super().check_kept(histories)
+        check_tensor("until", self.until, torch.int64)
+        check_tensor("item_share", self.item_share, torch.float32, histories.num_items)
+        if self.from_text is not None:
+            check_tensor("text_of", self.text_of, torch.int64, histories.num_items)
+            check_index("text_of", self.text_of, len(self.texts))
+            check_tensor("texts", self.texts, torch.float32, len(self.texts), SENTENCE_DIM)
 
     def _read_texts(self, items: pl.DataFrame) -> None:
         """A vector of each text that items have, and which of them is an item's."""

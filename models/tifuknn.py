@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.bounds import check_tensor
 from recsys.errors import ConfigError
 from recsys.models._neighbours import UserNeighbours
 from recsys.ragged import Ragged
@@ -77,6 +78,10 @@ class TIFUKNN(UserNeighbours):
         self.remember(users, self._decayed(users))
         owners = Ragged(self.items, self.offsets).owners()
         self.keep("squared_norms", torch.zeros(len(users)).index_add_(0, owners, self.weights**2))
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        super().check_kept(histories)
+        check_tensor("squared_norms", self.squared_norms, torch.float32, len(self.users))
 
     def score(self, batch: BasketBatch) -> Scores:
         own = batch.sum(self._decayed(batch))

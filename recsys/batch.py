@@ -16,7 +16,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from recsys.bounds import check_index, check_offsets, check_tensor
 from recsys.ragged import Ragged, gather_positions, offsets_of, ranges
+
+_EVENTS_AT_ONCE = 2**22  # that are checked: what that takes stays small beside them
+_LATEST = 2**62  # seconds: shifted by a time zone, it still is a number of 64 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +88,48 @@ class BasketBatch:
             users=torch.full((len(rows),), -1),
             num_items=num_items,
         )
+
+    def check(self, num_users: int) -> None:
+        """Refuse what cannot be the histories of all users of a log, in the order of their index.
+
+        Args:
+            num_users: of the log.
+
+        Raises:
+            ValueError: a tensor is of another type or shape, or holds what it cannot.
+        """
+        num_events = len(self.items)
+        check_tensor("users", self.users, torch.int64, num_users)
+        if not self.users.equal(torch.arange(num_users)):
+            raise ValueError(f"users are not 0 .. {num_users - 1}")
+        check_offsets("offsets", self.offsets, num_users, num_events)
+        check_index("items", self.items, self.num_items)
+        for name in ("baskets", "times", "log_rows"):
+            check_tensor(name, getattr(self, name), torch.int64, num_events)
+        for name in ("quantities", "values"):
+            check_tensor(name, getattr(self, name), torch.float32, num_events)
+        begins = torch.zeros(num_events + 1, dtype=torch.bool)
+        begins[self.offsets[:-1]] = True  # an empty history's is another's, or the end
+        begins = begins[:num_events]
+        previous = self.baskets[:1]
+        for first in range(0, num_events, _EVENTS_AT_ONCE):
+            piece = slice(first, first + _EVENTS_AT_ONCE)
+            self._check_events(piece, begins[piece], previous)
+            previous = self.baskets[piece][-1:]
+
+    def _check_events(self, piece: slice, begins: Tensor, previous: Tensor) -> None:
+        """Of some events, given which of them a history begins with, and the basket before them."""
+        baskets = self.baskets[piece]
+        step = torch.cat([previous, baskets]).diff()
+        if not torch.where(begins, baskets == 0, (step == 0) | (step == 1)).all():
+            raise ValueError("baskets are not numbered 0, 1, … within a user")
+        if not (self.times[piece].aminmax().min > -_LATEST and self.times[piece].max() < _LATEST):
+            raise ValueError("times are beyond what a clock tells")
+        if int(self.log_rows[piece].min()) < -1:
+            raise ValueError("log_rows holds less than -1")
+        quantities = self.quantities[piece]
+        if not (quantities.isfinite() & (quantities >= 0)).all():
+            raise ValueError("quantities hold what is no amount")
 
     def __len__(self) -> int:
         return len(self.users)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.bounds import check_index, check_tensor
 from recsys.errors import ConfigError, DataError
 from recsys.events import ITEM, TIME
 from recsys.kept import Keeper
@@ -34,6 +35,8 @@ CALENDAR_SIZES: Mapping[str, int] = {
     "hour": 24,
 }
 PRICE = "price"
+FARTHEST = 2 * 86_400
+"""Seconds, more than any clock is from UTC."""
 
 
 class BehaviourFields(Keeper):
@@ -139,6 +142,23 @@ class BehaviourFields(Keeper):
                 for codes, size in zip(self(split.training).T, self.sizes.values(), strict=True)
             ]
         )
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        columns = [self.sizes[name] for name in self.attributes]
+        check_tensor("item_codes", self.item_codes, torch.int64, histories.num_items, len(columns))
+        for name, codes in zip(self.attributes, self.item_codes.T, strict=True):
+            check_index(f"item_codes of {name}", codes, self.sizes[name] + 1)
+        check_tensor("price_edges", self.price_edges, torch.float32, max(self.price_buckets - 1, 0))
+        check_tensor("zone_offsets", self.zone_offsets, torch.int64, len(self.zone_starts))
+        check_index("zone_offsets", self.zone_offsets + FARTHEST, 2 * FARTHEST + 1)
+        check_tensor("zone_starts", self.zone_starts, torch.int64, len(self.zone_offsets))
+        if not len(self.zone_starts) or (self.zone_starts.diff() <= 0).any():
+            raise ValueError("zone_starts do not rise")
+        check_tensor("seen", self.seen, torch.bool, sum(self.sizes.values()) + len(self.sizes))
+        check_tensor("classes_json", self.classes_json, torch.uint8, len(self.classes_json))
+        found = {name: len(values) for name, values in self.classes.items()}
+        if found != {name: self.sizes[name] for name in self.attributes}:
+            raise ValueError(f"classes of {found}; expected those of {self.sizes}")
 
     @property
     def classes(self) -> dict[str, pl.Series]:

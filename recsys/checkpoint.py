@@ -5,17 +5,20 @@
     model/items.parquet          the catalogue in index order, with what is known of each item
     model/users.parquet          user ids in index order
     model/histories.safetensors  everything the log knows of them, for recommendations by user id
+    model/manifest.json          the size and SHA-256 of each of these files
 
 A model may add files for other software (`Scorer.export`).
 
-Nothing is pickled, and a config builds classes of trusted packages only.
+A folder is data, whoever made it: nothing is pickled, a config builds what `recsys.trust` lists,
+and what the files hold is checked before it is used.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -23,11 +26,11 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 import torch
-from hydra.utils import get_object
 from rich.progress import track
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import save_file, save_model
 from torch import Tensor
 
+from recsys import manifest, trust
 from recsys.batch import BasketBatch
 from recsys.devices import device_of, place_of
 from recsys.errors import ConfigError, RecsysError, RunError, UnknownIdError
@@ -35,11 +38,12 @@ from recsys.evaluate import Protocol, rank
 from recsys.events import ITEM, USER
 from recsys.files import atomic_folder, write_parquet
 from recsys.module import Scorer
-from recsys.options import create
 from recsys.ragged import Ragged
 from recsys.retrieval import TopK
+from recsys.run_folder import read_json, read_table, read_tensors, reading
 from recsys.splits import Part, Split
 from recsys.vocab import UNKNOWN, Vocabulary
+from recsys.weights import loaded
 
 Id = int | str
 History = Iterable[Id] | Iterable[Iterable[Id]]
@@ -119,6 +123,7 @@ class SavedModel:
             UnknownIdError: a user or item that the log does not hold.
             CatalogueError: k is larger than the catalogue.
             ConfigError: not one of the three is given, or texts to a model that reads ids alone.
+            RunError: the options or weights of the model, which came from files, are not usable.
         """
         if sum(given is not None for given in (user_ids, histories, texts)) != 1:
             raise ConfigError("recommend takes user_ids, histories or texts; give one of them")
@@ -136,18 +141,67 @@ class SavedModel:
         none = Ragged(batch.items[:0], torch.zeros(len(batch) + 1, dtype=torch.int64))
         bar = partial(track, description="users", disable=not progress, transient=True)
         part = Part("users", batch, none)
-        top = rank(self.model, part, k, Protocol(mask_history=masked), progress=bar)
-        return recommendations(asked, top.items, top.scores, self.item_table)
+        with asking(self.model):
+            top = rank(self.model, part, k, Protocol(mask_history=masked), progress=bar)
+            return recommendations(asked, top.items, top.scores, self.item_table)
 
     @torch.inference_mode()
     def _recommend_in_words(self, texts: list[Sequence[str]], k: int) -> pl.DataFrame:
         self.model.eval()
         pieces = self._pieces(len(texts))
-        users = [self.model.encode_texts([texts[row] for row in rows]) for rows in pieces]
-        index = self.model.item_index()
-        top = TopK.cat((index.search(vectors, k) for vectors in users), k)
-        asked = pl.Series("history", range(len(texts)))
-        return recommendations(asked, top.items, top.scores, self.item_table)
+        with asking(self.model):
+            users = [self.model.encode_texts([texts[row] for row in rows]) for rows in pieces]
+            index = self.model.item_index()
+            top = TopK.cat((index.search(vectors, k) for vectors in users), k)
+            asked = pl.Series("history", range(len(texts)))
+            return recommendations(asked, top.items, top.scores, self.item_table)
+
+    def known_parts(self, split: Split) -> list[tuple[Part, Part]]:
+        """The validation and the test users of a split, and the same as the model knows them.
+
+        There a user has the index that the model's log gives the id, and an event the row that it
+        has in that log; both are -1 where that log holds none.
+
+        Args:
+            split: of any log of the model's catalogue.
+
+        Raises:
+            ConfigError: the catalogue is another.
+        """
+        _check_same(self.items, split.items)
+        users = torch.from_numpy(self._index_of(split.users.ids).to_numpy(writable=True))
+        rows = self._rows_of(split, users)
+        parts = []
+        for part in (split.validation, split.test):
+            own = part.history
+            known = replace(own, users=users[own.users], log_rows=rows[own.log_rows])
+            parts.append((part, Part(part.name, known, part.target)))
+        return parts
+
+    def _index_of(self, user_ids: pl.Series) -> pl.Series:
+        """As `Vocabulary.index_of`, but text is another id than the number that it spells."""
+        if user_ids.dtype == self.users.ids.dtype:
+            return self.users.index_of(user_ids)
+        return Vocabulary(self.users.ids.cast(pl.String)).index_of(user_ids.cast(pl.String))
+
+    def _rows_of(self, split: Split, users: Tensor) -> Tensor:
+        """(events of the split's log,) the row of each in the model's log, -1 without one."""
+        own = pl.DataFrame(
+            {
+                "user": self.histories.owners().numpy(),
+                "item": self.histories.items.numpy(),
+                "time": self.histories.times.numpy(),
+                "row": self.histories.log_rows.numpy(),
+            }
+        )
+        index = pl.Series("user", users.numpy()[split.events["user"].to_numpy()])
+        events = split.events.select("item", "time", "log_row").with_columns(index)
+        same = ["user", "item", "time"]
+        own, events = (f.with_columns(nth=pl.int_range(pl.len()).over(same)) for f in (own, events))
+        found = events.join(own, on=[*same, "nth"])
+        rows = np.full(split.log.num_events, -1)
+        rows[found["log_row"].to_numpy()] = found["row"].to_numpy()
+        return torch.from_numpy(rows)
 
     @torch.inference_mode()
     def vectors(self) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -162,12 +216,14 @@ class SavedModel:
         if not self.model.has_vectors:
             raise ConfigError(f"{type(self.model).__name__} ranks without vectors; it has none")
         self.model.eval()
-        users = [
-            self.model.encode_users(self.histories.rows(rows).to(self.device)).float().cpu()
-            for rows in self._pieces(len(self.histories))
-        ]
+        with asking(self.model):
+            users = [
+                self.model.encode_users(self.histories.rows(rows).to(self.device)).float().cpu()
+                for rows in self._pieces(len(self.histories))
+            ]
+            items = self.model.encode_items().float().cpu()
         return (
-            _vectors(self.item_table[ITEM], self.model.encode_items().float().cpu()),
+            _vectors(self.item_table[ITEM], items),
             _vectors(self.users.ids.rename(USER), torch.cat(users)),
         )
 
@@ -181,6 +237,47 @@ class SavedModel:
         found = iter(_indices(self.items, pl.Series(flat), "item_id").tolist())
         indexed = [[[next(found) for _ in basket] for basket in history] for history in baskets]
         return BasketBatch.from_lists(indexed, len(self.item_table))
+
+
+@contextmanager
+def asking(model: Scorer) -> Iterator[None]:
+    """What a model raises that was read from files is one line: its options may be anything.
+
+    Raises:
+        RunError: in place of anything that is no `RecsysError`.
+    """
+    try:
+        yield
+    except RecsysError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RunError(
+            f"{type(model).__name__} cannot be asked ({reason}); if its folder is whole, this is "
+            "a fault of ours"
+        ) from error
+
+
+def _check_same(items: Vocabulary, asked: Vocabulary) -> None:
+    """Refuse a log of another catalogue than the model's."""
+    if items.ids.equals(asked.ids):
+        return
+    if items.ids.dtype != asked.ids.dtype:
+        raise ConfigError(
+            f"the items of the log are {asked.ids.dtype}, as {asked.ids[0]!r}, and the model's "
+            f"{items.ids.dtype}, as {items.ids[0]!r}; evaluate a run on the catalogue that it was "
+            "trained on"
+        )
+    strange, missing = (
+        one.ids.filter(other.index_of(one.ids) == UNKNOWN)
+        for one, other in ((asked, items), (items, asked))
+    )
+    told = "the log holds the model's items in another order"
+    if len(strange):
+        told = f"the log holds item {strange[0]!r}, which the model does not know"
+    elif len(missing):
+        told = f"the model knows item {missing[0]!r}, which the log does not hold"
+    raise ConfigError(f"{told}; evaluate a run on the catalogue that it was trained on")
 
 
 def _vectors(ids: pl.Series, vectors: Tensor) -> pl.DataFrame:
@@ -227,24 +324,23 @@ def save(
         described = {"model": config, "mask_history": mask_history}
         (scratch / "recsys.json").write_text(json.dumps(described, indent=2))
         save_model(model, str(scratch / "weights.safetensors"))  # tied weights once
-        save_log(scratch, split)
+        write_parquet(scratch / "items.parquet", split.item_table)
+        write_parquet(scratch / "users.parquet", split.users.ids.rename(USER).to_frame())
+        save_file(_tensors(split.latest), scratch / "histories.safetensors")
         model.export(scratch)
-
-
-def save_log(folder: Path, split: Split) -> None:
-    """Write the catalogue, the users and their histories to a folder that is there."""
-    write_parquet(folder / "items.parquet", split.item_table)
-    write_parquet(folder / "users.parquet", split.users.ids.rename(USER).to_frame())
-    save_file(_tensors(split.latest), folder / "histories.safetensors")
+        manifest.write(scratch)
 
 
 def build(config: dict[str, Any]) -> Scorer:
-    """A model from its config.
+    """A model from its config, which is the user's own.
 
     Raises:
-        ConfigError: it is a predictor, which answers questions.
+        ConfigError: it cannot be built, or is a predictor, which answers questions.
     """
-    built = create(config)
+    return _scorer(trust.build(config))
+
+
+def _scorer(built: Any) -> Scorer:
     if not isinstance(built, Scorer):
         raise ConfigError(
             f"{type(built).__name__} ranks no catalogue; what answers questions needs a task that "
@@ -254,92 +350,90 @@ def build(config: dict[str, Any]) -> Scorer:
 
 
 def load(
-    run: str | Path,
-    *,
-    device: str | torch.device = "auto",
-    trusted: Sequence[str] = ("recsys",),
+    run: str | Path, *, device: str | torch.device = "auto", trusted: Sequence[str] = ()
 ) -> SavedModel:
-    """The model of a run's folder.
+    """The model of a run's folder, which may be anybody's: it runs no code of that folder.
 
     Args:
         run: the folder.
         device: where it is to be asked, as `recsys.devices.device_of` takes it.
-        trusted: packages whose classes the folder's config may build: add your own package to
-            load a model that it defines.
+        trusted: further packages whose classes the folder's config may build: add your own package
+            to load a model that it defines.
 
     Raises:
-        RunError: the folder is not a run's, or its model is incomplete.
-        ConfigError: its config names anything else than a class of a trusted package, or there is
-            no such device.
+        RunError: the folder is not a run's, or its model is incomplete or damaged.
+        ConfigError: its config names anything else than a part of a model (`recsys.trust`) or a
+            class of a trusted package, or there is no such device.
     """
     there = device_of(device)
     folder = Path(run) / "model"
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise RunError(f"{run} holds no finished run: there is no model/{missing[0]}")
-    try:
-        return _read(folder, trusted).to(there)
-    except RecsysError:
-        raise
-    except Exception as error:  # whatever it is, the files are not what `save` wrote
-        reason = str(error).partition("\n")[0]
-        raise RunError(f"{folder} is damaged ({reason}); train the model again") from error
+    with reading(folder, remedy="train the model again"):
+        manifest.check(folder, *FILES)
+        saved = _read(folder, trusted)
+    return saved.to(there)
+
+
+def untrained(run: str | Path, *, trusted: Sequence[str] = ()) -> Scorer:
+    """The model of a run's folder as it was before it was trained: its shape, random weights.
+
+    Raises:
+        RunError, ConfigError: as `load`.
+    """
+    folder = Path(run) / "model"
+    with reading(folder, remedy="train the model again"):
+        return _built(read_json(folder / "recsys.json"), folder, trusted)
 
 
 def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
-    described = json.loads((folder / "recsys.json").read_text())
-    check_targets(described["model"], trusted)
-    model = build(described["model"])
-    load_model(model, folder / "weights.safetensors")
-    model.eval()
-    item_table = pl.read_parquet(folder / "items.parquet", glob=False)
-    histories = BasketBatch(
-        **load_file(folder / "histories.safetensors"), num_items=len(item_table)
-    )
-    users = Vocabulary(pl.read_parquet(folder / "users.parquet", glob=False)[USER])
-    if model.popularity is None:  # saved before models kept it
-        model.popularity = torch.bincount(histories.items, minlength=len(item_table))
-    return SavedModel(model, item_table, users, histories, described["mask_history"])
+    described = read_json(folder / "recsys.json")
+    masked = described["mask_history"]
+    if not isinstance(masked, bool):
+        raise TypeError(f"mask_history is {masked!r}, neither true nor false")
+    item_table, users = _catalogue(folder / "items.parquet"), _users(folder / "users.parquet")
+    tensors = read_tensors(folder / "histories.safetensors")
+    histories = BasketBatch(**tensors, num_items=len(item_table))
+    histories.check(len(users))
+    _check_sizes(described["model"], {"num_items": len(item_table), "num_users": len(users)})
+    weights = folder / "weights.safetensors"
+    model = loaded(lambda: _built(described, folder, trusted), weights, histories)
+    return SavedModel(model, item_table, users, histories, masked)
 
 
-def check_targets(config: Any, trusted: Sequence[str], kinds: tuple[type, ...] = (type,)) -> None:
-    """Refuse a config from a folder that could call anything else than it should.
+def _built(described: dict[str, Any], folder: Path, trusted: Sequence[str]) -> Scorer:
+    return _scorer(trust.build(described["model"], "model", trusted=trusted, folder=folder))
 
-    Args:
-        config: of dicts, lists and values.
-        trusted: modules and packages whose own definitions may be called.
-        kinds: of definitions; classes alone by default.
 
-    Raises:
-        ConfigError: a `_target_` that they do not define, or an interpolation, of which it is not
-            known before it is too late what it stands for.
-    """
-    if isinstance(config, dict):
-        if "_target_" in config and not _is_defined_in(trusted, config["_target_"], kinds):
-            raise ConfigError(
-                f"_target_: {config['_target_']} is not defined in {', '.join(trusted)}; if you "
-                "trust this folder, name its package in recsys.load(…, trusted=…)"
-            )
-        config = list(config.values())
+def _check_sizes(config: Any, sizes: dict[str, int]) -> None:
+    """See that models were made for the catalogue and the users that are beside them."""
     if isinstance(config, list):
-        for value in config:
-            check_targets(value, trusted, kinds)
-    elif isinstance(config, str) and "${" in config:
-        raise ConfigError(f"{config} is an interpolation; a saved config holds values only")
+        config = dict(enumerate(config))
+    if not isinstance(config, dict):
+        return
+    for name, value in config.items():
+        if name in sizes and value != sizes[name]:
+            raise ValueError(f"{name} is {value} in the config, and {sizes[name]} in the tables")
+        _check_sizes(value, sizes)
 
 
-def _is_defined_in(modules: Sequence[str], target: Any, kinds: tuple[type, ...]) -> bool:
-    def below(name: str) -> bool:
-        return any(f"{name}.".startswith(f"{module}.") for module in modules)
+def _catalogue(path: Path) -> pl.DataFrame:
+    table = read_table(path, ITEM)
+    _check_ids(table[ITEM])
+    return table
 
-    if not isinstance(target, str) or not below(target):
-        return False
-    try:
-        found = get_object(target)
-    except ImportError:
-        return False
-    # Where it was defined counts: `recsys.checkpoint.os.system` is none of ours.
-    return isinstance(found, kinds) and below(found.__module__)
+
+def _users(path: Path) -> Vocabulary:
+    ids = read_table(path, USER)[USER]
+    _check_ids(ids)
+    return Vocabulary(ids)
+
+
+def _check_ids(ids: pl.Series) -> None:
+    if ids.dtype not in (pl.Int64, pl.String):
+        raise ValueError(f"{ids.name} is {ids.dtype}; expected Int64 or String")
+    if ids.null_count() or not len(ids) or ids.n_unique() < len(ids):
+        raise ValueError(f"{ids.name} has none, nulls, or one twice")
 
 
 def _tensors(batch: BasketBatch) -> dict[str, Tensor]:

@@ -2,48 +2,69 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import FunctionType
+from typing import Any, cast
 
 import polars as pl
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from recsys import checkpoint, profiles, tables, train
+from recsys import checkpoint, profiles, tables, train, trust
+from recsys.alike import check_alike
+from recsys.checkpoint import SavedModel
 from recsys.compose import compose, merge, one_line
 from recsys.data.audit import audit, describe
 from recsys.devices import running_on
 from recsys.errors import ConfigError, RunError
+from recsys.evaluate import Evaluation, Protocol
 from recsys.evaluate import compare as compare_frames
+from recsys.events import EventLog
 from recsys.files import write_parquet, write_text
+from recsys.filters import filtered
+from recsys.options import check_options
 from recsys.questions import AS_OF
+from recsys.run_folder import read_config, read_table, reading
 from recsys.suite import compare_runs
 
 console = Console()
-SAFE = ("recsys.data.sources", "recsys.splits", "recsys.retrieval")
-"""Whose definitions a folder's config may call to read its log and ask its model."""
 
 
 def evaluate(given: Namespace) -> None:
     """Ask a run's model again, with other list lengths, another mask rule or another log."""
     _of_lists(given.run)
     config = _config(given.run, given.overrides)
-    saved = checkpoint.load(given.run, device=given.device or config.device)
-    task = train.prepare(config)
-    if task.split.num_items != len(saved.item_table):
-        raise ConfigError(
-            f"the log has {task.split.num_items} items and the model {len(saved.item_table)}; "
-            "evaluate a run on the catalogue that it was trained on"
-        )
-    parts = (task.split.validation, task.split.test)
-    results = {part.name: train.ask(saved.model, part, task) for part in parts}
+    protocol = _check(given.run, config)
+    saved = checkpoint.load(given.run, device=given.device or config["device"])
+    with reading(given.run / "config.yaml"):
+        split = trust.build(config["task"]["split"], "split")(_filtered_log(config))
+        task = train.task_of(split, protocol, config["retrieval"], "index")
+    results = _ask(saved, task)
     if given.output is not None:
-        given.output.mkdir(parents=True, exist_ok=True)
-        train.write_results(given.output, results, task.split)
+        write_text(given.output / "log.json", json.dumps(train.about(split.log), indent=2))
+        write_text(given.output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+        train.write_results(given.output, results, split)
     label = f"{given.run} (test)"
-    console.print(tables.metrics({label: results["test"]}, task.split.log.name, task.protocol))
+    console.print(tables.metrics({label: results["test"]}, split.log.name, task.protocol))
+
+
+def _filtered_log(config: Mapping[str, Any]) -> EventLog:
+    return filtered(train.log_of(config["data"], "data"), **config["task"]["filters"])
+
+
+def _ask(saved: SavedModel, task: train.Task) -> dict[str, Evaluation]:
+    """Evaluations of the validation and the test users, who keep the indices of the task's log."""
+    results = {}
+    for part, known in saved.known_parts(task.split):
+        with checkpoint.asking(saved.model):
+            found = train.ask(saved.model, known, task)
+        user = pl.Series("user", part.history.users.numpy())
+        results[part.name] = replace(found, per_user=found.per_user.with_columns(user))
+    return results
 
 
 def recommend(given: Namespace) -> None:
@@ -74,7 +95,7 @@ def vectors(given: Namespace) -> None:
     for name, frame in zip(("items", "users"), tables_of, strict=True):
         path = given.output / f"{name}.parquet"
         write_parquet(path, frame)
-        console.print(f"{path}: {len(frame):,} vectors", soft_wrap=True)
+        train.say(f"{path}: {len(frame):,} vectors")
 
 
 def profile(given: Namespace) -> None:
@@ -84,29 +105,37 @@ def profile(given: Namespace) -> None:
     moments = [o.partition("=")[2] for o in given.overrides if o.startswith("as_of=")]
     overrides = [o for o in given.overrides if not o.startswith("as_of=")]
     is_other = any(o.startswith("data=") for o in overrides)
-    config = compose(overrides) if is_other else _config(given.run, overrides)
-    log = train.read(config.data)
+    if is_other:
+        whole = compose(overrides)
+        log, device = train.read(whole.data), whole.device
+    else:
+        config = _config(given.run, overrides)
+        log, device = _log(given.run, config), config["device"]
     rows = profiles.everyone(log, moments[-1] if moments else None)
-    with running_on(given.device or config.device):
+    with running_on(given.device or device):
         model = checkpoint.load(given.run).model
-        vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
+        with checkpoint.asking(model):
+            vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
     name = "_".join([log.name, *moments[-1:]])
     output = given.output or given.run / "profiles" / f"{name}.parquet"
+    if given.output is None and not output.resolve().is_relative_to(given.run.resolve()):
+        raise RunError(f"{output} is a link that leads out of {given.run}; give --output")
     write_parquet(output, table)
-    when = table[AS_OF][0]
-    console.print(f"{output}: {len(table):,} users of {log.name} as of {when}", soft_wrap=True)
+    train.say(f"{output}: {len(table):,} users of {log.name} as of {table[AS_OF][0]}")
 
 
 def compare(given: Namespace) -> None:
     """Print the paired differences of two runs, metric by metric."""
-    if (given.first / "tables").is_dir() and (given.second / "tables").is_dir():
-        table = compare_runs(given.first, given.second)
-        console.print(tables.frame(table, title=f"{given.second} - {given.first} (folds)"))
-        return
-    first, second = (_per_user(run, given.part) for run in (given.first, given.second))
-    table = compare_frames(first, second)
-    console.print(tables.frame(table, title=f"{given.second} - {given.first} ({given.part})"))
+    check_alike(given.first, given.second)
+    of_questions = all((run / "tables").is_dir() for run in (given.first, given.second))
+    with reading(given.second, fault="cannot be compared"):
+        if of_questions:
+            table = compare_runs(given.first, given.second)
+        else:
+            table = compare_frames(*(_per_user(r, given.part) for r in (given.first, given.second)))
+    asked = "folds" if of_questions else given.part
+    console.print(tables.frame(table, title=f"{given.second} - {given.first} ({asked})"))
 
 
 def data(given: Namespace) -> None:
@@ -126,27 +155,51 @@ def _of_lists(run: Path) -> None:
         )
 
 
-def _config(run: Path, overrides: list[str]) -> DictConfig:
-    path = run / "config.yaml"
-    if not path.is_file():
+def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
+    """A run's config with the overrides, as dicts, lists and values that stand for themselves."""
+    if not (run / "config.yaml").is_file():
         raise RunError(f"{run} is no run's folder: it has no config.yaml")
+    # It may have been trained elsewhere.
+    config = OmegaConf.create(read_config(run) | {"device": "auto"})
+    OmegaConf.set_struct(config, True)
+    merge(config, overrides)
     try:
-        config = OmegaConf.load(path)
-        OmegaConf.update(config, "device", "auto")  # it may have been trained elsewhere
-        OmegaConf.set_struct(config, True)
-        assert isinstance(config, DictConfig)
-        merge(config, overrides)
-        called = [OmegaConf.to_container(config[name]) for name in ("data", "task", "retrieval")]
+        merged = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise one_line(error) from error
-    checkpoint.check_targets(called, SAFE, (type, FunctionType))
-    return config
+    return cast(dict[str, Any], merged)
+
+
+def _check(run: Path, config: Mapping[str, Any]) -> Protocol:
+    """Refuse a config that calls what it may not, before anything of it is called.
+
+    Returns:
+        How lists are asked for.
+    """
+    with reading(run / "config.yaml"):
+        trust.check(config["data"], "data")
+        trust.check(config["task"]["split"], "split")
+        trust.check(config["retrieval"]["index"], "index")
+        names = [name.split(".")[1] for name in train.OF_A_TASK if name.startswith("task.")]
+        task = {name: config["task"][name] for name in names}
+        asked = {"data": config["data"], "task": task, "retrieval": config["retrieval"]}
+        check_options(asked, train.OF_A_TASK)
+        return train.protocol_of(task)
+
+
+def _log(run: Path, config: Mapping[str, Any]) -> EventLog:
+    with reading(run / "config.yaml"):
+        trust.check(config["data"], "data")
+        check_options({"data": config["data"]}, {"data": object})
+        return train.log_of(config["data"], "data")
 
 
 def _per_user(run: Path, part: str) -> pl.DataFrame:
-    _of_lists(run)
-    path = run / "per_user.parquet"
-    if not path.is_file():
-        raise RunError(f"{run} is no finished run's folder: it has no per_user.parquet")
-    frame = pl.read_parquet(path, glob=False)
-    return frame.filter(pl.col("part") == part).drop("part")
+    frame = read_table(run / "per_user.parquet", "part", "user_id")
+    with reading(run / "per_user.parquet"):
+        frame = frame.filter(pl.col("part") == part).drop("part")
+        if frame["user_id"].is_duplicated().any():
+            raise ValueError("a user twice")
+    if not len(frame):
+        raise RunError(f"{run} asked no users of the part {part}; compare another")
+    return frame

@@ -74,11 +74,9 @@ def train(arguments: Sequence[str]) -> int:
 
 def _run(config: DictConfig, folder: Path) -> None:
     from recsys import suite, train  # torch: not for --help and --cfg
-    from recsys.devices import running_on
 
     try:
-        with running_on(config.device):
-            (suite if "questions" in config.get("task", {}) else train).run(config, folder)
+        (suite if "questions" in config.get("task", {}) else train).run(config, folder)
     except KeyboardInterrupt as stopped:
         name, place = "hydra.run.dir", folder
         if _is_sweep():

@@ -5,13 +5,21 @@ exception is a fault of ours and keeps its traceback. A message gives the value,
 and what to do: ``k=500 exceeds the 312 items in the index; lower k or rebuild the index``.
 """
 
+_PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
+_PICTURES |= dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)
+
+
+def visible(text: str) -> str:
+    """Text in which control characters, which a terminal would obey, are pictures of themselves."""
+    return text.translate(_PICTURES)
+
 
 class RecsysError(Exception):
     """Base of every error that a user can cause and mend."""
 
     def __str__(self) -> str:
-        """The message as it was given: `KeyError` would print it in quotes."""
-        return " ".join(str(arg) for arg in self.args)
+        """The message on one line, whatever values it holds; `KeyError` would put it in quotes."""
+        return visible(" ".join(" ".join(str(arg) for arg in self.args).split("\n")))
 
 
 class DataError(RecsysError, ValueError):

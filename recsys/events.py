@@ -17,11 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 import polars as pl
 
 from recsys.errors import DataError
+from recsys.fingerprint import fingerprint
 
 USER, ITEM, TIME = "user_id", "item_id", "timestamp"
 BASKET, QUANTITY, VALUE = "basket_id", "quantity", "value"
@@ -121,6 +123,11 @@ class EventLog:
     @property
     def num_events(self) -> int:
         return len(self.events)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for the same events, items and users, whatever files they were read from."""
+        return fingerprint((self.events, self.items, self.users))
 
     @property
     def has_calendar_time(self) -> bool:

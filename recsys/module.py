@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from recsys.batch import BasketBatch
+from recsys.bounds import check_tensor
 from recsys.devices import place_of
 from recsys.errors import ConfigError, DataError
 from recsys.kept import Keeper
@@ -107,6 +108,11 @@ class Scorer(Keeper):
             phase: 1 in validation, 2 in test.
         """
         return {}
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        if (counts := self.popularity) is not None:
+            kind = torch.float32 if counts.is_floating_point() else torch.int64
+            check_tensor("popularity", counts, kind, histories.num_items)
 
     def cells_per_user(self, num_items: int) -> int:
         """How many numbers scoring a user takes: a score per item, or what is more than that."""

@@ -20,10 +20,7 @@ from pkgutil import resolve_name
 from types import FunctionType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-
-from recsys.errors import ConfigError, RecsysError
+from recsys.errors import ConfigError
 
 MISSING = "???"
 LARGEST_SEED = 2**32 - 1
@@ -58,24 +55,6 @@ def unset(config: Any, place: str = "") -> Iterator[str]:
             yield from unset(value, f"{place}.{name}" if place else str(name))
     elif config == MISSING:
         yield place
-
-
-def create(config: Any) -> Any:
-    """What a config's `_target_` makes; an error is as the target raised it.
-
-    Raises:
-        ConfigError: the target refuses a value.
-    """
-    try:
-        return instantiate(config, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if cause is None:
-            raise ConfigError(" ".join(str(error).split())) from error
-        if isinstance(cause, ValueError) and not isinstance(cause, RecsysError):
-            name, reason = str(config["_target_"]), str(cause).partition("\n")[0]
-            raise ConfigError(f"{name.rpartition('.')[2]}: {reason}") from error
-        raise cause from None
 
 
 def argument(name: str, value: str) -> str:

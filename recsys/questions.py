@@ -25,6 +25,7 @@ from torch import Tensor
 
 from recsys.errors import ConfigError, DataError, LeakError
 from recsys.events import TIME, USER, EventLog
+from recsys.fingerprint import fingerprint
 from recsys.ragged import Ragged
 from recsys.vocab import UNKNOWN, Vocabulary
 
@@ -90,6 +91,14 @@ class Questions:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same rows, candidates and answers."""
+        ragged = (self.answers, self.excluded, self.items)
+        parts = [tensor for part in ragged for tensor in (part.values, part.offsets)]
+        frames = [pl.DataFrame({"": tensor.numpy()}) for tensor in parts]
+        return fingerprint((self.rows, self.candidates.ids.to_frame(), *frames))
 
     @property
     def has_phases(self) -> bool:

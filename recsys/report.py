@@ -6,7 +6,6 @@ and gives the same bytes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,6 @@ import numpy as np
 import polars as pl
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from omegaconf import OmegaConf
-from safetensors.numpy import load_file
 
 from recsys import plots, tables
 from recsys.errors import RunError
@@ -26,6 +23,7 @@ from recsys.events import ITEM, USER
 from recsys.files import write_text
 from recsys.plots import Bar, Plot
 from recsys.retrieval import TopK
+from recsys.run_folder import read_config, read_json, read_table, read_tensors, reading
 from recsys.user_map import UserMap, user_map
 from recsys.vocab import Vocabulary
 
@@ -42,7 +40,9 @@ def write(folder: Path) -> None:
         RunError: the folder holds no finished run.
     """
     check_finished(folder)
-    render(folder, TEMPLATE, _content(folder))
+    with reading(folder, fault="cannot be shown"):
+        page = rendered(TEMPLATE, _content(folder))
+    write_text(folder / "report.html", page)
 
 
 def check_finished(folder: Path) -> None:
@@ -52,8 +52,8 @@ def check_finished(folder: Path) -> None:
             raise RunError(f"{folder} holds no finished run: there is no {name}")
 
 
-def render(folder: Path, template: str, content: dict[str, Any]) -> None:
-    """Write `report.html` from a template beside this file, whole or not at all."""
+def rendered(template: str, content: dict[str, Any]) -> str:
+    """The page that a template beside this file makes of its content."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # titles and ids are whatever the log holds
@@ -61,8 +61,7 @@ def render(folder: Path, template: str, content: dict[str, Any]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(template).render(content)
-    write_text(folder / "report.html", page)
+    return environment.get_template(template).render(content)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +84,10 @@ class Result:
     def read(cls, folder: Path, name: str) -> Result:
         """The result of a run's folder, or of a baseline's below it."""
         means, intervals = (
-            json.loads((folder / file).read_text())["test"]
-            for file in ("metrics.json", "intervals.json")
+            read_json(folder / file)["test"] for file in ("metrics.json", "intervals.json")
         )
-        per_user = pl.read_parquet(folder / "per_user.parquet", glob=False)
-        return cls(name, means, intervals, per_user.filter(part="test").drop("part"))
+        per_user = read_table(folder / "per_user.parquet", "part").filter(part="test").drop("part")
+        return cls(name, means, intervals, per_user)
 
     def slices(self, by: str, metric: str) -> pl.DataFrame:
         """As `Evaluation.slices`, which needs no lists."""
@@ -99,35 +97,35 @@ class Result:
 
 def _content(folder: Path) -> dict[str, Any]:
     """What the template shows."""
-    text = (folder / "config.yaml").read_text("utf-8")
-    config = OmegaConf.create(text)
-    k = config.task.ks[0]
-    model = Result.read(folder, _last_name(config.model))
+    config = read_config(folder)
+    task, data = config["task"], config["data"]
+    k = task["ks"][0]
+    model = Result.read(folder, _last_name(config["model"]))
     baselines = [
-        Result.read(folder / "baselines" / str(name), str(name)) for name in config.baselines
+        Result.read(folder / "baselines" / str(name), str(name)) for name in config["baselines"]
     ]
     results = [model, *baselines]
     shown = [f"{name}@{k}" for name in tables.SHOWN]
     return {
-        "data": _last_name(config.data),
-        "file": Path(config.data.get("path") or "").name,
-        "split": _last_name(config.task.split).replace("_", " "),
-        "history_rule": tables.history_rule(Protocol(mask_history=config.task.mask_history)),
-        "num_items": config.num_items,
-        "num_users": len(pl.read_parquet(folder / "model" / "users.parquet", glob=False)),
-        "seed": config.seed,
+        "data": _last_name(data),
+        "file": Path(data.get("path") or "").name,
+        "split": _last_name(task["split"]).replace("_", " "),
+        "history_rule": tables.history_rule(Protocol(mask_history=task["mask_history"])),
+        "num_items": config["num_items"],
+        "num_users": len(read_table(folder / "model" / "users.parquet")),
+        "seed": config["seed"],
         "k": k,
         "metrics": shown,
         "model": model,
         "results": results,
         "differences": _differences(model, baselines, shown),
         "bars": [plot for metric in shown for plot in _bars([metric], results)],
-        "curves": list(_curves(folder, f"validation/{config.trainer.monitor}")),
+        "curves": list(_curves(folder, f"validation/{config['trainer']['monitor']}")),
         "slices": list(_slices(f"recall@{k}", model, baselines)),
         "repeats": list(_bars([f"repeat/recall@{k}", f"explore/recall@{k}"], results)),
-        "map": _map(folder, OmegaConf.select(config, "report.map_by")),
+        "map": _map(folder, config.get("report", {}).get("map_by")),
         "samples": list(_samples(folder, model.per_user)),
-        "config": text,
+        "config": (folder / "config.yaml").read_text(),
         "colours": plots.COLOURS,
     }
 
@@ -146,8 +144,8 @@ def _differences(
     return {other.name: of.to_dicts() for other, of in zip(baselines, rows, strict=True)}
 
 
-def _last_name(config: Any) -> str:
-    return str(config._target_).rpartition(".")[2]
+def _last_name(config: dict[str, Any]) -> str:
+    return str(config["_target_"]).rpartition(".")[2]
 
 
 def _bars(metrics: Sequence[str], results: Sequence[Result]) -> Iterator[Plot]:
@@ -187,7 +185,7 @@ def _slices(metric: str, model: Result, baselines: Sequence[Result]) -> Iterator
 def _map(folder: Path, by: str | None) -> UserMap | None:
     """The map of the users, where the run's model makes profiles."""
     path = folder / "profiles.parquet"
-    return user_map(pl.read_parquet(path, glob=False), by) if path.is_file() else None
+    return user_map(read_table(path), by) if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -209,10 +207,11 @@ class Sample:
 
 def _samples(folder: Path, asked: pl.DataFrame, *, num_users: int = 3) -> Iterator[Sample]:
     """Users at the quartiles of the test users: always the same, not chosen for their results."""
-    items = pl.read_parquet(folder / "model" / "items.parquet", glob=False)
-    users = Vocabulary(pl.read_parquet(folder / "model" / "users.parquet", glob=False)[USER])
-    log = load_file(folder / "model" / "histories.safetensors")
-    lists = pl.read_parquet(folder / "recommendations.parquet", glob=False)
+    items = read_table(folder / "model" / "items.parquet", ITEM)
+    users = Vocabulary(read_table(folder / "model" / "users.parquet", USER)[USER])
+    tensors = read_tensors(folder / "model" / "histories.safetensors")
+    log = {name: tensor.numpy() for name, tensor in tensors.items()}
+    lists = read_table(folder / "recommendations.parquet", USER, ITEM)
     words, catalogue = _words(items), Vocabulary(items[ITEM])
     chosen = asked[sorted({len(asked) * (n + 1) // (num_users + 1) for n in range(num_users)})]
     rows = np.searchsorted(log["users"], users.index_of(chosen[USER]))

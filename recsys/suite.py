@@ -2,7 +2,7 @@
 
 A run's folder holds
 
-    config.yaml                  the composed config
+    config.yaml, log.json        the composed config, and of which log and answers the tables are
     pretraining/                 a run of its own (`recsys.train`), where one comes first
     tables/<table>/              metrics.json, intervals.json, folds.parquet, predictions.parquet
     metrics.json, intervals.json of all tables: `kids/auroc`, by part
@@ -26,14 +26,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import seed_everything
 from rich.console import Console
 
-from recsys import suite_report, tables, train
+from recsys import suite_report, tables, train, trust
+from recsys.devices import running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluate import with_holm
+from recsys.events import EventLog
 from recsys.files import write_text
-from recsys.options import check_options, create
+from recsys.options import check_options
 from recsys.predictor import Predictor
 from recsys.questions import Questions
-from recsys.train import claim, config_words, read, say
+from recsys.run_folder import read_config
+from recsys.train import about, claim, config_words, filtered_log, read, say
 from recsys.trials import Folds, Trial, compare, leads, same_folds, to_json, trial
 
 console = Console()
@@ -48,6 +51,7 @@ KINDS = {
     "model": Mapping[str, Any],
     "baselines": Mapping[str, Mapping[str, Any]],
     "seed": int,
+    "device": str,
 }
 EXTRAS = {"tables": Sequence[str], "folds": Folds}
 """What the config of a predictor may hold besides its own options."""
@@ -70,7 +74,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     """
     with train.folder_of_a_run(folder):
         check_options(train.as_values(config), KINDS, EXTRAS)
-        return _run(config, folder)
+        with running_on(config.device):
+            return _run(config, folder)
 
 
 def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
@@ -79,12 +84,12 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         pretraining = config.pop("pretraining", None)
     if pretraining is not None:
         pretrain(config, pretraining, folder / "pretraining")
-    asked = prepare(config)
+    log, asked = prepare(config)
     claimed = copy.deepcopy(config)
     claimed.folder = "."  # wherever it stands
-    claim(folder, claimed)
-    for questions in asked.values():
-        console.print(describe(questions), soft_wrap=True)
+    of_tables = {f"questions/{name}": table.fingerprint for name, table in asked.items()}
+    claim(folder, claimed, about(log) | of_tables)
+    say(*map(describe, asked.values()))
     divided = Folds(**OmegaConf.to_container(config.task.folds))  # type: ignore[arg-type]
     label = suite_report.label_of(config.model)
     places = {label: (config.model, folder)}
@@ -101,9 +106,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     ahead = leads(by_table)
     for name, of_table in by_table.items():
         console.print(tables.trials(name, of_table, ahead.filter(table=name)))
-    log = next(iter(asked.values())).log
-    say(*tables.unread(log, config_words(config)))
-    console.print(f"run folder: {folder}", soft_wrap=True)
+    say(*tables.unread(log, config_words(config)), f"run folder: {folder}")
     return means(results[label])
 
 
@@ -120,23 +123,25 @@ def pretrain(config: DictConfig, parts: DictConfig, folder: Path) -> None:
     for name, part in parts.items():
         whole[name] = part
     if (folder / "report.html").is_file():
-        held = cast(DictConfig, OmegaConf.load(folder / "config.yaml"))
+        held = read_config(folder)
         for size in SIZES:
-            whole[size] = held[size]
+            whole[size] = held.get(size)
         with train.folder_of_a_run(folder):
-            claim(folder, whole)
+            claim(folder, whole, about(filtered_log(whole)))
         return
     train.run(whole, folder)
 
 
-def prepare(config: DictConfig) -> dict[str, Questions]:
-    """The tables of questions that a config names, by name."""
+def prepare(config: DictConfig) -> tuple[EventLog, dict[str, Questions]]:
+    """The log, and the tables of questions about it that a config names, by name."""
     with open_dict(config):  # what the log brings for tasks that ask what comes next
         for name in OTHER_TASKS:
             config.task.pop(name, None)
         config.num_items = config.num_users = None
     log = read(config.data)
-    return {str(name): create(make)(log, str(name)) for name, make in config.task.questions.items()}
+    made = OmegaConf.to_container(config.task.questions, resolve=True)
+    assert isinstance(made, dict)
+    return log, {str(name): trust.build(make)(log, str(name)) for name, make in made.items()}
 
 
 def answered(
@@ -175,7 +180,7 @@ def build(model: dict[str, Any], seed: int) -> Predictor:
         ConfigError: it is a model of another kind.
     """
     seed_everything(seed, verbose=False)
-    built = create(model)
+    built = trust.build(model)
     if not isinstance(built, Predictor):
         raise ConfigError(
             f"{type(built).__name__} says what comes next and answers no questions; choose "

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from omegaconf import OmegaConf
 
 from recsys import plots
+from recsys.files import write_text
 from recsys.plots import Bar, Plot
-from recsys.report import check_finished, render
+from recsys.report import check_finished, rendered
+from recsys.run_folder import read_config, reading
 from recsys.trials import Trial, best, leads
 
 TEMPLATE = "suite_report.html.jinja"
@@ -33,29 +34,30 @@ def write(folder: Path) -> None:
         RunError: the folder holds no finished run.
     """
     check_finished(folder)
-    render(folder, TEMPLATE, _content(folder))
+    with reading(folder, fault="cannot be shown"):
+        page = rendered(TEMPLATE, _content(folder))
+    write_text(folder / "report.html", page)
 
 
 def _content(folder: Path) -> dict[str, Any]:
     """What the template shows."""
-    text = (folder / "config.yaml").read_text("utf-8")
-    config = OmegaConf.create(text)
-    models = {label_of(config.model): folder}
-    models |= {str(name): folder / "baselines" / str(name) for name in config.baselines}
+    config = read_config(folder)
+    models = {label_of(config["model"]): folder}
+    models |= {str(name): folder / "baselines" / str(name) for name in config["baselines"]}
     found = {name: _trials(place / "tables") for name, place in models.items()}
     by_table = {
         str(table): {m: t[table] for m, t in found.items() if table in t}
-        for table in config.task.questions
+        for table in config["task"]["questions"]
     }
     ahead = leads(by_table)
     return {
         "model": next(iter(models)),
-        "data": label_of(config.data),
-        "seed": config.seed,
+        "data": label_of(config["data"]),
+        "seed": config["seed"],
         "models": list(models),
         "tables": [_table(name, of, ahead.filter(table=name)) for name, of in by_table.items()],
         "num_comparisons": ahead["p_holm"].count(),
-        "config": text,
+        "config": (folder / "config.yaml").read_text("utf-8"),
         "colours": plots.COLOURS,
     }
 

@@ -1,4 +1,8 @@
-"""What a run prints: rich tables of logs, metrics and recommendations."""
+"""What a run prints: rich tables of logs, metrics and recommendations.
+
+Titles, ids and names are whatever a log or a folder holds. They are printed as they are: as `Text`,
+in which brackets and colons are no markup, and with control characters in sight (`plain`).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ from typing import Any
 
 import polars as pl
 from rich.table import Table
+from rich.text import Text
 
+from recsys.errors import visible
 from recsys.evaluate import Evaluation, Protocol
 from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, WORDS, EventLog
 from recsys.retrieval import TopK
@@ -82,7 +88,8 @@ def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> 
     """A row per model: the test metrics at the first k with their 95% intervals."""
     k = protocol.ks[0]
     users = len(next(iter(results.values())).per_user)
-    table = Table(title=f"{log}, {users:,} test users, full catalogue, {history_rule(protocol)}")
+    title = f"{log}, {users:,} test users, full catalogue, {history_rule(protocol)}"
+    table = Table(title=plain(title, "table.title"))
     table.add_column("model")
     names = [f"{name}@{k}" for name in SHOWN]
     for name in names:
@@ -90,7 +97,8 @@ def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> 
     best = {name: max(result.means[name] for result in results.values()) for name in names}
     for model, result in results.items():
         intervals = result.intervals()
-        table.add_row(model, *(_cell(result.means[n], intervals[n], best[n]) for n in names))
+        cells = (_cell(result.means[n], intervals[n], best[n]) for n in names)
+        table.add_row(plain(model), *cells)
     return table
 
 
@@ -105,31 +113,39 @@ def trials(name: str, results: Mapping[str, Trial], leads: pl.DataFrame) -> Tabl
     first, *others = results
     columns = list(results[first].means["test"])
     lead = f"; {first} minus the others over folds (corrected t-test, Holm)" if others else ""
-    table = Table(title=f"{name}, test{lead}")
+    table = Table(title=plain(f"{name}, test{lead}", "table.title"))
     table.add_column("model")
     for column in (*columns, *(f"Δ {column}" for column in columns if others)):
-        table.add_column(column, justify="right")
+        table.add_column(plain(column), justify="right")
     highest = best(results)
     for label, result in results.items():
         means, intervals = result.means["test"], result.intervals["test"]
         cells = [_cell(means[c], (intervals[c][0], intervals[c][1]), highest[c]) for c in columns]
         cells += [_lead(row) for row in leads.filter(against=label).iter_rows(named=True)]
-        table.add_row(label, *cells)
+        table.add_row(plain(label), *cells)
     return table
 
 
-def _lead(row: Mapping[str, Any]) -> str:
+def plain(words: object, style: str = "") -> Text:
+    """Words as they are, line by line: no markup, and control characters in sight."""
+    return Text("\n".join(map(visible, str(words).split("\n"))), style)
+
+
+def _lead(row: Mapping[str, Any]) -> Text:
     """A difference with its p-value, which there is none of where a fold has no figure."""
-    if row["p_holm"] is None:
-        return "–" if row["difference"] is None else f"{row['difference']:+.4f} [dim]no p[/]"
-    return f"{row['difference']:+.4f} [dim]p={row['p_holm']:.3f}[/]"
+    if row["difference"] is None:
+        return Text("–")
+    p_value = "no p" if row["p_holm"] is None else f"p={row['p_holm']:.3f}"
+    return Text.assemble(f"{row['difference']:+.4f} ", (p_value, "dim"))
 
 
-def _cell(mean: float, interval: tuple[float, float], best: float) -> str:
+def _cell(mean: float, interval: tuple[float, float], best: float) -> Text:
     if mean != mean:
-        return "–"
-    style = "bold" if mean == best else "default"
-    return f"[{style}]{_short(mean)}[/] [dim]{_short(interval[0])}–{_short(interval[1])}[/]"
+        return Text("–")
+    low, high = map(_short, interval)
+    return Text.assemble(
+        (_short(mean), "bold" if mean == best else ""), " ", (f"{low}–{high}", "dim")
+    )
 
 
 def _short(value: float) -> str:
@@ -156,22 +172,23 @@ def samples(part: Part, top: TopK, split: Split, *, num_users: int = 3) -> Table
         given = [item for item in top.items[row, :8].tolist() if item >= 0]
         marks = ["✓ " if item in wanted else "  " for item in given]
         user = split.users.ids[int(part.history.users[row])]
-        table.add_row(str(user), _lines(words, latest), _lines(words, given, marks))
+        table.add_row(plain(user), _lines(words, latest), _lines(words, given, marks))
     return table
 
 
-def _lines(words: pl.Series, items: Sequence[int], marks: Sequence[str] | None = None) -> str:
+def _lines(words: pl.Series, items: Sequence[int], marks: Sequence[str] | None = None) -> Text:
     marks = marks or [""] * len(items)
-    return "\n".join(f"{mark}{str(words[i])[:48]}" for mark, i in zip(marks, items, strict=True))
+    shown = (" ".join(str(words[item]).split("\n"))[:48] for item in items)
+    return plain("\n".join(f"{mark}{line}" for mark, line in zip(marks, shown, strict=True)))
 
 
 def frame(table: pl.DataFrame, *, title: str | None = None) -> Table:
     """A polars frame as a table, numbers to four digits and – where there is none."""
-    shown = Table(title=title)
+    shown = Table(title=None if title is None else plain(title, "table.title"))
     for name, dtype in table.schema.items():
-        shown.add_column(name, justify="right" if dtype.is_numeric() else "left")
+        shown.add_column(plain(name), justify="right" if dtype.is_numeric() else "left")
     none = ["–" if dtype.is_numeric() else "" for dtype in table.dtypes]
     for row in table.iter_rows():
         values = (n if value is None else value for n, value in zip(none, row, strict=True))
-        shown.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values))
+        shown.add_row(*(plain(f"{v:.4f}" if isinstance(v, float) else v) for v in values))
     return shown

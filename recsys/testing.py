@@ -24,13 +24,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hydra.utils import instantiate
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recsys import checkpoint
+from recsys import checkpoint, trust
 from recsys.batch import BasketBatch
 from recsys.classification import auroc
 from recsys.data.questions import new_items, profiling
+from recsys.errors import RunError
 from recsys.evaluate import Protocol, evaluate
 from recsys.events import EventLog
 from recsys.module import Recommender, Scorer
@@ -214,10 +215,39 @@ class ModelContract:
         config = self.config(split)
         checkpoint.save(tmp_path / "model", model, split, config, mask_history=False)
         package = config["_target_"].partition(".")[0]
-        loaded = checkpoint.load(tmp_path, trusted=("recsys", package))
+        loaded = checkpoint.load(tmp_path, trusted=[package])
         history = split.test.history
         assert _scores(loaded.model, history).equal(_scores(model, history))
         assert len(loaded.recommend([0, 1], k=self.k)) == 2 * self.k
+
+    def test_saved_tensors_that_cannot_be_are_refused(
+        self, model: Scorer, split: Split, tmp_path: Path
+    ) -> None:
+        """Native code looks at no index: what is out of range must not get so far.
+
+        An integer that is no index may be anything, as long as nothing is ranked by it.
+        """
+        config = self.config(split)
+        checkpoint.save(tmp_path / "model", model, split, config, mask_history=False)
+        (tmp_path / "model" / "manifest.json").unlink()  # which would tell
+        path = tmp_path / "model" / "weights.safetensors"
+        whole = load_file(path)
+        package = config["_target_"].partition(".")[0]
+        history = split.test.history
+        for name, tensor in whole.items():
+            longer = torch.cat([tensor.flatten(), tensor.new_zeros(1)])
+            save_file({**whole, name: longer}, path)
+            with pytest.raises(RunError, match="is damaged"):
+                checkpoint.load(tmp_path, trusted=[package])
+            if tensor.is_floating_point() or tensor.dtype == torch.bool:
+                continue
+            for value in (torch.iinfo(tensor.dtype).max, torch.iinfo(tensor.dtype).min):
+                save_file({**whole, name: torch.full_like(tensor, value)}, path)
+                try:
+                    loaded = checkpoint.load(tmp_path, trusted=[package])
+                except RunError:
+                    continue
+                assert _scores(loaded.model, history).equal(_scores(model, history)), name
 
     def test_vectors_rank_as_scores_do(self, model: Scorer, split: Split) -> None:
         if not model.has_vectors:
@@ -311,7 +341,7 @@ class PredictorContract:
     def fitted(self, questions: Questions, train: Tensor) -> Predictor:
         """A predictor, built and fitted from a fixed seed."""
         torch.manual_seed(0)
-        predictor: Predictor = instantiate(self.config(), _convert_="all")
+        predictor: Predictor = trust.build(self.config())
         return predictor.fit(questions, train)
 
     @pytest.fixture(scope="class")

@@ -3,6 +3,7 @@
 A run's folder holds
 
     config.yaml                  the composed config
+    log.json                     which log it is of: its sizes and fingerprint
     train.csv                    a row per epoch, for models that are trained
     checkpoints/                 the last and the best epoch
     model/                       see `recsys.checkpoint`
@@ -24,19 +25,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import polars as pl
 import torch
-from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import seed_everything
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from rich.progress import track
 
-from recsys import checkpoint, profiles, report, tables
+from recsys import checkpoint, profiles, report, tables, trust
 from recsys.data.cache import cached
+from recsys.devices import running_on
 from recsys.errors import ConfigError
 from recsys.evaluate import Evaluation, Protocol, evaluate
 from recsys.events import USER, EventLog
@@ -44,7 +45,8 @@ from recsys.files import held, write_parquet, write_text
 from recsys.filters import filtered
 from recsys.loader import Loader
 from recsys.module import Scorer
-from recsys.options import check_options, create, unset
+from recsys.options import check_options, unset
+from recsys.run_folder import read_json, read_text
 from recsys.splits import VALIDATION, Part, Split
 from recsys.training import fit
 from recsys.user_map import attributes
@@ -67,6 +69,7 @@ KINDS = OF_A_TASK | {
     "logger.loggers": Sequence[object],
     "report.map_by": str | None,
     "seed": int,
+    "device": str,
 }
 
 
@@ -98,7 +101,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     """
     with folder_of_a_run(folder):
         check_options(as_values(config), KINDS)
-        return _run(config, folder)
+        with running_on(config.device):
+            return _run(config, folder)
 
 
 def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
@@ -106,8 +110,8 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     known = attributes(task.split.log.users)
     if (by := config.report.map_by) not in (None, *known):
         raise ConfigError(f"report.map_by={by}: of users is known {', '.join(known) or 'nothing'}")
-    claim(folder, config)
-    console.print(tables.describe(task.split, task.protocol), soft_wrap=True)
+    claim(folder, config, about(task.split.log))
+    say(tables.describe(task.split, task.protocol))
     model = _fitted(config.model, config, task, folder)
     own = _asked(model, task, folder)
     results = {_label(config): own}
@@ -122,8 +126,11 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     tests = {name: parts["test"] for name, parts in results.items()}
     console.print(tables.metrics(tests, task.split.log.name, task.protocol))
     console.print(tables.samples(task.split.test, own["test"].top, task.split))
-    say(*tables.ties(task.split), *tables.unread(task.split.log, config_words(config)))
-    console.print(f"run folder: {folder}", soft_wrap=True)
+    say(
+        *tables.ties(task.split),
+        *tables.unread(task.split.log, config_words(config)),
+        f"run folder: {folder}",
+    )
     return {part: result.means for part, result in own.items()}
 
 
@@ -168,20 +175,42 @@ def prepare(config: DictConfig) -> Task:
         DataError: what the log's source raises.
     """
     check_options(as_values(config, "data", "task", "retrieval"), OF_A_TASK)
-    protocol = Protocol(list(config.task.ks), config.task.mask_history)
-    log = read(config.data)
-    log = filtered(log, **_plain(config.task.filters))
-    split = create(config.task.split)(log)
+    protocol = protocol_of(_plain(config.task))
+    split = trust.build(_plain(config.task.split))(filtered_log(config))
     with open_dict(config):
         config.num_items, config.num_users = split.num_items, len(split.users)
         config.num_classes = split.num_classes
+    return task_of(split, protocol, _plain(config.retrieval))
+
+
+def filtered_log(config: DictConfig) -> EventLog:
+    """The log of `config.data`, filtered as `config.task` says: what a run knows."""
+    return filtered(read(config.data), **_plain(config.task.filters))
+
+
+def protocol_of(asked: Mapping[str, Any]) -> Protocol:
+    """How lists are asked for, by the section `task` of a config."""
+    return Protocol(list(asked["ks"]), asked["mask_history"])
+
+
+def task_of(
+    split: Split,
+    protocol: Protocol,
+    retrieval: Mapping[str, Any],
+    purpose: Literal["index"] | None = None,
+) -> Task:
+    """How a split is asked about, by the section `retrieval` of a config.
+
+    Raises:
+        ConfigError: lists longer than the catalogue, or no such index.
+    """
     if max(protocol.ks) > split.num_items:
         raise ConfigError(
-            f"task.ks: k={max(protocol.ks)} exceeds the {split.num_items} items of {log.name}; "
-            "lower it"
+            f"task.ks: k={max(protocol.ks)} exceeds the {split.num_items} items of "
+            f"{split.log.name}; lower it"
         )
     popularity = torch.bincount(split.training.items, minlength=split.num_items)
-    index = create(config.retrieval.index) if config.retrieval.index else None
+    index = trust.build(retrieval["index"], purpose) if retrieval["index"] else None
     return Task(split, protocol, popularity, index)
 
 
@@ -203,29 +232,69 @@ def _strings(config: Any) -> Iterator[str]:
 def say(*lines: str) -> None:
     """Print lines as they are: what they quote from a log is no markup."""
     for line in lines:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        console.print(tables.plain(line), soft_wrap=True)
 
 
 def read(data: DictConfig) -> EventLog:
     """The log that a data config names, from the cache where it has been read before."""
     options = _plain(data)
     check_options({"data": options}, {"data": object})
-    return cached(get_method(options.pop("_target_")), **options)
+    return log_of(options)
 
 
-def claim(folder: Path, config: DictConfig) -> None:
-    """Write the config to a new run's folder, or check that a resumed run has the same.
+def log_of(options: Mapping[str, Any], purpose: Literal["data"] | None = None) -> EventLog:
+    """As `read`, from plain options: a user's own, or a folder's by their purpose."""
+    source = trust.build({**options, trust.PARTIAL: True}, purpose)
+    return cached(source.func, **source.keywords)
+
+
+def about(log: EventLog) -> dict[str, Any]:
+    """What `log.json` says of a log."""
+    return {
+        "name": log.name,
+        "events": log.num_events,
+        "items": len(log.items),
+        "users": len(log.users),
+        "sha256": log.fingerprint,
+    }
+
+
+ELSEWHERE = "choose another hydra.run.dir, or remove it"
+
+
+def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
+    """Write the config to a new run's folder, or check that a resumed run is the same one.
+
+    Args:
+        folder: the run's.
+        config: composed.
+        log: what the run knows of the world beside its config, as `about` says it.
 
     Raises:
-        ConfigError: the folder holds a run of another config.
+        ConfigError: the folder holds a run of another config, or of another log.
     """
     composed = OmegaConf.to_yaml(config, resolve=True)
-    path = folder / "config.yaml"
-    if path.exists() and path.read_text("utf-8") != composed:
-        raise ConfigError(
-            f"{folder} holds a run of another config; choose another hydra.run.dir, or remove it"
-        )
+    path, beside = folder / "config.yaml", folder / "log.json"
+    if path.exists():
+        if beside.exists():
+            _check_log(folder, read_json(beside), log)
+        if read_text(path) != composed:
+            raise ConfigError(f"{folder} holds a run of another config; {ELSEWHERE}")
+        if not beside.exists():
+            raise ConfigError(f"{folder} does not say which log its run is of; {ELSEWHERE}")
+    # The log first: a folder that has a config says of which log it is.
+    write_text(beside, json.dumps(log, indent=2))
     write_text(path, composed)
+
+
+def _check_log(folder: Path, held: Mapping[str, Any], log: Mapping[str, Any]) -> None:
+    different = [name for name in log if name != "name" and held.get(name) != log[name]]
+    if different:
+        name = different[0]
+        raise ConfigError(
+            f"{folder} holds a run of another log: {name} was {str(held.get(name))[:12]}, and is "
+            f"{str(log[name])[:12]} now; {ELSEWHERE}"
+        )
 
 
 def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
@@ -237,7 +306,7 @@ def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Pa
     fit(
         model,
         task.split,
-        create(config.trainer),
+        trust.build(_plain(config.trainer)),
         task.protocol,
         folder=folder,
         loggers=partial(_loggers, config),
@@ -296,7 +365,7 @@ def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:
 
 def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """Lightning's loggers, writing to a folder."""
-    return [create(logger)(save_dir=folder) for logger in config.logger.loggers]
+    return [trust.build(_plain(logger))(save_dir=folder) for logger in config.logger.loggers]
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

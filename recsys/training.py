@@ -32,12 +32,13 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys.devices import device_of, running_on
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError, DataError, RunError
 from recsys.evaluate import Protocol, evaluate
 from recsys.files import atomic_file, write_text
 from recsys.loader import KeptBatches, Loader
 from recsys.metrics import METRICS
 from recsys.module import ClosedForm, Recommender, Scorer
+from recsys.run_folder import read_checkpoint, reading
 from recsys.splits import VALIDATION, Part, Split
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
@@ -196,13 +197,23 @@ def _train(
         epochs = Epochs(model.prepare(split), training)
         last = folder / LAST
         start = last if last.exists() else None
+        if start is not None:
+            read_checkpoint(start)
         try:
             trainer.fit(model, epochs, ckpt_path=start, weights_only=True)
         except SystemExit as stopped:
             # What Lightning makes of Ctrl-C, and, as if all were well, of SIGTERM.
             raise KeyboardInterrupt from stopped
-    best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
-    model.load_state_dict(best["state_dict"])
+        except Exception as error:
+            if start is None or validate.has_begun:
+                raise
+            raise RunError(
+                f"{start} is no checkpoint of this model ({' '.join(str(error).split())}); remove "
+                "checkpoints/ to train from the start"
+            ) from error
+    best = read_checkpoint(folder / BEST)
+    with reading(folder / BEST, remedy="remove checkpoints/ to train from the start"):
+        model.load_state_dict(best["state_dict"])
     # The run is over: without a trainer the model can be moved, saved and copied.
     model.trainer = None
 
@@ -298,6 +309,7 @@ class Validate(Callback):
         self.best = float("-inf")
         self.evaluations_since_best = 0
         self.metrics: dict[str, float] = {}
+        self.has_begun = False
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -316,6 +328,7 @@ class Validate(Callback):
         trainer.should_stop = self.evaluations_since_best >= self.training.patience
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.has_begun = True
         # Lightning steps these after the epoch's checkpoint, and not when it goes on from there.
         for config in trainer.lr_scheduler_configs if self.metrics else ():
             if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor:
@@ -350,9 +363,10 @@ class Validate(Callback):
         """Add a row to `train.csv`; a resumed run goes on where its checkpoint was."""
         path = self.folder / "train.csv"
         rows = pl.DataFrame({"epoch": epoch, **row})
-        if path.exists():
-            before = pl.read_csv(path, glob=False).filter(pl.col("epoch") < epoch)
-            rows = pl.concat([before, rows], how="diagonal_relaxed")
+        if path.is_file():
+            with reading(path, remedy="remove it; the run goes on without the epochs that it had"):
+                before = pl.read_csv(path, glob=False).filter(pl.col("epoch") < epoch)
+                rows = pl.concat([before, rows], how="diagonal_relaxed")
         write_text(path, rows.write_csv())
 
 

@@ -29,6 +29,7 @@ from recsys.events import USER
 from recsys.files import atomic_folder, write_parquet
 from recsys.predictor import Predictor
 from recsys.questions import TEST, VALIDATION, Questions, folds
+from recsys.run_folder import read_json, read_table
 
 K = 10
 BY_CANDIDATE = {"auroc": auroc, "ap": average_precision}
@@ -79,14 +80,15 @@ class Trial:
 
     @classmethod
     def read(cls, folder: Path) -> Trial:
-        """The trial that `write` wrote."""
+        """The trial that `write` wrote.
+
+        Raises:
+            RunError: a file of it is missing or damaged.
+        """
         means, intervals = (
-            _from_json((folder / name).read_text()) for name in ("metrics.json", "intervals.json")
+            _nan_for_null(read_json(folder / name)) for name in ("metrics.json", "intervals.json")
         )
-        frames = (
-            pl.read_parquet(folder / f"{name}.parquet", glob=False)
-            for name in ("folds", "predictions")
-        )
+        frames = (read_table(folder / f"{name}.parquet") for name in ("folds", "predictions"))
         return cls(means, intervals, *frames)
 
     def write(self, folder: Path) -> None:
@@ -343,8 +345,8 @@ def to_json(values: Any) -> str:
     return json.dumps(_replaced(values, lambda v: None if v != v else v), indent=2)
 
 
-def _from_json(text: str) -> Any:
-    return _replaced(json.loads(text), lambda v: np.nan if v is None else v)
+def _nan_for_null(values: Any) -> Any:
+    return _replaced(values, lambda v: np.nan if v is None else v)
 
 
 def _replaced(values: Any, by: Callable[[Any], Any]) -> Any:

@@ -1,5 +1,6 @@
 """BasketBatch against plain lists of baskets."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -167,3 +168,54 @@ def test_views_are_the_same_on_a_gpu(cuda: str) -> None:
         return [t.tolist() for t in [*tensors, rows.items, rows.offsets]]
 
     assert views(there) == views(here)
+
+
+def known(users: list[History]) -> BasketBatch:
+    """Histories of users 0, 1, … as a saved model has them."""
+    return replace(batch_of(users), users=torch.arange(len(users)))
+
+
+@given(histories, st.integers(1, 4))
+def test_histories_of_all_users_pass(users: list[History], at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys.batch._EVENTS_AT_ONCE", at_once)
+        known(users).check(len(users))
+
+
+USERS: list[History] = [[[1], [2, 3], [4]], [], [[0], [5]]]
+BAD: list[tuple[str, Any, str]] = [
+    ("items", [1, 2, 3, 4, 0, 6], "items holds 6; expected 0 .. 5"),
+    ("items", [1, 2, 3, 4, 0, -1], "items holds -1; expected 0 .. 5"),
+    ("items", [1.0, 2.0, 3.0, 4.0, 0.0, 5.0], r"items is \(6,\) torch.float32"),
+    ("users", [0, 1, 1], "users are not 0 .. 2"),
+    ("users", [0, 1, 2**40], "users are not 0 .. 2"),
+    ("users", [0, 1], r"users is \(2,\) torch.int64; expected \(3,\)"),
+    ("offsets", [0, 4, 4, 7], "offsets goes from 0 to 7; expected 0 to 6"),
+    ("offsets", [0, 5, 4, 6], "offsets falls"),
+    ("offsets", [0, 2**62, -(2**62), 6], "offsets falls"),
+    ("baskets", [0, 1, 1, 2, 0, 2], "baskets are not numbered"),
+    ("baskets", [1, 2, 2, 3, 0, 1], "baskets are not numbered"),
+    ("baskets", [0, 1, 0, 1, 0, 1], "baskets are not numbered"),
+    ("baskets", [0, 1, 1, 2, 1, 2], "baskets are not numbered"),
+    ("baskets", [0, 1, 1, 2, 0, -(2**63)], "baskets are not numbered"),
+    ("baskets", [0, 1, 1, 2, 0], r"baskets is \(5,\) torch.int64; expected \(6,\)"),
+    ("times", [0, 1, 1, 2, 0, 2**62], "times are beyond"),
+    ("times", [0, 1, 1, -(2**63), 0, 1], "times are beyond"),
+    ("log_rows", [0, 1, 2, 3, 4, -2], "log_rows holds less than -1"),
+    ("quantities", [1.0, 1.0, 1.0, 1.0, 1.0, -1.0], "quantities hold what is no amount"),
+    ("quantities", [1.0, 1.0, 1.0, 1.0, 1.0, float("nan")], "quantities hold what is no amount"),
+    ("quantities", [1, 1, 1, 1, 1, 1], r"quantities is \(6,\) torch.int64"),
+    ("values", [1.0], r"values is \(1,\) torch.float32; expected \(6,\)"),
+]
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+@pytest.mark.parametrize(("name", "numbers", "words"), BAD)
+def test_histories_that_no_log_has(
+    name: str, numbers: list[Any], words: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.batch._EVENTS_AT_ONCE", at_once)
+    batch = known(USERS)
+    batch.check(3)
+    with pytest.raises(ValueError, match=words):
+        replace(batch, **{name: torch.tensor(numbers)}).check(3)

@@ -10,14 +10,15 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from recsys import checkpoint
+from recsys import checkpoint, manifest
 from recsys.batch import BasketBatch
 from recsys.checkpoint import SavedModel, recommendations
 from recsys.errors import CatalogueError, ConfigError, RunError, UnknownIdError
 from recsys.events import EventLog
 from recsys.models import IALS, ItemKNN, PersonalTop
-from recsys.splits import Part, Split, last_basket
+from recsys.splits import Part, Split, last_basket, leave_last_out
 from recsys.testing import checkerboard
 from recsys.types import Scores
 
@@ -61,6 +62,7 @@ def saved(run: Path) -> SavedModel:
 def rewrite(run: Path, model: Any) -> None:
     path = run / "model/recsys.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "model": model}))
+    manifest.write(run / "model")  # as whoever does this on purpose would
 
 
 def test_everything_comes_back(saved: SavedModel, split: Split) -> None:
@@ -183,7 +185,9 @@ def test_more_items_than_the_catalogue_has(saved: SavedModel) -> None:
 def test_only_classes_of_trusted_packages_are_built(run: Path, target: Any, nested: bool) -> None:
     bad = {"_target_": target, "_args_": ["echo"]}
     rewrite(run, {**CONFIG, "members": [{"deep": bad}]} if nested else bad)
-    with pytest.raises(ConfigError, match="is not defined in recsys; if you trust"):
+    with pytest.raises(
+        ConfigError, match="is nothing that a folder's config may call as a model; if you trust"
+    ):
         checkpoint.load(run)
 
 
@@ -198,10 +202,10 @@ def test_an_interpolation_cannot_bring_a_target(run: Path, tmp_path: Path) -> No
 
 def test_a_package_is_trusted_when_it_is_named(run: Path) -> None:
     rewrite(run, {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1})
-    with pytest.raises(ConfigError, match=r"torch.nn.Linear is not defined in recsys"):
+    with pytest.raises(ConfigError, match=r"torch.nn.Linear is nothing that a folder's config"):
         checkpoint.load(run)
     with pytest.raises(ConfigError, match="Linear ranks no catalogue"):  # trusted, and built
-        checkpoint.load(run, trusted=("recsys", "torch"))
+        checkpoint.load(run, trusted=["torch"])
 
 
 @pytest.mark.parametrize("name", checkpoint.FILES)
@@ -216,13 +220,158 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("by_accident", [True, False])
 @pytest.mark.parametrize("name", checkpoint.FILES)
-def test_a_damaged_file_is_one_line(run: Path, name: str) -> None:
+def test_a_damaged_file_is_one_line(run: Path, name: str, by_accident: bool) -> None:
     path = run / "model" / name
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(RunError, match="is damaged") as caught:
+    if not by_accident:
+        manifest.write(run / "model")
+    words = "is not the file that was written" if by_accident else "is damaged"
+    with pytest.raises(RunError, match=f"{name} {words}|model is damaged") as caught:
         checkpoint.load(run)
     assert "\n" not in str(caught.value)
+
+
+def test_a_bit_that_changed_is_noticed(run: Path) -> None:
+    """In a weight, where every other bit would be a weight as well."""
+    path = run / "model" / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(RunError, match=r"weights\.safetensors is not the file that was written"):
+        checkpoint.load(run)
+    (run / "model" / "manifest.json").unlink()
+    checkpoint.load(run)  # as folders were before they had one
+
+
+def changed(name: str, dtype: Any, values: list[Any]) -> pl.DataFrame:
+    return pl.DataFrame({name: pl.Series(values, dtype=dtype), "title": "x"})
+
+
+IDS = list(range(40))
+TABLES: list[tuple[str, pl.DataFrame, str]] = [
+    ("items", changed("item", pl.Int64, IDS), "no column item_id"),
+    ("items", changed("item_id", pl.Int32, IDS), "item_id is Int32; expected Int64 or String"),
+    ("items", changed("item_id", pl.Float64, IDS), "item_id is Float64"),
+    ("items", changed("item_id", pl.List(pl.Int64), [[i] for i in IDS]), "item_id is List"),
+    (
+        "items",
+        changed("item_id", pl.Int64, [*IDS[:-1], 0]),
+        "item_id has none, nulls, or one twice",
+    ),
+    ("items", changed("item_id", pl.Int64, [*IDS[:-1], None]), "item_id has none, nulls, or one"),
+    ("items", changed("item_id", pl.Int64, IDS).clear(), "item_id has none, nulls, or one twice"),
+    ("items", changed("item_id", pl.Int64, IDS[:-1]), "items holds 39; expected 0 .. 38"),
+    ("items", changed("item_id", pl.Int64, [*IDS, 40]), "expected"),
+    ("users", changed("user", pl.Int64, IDS), "no column user_id"),
+    ("users", changed("user_id", pl.String, list("ab" * 30)), "user_id has none, nulls, or one"),
+    ("users", changed("user_id", pl.Int64, IDS), r"users is \(60,\) .*; expected \(40,\)"),
+]
+
+
+@pytest.mark.parametrize(("name", "table", "words"), TABLES)
+def test_tables_that_are_not_of_the_model(
+    run: Path, name: str, table: pl.DataFrame, words: str
+) -> None:
+    table.write_parquet(run / "model" / f"{name}.parquet")
+    manifest.write(run / "model")
+    with pytest.raises(RunError, match=words):
+        checkpoint.load(run)
+
+
+def test_histories_without_a_part_or_with_another(run: Path) -> None:
+    path = run / "model" / "histories.safetensors"
+    whole = load_file(path)
+    for tensors in (
+        {name: tensor for name, tensor in whole.items() if name != "log_rows"},
+        {**whole, "num_items": torch.tensor(3)},
+        {**whole, "more": torch.tensor(3)},
+        {**whole, "items": whole["items"] + 1},
+    ):
+        save_file(tensors, path)
+        manifest.write(run / "model")
+        with pytest.raises(RunError, match="is damaged"):
+            checkpoint.load(run)
+
+
+@pytest.mark.parametrize("masked", ["maybe", None, 1, []])
+def test_a_rule_that_is_none(run: Path, masked: Any) -> None:
+    path = run / "model" / "recsys.json"
+    path.write_text(json.dumps({"model": CONFIG, "mask_history": masked}))
+    manifest.write(run / "model")
+    with pytest.raises(RunError, match=r"mask_history is .*, neither true nor false"):
+        checkpoint.load(run)
+
+
+def test_a_model_of_another_catalogue(split: Split, tmp_path: Path) -> None:
+    config = {"_target_": "recsys.models.BPRMF", "num_items": 40, "num_users": 60}
+    model = checkpoint.build(config)
+    checkpoint.save(tmp_path / "model", model, split, config, mask_history=True)
+    checkpoint.load(tmp_path)
+    for name, size in (("num_items", 40), ("num_users", 60)):
+        for other in (size - 1, size + 1, 10**12, f"{size}", None):
+            rewrite(tmp_path, {**config, name: other})
+            words = f"{name} is {other} in the config, and {size} in the tables"
+            with pytest.raises(RunError, match=words):
+                checkpoint.load(tmp_path)
+
+
+def test_an_option_of_another_type_is_one_line(run: Path) -> None:
+    rewrite(run, {"_target_": "recsys.models.ItemKNN", "decay": 1.0})
+    saved = checkpoint.load(run)
+    saved.model.decay = "1"  # as a config of no known type might have it
+    with pytest.raises(RunError, match=r"ItemKNN cannot be asked .*; if its folder is whole, this"):
+        saved.recommend(saved.users.ids[:1].to_list())
+
+
+def test_events_and_users_of_another_log(split: Split) -> None:
+    """They are known by what they are, wherever they stand in that log."""
+    saved = SavedModel(PersonalTop().fit(split), split.item_table, split.users, split.latest, False)
+    for part, known in saved.known_parts(split):
+        assert known.history.users.equal(part.history.users)
+        assert known.history.log_rows.equal(part.history.log_rows)
+        assert known.target is part.target
+    log = split.log
+    gone, last = split.users.ids[7], split.users.ids[-1]
+    renamed = "0" if isinstance(last, str) else -5
+    events = log.events.filter(pl.col("user_id") != gone).with_columns(
+        user_id=pl.col("user_id").replace(last, renamed)
+    )
+    other = last_basket(EventLog.from_frames(events, log.items))
+    for part, known in saved.known_parts(other):
+        ids = other.users.ids_of(pl.Series(part.history.users.numpy()))
+        index = pl.Series(known.history.users.numpy())
+        assert split.users.ids_of(index).to_list() == [None if i == renamed else i for i in ids]
+        rows = known.history.log_rows
+        of_known = (known.history.users >= 0)[known.history.owners()]
+        assert (rows >= 0).equal(of_known)
+        there = log.events[rows[of_known].numpy()]
+        here = other.log.events[part.history.log_rows[of_known].numpy()]
+        assert there.select("user_id", "item_id", "timestamp").equals(
+            here.select("user_id", "item_id", "timestamp")
+        )
+        assert not rows[of_known].equal(part.history.log_rows[of_known])
+
+
+def test_an_event_that_occurs_twice_keeps_its_place() -> None:
+    rows = [("a", 1, 5), ("a", 1, 5), ("a", 2, 6), ("a", 3, 7)]
+    rows += [("b", item, time) for time, item in enumerate((1, 2, 1, 3))]
+    frame = pl.DataFrame(rows, ["user_id", "item_id", "timestamp"], orient="row")
+    split = leave_last_out(EventLog.from_frames(frame))
+    saved = SavedModel(PersonalTop().fit(split), split.item_table, split.users, split.latest, False)
+    part, known = saved.known_parts(split)[1]
+    assert known.history.log_rows.equal(part.history.log_rows)
+    more = leave_last_out(EventLog.from_frames(pl.concat([frame[:1], frame])))
+    _, known = saved.known_parts(more)[1]
+    assert known.history.log_rows.tolist() == [0, 1, -1, 2, 4, 5, 6]
+
+
+def test_text_is_another_id_than_the_number_that_it_spells(split: Split) -> None:
+    saved = SavedModel(PersonalTop().fit(split), split.item_table, split.users, split.latest, False)
+    spelt = "7" if split.users.ids.dtype == pl.Int64 else "u7"
+    found = saved._index_of(pl.Series([spelt, "007", "7.0", "nobody"])).to_list()
+    assert found == [split.users.ids.cast(pl.String).to_list().index(spelt), -1, -1, -1]
 
 
 def test_a_saved_model_is_replaced_whole(run: Path, split: Split) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def test_lists_have_a_line_for_every_config(run: Run) -> None:
 
 def test_a_run_leaves_its_folder(trained: Path) -> None:
     expected = {"config.yaml", "metrics.json", "intervals.json", "per_user.parquet", "model"}
-    expected |= {"recommendations.parquet", "report.html"}
+    expected |= {"recommendations.parquet", "report.html", "log.json"}
     assert {path.name for path in trained.iterdir()} == expected
     metrics = json.loads((trained / "metrics.json").read_text())
     per_user = pl.read_parquet(trained / "per_user.parquet")
@@ -366,6 +367,59 @@ def test_profiles_that_cannot_be_made(
     assert run("profile", shopper, *asked)[0] == 0
 
 
+def test_profiles_stay_in_the_run(run: Run, shopper: Path, tmp_path: Path) -> None:
+    """A link that came with the folder leads nowhere else."""
+    copy = Path(shutil.copytree(shopper, tmp_path / "run"))
+    shutil.rmtree(copy / "profiles", ignore_errors=True)
+    (tmp_path / "elsewhere").mkdir()
+    (copy / "profiles").symlink_to(tmp_path / "elsewhere")
+    code, _, err = run("profile", copy)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"is a link that leads out of {copy}; give --output" in err
+    assert not list((tmp_path / "elsewhere").iterdir())
+    (copy / "profiles").unlink()
+    assert run("profile", copy)[0] == 0
+
+
+@pytest.mark.parametrize("model", ["popularity", "count_vae"])
+def test_a_folder_whose_name_is_a_pattern(run: Run, csv: Path, tmp_path: Path, model: str) -> None:
+    """Of a sweep, as `ks=[3]`: nothing in it is taken for a pattern of other files."""
+    small = [f"model={model}", "task.ks=[3]", "trainer.monitor=ndcg@3", "trainer.max_epochs=2"]
+    folder = tmp_path / "ks=[3]"
+    command = table(csv, *small, f"hydra.run.dir='{folder}'")
+    shutil.copytree(csv.parent, tmp_path / "ks=3", ignore=lambda *_: ["ks=3"])
+    for _ in range(2):
+        code, _, err = run(*command)
+        assert code == 0, err
+    for asked in (
+        ["evaluate", folder, "--output", tmp_path / "out[*]"],
+        ["recommend", folder, "--users", "u01", "--output", tmp_path / "out[*]" / "lists.parquet"],
+        ["compare", folder, tmp_path / "out[*]"],
+    ):
+        code, _, err = run(*asked)
+        assert code == 0, err
+    assert "report.html" in {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("title", ["Mug [/blue]", "[blue]Mug", "[deleted]", ":smile: \x1b[2J"])
+def test_titles_and_ids_with_brackets(run: Run, tmp_path: Path, title: str) -> None:
+    shop = purchases().with_columns(
+        title=pl.lit(title), user_id=pl.col("user_id").replace("u00", "[/x]u00")
+    )
+    path, folder = tmp_path / "shop.csv", tmp_path / "run"
+    shop.write_csv(path)
+    options = ["data.columns.title=title", f"hydra.run.dir={folder}"]
+    code, out, err = run(*table(path, *options))
+    assert code == 0, err
+    shown = title.replace("\x1b", "␛")
+    assert shown in out
+    assert "\x1b" not in out
+    code, out, err = run("recommend", folder, "--users", "[/x]u00", "u01", "-k", 2)
+    assert code == 0, err
+    assert out.count(shown) == 4
+    assert out.count("[/x]u00") == 2
+
+
 def test_a_shopper_that_cannot_be_trained(run: Run, tmp_path: Path) -> None:
     path, ordered = tmp_path / "shop.csv", tmp_path / "ordered.csv"
     described().write_csv(path)
@@ -535,7 +589,7 @@ def test_a_disk_that_is_full_or_a_folder_that_cannot_be_made(
         for asked, path in (
             (table(csv, f"hydra.run.dir={folder}"), folder / "config.yaml"),
             (["vectors", trained, folder], None),
-            (["evaluate", trained, "--output", folder], folder / "per_user.parquet"),
+            (["evaluate", trained, "--output", folder], folder / "config.yaml"),
             (
                 ["recommend", trained, "--users", *["u01"] * 9, "--output", f"{folder}.csv"],
                 f"{folder}.csv",

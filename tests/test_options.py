@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from recsys import cli, suite, train
 from recsys.compose import compose
 from recsys.errors import ConfigError
-from recsys.options import argument, check_options, create
+from recsys.options import argument, check_options
 
 TABLE = ("data=table", "data.path=log.csv")
 ASKED = ("task=new_items", "data=table", "data.path=log.csv", "task.questions.new_items.test=x")
@@ -219,21 +219,3 @@ def test_what_is_known_to_type_checkers_alone_is_not_checked(
         check_options({"model": {"_target_": "own.annotated", "shape": 5}}, {})
     with pytest.raises(ConfigError, match=r"^model.tensor is not set"):
         check_options({"model": {"_target_": "own.annotated"}}, {})
-
-
-class Refuses:
-    """A class whose constructor refuses what it is given, in one of several ways."""
-
-    def __init__(self, *, error: str) -> None:
-        raise {"ours": ConfigError, "value": ValueError, "bug": KeyError}[error](f"{error}\nmore")
-
-
-def test_an_error_of_a_constructor_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "refuses", sys.modules[__name__])
-    config = {"_target_": "refuses.Refuses", "error": "ours"}
-    with pytest.raises(ConfigError, match=r"^ours\nmore$"):
-        create(config)
-    with pytest.raises(ConfigError, match=r"^Refuses: value$"):
-        create(config | {"error": "value"})
-    with pytest.raises(KeyError, match="bug"):
-        create(config | {"error": "bug"})

@@ -1,5 +1,6 @@
 """The package as a whole: its public names, its links, its wheel, and how lightly it starts."""
 
+import ast
 import importlib
 import inspect
 import os
@@ -115,6 +116,25 @@ def test_errors_are_one_tree_and_print_their_message() -> None:
     assert issubclass(errors.CatalogueError, ValueError)
     message = "k=500 exceeds the 312 items in the index; lower k or rebuild the index"
     assert {str(kind(message)) for kind in tree} == {message}
+
+
+def test_no_path_is_read_as_a_pattern() -> None:
+    """As polars does unless it is told not to: `ks=[3]` is then the folder `ks=3`."""
+    readers = {"read_parquet", "read_csv", "scan_parquet", "scan_csv", "read_ndjson", "scan_ndjson"}
+    found = []
+    for folder in ("recsys", *LINKS[:2], "benchmarks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for call in ast.walk(ast.parse(path.read_text())):
+                if isinstance(call, ast.Call) and getattr(call.func, "attr", "") in readers:
+                    found.append((path, call))
+    ours = [(p, c) for p, c in found if getattr(c.func.value, "id", "") == "pl"]
+    assert len(ours) > 10
+    for path, call in ours:
+        if call.func.attr == "read_ndjson":  # has no such option, and takes an open file
+            assert [argument.id for argument in call.args] == ["file"], f"{path}:{call.lineno}"
+            continue
+        globs = [k.value.value for k in call.keywords if k.arg == "glob"]
+        assert globs == [False], f"{path}:{call.lineno} may read another file"
 
 
 def shipped(root: Path) -> set[str]:

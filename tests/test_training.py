@@ -1,6 +1,7 @@
 """Training: interrupted runs, early stopping, the best epoch, and what is written."""
 
 import logging
+import math
 from collections.abc import Iterable
 from copy import deepcopy
 from itertools import chain
@@ -16,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys.batch import BasketBatch
 from recsys.distributions import TweedieHead
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError, DataError, RunError
 from recsys.evaluate import Protocol, evaluate
 from recsys.models import BPRMF, CountVAE, Popularity
 from recsys.module import Recommender, Scorer
@@ -143,6 +144,50 @@ def test_the_best_epoch_survives_a_restart(split: Split, tmp_path: Path) -> None
     fit(model, split, training(), PROTOCOL, folder=tmp_path)
     assert len(model.seen) == 3 * 4
     assert model.knows == 1
+
+
+def corrupt(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["cut", "bits", "empty", "folder", "other"])
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_a_damaged_checkpoint_is_one_line(
+    name: str, how: str, split: Split, tmp_path: Path
+) -> None:
+    fit(bpr_mf(split), split, training(max_epochs=2), PROTOCOL, folder=tmp_path)
+    path = tmp_path / "checkpoints" / name
+    if how == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif how == "bits":
+        corrupt(path)
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "folder":
+        path.unlink()
+        path.mkdir()
+    else:  # whole, and of another model
+        fit(count_vae(split), split, training(max_epochs=1), PROTOCOL, folder=tmp_path / "other")
+        path.write_bytes((tmp_path / "other" / "checkpoints" / name).read_bytes())
+    with pytest.raises(RunError, match=rf"{name}|there is no {name}") as caught:
+        fit(bpr_mf(split), split, training(max_epochs=2), PROTOCOL, folder=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_in_training_is_no_fault_of_the_checkpoint(split: Split, tmp_path: Path) -> None:
+    fit(Peak(1), split, training(max_epochs=2), PROTOCOL, folder=tmp_path)
+    dying = Peak(1, dies_at_step=2 * math.ceil(len(split.train) / 16) + 1)
+    with pytest.raises(Killed):
+        fit(dying, split, training(max_epochs=6), PROTOCOL, folder=tmp_path)
+
+
+def test_a_curve_that_cannot_be_read(split: Split, tmp_path: Path) -> None:
+    fit(bpr_mf(split), split, training(max_epochs=2), PROTOCOL, folder=tmp_path)
+    (tmp_path / "train.csv").write_text("")
+    with pytest.raises(RunError, match=r"train\.csv is damaged .*; remove it"):
+        fit(bpr_mf(split), split, training(max_epochs=4), PROTOCOL, folder=tmp_path)
 
 
 @pytest.mark.parametrize(("every", "epochs"), [(1, 4), (2, 6)])

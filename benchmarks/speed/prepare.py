@@ -132,7 +132,7 @@ def ours(path: Path) -> dict:
     from recsys.splits import TEST, VALIDATION, leave_last_out
 
     laps, imports = Laps(), _peak_mib()
-    events = pl.read_parquet(path)
+    events = pl.read_parquet(path, glob=False)
     laps("read")
     log = EventLog.from_frames(events)  # checks too
     laps("sort")

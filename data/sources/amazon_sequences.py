@@ -115,5 +115,6 @@ def _index(file: PublicFile, raw: str, index: str) -> pl.DataFrame:
             separator="\t",
             has_header=False,
             quote_char=None,
+            glob=False,
             schema={raw: pl.String, index: pl.Int64},
         )

@@ -102,4 +102,4 @@ def table(name: str) -> pl.DataFrame:
         )
     path = found(Path(package.origin).parent / "data" / f"{name}.parquet")
     with reading(path):
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)

@@ -127,5 +127,5 @@ def reading(path: Path) -> Iterator[None]:
 def read_tsv(path: Path) -> pl.DataFrame:
     """A tab-separated file with a header, every column text; `name:type` headers lose the type."""
     with reading(path):
-        table = pl.read_csv(path, separator="\t", quote_char=None, infer_schema=False)
+        table = pl.read_csv(path, separator="\t", quote_char=None, infer_schema=False, glob=False)
     return table.rename(lambda column: column.partition(":")[0])

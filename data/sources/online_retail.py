@@ -71,7 +71,9 @@ def unisrec() -> EventLog:
     events = lines.select(parts.alias("parts")).unnest("parts")
     events = events.with_columns(pl.col("item").str.split(" ")).explode("item")
     with reading(files[ITEMS]):
-        items = pl.read_csv(files[ITEMS], separator="\t", quote_char=None, infer_schema=False)
+        items = pl.read_csv(
+            files[ITEMS], separator="\t", quote_char=None, infer_schema=False, glob=False
+        )
     events = events.join(items, on="item", maintain_order="left")
     sold = _sales(None).unique(["InvoiceNo", "StockCode"], keep="first", maintain_order=True)
     times = sold.select(user=pl.col("InvoiceNo").cast(pl.String), stockcode="StockCode", time=_TIME)
@@ -95,7 +97,7 @@ def unisrec() -> EventLog:
 def _sales(path: str | None) -> pl.DataFrame:
     file = SALES.find(path)
     with reading(file):
-        return pl.read_parquet(file)
+        return pl.read_parquet(file, glob=False)
 
 
 def _log(sales: pl.DataFrame, user: pl.Expr, *, name: str) -> EventLog:

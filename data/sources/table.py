@@ -113,7 +113,8 @@ def _read(path: Path) -> pl.DataFrame:
             case ".parquet":
                 return pl.read_parquet(path, glob=False)
             case ".jsonl" | ".ndjson":
-                return pl.read_ndjson(path, infer_schema_length=None)
+                with path.open("rb") as file:  # a path would be read as a pattern
+                    return pl.read_ndjson(file, infer_schema_length=None)
             case ".csv" | ".tsv" as suffix:
                 return _without_blanks(
                     pl.read_csv(

@@ -35,10 +35,13 @@ def test_the_histories_of_a_log_with_what_its_events_say(tmp_path: Path) -> None
     assert texts[histories.values.numpy()].to_list() == ["socks. warm", "lamp", "socks. warm"]
 
 
-@pytest.mark.parametrize("source", ["nowhere.nothing", "table.nothing"])
-def test_a_source_that_does_not_exist(source: str) -> None:
-    with pytest.raises(ConfigError, match=f"source={source} is no function of"):
-        LogCorpus(source, TITLE).read()
+@pytest.mark.parametrize(
+    "source", ["nowhere.nothing", "table.nothing", "files.os.system", "table.Path", "files.record"]
+)
+def test_what_is_no_source_is_not_called(source: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"source={source} is no source of"):
+        LogCorpus(source, TITLE, options={"command": f"touch {tmp_path / 'called'}"}).read()
+    assert not (tmp_path / "called").exists()
 
 
 def test_a_weight_that_is_none() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from recsys import checkpoint
+from recsys import checkpoint, manifest
 from recsys.classification import auroc
 from recsys.data.questions import profiling
 from recsys.devices import place_of
@@ -132,6 +132,7 @@ def test_profiles_of_a_run_that_is_trained_again(profile_run: Path, tmp_path: Pa
     weights = run / "model/weights.safetensors"
     changed = {n: -t if t.is_floating_point() else t for n, t in load_file(weights).items()}
     save_file(changed, weights)
+    manifest.write(weights.parent)
     after = computed(questions, Profile(str(run)))
     assert after.shape == before.shape
     assert not np.allclose(after, before)

@@ -1,6 +1,8 @@
 """LMRec against Hugging Face's own forward pass and loss, and sums written as loops."""
 
+import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +12,13 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recsys import checkpoint
+from recsys import checkpoint, manifest
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError, DataError, RunError
 from recsys.evaluate import Protocol, evaluate
@@ -484,6 +486,109 @@ def test_low_rank_updates_of_a_pretrained_model(run: Path, split: Split, tmp_pat
     with torch.no_grad():
         merged = AutoModelForCausalLM.from_pretrained(tmp_path)(tokens).logits
         torch.testing.assert_close(merged, model.causal(tokens).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
+@pytest.mark.parametrize("lora_rank", [None, 2])
+def test_what_was_pretrained_is_whole_in_its_run(
+    lora_rank: int | None, run: Path, split: Split, tmp_path: Path
+) -> None:
+    """Where it came from may be gone, and is not looked for."""
+    if lora_rank is not None:
+        pytest.importorskip("peft")
+    source = shutil.copytree(run / "model", tmp_path / "source")
+    decoder = {
+        "_target_": "recsys.models.lmrec.Pretrained",
+        "path": str(source),
+        "lora_rank": lora_rank,
+    }
+    config = config_of(decoder=decoder, language={"batch_size": 0})
+    model = fit(checkpoint.build(config), split, TRAINING, Protocol(ks=[3]))
+    checkpoint.save(tmp_path / "model", model, split, config, mask_history=False)
+    shutil.rmtree(source)
+    loaded = checkpoint.load(tmp_path).model
+    history = split.test.history
+    with torch.no_grad():
+        assert loaded.score(history).equal(model.score(history))
+
+
+PRETRAINED: list[tuple[str, Any, str]] = [
+    ("config.json", {"auto_map": {"AutoConfig": "evil.Evil"}}, "auto_map=.* asks for code"),
+    ("config.json", {"text_config": {"auto_map": {}}}, "auto_map=.* asks for code of others"),
+    ("config.json", {"attn_implementation": "org/kernel"}, "attn_implementation=org/kernel asks"),
+    ("config.json", {"x": [{"_attn_implementation": "flash_attention_2"}]}, "asks for code"),
+    ("config.json", {"quantization_config": {"quant_method": "x"}}, "quantization_config=.* asks"),
+    ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.E", None]}}, "asks for code"),
+    ("adapter_config.json", {"base_model_name_or_path": "org/model"}, "is an adapter of another"),
+]
+
+
+@pytest.mark.parametrize("read_weights", [True, False])
+@pytest.mark.parametrize(("name", "more", "words"), PRETRAINED)
+def test_a_pretrained_folder_that_asks_for_more_than_its_weights(
+    name: str, more: dict[str, Any], words: str, read_weights: bool, run: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(run / "model", tmp_path / "model"))
+    known = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+    (folder / name).write_text(json.dumps({**known, **more}))
+    (folder / "evil.py").write_text("raise SystemExit('it was imported')")
+    decoder = Pretrained(str(folder), read_weights=read_weights)
+    for asked in (decoder.build, lambda: decoder.tokenizer(pl.Series(["x"]))):
+        with pytest.raises(ConfigError, match=words):
+            asked()
+
+
+@pytest.mark.parametrize("path", ["gpt2", "org/model", "/nowhere", "https://host/model", ""])
+def test_a_pretrained_model_is_a_folder_and_no_name(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"path=.+ is no folder of a pre-trained model: no conf"):
+        Pretrained(path).build()
+
+
+def test_a_pretrained_models_weights_are_no_pickle(run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run / "model", tmp_path / "model"))
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        Pretrained(str(folder)).build()
+
+
+def test_a_run_to_start_from_that_is_damaged(run: Path, split: Split, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    path = copy / "model" / "weights.safetensors"
+    whole = load_file(path)
+    model = checkpoint.build(config_of(start=str(copy)))
+    tokens = torch.tensor(list(b'{"version": "1.0"}'), dtype=torch.uint8)
+    for name, tensor in (("end", torch.tensor(300)), ("tokenizer_json", tokens)):
+        save_file({**whole, name: tensor}, path)
+        with pytest.raises(RunError, match="is not the file that was written"):
+            model.prepare(split)
+        manifest.write(copy / "model")
+        with pytest.raises(RunError, match=r"weights\.safetensors is damaged"):
+            model.prepare(split)
+
+
+def test_words_of_events_are_those_of_the_models_own_log(split: Split, tmp_path: Path) -> None:
+    """In another log another event has the row: its words are not looked up."""
+    told = pl.format("said {}", pl.int_range(pl.len()).cast(pl.String))
+    said = log().events.with_columns(said=told)
+    own = leave_last_out(EventLog.from_frames(said, log().items))
+    template = {"_target_": "recsys.text.Template", "event_columns": ["said"]}
+    config = config_of(template={**template, "max_item_tokens": 12, "max_tokens": 30})
+    model = fit(checkpoint.build(config), own, TRAINING, Protocol(ks=[3]))
+    checkpoint.save(tmp_path / "model", model, own, config, mask_history=False)
+    saved = checkpoint.load(tmp_path)
+    rows = [(-1, item, item, "x") for item in range(4)]
+    others = pl.concat([pl.DataFrame(rows, said.schema, orient="row"), said])
+    other = leave_last_out(EventLog.from_frames(others, log().items))
+    with torch.no_grad():
+        expected = model.score(own.test.history)
+        part, known = saved.known_parts(other)[1]
+        strange = other.users.ids_of(pl.Series(part.history.users.numpy())) == -1
+        found = saved.model.score(known.history)
+        assert found[torch.from_numpy((~strange).to_numpy())].equal(expected)
+        bare = replace(part.history, log_rows=torch.full_like(part.history.log_rows, -1))
+        assert found[0].equal(saved.model.score(bare)[0])
+        assert not found[1:].equal(saved.model.score(bare)[1:])
 
 
 def test_trained_in_bfloat16_it_ranks_in_float32(split: Split) -> None:

@@ -480,3 +480,22 @@ def test_bad_tables_of_items(tmp_path: Path) -> None:
 def test_bad_time_units(tmp_path: Path, unit: str, time: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         table(written(tmp_path, f"user_id,item_id,timestamp\n1,1,{time}\n2,1,1\n"), time_unit=unit)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "ndjson", "parquet"])
+def test_a_folder_whose_name_is_a_pattern(ending: str, tmp_path: Path) -> None:
+    """The file that is named is read, and never one that the name would match as a pattern."""
+    for number, name in enumerate(("ks=[3]", "ks=3", "k?", "*")):
+        frame = pl.DataFrame(
+            {"user_id": ["a", "b"], "item_id": ["x", "y"], "timestamp": [number, number]}
+        )
+        path = tmp_path / name / f"log.{ending}"
+        path.parent.mkdir()
+        if ending in ("csv", "tsv"):
+            frame.write_csv(path, separator="," if ending == "csv" else "\t")
+        else:
+            (frame.write_parquet if ending == "parquet" else frame.write_ndjson)(path)
+    for number, name in enumerate(("ks=[3]", "ks=3", "k?", "*")):
+        log = table(str(tmp_path / name / f"log.{ending}"))
+        assert log.events["timestamp"].to_list() == [number, number]
+        assert log.events.columns == ["user_id", "item_id", "timestamp"]
