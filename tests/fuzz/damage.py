@@ -36,12 +36,12 @@ import recsys
 from recsys import cli, manifest, report, suite_report
 
 USERS, ITEMS = 24, 20
-SMALL = ["trainer.max_epochs=1", "trainer.monitor=ndcg@5", "trainer.accelerator=cpu"]
+SMALL = ["trainer.max_epochs=1", "trainer.monitor=ndcg@5", "device=cpu"]
 BERT = ["model.encoder.embedding_dim=8", "model.encoder.ffn_dim=8", "model.encoder.num_layers=1"]
 WORDS = ["model.decoder.embedding_dim=16", "model.decoder.ffn_dim=16", "model.decoder.num_layers=1"]
 WORDS += ["model.decoder.vocab_size=300", "model.language.row_length=32"]
-LAPSE = ["task.questions.lapse.train=['2026-03-10']", "task.questions.lapse.test='2026-03-20'"]
-LAPSE += ["task.questions.lapse.horizon_days=8", "task.folds={num_folds: 2, repeats: 1}"]
+LAPSE = ["task.questions.lapse.train=['2026-03-15']", "task.questions.lapse.test='2026-03-20'"]
+LAPSE += ["task.questions.lapse.horizon_days=4", "task.folds={num_folds: 2, repeats: 1}"]
 RUNS: dict[str, list[str]] = {
     "popularity": ["model=popularity", "+model@baselines.top=personal_top"],
     "item_knn": ["model=item_knn"],
