@@ -33,11 +33,11 @@ import yaml
 from omegaconf import OmegaConf
 
 from benchmarks.record import ROOT, stamp, write
-from recsys.compose import compose
+from recsys.cli.compose import compose
 from recsys.errors import RunError
 from recsys.files import atomic_file, locked
-from recsys.suite import compare_runs
-from recsys.train import prepare
+from recsys.run.prediction import compare_runs
+from recsys.run.ranking import prepare
 
 RESULTS = ROOT / "benchmarks" / "results"
 RUNS = ROOT / "runs"
@@ -154,7 +154,7 @@ def overrides(experiment: str, seed: int) -> list[str]:
 def run(experiment: str, seed: int, folder: Path) -> Run:
     """One run in a process of its own: metrics, config, wall seconds and peak memory."""
     entry = {"seed": seed, **stamp()}
-    command = [sys.executable, "-m", "recsys.cli", "train", *overrides(experiment, seed)]
+    command = [sys.executable, "-m", "recsys.cli.main", "train", *overrides(experiment, seed)]
     command += [f"hydra.run.dir={folder}"]
     started = time.perf_counter()
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

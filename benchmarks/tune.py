@@ -20,12 +20,12 @@ from omegaconf import OmegaConf
 from rich.progress import track
 
 from benchmarks.record import ROOT, write
-from recsys import checkpoint
-from recsys.compose import compose
-from recsys.evaluate import Protocol, evaluate
-from recsys.module import ClosedForm
-from recsys.splits import Part, Split
-from recsys.train import prepare
+from recsys.cli.compose import compose
+from recsys.evaluation.ranking import Protocol, evaluate
+from recsys.run.ranking import prepare
+from recsys.scoring import saved_model
+from recsys.scoring.scorer import ClosedForm
+from recsys.tasks.splits import Part, Split
 
 RESULTS = ROOT / "benchmarks" / "tuning"
 CHOSEN_BY = "ndcg@10"
@@ -81,7 +81,7 @@ def search(
 
 
 def fitted(options: Options, split: Split) -> ClosedForm:
-    model = checkpoint.build(options)
+    model = saved_model.build(options)
     assert isinstance(model, ClosedForm), f"{options['_target_']} is trained, not fitted"
     return model.fit(split)
 

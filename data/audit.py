@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog, runs
+from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog, runs
 
 _TEXT = ("title", "text")
 _1990 = 631_152_000  # seconds since 1970

@@ -24,7 +24,7 @@ import recsys
 from recsys.cache import cache_folder, warn_not_kept
 from recsys.data.sources.files import data_folder, record, recorded
 from recsys.errors import DataError
-from recsys.events import EventLog
+from recsys.log.event_log import EventLog
 
 _FRAMES = ("events", "items", "users")
 

@@ -12,7 +12,14 @@ from collections.abc import Sequence
 import polars as pl
 import torch
 
-from recsys.data.questions import (
+from recsys.batch.ragged import Ragged
+from recsys.data.sources.complete_journey import table
+from recsys.errors import ConfigError
+from recsys.log.event_log import ITEM, USER, EventLog
+from recsys.log.time import days_after, moment
+from recsys.log.vocabulary import Vocabulary
+from recsys.tasks.labels import PHASE, TEST, TRAIN, Questions
+from recsys.tasks.moments_of_users import (
     Window,
     checked_window,
     chosen,
@@ -21,13 +28,6 @@ from recsys.data.questions import (
     no_values,
     refuse_one_answer,
 )
-from recsys.data.sources.complete_journey import table
-from recsys.errors import ConfigError
-from recsys.events import ITEM, USER, EventLog
-from recsys.moments import days_after, moment
-from recsys.questions import PHASE, TEST, TRAIN, Questions
-from recsys.ragged import Ragged
-from recsys.vocab import Vocabulary
 
 _HOUSEHOLD, _CAMPAIGN, _COUPON = "household_id", "campaign_id", "coupon_upc"
 

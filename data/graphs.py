@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, TemporalData
 
-from recsys.graphs import GraphBatch
-from recsys.splits import TRAIN, Split
+from recsys.batch.graphs import GraphBatch
+from recsys.tasks.splits import TRAIN, Split
 
 
 def snapshots(graphs: GraphBatch) -> Data:

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from recsys import checkpoint
 from recsys.devices import device_of, devices, place_of, running_on
 from recsys.errors import ConfigError
-from recsys.evaluate import Protocol, evaluate
+from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.models import BPRMF, EASE, Hybrid, Popularity
-from recsys.module import ClosedForm, Scorer
-from recsys.second_device import second_device
-from recsys.splits import Split, last_basket
-from recsys.testing import checkerboard
-from recsys.training import PRECISIONS, Training, fit
+from recsys.scoring import saved_model
+from recsys.scoring.scorer import ClosedForm, Scorer
+from recsys.tasks.splits import Split, last_basket
+from recsys.testing.contracts import checkerboard
+from recsys.testing.second_device import second_device
+from recsys.training.fit import PRECISIONS, Training, fit
 
 PROTOCOL = Protocol(ks=(5,))
 CPU = torch.device("cpu")
@@ -116,20 +116,20 @@ def test_a_saved_model_is_asked_where_it_was_loaded(split: Split, tmp_path: Path
     model = fit(bpr_mf(split), split, training(device="cpu"), PROTOCOL)
     config = {"_target_": "recsys.models.BPRMF", "num_items": split.num_items}
     config |= {"num_users": len(split.users), "embedding_dim": 4}
-    checkpoint.save(tmp_path / "model", model, split, config, mask_history=True)
-    here = checkpoint.load(tmp_path, device="cpu")
+    saved_model.save(tmp_path / "model", model, split, config, mask_history=True)
+    here = saved_model.load(tmp_path, device="cpu")
     lists, vectors = here.recommend([3, 1], k=4), here.vectors()
     with second_device() as there:
-        saved = checkpoint.load(tmp_path)
+        saved = saved_model.load(tmp_path)
         assert saved.device == there
         assert places(saved.model) == {there}
         assert saved.recommend([3, 1], k=4).equals(lists)
         assert saved.recommend(histories=[[3], [[1, 2]]], k=4)["rank"].max() == 4
         assert all(a.equals(b) for a, b in zip(saved.vectors(), vectors, strict=True))
         assert saved.to("cpu").device == CPU
-        assert checkpoint.load(tmp_path, device="cpu").device == CPU
+        assert saved_model.load(tmp_path, device="cpu").device == CPU
     with pytest.raises(ConfigError, match="device=tpu: there is cpu"):
-        checkpoint.load(tmp_path, device="tpu")
+        saved_model.load(tmp_path, device="tpu")
     with pytest.raises(ConfigError, match="device=tpu: there is cpu"):
         here.to("tpu")
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 BODY = """
 import os, signal
-from recsys import cli
+from recsys.cli import main
 
 moves = 0
 move = os.replace
@@ -49,7 +49,7 @@ def inline(config: Any) -> str:
 SMALL = ["trainer.max_epochs=3", "trainer.patience=2"]
 PRETRAINING = {
     "task": {
-        "split": {"_target_": "recsys.splits.leave_last_out", "_partial_": True},
+        "split": {"_target_": "recsys.tasks.splits.leave_last_out", "_partial_": True},
         "filters": {"first_only": False, "min_user_events": 0, "min_item_events": 0},
         "ks": [3],
         "mask_history": False,
@@ -61,7 +61,7 @@ PRETRAINING = {
         "embedding_dim": 4,
     },
     "trainer": {
-        "_target_": "recsys.training.Training",
+        "_target_": "recsys.training.fit.Training",
         "max_epochs": 2,
         "monitor": "ndcg@3",
     },
@@ -73,7 +73,7 @@ ASKED = [
     "task.questions.lapse.active_days=9",
     "task.questions.lapse.horizon_days=6",
     "task.folds={num_folds: 3, repeats: 1}",
-    "task.features=[{_target_: recsys.features.RFM, windows: [3]}]",
+    "task.features=[{_target_: recsys.tasks.features.RFM, windows: [3]}]",
 ]
 KINDS = {
     "trained": [
@@ -134,7 +134,9 @@ SERVER = multiprocessing.get_context("forkserver")
 
 @pytest.fixture(scope="module", autouse=True)
 def _server() -> None:
-    SERVER.set_forkserver_preload(["recsys.compose", "recsys.suite", "recsys.models.count_vae"])
+    SERVER.set_forkserver_preload(
+        ["recsys.cli.compose", "recsys.run.prediction", "recsys.models.factors.count_vae"]
+    )
 
 
 @pytest.fixture(params=KINDS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys import cli
+from recsys.cli import main
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -25,7 +25,7 @@ def test_its_commands_and_then_its_python(
     commands = next(block for block in blocks("bash") if block.startswith("recsys "))
     for line in commands.splitlines():
         words = shlex.split(line, comments=True)
-        assert cli.main(words[1:]) == 0, line
+        assert main.main(words[1:]) == 0, line
     printed = capsys.readouterr().out
     assert "p_holm" in printed
     (code,) = blocks("python")
@@ -51,11 +51,11 @@ def test_its_profiles_of_ones_own_log(tmp_path: Path, monkeypatch: pytest.Monkey
     for line in commands.replace("\\\n", " ").splitlines():
         words = shlex.split(line)[1:]
         short = ["trainer.max_epochs=1"] if words[0] == "train" else []
-        assert cli.main(words + short) == 0, line
+        assert main.main(words + short) == 0, line
     found = sorted(path.name for path in Path("runs/shopper/profiles").iterdir())
     assert found == ["later_2024-06-01.parquet", "purchases.parquet"]
 
 
 @pytest.mark.parametrize("command", re.findall(r"experiment=(\S+)", README.read_text()))
 def test_its_experiments_exist(command: str) -> None:
-    assert command in cli.names("experiment")
+    assert command in main.names("experiment")

@@ -35,7 +35,7 @@ def openmp(*arguments: str, **env: str) -> tuple[dict[str, str], str]:
     [
         ("-c", f"import recsys; {SHOWN}"),
         ("-c", "from recsys.models import EASE"),
-        ("-c", f"from recsys.cli import main; {SHOWN}"),
+        ("-c", f"from recsys.cli.main import main; {SHOWN}"),
         ("-m", "benchmarks.speed.topk", "--help"),
         ("-m", "pytest", "-sq", "--collect-only", "-p", "no:cacheprovider", "tests/test_ragged.py"),
     ],

@@ -20,21 +20,22 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.card import keep, options_of
-from recsys import checkpoint, models
-from recsys.classification import auroc
+from recsys import models
 from recsys.devices import running_on
-from recsys.distributions import TweedieHead
-from recsys.evaluate import Protocol, evaluate
-from recsys.features import Counts
-from recsys.models.lmrec import Decoder, Language, Ranking
-from recsys.models.shopperbert import Encoder
-from recsys.module import Recommender, Scorer
-from recsys.predictor import Predictor, Steps
-from recsys.questions import folds
-from recsys.splits import Split, last_basket
-from recsys.testing import checkerboard, colour_question
-from recsys.text import Template
-from recsys.training import Training, fit
+from recsys.evaluation.binary_metrics import auroc
+from recsys.evaluation.ranking import Protocol, evaluate
+from recsys.models.language.lmrec import Decoder, Language, Ranking
+from recsys.models.users.shopperbert import Encoder
+from recsys.nn.distributions import TweedieHead
+from recsys.nn.text import Template
+from recsys.scoring import saved_model
+from recsys.scoring.predictor import Predictor, Steps
+from recsys.scoring.scorer import Recommender, Scorer
+from recsys.tasks.features import Counts
+from recsys.tasks.labels import folds
+from recsys.tasks.splits import Split, last_basket
+from recsys.testing.contracts import checkerboard, colour_question
+from recsys.training.fit import Training, fit
 
 PROTOCOL = Protocol(ks=(5,))
 METRIC = "ndcg@5"
@@ -135,11 +136,11 @@ def predictors(split: Split, place: Path) -> dict[str, Callable[[], Predictor]]:
         "num_items": split.num_items,
         "attributes": ["colour", "item_id"],
         "num_classes": split.num_classes,
-        "encoder": {"_target_": "recsys.models.shopperbert.Encoder", **BERT},
+        "encoder": {"_target_": "recsys.models.users.shopperbert.Encoder", **BERT},
         "learning_rate": 0.02,
     }
     model = trained(lambda: shopperbert(split), split, "cpu", 2)
-    checkpoint.save(place / "model", model, split, config, mask_history=False)
+    saved_model.save(place / "model", model, split, config, mask_history=False)
     steps = Steps(learning_rate=0.03, batch_size=12, max_epochs=10)
     return {
         "MLP": lambda: models.MLP(features=[Counts("item_id")], steps=steps, num_members=2),

@@ -28,15 +28,15 @@ import torch
 from benchmarks.gpu.card import keep, options_of, product_flops, synchronize, watched
 from benchmarks.record import spread
 from recsys import models
-from recsys.distributions import TweedieHead
-from recsys.evaluate import Protocol
-from recsys.events import EventLog
-from recsys.models.lmrec import Decoder, Language, Ranking
-from recsys.models.shopperbert import Encoder
-from recsys.module import Recommender
-from recsys.splits import Split, last_basket
-from recsys.text import Template
-from recsys.training import Training, fit
+from recsys.evaluation.ranking import Protocol
+from recsys.log.event_log import EventLog
+from recsys.models.language.lmrec import Decoder, Language, Ranking
+from recsys.models.users.shopperbert import Encoder
+from recsys.nn.distributions import TweedieHead
+from recsys.nn.text import Template
+from recsys.scoring.scorer import Recommender
+from recsys.tasks.splits import Split, last_basket
+from recsys.training.fit import Training, fit
 
 BIG = Decoder(
     num_layers=12,

@@ -45,7 +45,7 @@ def busy(count: int) -> Iterator[None]:
 def measured(overrides: list[str], side: str, beside: int) -> dict[str, float]:
     """Wall and CPU seconds of one run."""
     with TemporaryDirectory() as folder, busy(beside):
-        command = [sys.executable, "-m", "recsys.cli", "train", *overrides]
+        command = [sys.executable, "-m", "recsys.cli.main", "train", *overrides]
         command += [f"hydra.run.dir={folder}/run"]
         started = time.perf_counter()
         process = subprocess.Popen(

@@ -25,10 +25,10 @@ import torch
 
 from benchmarks.record import ROOT, ratio, spread, write
 from recsys.data.sources.movielens import ml100k
-from recsys.evaluate import Evaluation, Protocol, evaluate
-from recsys.filters import filtered
+from recsys.evaluation.ranking import Evaluation, Protocol, evaluate
+from recsys.log.filters import filtered
 from recsys.models import EASE
-from recsys.splits import leave_last_out
+from recsys.tasks.splits import leave_last_out
 
 RESULT = ROOT / "benchmarks/speed/results/evaluation.json"
 DRIVER = ROOT / "benchmarks/speed/recbole_ease.py"

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 
 from benchmarks.record import ROOT, ratio, spread, write
-from recsys.batch import BasketBatch
+from recsys.batch.graphs import GraphBatch
+from recsys.batch.histories import BasketBatch
 from recsys.data.sources.complete_journey import complete_journey
 from recsys.data.sources.temporal_sets import tafeng
-from recsys.graphs import GraphBatch
-from recsys.splits import last_basket, user_holdout
+from recsys.tasks.splits import last_basket, user_holdout
 
 RESULT = ROOT / "benchmarks/speed/results/graphs.json"
 LOGS = {

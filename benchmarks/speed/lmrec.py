@@ -22,12 +22,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.record import ROOT, alternate, ratio, write
+from recsys.batch.ragged import Ragged
 from recsys.data.sources import amazon_sequences
-from recsys.losses import linear_cross_entropy
-from recsys.models.lmrec import Decoder, Language, LMRec, Ranking
-from recsys.ragged import Ragged
-from recsys.splits import leave_last_out
-from recsys.text import Documents, Template, TokenStream
+from recsys.models.language.lmrec import Decoder, Language, LMRec, Ranking
+from recsys.nn.losses import linear_cross_entropy
+from recsys.nn.text import Documents, Template, TokenStream
+from recsys.tasks.splits import leave_last_out
 
 RESULT = ROOT / "benchmarks/speed/results/lmrec.json"
 

@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import save_file, save_model
 
 from benchmarks.record import ROOT, alternate, ratio, write
-from recsys import checkpoint, manifest
-from recsys.batch import BasketBatch
+from recsys.batch.histories import BasketBatch
+from recsys.scoring import manifest, saved_model
 
 RESULT = ROOT / "benchmarks/speed/results/loading.json"
 
@@ -33,7 +33,7 @@ def save(folder: Path, *, users: int, events: int, items: int, dim: int) -> None
     config |= {"embedding_dim": dim}
     described = {"model": config, "mask_history": False}
     (folder / "recsys.json").write_text(json.dumps(described))
-    save_model(checkpoint.build(config), str(folder / "weights.safetensors"))
+    save_model(saved_model.build(config), str(folder / "weights.safetensors"))
     pl.DataFrame({"item_id": pl.int_range(items, eager=True)}).write_parquet(
         folder / "items.parquet"
     )
@@ -58,11 +58,11 @@ def save(folder: Path, *, users: int, events: int, items: int, dim: int) -> None
 
 def unhashed(run: Path) -> None:
     with patch.object(manifest, "check"):
-        checkpoint.load(run)
+        saved_model.load(run)
 
 
 def unchecked(run: Path) -> None:
-    with patch.object(BasketBatch, "check"), patch.object(checkpoint, "_check_ids"):
+    with patch.object(BasketBatch, "check"), patch.object(saved_model, "_check_ids"):
         unhashed(run)
 
 
@@ -88,7 +88,7 @@ def main() -> None:
         size = sum(path.stat().st_size for path in (run / "model").iterdir())
         sides = alternate(
             {
-                "load": lambda: checkpoint.load(run),
+                "load": lambda: saved_model.load(run),
                 "load_unhashed": lambda: unhashed(run),
                 "unchecked": lambda: unchecked(run),
                 "read": lambda: read(run),

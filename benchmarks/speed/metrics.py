@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.record import ROOT, alternate, ratio, spread, write
-from recsys import metrics
-from recsys.ragged import Ragged, offsets_of
+from recsys.batch.ragged import Ragged, offsets_of
+from recsys.evaluation import metrics
 
 try:
     import numba

@@ -127,9 +127,9 @@ def ours(path: Path) -> dict:
     """The same through recsys."""
     import polars as pl
 
-    from recsys.events import EventLog
-    from recsys.filters import k_core
-    from recsys.splits import TEST, VALIDATION, leave_last_out
+    from recsys.log.event_log import EventLog
+    from recsys.log.filters import k_core
+    from recsys.tasks.splits import TEST, VALIDATION, leave_last_out
 
     laps, imports = Laps(), _peak_mib()
     events = pl.read_parquet(path, glob=False)

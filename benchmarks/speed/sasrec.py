@@ -31,12 +31,12 @@ import torch
 
 from benchmarks.record import ROOT, ratio, spread, write
 from recsys.data.sources.movielens import ml100k
-from recsys.evaluate import Protocol
-from recsys.events import EventLog
-from recsys.filters import filtered
+from recsys.evaluation.ranking import Protocol
+from recsys.log.event_log import EventLog
+from recsys.log.filters import filtered
 from recsys.models import SASRec
-from recsys.splits import Split, leave_last_out
-from recsys.training import Training, fit
+from recsys.tasks.splits import Split, leave_last_out
+from recsys.training.fit import Training, fit
 
 RESULT = ROOT / "benchmarks/speed/results/sasrec.json"
 DRIVER = ROOT / "benchmarks/speed/rectools_sasrec.py"

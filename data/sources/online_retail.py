@@ -17,7 +17,7 @@ from __future__ import annotations
 import polars as pl
 
 from recsys.data.sources.files import PublicFile, reading
-from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog
+from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog
 
 SALES = PublicFile(
     "online_retail_uci/online_retail_2010_2011_sales.parquet",

@@ -21,7 +21,7 @@ import polars as pl
 
 from recsys.data.sources.files import found, reading
 from recsys.errors import DataError
-from recsys.events import (
+from recsys.log.event_log import (
     BASKET,
     FIRST_YEAR,
     ITEM,

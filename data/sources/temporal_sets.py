@@ -29,7 +29,7 @@ import polars as pl
 
 from recsys.data.sources.files import PublicFile, reading
 from recsys.errors import DataError
-from recsys.events import BASKET, ITEM, TIME, USER, EventLog
+from recsys.log.event_log import BASKET, ITEM, TIME, USER, EventLog
 
 Sets: TypeAlias = list[list[int]]
 

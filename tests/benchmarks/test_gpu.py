@@ -14,8 +14,8 @@ from benchmarks.gpu.card import name_of, watched
 from benchmarks.gpu.tests import files
 from benchmarks.record import ROOT
 from benchmarks.report import gpu_rows
-from recsys.splits import last_basket
-from recsys.testing import checkerboard
+from recsys.tasks.splits import last_basket
+from recsys.testing.contracts import checkerboard
 
 CPU = torch.device("cpu")
 

@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks import run as benchmarks
 from benchmarks.record import ROOT
-from recsys import train
-from recsys.compose import compose
+from recsys.cli.compose import compose
 from recsys.errors import RunError
 from recsys.files import locked
+from recsys.run import ranking
 
 NAME = "anything/shop"
 
@@ -40,7 +40,7 @@ class Bench:
 
     def run(self, experiment: str, seed: int, folder: Path) -> benchmarks.Run:
         self.ran.append(seed)
-        train.run(compose(self.overrides(experiment, seed)), folder)
+        ranking.run(compose(self.overrides(experiment, seed)), folder)
         users = pl.read_parquet(folder / "per_user.parquet")
         users.with_columns(pl.col("recall@10") + seed).write_parquet(folder / "per_user.parquet")
         metrics = {part: {"recall@10": float(seed)} for part in ("validation", "test")}
@@ -70,7 +70,7 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench(tmp_path)
     bench.write_log()
-    monkeypatch.setattr(train.report, "write", lambda _: None)  # a page of plots takes a second
+    monkeypatch.setattr(ranking.report, "write", lambda _: None)  # a page of plots takes a second
     monkeypatch.setattr(benchmarks, "RESULTS", tmp_path)
     monkeypatch.setattr(benchmarks, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(benchmarks, "run", bench.run)

@@ -7,7 +7,7 @@ from recsys import EventLog
 from recsys.data import audit, describe, statistics
 from recsys.data.audit import Spread
 from recsys.data.sources import amazon_sequences, online_retail
-from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE
+from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE
 
 NOW = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
 

@@ -8,7 +8,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 import recsys
-from recsys.compose import compose
+from recsys.cli.compose import compose
 from recsys.data import sources
 
 CONF = Path(recsys.__file__).parent / "conf" / "data"

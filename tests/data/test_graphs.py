@@ -13,11 +13,19 @@ from torch_geometric.nn import GCNConv, GraphConv, TGNMemory, global_add_pool
 from torch_geometric.nn.models.tgn import IdentityMessage, LastAggregator
 
 from recsys import Split
-from recsys.batch import BasketBatch
+from recsys.batch.graphs import GraphBatch
+from recsys.batch.histories import BasketBatch
 from recsys.data import snapshots, temporal_data
-from recsys.graphs import GraphBatch
-from recsys.splits import NEVER, TEST, TRAIN, VALIDATION, global_time, last_basket, user_holdout
-from recsys.testing import checkerboard
+from recsys.tasks.splits import (
+    NEVER,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    global_time,
+    last_basket,
+    user_holdout,
+)
+from recsys.testing.contracts import checkerboard
 
 N = 6
 histories = st.lists(

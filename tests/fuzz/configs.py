@@ -25,7 +25,7 @@ import yaml
 from damage import ask, lists
 
 import recsys
-from recsys import report
+from recsys.report import ranking_page
 
 called: list[str] = []
 
@@ -70,8 +70,19 @@ def modules() -> list[str]:
     """Where a config may look for a function that passes for ours."""
     sys.modules["canary"] = made = ModuleType("canary")
     made.call, made.Class = Class.method, Class  # type: ignore[attr-defined]
-    names = ("recsys.models", "recsys.models.lmrec", "recsys.splits", "recsys.retrieval", "recsys")
-    names += ("recsys.data.sources.table", "recsys.data.sources", "recsys.text", "recsys.trust")
+    names = (
+        "recsys.models",
+        "recsys.models.language.lmrec",
+        "recsys.tasks.splits",
+        "recsys.retrieval.index",
+        "recsys",
+    )
+    names += (
+        "recsys.data.sources.table",
+        "recsys.data.sources",
+        "recsys.nn.text",
+        "recsys.scoring.trust",
+    )
     return [canary(__import__(name, fromlist=[""])) for name in names]
 
 
@@ -81,17 +92,17 @@ canary.call canary.Class canary.Class.method os.system os.mkdir os.remove subpro
 subprocess.run builtins.eval builtins.exec builtins.open builtins.__import__ pathlib.Path.touch
 shutil.rmtree torch.load pickle.loads torch.hub.load hydra.utils.instantiate hydra.utils.call
 omegaconf.OmegaConf.load functools.partial operator.methodcaller importlib.import_module
-runpy.run_path recsys.trust.build recsys.checkpoint.load recsys.checkpoint.save recsys.train.run
-recsys.data.cache.cached recsys.trust.import_module recsys.models.lmrec.deepcopy
-recsys.data.sources.files.os.system recsys.splits.torch.load recsys.models.torch
-recsys.models.lmrec.AutoModelForCausalLM.from_pretrained recsys.models.LMRec.export
-recsys.models.EASE.fit recsys.retrieval.faiss.read_index recsys.profiles.Profile
-recsys.models._item_rows.held_items recsys.data.coupons.coupon recsys.cli.main
+runpy.run_path recsys.scoring.trust.build recsys.scoring.saved_model.load recsys.scoring.saved_model.save recsys.run.ranking.run
+recsys.data.cache.cached recsys.scoring.trust.import_module recsys.models.language.lmrec.deepcopy
+recsys.data.sources.files.os.system recsys.tasks.splits.torch.load recsys.models.torch
+recsys.models.language.lmrec.AutoModelForCausalLM.from_pretrained recsys.models.LMRec.export
+recsys.models.EASE.fit recsys.retrieval.index.faiss.read_index recsys.scoring.profiles.Profile
+recsys.models.neighbours._item_rows.held_items recsys.data.coupons.coupon recsys.cli.main.main
 """)
 LISTED = words("""
-recsys.models.FineTuned recsys.data.text.LogCorpus recsys.models.lmrec.Pretrained
-recsys.data.sources.table.table recsys.splits.last_basket recsys.models.EASE recsys.models.Blend
-recsys.retrieval.FaissIndex recsys.sentences.SentenceVectors
+recsys.models.FineTuned recsys.data.corpus.LogCorpus recsys.models.language.lmrec.Pretrained
+recsys.data.sources.table.table recsys.tasks.splits.last_basket recsys.models.EASE recsys.models.Blend
+recsys.retrieval.index.FaissIndex recsys.nn.sentences.SentenceVectors
 """)
 
 
@@ -227,7 +238,7 @@ def commands(name: str, file: str, copy: Path, chance: random.Random) -> Iterato
     yield "profile", ["profile", str(copy), "--output", str(SCRATCH / "profile.parquet")]
     yield "compare", ["compare", str(copy), str(SCRATCH / "runs" / name)]
     if chance.random() < 0.05:
-        yield "report", lambda: report.write(copy)
+        yield "report", lambda: ranking_page.write(copy)
 
 
 def asked(number: int) -> str:

@@ -33,7 +33,9 @@ import yaml
 from safetensors.numpy import load_file, save_file
 
 import recsys
-from recsys import cli, manifest, report, suite_report
+from recsys.cli import main
+from recsys.report import prediction_page, ranking_page
+from recsys.scoring import manifest
 
 USERS, ITEMS = 24, 20
 SMALL = ["trainer.max_epochs=1", "trainer.monitor=ndcg@5", "device=cpu"]
@@ -90,7 +92,7 @@ def make(place: Path, names: Iterable[str]) -> None:
     log().write_csv(place / "log.csv")
     for name in names:
         sys.argv = ["recsys"]
-        assert cli.main(command(place, name, place / "runs" / name)) == 0, name
+        assert main.main(command(place, name, place / "runs" / name)) == 0, name
 
 
 # What is done to a file. Each takes the path and a source of chance, and says what it did.
@@ -381,14 +383,14 @@ def commands(place: Path, name: str, copy: Path, done: str) -> Iterator[tuple[st
     whole = place / "runs" / name
     yield "compare", ["compare", str(copy), str(whole)]
     if name == "questions":
-        yield "report", lambda: suite_report.write(copy)
+        yield "report", lambda: prediction_page.write(copy)
     else:
         yield "load", lambda: lists(copy)
         yield "recommend", ["recommend", str(copy), "--users", "u01", "-k", "3"]
         yield "evaluate", ["evaluate", str(copy)]
         yield "vectors", ["vectors", str(copy), str(place / "vectors")]
         yield "profile", ["profile", str(copy), "--output", str(place / "profile.parquet")]
-        yield "report", lambda: report.write(copy)
+        yield "report", lambda: ranking_page.write(copy)
     yield "train", command(place, name, copy)  # last: it makes what is missing
 
 
@@ -397,7 +399,7 @@ def ask(what: Any) -> tuple[str, Any]:
     said = io.StringIO()
     try:
         with redirect_stdout(said), redirect_stderr(said):
-            found = what() if callable(what) else cli.main(what)
+            found = what() if callable(what) else main.main(what)
     except recsys.errors.RecsysError as error:
         return ("refused" if "\n" not in str(error) else "broken: two lines"), str(error)
     except BaseException as error:

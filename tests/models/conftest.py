@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 import torch
 
-from recsys import checkpoint
-from recsys.evaluate import Protocol
-from recsys.events import EventLog
-from recsys.splits import Split, last_basket, user_holdout
-from recsys.testing import checkerboard
-from recsys.training import Training, fit
+from recsys.evaluation.ranking import Protocol
+from recsys.log.event_log import EventLog
+from recsys.scoring import saved_model
+from recsys.tasks.splits import Split, last_basket, user_holdout
+from recsys.testing.contracts import checkerboard
+from recsys.training.fit import Training, fit
 
 Baskets = list[list[int]]
 
@@ -60,7 +60,7 @@ def profile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "num_classes": split.num_classes,
         "calendar": ["weekday"],
         "encoder": {
-            "_target_": "recsys.models.shopperbert.Encoder",
+            "_target_": "recsys.models.users.shopperbert.Encoder",
             "embedding_dim": 8,
             "num_layers": 1,
             "ffn_dim": 16,
@@ -69,8 +69,8 @@ def profile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "learning_rate": 0.02,
     }
     torch.manual_seed(0)
-    model = checkpoint.build(config)
+    model = saved_model.build(config)
     training = Training(max_epochs=1, batch_size=16, monitor="ndcg@5", device="cpu")
     fit(model, split, training, Protocol(ks=(5,)))
-    checkpoint.save(folder / "model", model, split, config, mask_history=False)
+    saved_model.save(folder / "model", model, split, config, mask_history=False)
     return folder

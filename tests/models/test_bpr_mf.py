@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys import negatives
-from recsys.batch import BasketBatch
-from recsys.evaluate import Protocol, evaluate
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged
+from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.models import BPRMF
-from recsys.ragged import Ragged
-from recsys.splits import Part, Split, last_basket, user_holdout
-from recsys.testing import checkerboard
-from recsys.training import Training, fit
+from recsys.nn import negatives
+from recsys.tasks.splits import Part, Split, last_basket, user_holdout
+from recsys.testing.contracts import checkerboard
+from recsys.training.fit import Training, fit
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_many_pairs_are_taken_some_at_a_time(split: Split, monkeypatch: pytest.M
     at_once: list[int] = []
     made = model._pair_losses
     monkeypatch.setattr(model, "_pair_losses", lambda *p: (at_once.append(len(p[1])), made(*p))[1])
-    monkeypatch.setattr("recsys.models.bpr_mf.VALUES_AT_ONCE", 40)
+    monkeypatch.setattr("recsys.models.factors.bpr_mf.VALUES_AT_ONCE", 40)
     for found, expected in zip(learnt(), whole, strict=True):
         torch.testing.assert_close(found, expected)
     assert max(at_once) == 5
@@ -154,8 +154,8 @@ def test_fold_in_by_hand() -> None:
 def test_ml_100k_as_other_implementations(public_data: Any) -> None:
     """Validation recall@10 / ndcg@10 of others .1230 / .0636, with the history masked."""
     from recsys.data.sources.movielens import ml100k
-    from recsys.filters import filtered
-    from recsys.splits import leave_last_out
+    from recsys.log.filters import filtered
+    from recsys.tasks.splits import leave_last_out
 
     split = leave_last_out(filtered(ml100k(), first_only=True, min_user_events=3))
     protocol = Protocol(ks=(10,), mask_history=True)

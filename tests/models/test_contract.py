@@ -1,4 +1,4 @@
-"""The contract of `recsys.testing` for every model of the zoo."""
+"""The contract of `recsys.testing.contracts` for every model of the zoo."""
 
 from datetime import datetime
 from typing import Any
@@ -7,14 +7,14 @@ import polars as pl
 import pytest
 
 import recsys.models
-from recsys import checkpoint
-from recsys.batch import BasketBatch
-from recsys.evaluate import Protocol, evaluate
-from recsys.events import EventLog
-from recsys.module import Scorer
-from recsys.splits import Split, last_basket
-from recsys.testing import ModelContract, checkerboard
-from recsys.training import Training, fit
+from recsys.batch.histories import BasketBatch
+from recsys.evaluation.ranking import Protocol, evaluate
+from recsys.log.event_log import EventLog
+from recsys.scoring import saved_model
+from recsys.scoring.scorer import Scorer
+from recsys.tasks.splits import Split, last_basket
+from recsys.testing.contracts import ModelContract, checkerboard
+from recsys.training.fit import Training, fit
 
 
 class Defaults(ModelContract):
@@ -91,7 +91,7 @@ class TestCountVAE(ModelContract):
         return {
             "_target_": "recsys.models.CountVAE",
             "num_items": split.num_items,
-            "head": {"_target_": "recsys.distributions.TweedieHead"},
+            "head": {"_target_": "recsys.nn.distributions.TweedieHead"},
             "embedding_dim": 16,
             "latent_dim": 8,
             "kl_steps": 100,
@@ -134,7 +134,7 @@ class TestGLOIE(ModelContract):
         return {
             "_target_": "recsys.models.GLOIE",
             "num_items": split.num_items,
-            "head": {"_target_": "recsys.distributions.TweedieHead"},
+            "head": {"_target_": "recsys.nn.distributions.TweedieHead"},
             "embedding_dim": 16,
             "latent_dim": 8,
             "num_heads": 2,
@@ -175,7 +175,7 @@ class TestSASRec(ModelContract):
 
 class TestSASRecWithText(TestSASRec):
     def config(self, split: Split) -> dict[str, Any]:
-        text = {"_target_": "recsys.models.sasrec.SingularVectors", "dim": 1}
+        text = {"_target_": "recsys.models.sequences.sasrec.SingularVectors", "dim": 1}
         return {**super().config(split), "text": text}
 
 
@@ -196,7 +196,7 @@ class TestShopperBERT(ModelContract):
             "attributes": ["colour", "item_id"],
             "num_classes": split.num_classes,
             "encoder": {
-                "_target_": "recsys.models.shopperbert.Encoder",
+                "_target_": "recsys.models.users.shopperbert.Encoder",
                 "embedding_dim": 16,
                 "num_layers": 1,
                 "ffn_dim": 32,
@@ -216,14 +216,14 @@ class TestLMRec(ModelContract):
 
     def config(self, split: Split) -> dict[str, Any]:
         def part(name: str, **options: Any) -> dict[str, Any]:
-            return {"_target_": f"recsys.models.lmrec.{name}", **options}
+            return {"_target_": f"recsys.models.language.lmrec.{name}", **options}
 
         shape = {"num_layers": 1, "embedding_dim": 16, "num_heads": 2, "ffn_dim": 32}
         return {
             "_target_": "recsys.models.LMRec",
             "num_items": split.num_items,
             "decoder": part("Decoder", vocab_size=300, **shape),
-            "template": {"_target_": "recsys.text.Template"},
+            "template": {"_target_": "recsys.nn.text.Template"},
             "language": part("Language", batch_size=2, row_length=64),
             "ranking": part("Ranking"),
             "learning_rate": 0.02,
@@ -267,7 +267,7 @@ def test_one_item_and_two_users(contract: type[ModelContract]) -> None:
     if "text" in config:
         pytest.skip("one text has no words in common with others")
     training = Training(max_epochs=1, batch_size=2, monitor="ndcg@1", device="cpu")
-    model = fit(checkpoint.build(config), split, training, Protocol(ks=(1,)))
+    model = fit(saved_model.build(config), split, training, Protocol(ks=(1,)))
     everyone = evaluate(model, split.test, Protocol(ks=(1,)))
     assert everyone.means["recall@1"] == 1.0
     newcomer = BasketBatch.from_lists([[]], 1)

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from recsys.batch import BasketBatch
+from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError
 from recsys.models import DecayedPersonal, PersonalTop
-from recsys.splits import Split
-from recsys.testing import ModelContract
+from recsys.tasks.splits import Split
+from recsys.testing.contracts import ModelContract
 
 
 class TestContract(ModelContract):

@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys.batch import BasketBatch
+from recsys.batch.histories import BasketBatch
 from recsys.data.sources.movielens import ml100k
 from recsys.errors import ConfigError, DataError
-from recsys.evaluate import Protocol, evaluate
-from recsys.filters import filtered
+from recsys.evaluation.ranking import Protocol, evaluate
+from recsys.log.filters import filtered
 from recsys.models import EASE
-from recsys.models._item_rows import held_items
-from recsys.models.ease import ridge_weights
-from recsys.splits import Split, leave_last_out
+from recsys.models.factors.ease import ridge_weights
+from recsys.models.neighbours._item_rows import held_items
+from recsys.tasks.splits import Split, leave_last_out
 
 # Items 0 and 1 often together, 2 frequent and alone: the weights are far from symmetric.
 BASKETS = [[[0, 1]], [[0, 1, 2]], [[0], [1, 3]], [[2, 3]], [[2], [2]], [[2, 0, 4]], [[4, 1]]]

@@ -11,19 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from recsys import checkpoint, manifest
-from recsys.classification import auroc
-from recsys.data.questions import profiling
 from recsys.devices import place_of
 from recsys.errors import DataError, LeakError
-from recsys.events import EventLog
-from recsys.features import check_training, computed
+from recsys.evaluation.binary_metrics import auroc
+from recsys.log.event_log import EventLog
 from recsys.models import FineTuned, ShopperBERT
-from recsys.predictor import Steps
-from recsys.profiles import Profile
-from recsys.questions import folds
-from recsys.second_device import second_device
-from recsys.testing import checkerboard, colour_question
+from recsys.scoring import manifest, saved_model
+from recsys.scoring.predictor import Steps
+from recsys.scoring.profiles import Profile
+from recsys.tasks.features import check_training, computed
+from recsys.tasks.labels import folds
+from recsys.tasks.moments_of_users import profiling
+from recsys.testing.contracts import checkerboard, colour_question
+from recsys.testing.second_device import second_device
 
 
 @pytest.mark.parametrize("from_scratch", [False, True])
@@ -52,7 +52,7 @@ def test_from_scratch_forgets_what_the_run_learnt(profile_run: Path) -> None:
         )
         for f in (False, True)
     )
-    saved = checkpoint.load(profile_run).model.state_dict()
+    saved = saved_model.load(profile_run).model.state_dict()
     for name, value in learnt.encoder.state_dict().items():
         if name != "fields.item_codes" and name != "item_share":
             assert value.equal(saved[name]), name
@@ -80,7 +80,7 @@ def test_what_was_trained_on_later_events_is_refused(profile_run: Path) -> None:
 
 
 def test_a_moment_just_behind_the_last_training_event_is_late_enough(profile_run: Path) -> None:
-    until = checkpoint.load(profile_run).model.trained_until
+    until = saved_model.load(profile_run).model.trained_until
     assert until is not None
     log, last, white = checkerboard(), datetime.fromtimestamp(until, UTC), {"white": ["white"]}
     log = log.with_events(log.events.filter(pl.col("timestamp") <= last.replace(tzinfo=None)))

@@ -12,21 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recsys import checkpoint
-from recsys.batch import BasketBatch
-from recsys.distributions import TweedieHead
+from recsys.batch.examples import Prefixes
+from recsys.batch.graphs import NodeBatch
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
-from recsys.evaluate import Protocol
-from recsys.graphs import NodeBatch
+from recsys.evaluation.ranking import Protocol
 from recsys.models import GLOIE
-from recsys.models.count_vae import CountVAE
-from recsys.models.dnntsp import Timelines
-from recsys.models.gloie import UNSEEN, PersonalFrequency
-from recsys.prefixes import Prefixes
-from recsys.ragged import Ragged
-from recsys.splits import Part, Split, last_basket
-from recsys.testing import checkerboard
-from recsys.training import Training, fit
+from recsys.models.factors.count_vae import CountVAE
+from recsys.models.graphs.dnntsp import Timelines
+from recsys.models.graphs.gloie import UNSEEN, PersonalFrequency
+from recsys.nn.distributions import TweedieHead
+from recsys.scoring import saved_model
+from recsys.tasks.splits import Part, Split, last_basket
+from recsys.testing.contracts import checkerboard
+from recsys.training.fit import Training, fit
 
 History = list[list[int]]
 N = 7
@@ -36,7 +36,7 @@ HISTORIES: list[History] = [[[3, 1]], [[0, 2], [2, 5, 2], [0], [5, 6, 2]], [], [
 
 def config_of(num_items: int = N, **options: Any) -> dict[str, Any]:
     sizes = {"embedding_dim": 8, "latent_dim": 4, "num_heads": 2}
-    head = {"_target_": "recsys.distributions.TweedieHead"}
+    head = {"_target_": "recsys.nn.distributions.TweedieHead"}
     target = {"_target_": "recsys.models.GLOIE", "num_items": num_items, "head": head}
     return {**target, **sizes, **options}
 
@@ -44,7 +44,7 @@ def config_of(num_items: int = N, **options: Any) -> dict[str, Any]:
 def model_of(num_items: int = N, **options: Any) -> GLOIE:
     """Nothing in it is still at a start that hides a mistake."""
     torch.manual_seed(0)
-    model = checkpoint.build(config_of(num_items, **options))
+    model = saved_model.build(config_of(num_items, **options))
     assert isinstance(model, GLOIE)
     with torch.no_grad():
         for parameter in (model.output, model.bias, model.vae.item_bias, model.vae.input_bias):
@@ -332,7 +332,7 @@ def split() -> Split:
 @pytest.mark.parametrize("softmax", [False, True])
 def test_steps_lower_the_loss(split: Split, softmax: bool) -> None:
     torch.manual_seed(0)
-    model = checkpoint.build(config_of(split.num_items, softmax=softmax, learning_rate=0.02))
+    model = saved_model.build(config_of(split.num_items, softmax=softmax, learning_rate=0.02))
     assert isinstance(model, GLOIE)
     part, optimizer = model.prepare(split), model.configure_optimizers()
     losses = []
@@ -378,8 +378,8 @@ def test_it_is_one_item_table_after_fit_save_and_load(split: Split, tmp_path: Pa
     assert not table.weight.equal(start)
     assert tables(model.state_dict(), n) == ["vae.items.weight"]
     config = config_of(n, **everything)
-    checkpoint.save(tmp_path / "model", model, split, config, mask_history=False)
-    loaded = checkpoint.load(tmp_path).model
+    saved_model.save(tmp_path / "model", model, split, config, mask_history=False)
+    loaded = saved_model.load(tmp_path).model
     assert isinstance(loaded, GLOIE)
     assert tables(loaded.state_dict(), n) == ["vae.items.weight"]
     assert loaded.vae.items.weight.equal(table.weight)

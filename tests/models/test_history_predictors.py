@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.events import EventLog
+from recsys.batch.ragged import Ragged
+from recsys.log.event_log import EventLog
+from recsys.log.vocabulary import Vocabulary
 from recsys.models import CandidateSize, NewEASE, NewPopularity, OwnPurchases
-from recsys.questions import Questions
-from recsys.ragged import Ragged
-from recsys.vocab import Vocabulary
+from recsys.tasks.labels import Questions
 
 EVENTS = [("a", "w", 1), ("a", "w", 4), ("a", "x", 4), ("b", "x", 2), ("b", "y", 4), ("c", "w", 3)]
 LATER = [("b", "w", 8), ("c", "z", 9)]

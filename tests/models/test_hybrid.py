@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys.batch import BasketBatch
+from recsys.batch.histories import BasketBatch
 from recsys.data.sources.amazon_sequences import scientific
 from recsys.errors import ConfigError, DataError
-from recsys.evaluate import Protocol, evaluate
+from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.models import BPRMF, EASE, Hybrid, ItemKNN, Markov, Popularity, TextTFIDF
-from recsys.module import ClosedForm
-from recsys.splits import Split, leave_last_out
-from recsys.training import Training, fit
+from recsys.scoring.scorer import ClosedForm
+from recsys.tasks.splits import Split, leave_last_out
+from recsys.training.fit import Training, fit
 
 
 class Constant(ClosedForm):

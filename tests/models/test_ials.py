@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.batch import BasketBatch
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
-from recsys.models import IALS, ials
-from recsys.ragged import Ragged
-from recsys.splits import Split
+from recsys.models import IALS
+from recsys.models.factors import ials
+from recsys.tasks.splits import Split
 
 BASKETS = [[[0, 1]], [[0, 1, 2], [0]], [[0], [1, 3]], [[2, 3]], [[2], [4]], [[2, 0, 4]], [[4, 1]]]
 OPTIONS: dict[str, Any] = {

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.batch import BasketBatch
+from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError, DataError
-from recsys.models import ItemKNN, item_knn
+from recsys.models import ItemKNN
+from recsys.models.neighbours import item_knn
 from tests.models.conftest import split_by_user
 
 

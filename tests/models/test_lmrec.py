@@ -18,17 +18,17 @@ from torch.distributions import Distribution
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recsys import checkpoint, manifest
-from recsys.batch import BasketBatch
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError, DataError, RunError
-from recsys.evaluate import Protocol, evaluate
-from recsys.events import EventLog
+from recsys.evaluation.ranking import Protocol, evaluate
+from recsys.log.event_log import EventLog
 from recsys.models import LMRec
-from recsys.models.lmrec import Decoder, Language, Pretrained, Ranking
-from recsys.ragged import Ragged
-from recsys.splits import Part, Split, leave_last_out
-from recsys.text import Template, semantic_vectors
-from recsys.training import Training, fit
+from recsys.models.language.lmrec import Decoder, Language, Pretrained, Ranking
+from recsys.nn.text import Template, semantic_vectors
+from recsys.scoring import manifest, saved_model
+from recsys.tasks.splits import Part, Split, leave_last_out
+from recsys.training.fit import Training, fit
 
 WORDS = [
     "red lamp",
@@ -300,10 +300,10 @@ def test_a_saved_model_knows_what_was_searched_for(tmp_path: Path) -> None:
     split = searched()
     config = config_of(language={"batch_size": 2, "row_length": 16})
     config["template"]["event_columns"] = ["search"]
-    model = checkpoint.build(config)
+    model = saved_model.build(config)
     fit(model, split, TRAINING, Protocol(ks=[3]), folder=tmp_path)
-    checkpoint.save(tmp_path / "model", model, split, config, mask_history=False)
-    saved = checkpoint.load(tmp_path)
+    saved_model.save(tmp_path / "model", model, split, config, mask_history=False)
+    saved = saved_model.load(tmp_path)
     with torch.no_grad():
         expected = model.eval().encode_users(split.latest)
     found = torch.tensor(saved.vectors()[1]["vector"].to_list())
@@ -399,15 +399,15 @@ def run(split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model that was trained for an epoch."""
     folder = tmp_path_factory.mktemp("run")
     config = config_of(language={"batch_size": 2, "row_length": 16})
-    model = checkpoint.build(config)
+    model = saved_model.build(config)
     fit(model, split, TRAINING, Protocol(ks=[3]), folder=folder)
-    checkpoint.save(folder / "model", model, split, config, mask_history=False)
+    saved_model.save(folder / "model", model, split, config, mask_history=False)
     return folder
 
 
 def config_of(**options: Any) -> dict[str, Any]:
     def part(name: str, values: dict[str, Any]) -> dict[str, Any]:
-        return {"_target_": f"recsys.models.lmrec.{name}", **values}
+        return {"_target_": f"recsys.models.language.lmrec.{name}", **values}
 
     tiny = {"num_layers": 2, "embedding_dim": 16, "num_heads": 2, "ffn_dim": 32, "vocab_size": 300}
     template = {"max_item_tokens": 12, "max_tokens": 30}
@@ -415,7 +415,7 @@ def config_of(**options: Any) -> dict[str, Any]:
         "_target_": "recsys.models.LMRec",
         "num_items": N,
         "decoder": part("Decoder", tiny),
-        "template": {"_target_": "recsys.text.Template", **template},
+        "template": {"_target_": "recsys.nn.text.Template", **template},
         "language": part("Language", options.pop("language", {"batch_size": 0})),
         "ranking": part("Ranking", options.pop("ranking", {})),
         **options,
@@ -423,7 +423,7 @@ def config_of(**options: Any) -> dict[str, Any]:
 
 
 def test_hugging_face_reads_what_was_saved(run: Path, split: Split) -> None:
-    model = checkpoint.load(run).model
+    model = saved_model.load(run).model
     assert isinstance(model, LMRec)
     causal = AutoModelForCausalLM.from_pretrained(run / "model")
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
@@ -437,7 +437,7 @@ def test_hugging_face_reads_what_was_saved(run: Path, split: Split) -> None:
 
 
 def test_a_frozen_decoder_is_read_once_and_stays(run: Path, split: Split) -> None:
-    started = checkpoint.build(config_of(start=str(run), freeze=True, learning_rate=0.1))
+    started = saved_model.build(config_of(start=str(run), freeze=True, learning_rate=0.1))
     assert isinstance(started, LMRec)
     part = started.prepare(split)
     loss = started.ranking_loss(part.history)
@@ -455,15 +455,15 @@ def test_a_frozen_decoder_is_read_once_and_stays(run: Path, split: Split) -> Non
 
 def test_without_training_another_runs_weights_rank(run: Path, split: Split) -> None:
     config = config_of(start=str(run), freeze=True, learning_rate=0.0)
-    model = fit(checkpoint.build(config), split, TRAINING, Protocol(ks=[3]))
+    model = fit(saved_model.build(config), split, TRAINING, Protocol(ks=[3]))
     history = split.test.history
     with torch.no_grad():
-        there = checkpoint.load(run).model.score(history)
+        there = saved_model.load(run).model.score(history)
         torch.testing.assert_close(model.score(history), there)
 
 
 def test_no_run_to_start_from(split: Split, tmp_path: Path) -> None:
-    model = checkpoint.build(config_of(start=str(tmp_path)))
+    model = saved_model.build(config_of(start=str(tmp_path)))
     with pytest.raises(RunError, match=r"holds no finished run: there is no weights\.safetensors"):
         model.prepare(split)
 
@@ -498,15 +498,15 @@ def test_what_was_pretrained_is_whole_in_its_run(
         pytest.importorskip("peft")
     source = shutil.copytree(run / "model", tmp_path / "source")
     decoder = {
-        "_target_": "recsys.models.lmrec.Pretrained",
+        "_target_": "recsys.models.language.lmrec.Pretrained",
         "path": str(source),
         "lora_rank": lora_rank,
     }
     config = config_of(decoder=decoder, language={"batch_size": 0})
-    model = fit(checkpoint.build(config), split, TRAINING, Protocol(ks=[3]))
-    checkpoint.save(tmp_path / "model", model, split, config, mask_history=False)
+    model = fit(saved_model.build(config), split, TRAINING, Protocol(ks=[3]))
+    saved_model.save(tmp_path / "model", model, split, config, mask_history=False)
     shutil.rmtree(source)
-    loaded = checkpoint.load(tmp_path).model
+    loaded = saved_model.load(tmp_path).model
     history = split.test.history
     with torch.no_grad():
         assert loaded.score(history).equal(model.score(history))
@@ -556,7 +556,7 @@ def test_a_run_to_start_from_that_is_damaged(run: Path, split: Split, tmp_path: 
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     path = copy / "model" / "weights.safetensors"
     whole = load_file(path)
-    model = checkpoint.build(config_of(start=str(copy)))
+    model = saved_model.build(config_of(start=str(copy)))
     tokens = torch.tensor(list(b'{"version": "1.0"}'), dtype=torch.uint8)
     for name, tensor in (("end", torch.tensor(300)), ("tokenizer_json", tokens)):
         save_file({**whole, name: tensor}, path)
@@ -572,11 +572,11 @@ def test_words_of_events_are_those_of_the_models_own_log(split: Split, tmp_path:
     told = pl.format("said {}", pl.int_range(pl.len()).cast(pl.String))
     said = log().events.with_columns(said=told)
     own = leave_last_out(EventLog.from_frames(said, log().items))
-    template = {"_target_": "recsys.text.Template", "event_columns": ["said"]}
+    template = {"_target_": "recsys.nn.text.Template", "event_columns": ["said"]}
     config = config_of(template={**template, "max_item_tokens": 12, "max_tokens": 30})
-    model = fit(checkpoint.build(config), own, TRAINING, Protocol(ks=[3]))
-    checkpoint.save(tmp_path / "model", model, own, config, mask_history=False)
-    saved = checkpoint.load(tmp_path)
+    model = fit(saved_model.build(config), own, TRAINING, Protocol(ks=[3]))
+    saved_model.save(tmp_path / "model", model, own, config, mask_history=False)
+    saved = saved_model.load(tmp_path)
     rows = [(-1, item, item, "x") for item in range(4)]
     others = pl.concat([pl.DataFrame(rows, said.schema, orient="row"), said])
     other = leave_last_out(EventLog.from_frames(others, log().items))
@@ -596,7 +596,7 @@ def test_trained_in_bfloat16_it_ranks_in_float32(split: Split) -> None:
     training = Training(
         max_epochs=1, device="cpu", monitor="ndcg@3", precision="bf16-mixed", gradient_clip=0.1
     )
-    model = fit(checkpoint.build(config), split, training, Protocol(ks=[3]))
+    model = fit(saved_model.build(config), split, training, Protocol(ks=[3]))
     with torch.no_grad():
         scores = model.score(split.test.history)
     assert scores.dtype == torch.float32

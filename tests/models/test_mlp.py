@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
+from recsys.batch.ragged import Ragged
 from recsys.errors import DataError
-from recsys.features import CandidateShares, Counts
 from recsys.models import MLP, NewEASE
-from recsys.models.mlp import _Data, _ranking_loss
-from recsys.predictor import Steps
-from recsys.questions import folds
-from recsys.ragged import Ragged
-from recsys.testing import colour_question, new_item_question
+from recsys.models.labels.mlp import _Data, _ranking_loss
+from recsys.scoring.predictor import Steps
+from recsys.tasks.features import CandidateShares, Counts
+from recsys.tasks.labels import folds
+from recsys.testing.contracts import colour_question, new_item_question
 
 NONE = Steps(max_epochs=0)
 ITEMS = [Counts("item_id")]

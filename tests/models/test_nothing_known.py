@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from recsys import checkpoint
-from recsys.batch import BasketBatch
-from recsys.evaluate import Protocol
+from recsys.batch.histories import BasketBatch
+from recsys.evaluation.ranking import Protocol
 from recsys.models import EASE, IALS, TIFUKNN, UPCF, Hybrid, ItemKNN, Markov, PersonalTop
-from recsys.module import Scorer
-from recsys.splits import Split
-from recsys.training import Training, fit
+from recsys.scoring import saved_model
+from recsys.scoring.scorer import Scorer
+from recsys.tasks.splits import Split
+from recsys.training.fit import Training, fit
 
 TRAINING = [[[3], [3, 1], [1, 2]], [[1], [3]], [[1]]]
 POPULAR = [1, 3, 2, 0, 4]
@@ -52,6 +52,6 @@ def test_what_remains_when_the_own_items_are_masked(
 
 def test_a_saved_model(split: Split, tmp_path: Path) -> None:
     config: dict[str, Any] = {"_target_": "recsys.models.EASE"}
-    checkpoint.save(tmp_path / "model", EASE().fit(split), split, config, mask_history=False)
-    lists = checkpoint.load(tmp_path).recommend(histories=[[]], k=3)
+    saved_model.save(tmp_path / "model", EASE().fit(split), split, config, mask_history=False)
+    lists = saved_model.load(tmp_path).recommend(histories=[[]], k=3)
     assert lists["item_id"].to_list() == [1, 3, 2]

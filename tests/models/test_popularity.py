@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from recsys.batch import BasketBatch
+from recsys.batch.histories import BasketBatch
 from recsys.data.sources.temporal_sets import dc
 from recsys.errors import ConfigError
-from recsys.evaluate import evaluate
+from recsys.evaluation.ranking import evaluate
 from recsys.models import Popularity
-from recsys.splits import Split, user_holdout
-from recsys.testing import ModelContract
+from recsys.tasks.splits import Split, user_holdout
+from recsys.testing.contracts import ModelContract
 
 
 class TestContract(ModelContract):

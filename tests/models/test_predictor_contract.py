@@ -1,4 +1,4 @@
-"""The contract of `recsys.testing` for every model of the zoo that answers questions."""
+"""The contract of `recsys.testing.contracts` for every model of the zoo that answers questions."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 import recsys.models
-from recsys.predictor import Predictor
-from recsys.testing import PredictorContract
+from recsys.scoring.predictor import Predictor
+from recsys.testing.contracts import PredictorContract
 
-COLOURS = {"_target_": "recsys.features.Counts", "column": "colour"}
-ITEMS = {"_target_": "recsys.features.Counts", "column": "item_id"}
+COLOURS = {"_target_": "recsys.tasks.features.Counts", "column": "colour"}
+ITEMS = {"_target_": "recsys.tasks.features.Counts", "column": "item_id"}
 
 
 class TestLogisticRegression(PredictorContract):
@@ -39,14 +39,22 @@ class TestFineTuned(PredictorContract):
         cls.folder = str(profile_run)
 
     def config(self) -> dict[str, Any]:
-        steps = {"_target_": "recsys.predictor.Steps", "learning_rate": 0.03, "max_epochs": 8}
+        steps = {
+            "_target_": "recsys.scoring.predictor.Steps",
+            "learning_rate": 0.03,
+            "max_epochs": 8,
+        }
         steps["batch_size"] = 12
         return {"_target_": "recsys.models.FineTuned", "run": self.folder, "steps": steps}
 
 
 class TestMLP(PredictorContract):
     def config(self) -> dict[str, Any]:
-        steps = {"_target_": "recsys.predictor.Steps", "learning_rate": 0.02, "max_epochs": 20}
+        steps = {
+            "_target_": "recsys.scoring.predictor.Steps",
+            "learning_rate": 0.02,
+            "max_epochs": 20,
+        }
         return {
             "_target_": "recsys.models.MLP",
             "features": [ITEMS],
@@ -66,7 +74,7 @@ class TestMLPWithAPrior(TestMLPWithRanking):
     """That tells users apart, and candidates known by their colour alone."""
 
     def config(self) -> dict[str, Any]:
-        shares = {"_target_": "recsys.features.CandidateShares", "column": "colour"}
+        shares = {"_target_": "recsys.tasks.features.CandidateShares", "column": "colour"}
         return {
             **super().config(),
             "candidate_features": [shares],

@@ -10,21 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys import losses, negatives
-from recsys.batch import BasketBatch
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError, DataError
-from recsys.events import EventLog
-from recsys.layout import Layout
+from recsys.log.event_log import EventLog
 from recsys.models import SASRec
-from recsys.models.sasrec import (
+from recsys.models.neighbours.text_tfidf import tfidf
+from recsys.models.sequences.sasrec import (
     CausalEncoder,
     SideBySide,
     SingularVectors,
     leading_vectors,
 )
-from recsys.models.text_tfidf import tfidf
-from recsys.ragged import Ragged
-from recsys.splits import Part, Split, leave_last_out
+from recsys.nn import losses, negatives
+from recsys.nn.attention import Layout
+from recsys.tasks.splits import Part, Split, leave_last_out
 
 N, D = 11, 8
 SEQUENCES = [[3, 1, 4, 1, 5, 9, 2], [6, 5], [3, 5, 8], [9, 7, 9, 3, 2, 3, 8], [4, 6, 2, 6]]
@@ -108,7 +108,7 @@ def gradients(model: SASRec, loss: Tensor) -> dict[str, Tensor]:
 def test_loss_and_gradients_are_those_of_padded_sequences(
     options: dict[str, Any], num_groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys.models.sasrec.NUM_GROUPS", num_groups)
+    monkeypatch.setattr("recsys.models.sequences.sasrec.NUM_GROUPS", num_groups)
     monkeypatch.setattr(losses, "_CELLS", {"cpu": 1})
     monkeypatch.setattr(losses, "_ROWS", 4)
     model = model_of(**options)

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recsys.batch import BasketBatch
+from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError, DataError
-from recsys.events import EventLog
+from recsys.log.event_log import EventLog
 from recsys.models import ShopperBERT
-from recsys.models.shopperbert import Encoder, Windows
-from recsys.splits import Split, last_basket
-from recsys.testing import checkerboard
+from recsys.models.users.shopperbert import Encoder, Windows
+from recsys.tasks.splits import Split, last_basket
+from recsys.testing.contracts import checkerboard
 
 SMALL = Encoder(embedding_dim=8, num_layers=1, ffn_dim=16, max_length=6, dropout=0.0)
 
@@ -215,7 +215,7 @@ def test_measures_do_not_depend_on_who_is_asked_together(
 ) -> None:
     model = model_of(split, held_out=0.5)
     together = model.measure(split, 2)
-    monkeypatch.setattr("recsys.models.shopperbert.USERS_AT_ONCE", 1)
+    monkeypatch.setattr("recsys.models.users.shopperbert.USERS_AT_ONCE", 1)
     assert model.measure(split, 2) == pytest.approx(together, rel=1e-5)
 
 
@@ -240,7 +240,7 @@ def test_many_classes_are_predicted_some_baskets_at_a_time(
     model.zero_grad()
     assert max(at_once) > 100
     at_once.clear()
-    monkeypatch.setattr("recsys.models.shopperbert.CELLS_AT_ONCE", cells)
+    monkeypatch.setattr("recsys.models.users.shopperbert.CELLS_AT_ONCE", cells)
     pieces = model.loss(part)
     pieces.backward()
     assert max(at_once) <= max(cells, 40)  # the classes of one basket
@@ -255,7 +255,7 @@ def test_long_logs_are_encoded_some_windows_at_a_time(
 ) -> None:
     model = model_of(split, pooling=pooling)
     whole = model.encode_profiles(split.latest)
-    monkeypatch.setattr("recsys.models.shopperbert.EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr("recsys.models.users.shopperbert.EVENTS_AT_ONCE", 10)
     seen: list[int] = []
     model.encoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     torch.testing.assert_close(model.encode_profiles(split.latest), whole)
@@ -291,7 +291,7 @@ def test_words_are_read_where_they_are_wanted(
         asked.append(texts)
         return torch.stack([torch.full((384,), float(len(text))) for text in texts])
 
-    monkeypatch.setattr("recsys.models.shopperbert.sentence_vectors", vectors)
+    monkeypatch.setattr("recsys.models.users.shopperbert.sentence_vectors", vectors)
     model = model_of(split, sentences=True)
     batch = BasketBatch.from_lists([[[0], [3]]], 40)
     before = model.encode_profiles(batch)

@@ -5,13 +5,13 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.batch import BasketBatch
+from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError, DataError
-from recsys.evaluate import Protocol, evaluate
-from recsys.events import EventLog
+from recsys.evaluation.ranking import Protocol, evaluate
+from recsys.log.event_log import EventLog
 from recsys.models import TextTFIDF
-from recsys.models.text_tfidf import tfidf
-from recsys.splits import Split, leave_last_out
+from recsys.models.neighbours.text_tfidf import tfidf
+from recsys.tasks.splits import Split, leave_last_out
 
 TEXTS = ["Red nail polish", "red RED lipstick, polish!", "Blue soap", None, "soap; nail", "unique"]
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.batch import BasketBatch
+from recsys.batch.histories import BasketBatch
 from recsys.data.sources.temporal_sets import tafeng
 from recsys.errors import ConfigError
-from recsys.evaluate import evaluate
+from recsys.evaluation.ranking import evaluate
 from recsys.models import TIFUKNN
-from recsys.splits import Split, user_holdout
-from recsys.testing import ModelContract
+from recsys.tasks.splits import Split, user_holdout
+from recsys.testing.contracts import ModelContract
 
 NUM_ITEMS = 12
 

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.batch import BasketBatch
+from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError
 from recsys.models import UPCF
-from recsys.splits import Split
-from recsys.testing import ModelContract
+from recsys.tasks.splits import Split
+from recsys.testing.contracts import ModelContract
 
 
 class TestContract(ModelContract):

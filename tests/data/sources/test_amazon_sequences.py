@@ -1,7 +1,7 @@
 import pytest
 
 from recsys.data.sources import amazon_sequences
-from recsys.events import ITEM, TIME, USER
+from recsys.log.event_log import ITEM, TIME, USER
 
 
 def test_beauty(publish) -> None:

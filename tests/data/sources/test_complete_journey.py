@@ -6,7 +6,7 @@ import pytest
 from recsys import EventLog
 from recsys.data.sources import complete_journey
 from recsys.errors import DataError
-from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER
+from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from recsys.data.audit import audit, describe
 from recsys.data.cache import cached
 from recsys.data.sources.table import table
 from recsys.errors import DataError
-from recsys.events import BASKET, ITEM, QUANTITY, REQUIRED, TIME, USER, VALUE, EventLog
+from recsys.log.event_log import BASKET, ITEM, QUANTITY, REQUIRED, TIME, USER, VALUE, EventLog
 
 TABLES, SEEDS = 10_000, 100
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

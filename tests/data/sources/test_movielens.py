@@ -3,8 +3,8 @@ from datetime import datetime
 import pytest
 
 from recsys.data.sources import movielens
-from recsys.events import ITEM, TIME, USER, VALUE
-from recsys.filters import filtered
+from recsys.log.event_log import ITEM, TIME, USER, VALUE
+from recsys.log.filters import filtered
 
 RATINGS = """user_id:token\titem_id:token\trating:float\ttimestamp:float
 2\t10\t3\t881250949

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from recsys.data.sources import online_retail
-from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE
+from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE
 
 
 @pytest.fixture

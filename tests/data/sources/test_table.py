@@ -9,7 +9,7 @@ import pytest
 
 from recsys.data.sources.table import table
 from recsys.errors import DataError
-from recsys.events import BASKET, ITEM, QUANTITY, TIME, USER, VALUE
+from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE
 
 CSV = """user_id,item_id,timestamp
 ann,007,3

@@ -5,8 +5,8 @@ import pytest
 
 from recsys.data.sources import temporal_sets
 from recsys.errors import DataError
-from recsys.events import BASKET, ITEM, TIME, USER
-from recsys.splits import user_holdout
+from recsys.log.event_log import BASKET, ITEM, TIME, USER
+from recsys.tasks.splits import user_holdout
 
 
 def written(folder: Path, content: object) -> str:

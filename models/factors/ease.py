@@ -1,0 +1,92 @@
+"""EASE: embarrassingly shallow autoencoders, a linear model from items to items.
+
+Paper: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019.
+
+    min over W of |X - X W|² + l2 |W|²  with  diag(W) = 0            (eq. 1, 2)
+    P = (XᵀX + l2 I)⁻¹,   W = I - P / diag(P),   score = X W          (eq. 8, 3)
+
+X is (U, n), 1 where a user holds the item; P / diag(P) divides column j by P_jj, so W is not
+symmetric. Kept: all of it. Changed: a history is multiplied as a sparse row. A user without a
+history, or with one of items that no training user held, gets popularity.
+
+Shapes: B users, U training users, n items.
+"""
+
+from __future__ import annotations
+
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from recsys.batch.bounds import check_tensor
+from recsys.batch.histories import BasketBatch
+from recsys.batch.sparse import csr, matmul
+from recsys.errors import ConfigError
+from recsys.memory import check_memory
+from recsys.models.neighbours._item_rows import held_items
+from recsys.scoring.scorer import ClosedForm
+from recsys.tasks.splits import Split
+from recsys.types import Scores
+
+
+class EASE(ClosedForm):
+    """Item-to-item weights by ridge regression of each item on all others.
+
+    Fitting takes O(n³) time and three (n, n) matrices of float64.
+
+    Args:
+        l2: the weight of the penalty, lambda in the paper.
+
+    Raises:
+        ConfigError: `l2` is not positive.
+        DataError: on fitting, the three matrices would take more memory than there is.
+    """
+
+    item_weights: Tensor
+
+    def __init__(self, *, l2: float = 250.0) -> None:
+        super().__init__()
+        if l2 <= 0:
+            raise ConfigError(f"l2={l2} is not positive; 100 to 1000 suits most logs")
+        self.l2 = l2
+
+    def check_size(self, split: Split) -> None:
+        check_ridge(split.num_items)
+
+    def compute(self, split: Split) -> None:
+        self.keep("item_weights", ridge_weights(held_items(split.training), self.l2))
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        super().check_kept(histories)
+        num_items = histories.num_items
+        check_tensor("item_weights", self.item_weights, torch.float32, num_items, num_items)
+
+    def score(self, batch: BasketBatch) -> Scores:
+        held = batch.ragged.distinct(batch.num_items)
+        return matmul(csr(held, batch.num_items), self.item_weights)
+
+
+def check_ridge(num_items: int) -> None:
+    """See that there is memory for `ridge_weights` of n items.
+
+    Raises:
+        DataError: there is not.
+    """
+    check_memory(
+        3 * 8 * num_items**2,
+        f"EASE on {num_items:,} items",
+        "choose a sparse model (item_knn, ials), or leave out rare items (min_item_events)",
+    )
+
+
+def ridge_weights(held: csr_array, l2: float) -> Tensor:
+    """W (n, n) float32 for X (U, n), as at the top of the file.
+
+    Raises:
+        DataError: it would take more memory than there is.
+    """
+    check_ridge(held.shape[1])
+    gram = torch.from_numpy((held.T @ held).toarray()).double()
+    gram.diagonal().add_(l2)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    return inverse.div_(-inverse.diagonal()).fill_diagonal_(0).float()

@@ -1,0 +1,50 @@
+"""Decayed personal frequency with a share of popularity.
+
+score(u, i) = sum over u's baskets S_t of decay^(T - t) [i in S_t]  +  popularity_weight c_i / max c
+
+where T is u's last basket, which weighs 1, and c_i the number of training users whose target (last
+training basket) holds i. Recency and frequency of a user's own items explain most of what is bought
+again; targets are nearest in time to what is asked and the better popularity where tastes drift.
+
+A user without a history gets this popularity, too, whatever its weight.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recsys.batch.histories import BasketBatch
+from recsys.errors import ConfigError
+from recsys.scoring.scorer import ClosedForm
+from recsys.tasks.splits import Split
+from recsys.types import Scores
+
+
+class DecayedPersonal(ClosedForm):
+    """A user's items, recent ones first, with popular ones behind or between them.
+
+    Args:
+        decay: what each later basket takes from the weight of an earlier one, in (0, 1].
+        popularity_weight: of the most popular item beside an item of the user's last basket.
+
+    Raises:
+        ConfigError: `decay` is outside (0, 1].
+    """
+
+    popularity: Tensor
+
+    def __init__(self, *, decay: float = 0.9, popularity_weight: float = 0.1) -> None:
+        super().__init__()
+        if not 0 < decay <= 1:
+            raise ConfigError(f"decay={decay} is outside (0, 1]; 1 weighs every basket alike")
+        self.decay = decay
+        self.popularity_weight = popularity_weight
+
+    def compute(self, split: Split) -> None:
+        counts = torch.bincount(split.train.target.values, minlength=split.num_items).float()
+        self.keep("popularity", counts / counts.max())
+
+    def score(self, batch: BasketBatch) -> Scores:
+        own = batch.sum(self.decay ** batch.age().float())
+        return own + self.popularity_weight * self.popularity

@@ -1,0 +1,352 @@
+"""GLOIE: the next basket from global and local embeddings of items.
+
+Paper: Jung et al., "Global-Local Item Embedding for Temporal Set Prediction", RecSys 2021 (arXiv
+2109.02074).
+
+Kept: global embeddings from a variational autoencoder of all users' decayed counts with a Tweedie
+likelihood, local embeddings from a dynamic graph of one user's baskets, an attention that joins the
+two, and one item table under all three.
+Ours, because only the abstract could be read: the formulas of the join, the sizes and the joint
+loss. The global embedding of user u and item i is the decoder's hidden vector times the item's row,
+g_ui = h_u * W_i, whose sum is the autoencoder's logit without its bias. The local embedding l_ui is
+that of DNNTSP, gated with the item's own row. Where the history holds i, and only there is a local
+embedding, the two are joined:
+
+    a_k = softmax_k(q^T tanh(K e_k + c)),  e_k in {g_ui, l_ui}       attention
+    s_ui = w^T (a_g g_ui + a_l l_ui) + b_i                          score
+
+and elsewhere s_ui = w^T g_ui + b_i, which is all that a user without a history gets. The loss is a
+ranking loss of the next basket plus the autoencoder's negative evidence lower bound of the history.
+Beyond the paper, each an option: a scorer of personal frequency and recency, training on more
+than the last basket of a user, and a bias that starts at the popularity of the latest baskets.
+
+Shapes: B users, n items, E events, N nodes (a user's distinct items), D dimensions, F features.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from recsys.batch.examples import Prefixes
+from recsys.batch.graphs import NodeBatch
+from recsys.batch.histories import BasketBatch
+from recsys.errors import ConfigError
+from recsys.models.factors.count_vae import CountVAE
+from recsys.models.graphs.dnntsp import (
+    MAX_EVENTS,
+    DynamicGraph,
+    Timelines,
+    check_max_events,
+    in_pieces,
+    say_who_is_cut,
+)
+from recsys.nn.distributions import OutputHead
+from recsys.nn.embedding import EmbeddingTable
+from recsys.nn.losses import multilabel_soft_margin, softmax_cross_entropy
+from recsys.scoring.scorer import Recommender
+from recsys.tasks.splits import Part, Split
+from recsys.types import Scores, UserVectors
+
+UNSEEN = 0.3  # targets that an item without any is taken to have
+
+
+class GLOIE(Recommender):
+    """Scores an item by what all users' baskets say of it, and what the user's own do.
+
+    Args:
+        num_items: n.
+        head: the likelihood of the autoencoder's counts.
+        embedding_dim: D, of the item table, the autoencoder's hidden layers and the graph.
+        latent_dim, decay, dropout, kl_weight, kl_steps: of the autoencoder, see `CountVAE`.
+        num_layers, num_heads: of the graph, see `DNNTSP`.
+        max_events: of a longer history the latest are read; the graph's work grows with their
+            square.
+        use_global, use_local: which embeddings there are. Without the global one, an item scores by
+            its row of the table and the autoencoder is not trained.
+        attention: joins the two; otherwise their mean does.
+        softmax: ranks by the softmax cross-entropy of the targets, and not by the multi-label soft
+            margin.
+        elbo_weight: of the autoencoder's loss beside the ranking loss.
+        personal: adds to the score of an item of the history what `PersonalFrequency` says.
+        calendar: gives it the days between the baskets too.
+        num_targets: trains on so many of a training user's last baskets, each as the target of
+            those before it; None: on all but the first.
+        latest_popularity: the bias starts at the share of training users whose last basket holds an
+            item, not at the share of all baskets that do.
+        learning_rate, weight_decay: of AdamW.
+
+    Raises:
+        ConfigError: neither embedding is used, `calendar` without `personal`, no target, or
+            `max_events` that is not positive.
+        DataError: a batch would take more memory than there is.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        head: OutputHead,
+        embedding_dim: int = 64,
+        latent_dim: int = 32,
+        decay: float = 0.9,
+        dropout: float = 0.5,
+        kl_weight: float = 0.2,
+        kl_steps: int = 1000,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        max_events: int = MAX_EVENTS,
+        use_global: bool = True,
+        use_local: bool = True,
+        attention: bool = True,
+        softmax: bool = False,
+        elbo_weight: float = 0.003,
+        personal: bool = False,
+        calendar: bool = False,
+        num_targets: int | None = 1,
+        latest_popularity: bool = False,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
+        if not (use_global or use_local):
+            raise ConfigError("use_global=false and use_local=false leave no embedding; use one")
+        if calendar and not personal:
+            raise ConfigError("calendar=true adds to personal=true, which is false; set both")
+        if num_targets is not None and num_targets < 1:
+            raise ConfigError(f"num_targets={num_targets}; expected at least 1, or null for all")
+        self.vae = CountVAE(
+            num_items,
+            head=head,
+            embedding_dim=embedding_dim,
+            latent_dim=latent_dim,
+            decay=decay,
+            dropout=dropout,
+            kl_weight=kl_weight,
+            kl_steps=kl_steps,
+        )
+        check_max_events(max_events)
+        self.max_events = max_events
+        self.use_global = use_global
+        self.ranking_loss = softmax_cross_entropy if softmax else multilabel_soft_margin
+        self.elbo_weight = elbo_weight
+        self.num_targets = num_targets
+        self.latest_popularity = latest_popularity
+        graph = DynamicGraph(embedding_dim, num_layers=num_layers, num_heads=num_heads)
+        self.local = LocalEmbedding(num_items, graph) if use_local else None
+        joined = attention and use_global and use_local
+        self.attention = EmbeddingAttention(embedding_dim) if joined else None
+        self.output = nn.Parameter(torch.ones(embedding_dim))
+        self.bias = nn.Parameter(torch.zeros(num_items))
+        self.personal = PersonalFrequency(calendar=calendar) if personal else None
+
+    def prepare(self, split: Split) -> Part:
+        """The autoencoder's bias and ours start at mean counts; graphs are counted once.
+
+        Raises:
+            ConfigError: `calendar` on a log that knows only an order.
+        """
+        if self.personal is not None and self.personal.calendar and not split.log.has_calendar_time:
+            raise ConfigError(f"calendar=true: {split.log.name} has no dates; set calendar=false")
+        self.vae.prepare(split)
+        latest = split.train.target
+        items, baskets = (
+            (latest.values, len(latest))
+            if self.latest_popularity
+            else (split.training.items, int(split.training.num_baskets().sum()))
+        )
+        counts = torch.bincount(items, minlength=split.num_items).clamp(min=UNSEEN)
+        with torch.no_grad():
+            self.bias.copy_((counts / baskets).log())
+        say_who_is_cut(split.training, self.max_events, type(self).__name__)
+        nodes = NodeBatch.of(split.train.history.latest(self.max_events))
+        if self.personal is not None:
+            self.personal.standardise(nodes)
+        if self.num_targets != 1:
+            last, most = self.num_targets, self.max_events
+            return Prefixes.of("train", split.training, last=last, max_events=most)
+        return Part("train", self._graphs(nodes), latest)
+
+    def loss(self, part: Part) -> Tensor:
+        if not self.use_global:
+            return self.ranking_loss(self._score(part.history, None), part.target).mean()
+        hidden, evidence = self.vae.reconstruct(part.history)
+        ranking = self.ranking_loss(self._score(part.history, hidden), part.target)
+        return (ranking + self.elbo_weight * evidence).mean()
+
+    def score(self, batch: BasketBatch) -> Scores:
+        found = in_pieces(batch.latest(self.max_events), self.vae.items.embedding_dim)
+        hidden = self.vae.hidden if self.use_global else lambda _: None
+        return torch.cat([self._score(nodes, hidden(some)) for some, nodes in found])
+
+    def _score(self, batch: BasketBatch, hidden: UserVectors | None) -> Scores:
+        """(B, n), from the decoder's hidden vectors (B, D) where there are global embeddings."""
+        graphs = self._graphs(batch)
+        users, items = graphs.node_owners(), graphs.node_items
+        rows, embeddings = self.vae.items(items), []
+        if hidden is None:
+            scores = (self.vae.items.vectors @ self.output + self.bias).repeat(len(batch), 1)
+        else:
+            scores = (hidden * self.output) @ self.vae.items.vectors.T + self.bias
+            embeddings.append(hidden[users] * rows)
+        if self.local is not None:
+            embeddings.append(self.local(self.vae.items, graphs))
+        own = self._join(torch.stack(embeddings, 1)) @ self.output + self.bias[items]
+        if self.personal is not None:
+            own = own + self.personal(graphs, own)
+        return scores.index_put((users, items), own)
+
+    def _graphs(self, batch: BasketBatch) -> NodeBatch:
+        """The nodes of histories, with their graphs where something looks at these."""
+        return NodeBatch.of(batch) if self.local is None else Timelines.of(batch)
+
+    def _join(self, embeddings: Tensor) -> Tensor:
+        """(N, 1 or 2, D) to (N, D)."""
+        return embeddings.mean(1) if self.attention is None else self.attention(embeddings)
+
+
+class LocalEmbedding(nn.Module):
+    """A node's vector from the user's dynamic graph, gated with the item's own (DNNTSP, eq. 7).
+
+    Args:
+        num_items: n.
+        graph: of the same dimension as the item table.
+    """
+
+    def __init__(self, num_items: int, graph: DynamicGraph) -> None:
+        super().__init__()
+        self.graph = graph
+        self.gate = nn.Parameter(torch.rand(num_items))
+
+    def forward(self, items: EmbeddingTable, graphs: Timelines) -> Tensor:
+        """(N, D)."""
+        gate = self.gate[graphs.node_items, None]
+        return torch.lerp(items(graphs.node_items), self.graph(items, graphs), gate)
+
+
+class EmbeddingAttention(nn.Module):
+    """A weighted mean of a node's embeddings, with weights that they have themselves."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.key = nn.Linear(dim, dim)
+        self.query = nn.Linear(dim, 1, bias=False)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(N, K, D) to (N, D)."""
+        weights = self.query(torch.tanh(self.key(embeddings))).softmax(1)
+        return (weights * embeddings).sum(1)
+
+
+class PersonalFrequency(nn.Module):
+    """What the times at which a user had an item say of its next time.
+
+    A perceptron of: the log of the item's decayed frequency, for several decays; how many baskets
+    ago it was had last, and that relative to the mean gap between its baskets; the user's number
+    of baskets, their mean size and the share of distinct items; and the score that it adds to.
+
+    Args:
+        calendar: the log of its frequency decayed by days, and the days since the last, too.
+        hidden_dim: of the perceptron's two hidden layers.
+        dropout: after the first.
+    """
+
+    DECAYS = (0.3, 0.6, 0.8, 0.9, 0.97, 1.0)  # a basket
+    DAYS = (7.0, 30.0, 90.0)  # after which an event weighs 1/e
+
+    mean: Tensor
+    std: Tensor
+    days_between: Tensor
+
+    def __init__(
+        self, *, calendar: bool = False, hidden_dim: int = 64, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.calendar = calendar
+        num_features = len(self.DECAYS) + 5 + calendar * (len(self.DAYS) + 1)
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("std", torch.ones(num_features))
+        self.register_buffer("days_between", torch.tensor(7.0))
+        self.perceptron = nn.Sequential(
+            nn.Linear(num_features + 1, hidden_dim),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, 1),
+        )
+
+    def standardise(self, nodes: NodeBatch) -> None:
+        """Features of other nodes are brought to the mean and deviation of these."""
+        if self.calendar:
+            # Days per basket, over all events: a mean that leans on long histories.
+            ages = nodes.age().sum().clamp(min=1)
+            self.days_between.copy_(self._days(nodes).sum() / ages)
+        features = self.features(nodes)
+        std = features.std(0, correction=0)
+        self.mean.copy_(features.mean(0))
+        self.std.copy_(std.where(std > 1e-3, 1.0))  # what never varied here is not blown up
+
+    def forward(self, nodes: NodeBatch, scores: Tensor) -> Tensor:
+        """(N,), to be added to the scores (N,) of the nodes."""
+        features = (self.features(nodes) - self.mean) / self.std
+        return self.perceptron(torch.cat([features, scores[:, None]], 1)).squeeze(1)
+
+    def features(self, nodes: NodeBatch) -> Tensor:
+        """(N, F)."""
+        users, age = nodes.node_owners(), nodes.age().float()
+        decays = torch.tensor(self.DECAYS, device=age.device)
+        baskets = nodes.num_baskets().float()
+        frequencies = self._sum(nodes, decays ** age[:, None])
+        latest, oldest = (self._extreme(nodes, age, which) for which in ("amin", "amax"))
+        count = frequencies[:, -1]
+        gap = torch.where(count > 1, (oldest - latest) / (count - 1).clamp(min=1), baskets[users])
+        lengths = nodes.lengths().clamp(min=1)
+        columns = [
+            *_log(frequencies).T,
+            (latest + 1).log(),
+            ((latest + 1) / gap).log(),
+            baskets[users].log(),
+            (lengths / baskets.clamp(min=1)).log()[users],
+            (nodes.node_offsets.diff() / lengths)[users],
+        ]
+        if self.calendar:
+            columns += self._calendar(nodes)
+        return torch.stack(columns, 1)
+
+    def _calendar(self, nodes: NodeBatch) -> list[Tensor]:
+        """Columns (N,) of days before the user's last basket."""
+        days = self._days(nodes)
+        rates = torch.tensor(self.DAYS, device=days.device)
+        frequencies = self._sum(nodes, (-days[:, None] / rates).exp())
+        return [*_log(frequencies).T, self._extreme(nodes, days, "amin").log1p()]
+
+    def _days(self, nodes: NodeBatch) -> Tensor:
+        """(E,), from an event to the user's last basket; an unknown user's baskets have no dates.
+
+        They are taken to lie as far apart as those of training users do in the mean.
+        """
+        owners = nodes.owners()
+        now = nodes.times.new_zeros(len(nodes))
+        now = now.scatter_reduce(0, owners, nodes.times, "amax", include_self=False)
+        days = (now[owners] - nodes.times).float() / 86400
+        return torch.where(nodes.users[owners] < 0, nodes.age() * self.days_between, days)
+
+    @staticmethod
+    def _sum(nodes: NodeBatch, values: Tensor) -> Tensor:
+        """(N, K), of the events' (E, K)."""
+        zeros = values.new_zeros(len(nodes.node_items), values.shape[1])
+        return zeros.index_add(0, nodes.nodes, values)
+
+    @staticmethod
+    def _extreme(nodes: NodeBatch, values: Tensor, which: str) -> Tensor:
+        """(N,), the `amin` or `amax` of the events' values (E,)."""
+        zeros = values.new_zeros(len(nodes.node_items))
+        return zeros.scatter_reduce(0, nodes.nodes, values, which, include_self=False)
+
+
+def _log(frequency: Tensor) -> Tensor:
+    """Of frequencies that may have decayed to nothing."""
+    return frequency.clamp(min=math.exp(-6)).log()

@@ -1,0 +1,148 @@
+"""FineTuned: a whole network of users trained for one table of questions.
+
+Paper: the Transformers that Shin et al., "One4all User Representation for Recommender Systems in
+E-commerce" (ShopperBERT), arXiv 2106.00573, hold their frozen embedding against. It starts from
+what a run has learnt, or, as theirs, from random weights in the same shape.
+
+    v = encoder(the last events before the moment),   score = dropout(v) W + b
+
+Shapes: B rows, C candidates, D dimensions.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import ranges
+from recsys.devices import place_of
+from recsys.nn.losses import softmax_cross_entropy
+from recsys.scoring import saved_model
+from recsys.scoring.predictor import Predictor, Steps
+from recsys.scoring.scorer import Scorer
+from recsys.tasks.features import check_training
+from recsys.tasks.labels import Questions
+from recsys.tasks.splits import unsplit
+
+
+class FineTuned(Predictor):
+    """An encoder of profiles and a linear layer, trained together.
+
+    Args:
+        run: folder of a run whose model encodes profiles.
+        from_scratch: take its shape and its fields alone, and start from random weights.
+        max_events: a history's last events are read.
+        dropout: of the profile.
+        steps: how the two are trained; the rows of some users are held out.
+        seed: of weights, batches, dropout and the users held out.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: str,
+        from_scratch: bool = False,
+        max_events: int = 256,
+        dropout: float = 0.3,
+        steps: Steps = Steps(batch_size=64, max_epochs=10, patience=2),
+        seed: int = 0,
+    ) -> None:
+        self.run, self.from_scratch, self.max_events = run, from_scratch, max_events
+        self.dropout, self.steps, self.seed = dropout, steps, seed
+
+    def fit(self, questions: Questions, rows: Tensor) -> Self:
+        self.refuse_no_rows(questions, rows)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            self.encoder = self._encoder(questions)
+            dim = self.encoder.encode_profiles(_none(questions).to(self.device)).shape[1]
+            layers = nn.Dropout(self.dropout), nn.Linear(dim, len(questions.candidates))
+            self.head = nn.Sequential(*layers).to(self.device)
+            self._train(questions, rows)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder is."""
+        return place_of(self.encoder)
+
+    def _train(self, questions: Questions, rows: Tensor) -> None:
+        """Until the loss on the rows held out no longer falls; the best weights are kept."""
+        networks = nn.ModuleList([self.encoder, self.head])
+        inside = self.steps.some_users(questions.user_of(rows))
+        train, held_out = rows[~inside], rows[inside].split(self.steps.batch_size)
+        histories = self._histories(questions)
+        optimiser = torch.optim.AdamW(
+            networks.parameters(),
+            lr=self.steps.learning_rate,
+            weight_decay=self.steps.weight_decay,
+        )
+        best, since, kept = torch.inf, 0, copy.deepcopy(networks.state_dict())
+        for _ in range(self.steps.max_epochs):
+            networks.train()
+            for part in train[torch.randperm(len(train))].split(self.steps.batch_size):
+                optimiser.zero_grad()
+                self._loss(questions, histories, part).backward()
+                nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
+                optimiser.step()
+            networks.eval()
+            with torch.no_grad():
+                value = sum(float(self._loss(questions, histories, p)) * len(p) for p in held_out)
+            self.steps.check(value, self)
+            since += 1
+            if value < best:
+                best, since, kept = value, 0, copy.deepcopy(networks.state_dict())
+            if since == self.steps.patience:
+                break
+        networks.load_state_dict(kept)
+        networks.eval()
+
+    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
+        histories = self._histories(questions)
+        with torch.inference_mode():
+            scores = [self._scores(histories, part) for part in rows.split(self.steps.batch_size)]
+        return torch.cat(scores).cpu()
+
+    def _encoder(self, questions: Questions) -> Scorer:
+        model = saved_model.load(self.run).model
+        check_training(questions, model)
+        if self.from_scratch:
+            fresh = dict(saved_model.untrained(self.run).named_parameters())
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    parameter.copy_(fresh[name])
+        model.read_items(questions.known_items)
+        return model
+
+    def _histories(self, questions: Questions) -> tuple[BasketBatch, Tensor, Tensor]:
+        """All events, and where each row's lie that are read."""
+        starts, ends = questions.spans()
+        starts = torch.maximum(starts, ends - self.max_events)
+        return unsplit(questions.log), starts, ends - starts
+
+    def _scores(self, histories: tuple[BasketBatch, Tensor, Tensor], rows: Tensor) -> Tensor:
+        """(B, C)."""
+        whole, starts, lengths = histories
+        events, offsets = ranges(starts[rows], lengths[rows])
+        batch = whole.take(events, offsets, torch.full_like(rows, -1)).to(self.device)
+        return self.head(self.encoder.encode_profiles(batch))
+
+    def _loss(
+        self, questions: Questions, histories: tuple[BasketBatch, Tensor, Tensor], rows: Tensor
+    ) -> Tensor:
+        scores = self._scores(histories, rows)
+        if not questions.ranked:
+            labels = questions.labels(rows).to(scores)
+            return functional.binary_cross_entropy_with_logits(scores, labels)
+        scores = scores.masked_fill(~questions.allowed(rows).to(scores.device), -torch.inf)
+        return softmax_cross_entropy(scores, questions.answers.rows(rows).to(scores.device)).mean()
+
+
+def _none(questions: Questions) -> BasketBatch:
+    """A history without events."""
+    return BasketBatch.from_lists([[]], len(questions.log.items))

@@ -1,0 +1,48 @@
+"""NewEASE: what goes with what a user has had, weighed by how many lately had it first.
+
+Paper: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019 (see `ease.py`), over
+candidates instead of items. Changed: the score of a candidate is multiplied by the logarithm of one
+more than the users who had it first in the last days; EASE alone predicts what a user has again.
+
+Shapes: U users asked, V users of the log, C candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from recsys.log.event_log import USER, EventLog
+from recsys.log.vocabulary import Vocabulary
+from recsys.models.factors.ease import ridge_weights
+from recsys.models.labels.new_popularity import NewPopularity
+from recsys.scoring.predictor import candidate_events
+from recsys.tasks.labels import Questions
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewEASE(NewPopularity):
+    """EASE over candidates, times the logarithm of recent first events.
+
+    Args:
+        days: in which first events are recent.
+        l2: penalty of EASE.
+    """
+
+    days: int | None = 28
+    l2: float = 1000.0
+
+    def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
+        pairs = candidate_events(questions, log).select(USER, "candidate").unique()
+        known = Vocabulary(pl.concat([pairs[USER], users.cast(pairs[USER].dtype)]).unique().sort())
+        place = known.index_of(pairs[USER]).to_numpy(), pairs["candidate"].to_numpy()
+        shape = len(known), len(questions.candidates)
+        held = csr_array((np.ones(len(pairs), dtype=np.float32), place), shape=shape)
+        weights = ridge_weights(held, self.l2)
+        asked = held[known.index_of(users).to_numpy()]
+        return torch.from_numpy(asked @ weights.numpy()) * self.newcomers(questions, log).log1p()

@@ -1,0 +1,66 @@
+"""UP-CF@r: user-based collaborative filtering over user-wise popularity.
+
+Faggioli, Polato, Aiolli: "Recency Aware Collaborative Filtering for Next Basket Recommendation",
+UMAP 2020.
+
+    UWP@r(u, i) = baskets with i among u's last r baskets / min(r, baskets of u)
+    w(u, v)     = |I_u ∩ I_v| / (|I_u|^a |I_v|^(1 - a)),  I_u: all items of u; w(u, u) = 1
+    score(u, i) = sum over v of w(u, v)^q UWP@r(v, i)
+
+Kept: the asymmetric cosine between all items ever taken, the locality q, every user a neighbour.
+Changed: neighbours are the training users with all their training baskets, and u itself by the
+history it is asked with; the paper takes the histories of all users, the other users asked too.
+
+A user without a history has no neighbours and gets popularity.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from recsys.batch.histories import BasketBatch
+from recsys.errors import ConfigError
+from recsys.models.neighbours._neighbours import UserNeighbours
+from recsys.tasks.splits import Split
+from recsys.types import Scores
+
+
+class UPCF(UserNeighbours):
+    """Own recent frequency, and that of users with similar items.
+
+    Args:
+        num_recent: r, the number of last baskets that are counted.
+        asymmetry: a, from 0 (a neighbour's many items count against it) to 1 (they do not).
+        locality: q, above 1 to let near neighbours count more.
+
+    Raises:
+        ConfigError: `num_recent` is less than 1.
+    """
+
+    def __init__(
+        self, *, num_recent: int = 10, asymmetry: float = 0.5, locality: float = 5.0
+    ) -> None:
+        super().__init__()
+        if num_recent < 1:
+            raise ConfigError(f"num_recent={num_recent}: expected 1 or more of the last baskets")
+        self.num_recent = num_recent
+        self.asymmetry = asymmetry
+        self.locality = locality
+
+    def compute(self, split: Split) -> None:
+        self.remember(split.training, self._recent_share(split.training))
+
+    def score(self, batch: BasketBatch) -> Scores:
+        held = batch.multi_hot()
+        own_size = held.sum(1, keepdim=True).clamp(min=1)
+        similarity = self.match(held) / (
+            own_size**self.asymmetry * self.offsets.diff() ** (1 - self.asymmetry)
+        )
+        similarity = similarity.masked_fill(self.same_user(batch), 0)
+        own = batch.sum(self._recent_share(batch))
+        return own + self.mix(similarity**self.locality)
+
+    def _recent_share(self, batch: BasketBatch) -> Tensor:
+        """(E,): what an event adds to UWP@r."""
+        num_baskets = batch.num_baskets()[batch.owners()]
+        return (batch.age() < self.num_recent) / num_baskets.clamp(max=self.num_recent)

@@ -1,0 +1,382 @@
+"""SASRec: the next item from causal self-attention over a user's items.
+
+Paper: Kang & McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018.
+
+Kept: an item table that is input and output, learned positions, causal blocks
+x + Dropout(f(LayerNorm(x))) of attention and a point-wise feed-forward layer of the same width, a
+last layer normalisation, and every position of a training sequence predicting the item after it in
+one pass. The paper's loss, binary cross-entropy against items drawn outside the user's sequence, is
+`softmax=False, num_negatives=1`.
+Changed: the default loss is the softmax over the catalogue. Positions count from the start of the
+sequence, not from its end: a state then depends on nothing that comes after it, so that the states
+which training sees are those that a user is asked with. Heads are joined by a linear layer, as has
+become usual. Dropout is that of the embeddings and of each f, not of the attention weights.
+Beyond the paper: a vector of an item's text beside that of its id, or in its place. A user without
+a history has a vector of zeros and gets popularity.
+
+Users are not padded to one length: a batch is its events, one after the other, and only attention,
+which has to lay them out, does so in groups of users of about one length.
+
+Shapes: B users, E events, n items, D dimensions, T of the text, H heads, P places of a layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, cast, runtime_checkable
+
+import numpy as np
+import polars as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged, ranges
+from recsys.batch.sparse import right_singular_vectors
+from recsys.errors import ConfigError
+from recsys.models.neighbours.text_tfidf import item_texts, tfidf
+from recsys.nn import losses, negatives
+from recsys.nn.attention import Layout
+from recsys.nn.embedding import EmbeddingTable
+from recsys.scoring.scorer import Recommender
+from recsys.tasks.splits import Part, Split
+from recsys.types import ItemVectors, UserVectors
+
+NUM_GROUPS = 8
+"""Of users of about one length, which attention lays out side by side."""
+
+
+class SASRec(Recommender):
+    """Encodes a history to the state after its last item; a score is its product with an item.
+
+    Args:
+        num_items: n.
+        embedding_dim: D, of items, positions and states.
+        num_layers, num_heads: of the blocks.
+        max_length: positions; of a longer history the last events count.
+        dropout: of the embeddings, the attention's outputs and the feed-forward layers.
+        softmax: trains by cross-entropy over the catalogue; otherwise by binary cross-entropy.
+        num_negatives: items drawn for the loss: with softmax, for all positions of a batch
+            together, each standing for its share of the catalogue; without, for each position
+            by itself. None: all, which softmax alone can do.
+        text: how the items' texts become vectors; None reads no text.
+        use_id: whether items have a learned vector of their own.
+        learning_rate, weight_decay: of AdamW.
+        id_weight_decay: of the ids' vectors, where it is another. Beside texts, which say what
+            items have in common, a large one keeps ids to what they alone tell.
+
+    Raises:
+        ConfigError: neither text nor id, no sampled negatives without softmax, or fewer than one,
+            `num_heads` that do not divide `embedding_dim`.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        embedding_dim: int = 64,
+        num_layers: int = 2,
+        num_heads: int = 1,
+        max_length: int = 50,
+        dropout: float = 0.2,
+        softmax: bool = True,
+        num_negatives: int | None = None,
+        text: TextVectors | None = None,
+        use_id: bool = True,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        id_weight_decay: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
+        self.id_weight_decay = weight_decay if id_weight_decay is None else id_weight_decay
+        if num_negatives is None and not softmax:
+            raise ConfigError("softmax=false needs num_negatives; set it, 1 as in the paper")
+        if num_negatives is not None and not 1 <= num_negatives <= num_items:
+            raise ConfigError(
+                f"num_negatives={num_negatives}; expected 1 .. {num_items}, the size of the "
+                "catalogue, or null for all"
+            )
+        self.max_length = max_length
+        self.softmax = softmax
+        self.num_negatives = num_negatives
+        self.items = ItemVectorTable(num_items, embedding_dim, text=text, use_id=use_id)
+        self.encoder = CausalEncoder(
+            embedding_dim,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            max_length=max_length,
+            dropout=dropout,
+        )
+
+    def prepare(self, split: Split) -> Part:
+        """Training users with at least two events; of these the last max_length + 1."""
+        self.items.read_texts(split)
+        history = split.training
+        lengths = history.lengths()
+        (users,) = (lengths > 1).nonzero(as_tuple=True)
+        lengths = lengths[users].clamp(max=self.max_length + 1)
+        events, offsets = ranges(history.offsets[1:][users] - lengths, lengths)
+        history = history.take(events, offsets, history.users[users])
+        return Part("train", history, history.ragged)
+
+    def loss(self, part: Part) -> Tensor:
+        """A mean over all events but each user's first."""
+        sequences = part.history.ragged
+        is_last = torch.zeros_like(sequences.values, dtype=torch.bool)
+        is_last[sequences.offsets[1:] - 1] = True
+        offsets = sequences.offsets - torch.arange(len(sequences) + 1, device=is_last.device)
+        inputs = Ragged(sequences.values[~is_last], offsets)
+        targets = sequences.values[1:][~is_last[:-1]]
+        items = self.items()
+        states = self.encoder(items, inputs)
+        if not self.softmax:
+            return self._sampled_bce(states, items, targets, sequences, inputs.owners()).mean()
+        if self.num_negatives is None:
+            return losses.linear_cross_entropy(states, items, targets)
+        return self._sampled_softmax(states, items, targets).mean()
+
+    def _sampled_softmax(self, states: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+        """(E,), from states (E, D), items (n, D) and targets (E,)."""
+        drawn = torch.randperm(len(items), device=items.device)[: self.num_negatives]
+        scores = states @ items[drawn].T
+        scores = scores.masked_fill(targets[:, None] == drawn, -torch.inf)
+        positive = (states * F.embedding(targets, items)).sum(1)
+        return losses.sampled_softmax(positive, scores, len(items))
+
+    def _sampled_bce(
+        self, states: Tensor, items: Tensor, targets: Tensor, sequences: Ragged, owners: Tensor
+    ) -> Tensor:
+        """(E,), with negatives outside of the sequence that owns a target (section III-E)."""
+        own = sequences.distinct(len(items))
+        num_negatives = cast(int, self.num_negatives)
+        drawn = negatives.uniform(own, len(items), num_negatives, rows=owners)
+        positive = (states * F.embedding(targets, items)).sum(1)
+        none = drawn == len(items)  # of a user who had every item
+        negative = (F.embedding(drawn.masked_fill(none, 0), items) @ states[:, :, None]).squeeze(2)
+        negative = negative.masked_fill(none, -torch.inf)
+        return losses.binary_cross_entropy(positive, negative)
+
+    def encode_users(self, batch: BasketBatch) -> UserVectors:
+        """(B, D): the state after the last event, and zeros for a user without any."""
+        histories, items = batch.ragged.last(self.max_length), self.items()
+        (known,) = (histories.lengths > 0).nonzero(as_tuple=True)
+        vectors = items.new_zeros(len(batch), items.shape[1])
+        if len(known):
+            states = self.encoder(items, histories)
+            vectors[known] = states[histories.offsets[1:][known] - 1]
+        return vectors
+
+    def encode_items(self) -> ItemVectors:
+        return self.items()
+
+    def configure_optimizers(self) -> Optimizer:
+        ids = [] if self.items.id is None else list(self.items.id.parameters())
+        others = [p for p in self.parameters() if all(p is not of_id for of_id in ids)]
+        groups = [
+            {"params": others, "weight_decay": self.weight_decay},
+            {"params": ids, "weight_decay": self.id_weight_decay},
+        ]
+        return AdamW(groups, lr=self.learning_rate, fused=True)
+
+
+@runtime_checkable
+class TextVectors(Protocol):
+    """Texts as vectors: `SingularVectors`, `SideBySide`, `recsys.nn.sentences.SentenceVectors`."""
+
+    @property
+    def dim(self) -> int:
+        """T."""
+        ...
+
+    def read(self, texts: pl.Series) -> Tensor:
+        """(n, T), zeros for a text that is null."""
+        ...
+
+
+@dataclass(frozen=True)
+class SingularVectors:
+    """TF-IDF rows projected on their leading singular vectors, which is to say on what varies most.
+
+    Attributes:
+        dim: T.
+    """
+
+    dim: int = 256
+
+    def read(self, texts: pl.Series) -> Tensor:
+        """(n, T). Raises ConfigError where the texts span fewer dimensions."""
+        return leading_vectors(texts, self.dim)
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Several vectors of a text as one.
+
+    Attributes:
+        parts: by name, in the order in which they stand.
+    """
+
+    parts: Mapping[str, TextVectors]
+
+    @property
+    def dim(self) -> int:
+        return sum(part.dim for part in self.parts.values())
+
+    def read(self, texts: pl.Series) -> Tensor:
+        """(n, T)."""
+        return torch.cat([part.read(texts) for part in self.parts.values()], dim=1)
+
+
+class ItemVectorTable(nn.Module):
+    """A vector per item: of its id, of its text, or the sum of both.
+
+    That of the text is a linear map of what `text` reads; items without text have zeros there.
+
+    Args:
+        num_items: n.
+        embedding_dim: D.
+        text: how texts become vectors, or None without text.
+        use_id: whether there is a vector of the id.
+
+    Raises:
+        ConfigError: neither.
+    """
+
+    text: Tensor
+
+    def __init__(
+        self, num_items: int, embedding_dim: int, *, text: TextVectors | None, use_id: bool
+    ) -> None:
+        super().__init__()
+        if text is None and not use_id:
+            raise ConfigError("use_id=false and text=null leave items without a vector")
+        self.id = EmbeddingTable(num_items, embedding_dim) if use_id else None
+        self.reader = text
+        self.from_text = None
+        if text is not None:
+            self.from_text = nn.Linear(text.dim, embedding_dim, bias=False)
+            self.register_buffer("text", torch.zeros(num_items, text.dim))
+
+    def read_texts(self, split: Split) -> None:
+        """Take the texts of a log, where there is a vector of text.
+
+        Raises:
+            ConfigError: `text` cannot read them.
+            DataError: items have no text.
+        """
+        if self.reader is not None:
+            self.text.copy_(self.reader.read(item_texts(split)))
+
+    def forward(self) -> ItemVectors:
+        """(n, D)."""
+        if self.from_text is None:
+            assert self.id is not None
+            return self.id.vectors
+        from_text = self.from_text(self.text)
+        return from_text if self.id is None else self.id.vectors + from_text
+
+
+def leading_vectors(texts: pl.Series, dim: int) -> Tensor:
+    """(n, dim): TF-IDF rows projected on their leading right singular vectors.
+
+    Raises:
+        ConfigError: the texts span fewer dimensions.
+    """
+    rows = tfidf(texts)
+    if dim > min(rows.shape):
+        raise ConfigError(
+            f"dim={dim}; {rows.shape[0]} texts of {rows.shape[1]} words that any two share "
+            f"span {min(rows.shape)} dimensions at most; lower it"
+        )
+    directions, _ = right_singular_vectors(rows, dim)
+    return torch.from_numpy((rows @ directions).astype(np.float32))
+
+
+class CausalEncoder(nn.Module):
+    """States of sequences of items, each a function of the items up to it.
+
+    Args:
+        embedding_dim: D.
+        num_layers: blocks.
+        num_heads: of each block's attention.
+        max_length: the longest sequence.
+        dropout: see `SASRec`.
+
+    Raises:
+        ConfigError: `num_heads` does not divide `embedding_dim`.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        *,
+        num_layers: int,
+        num_heads: int,
+        max_length: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        if embedding_dim % num_heads:
+            raise ConfigError(
+                f"num_heads={num_heads} does not divide embedding_dim={embedding_dim}"
+            )
+        self.positions = nn.Embedding(max_length, embedding_dim)
+        self.dropout = Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(embedding_dim, num_heads, dropout) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embedding_dim)
+        nn.init.normal_(self.positions.weight, std=0.02)
+
+    def forward(self, items: ItemVectors, sequences: Ragged) -> Tensor:
+        """(E, D): a state after each event.
+
+        Args:
+            items: (n, D).
+            sequences: B rows of at most `max_length` item indices, E in all.
+        """
+        layout = Layout.of(sequences, NUM_GROUPS)
+        x = F.embedding(sequences.values, items) * items.shape[1] ** 0.5
+        x = self.dropout(x + self.positions(layout.position))
+        for block in self.blocks:
+            x = block(x, layout)
+        return self.norm(x)
+
+
+class Dropout(nn.Dropout):
+    """`nn.Dropout` with a mask that a processor draws several times faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        kept = 1 - self.p
+        return x * torch.rand_like(x).lt_(kept).div_(kept)
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each on a normalised input and added to it.
+
+    Section III-B of the paper.
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_norm = nn.LayerNorm(dim)
+        self.projections = nn.Linear(dim, 3 * dim)
+        self.joint = nn.Linear(dim, dim)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, dim), nn.ReLU(), Dropout(dropout), nn.Linear(dim, dim)
+        )
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """(E, D) to (E, D)."""
+        queries_keys_values = self.projections(self.attention_norm(x))
+        attended = layout.attention(queries_keys_values, self.num_heads, causal=True)
+        x = x + self.dropout(self.joint(attended))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

@@ -1,0 +1,585 @@
+"""ShopperBERT: one vector of a user for every task, from what it bought when.
+
+Paper: Shin, Kwak, Kim, Ramström, Jeong, Ha & Kim, "One4all user representation for recommender
+systems in e-commerce", 2021 (arXiv 2106.00573).
+
+Kept: a behaviour is a token, the sum of what was taken (its category vectors and that of its words,
+joined and projected), of the parts of its date, and of its place; a [CLS] token leads; a
+bidirectional Transformer; tokens are masked, and a head per field predicts what each of them was;
+the loss is the mean of the heads' cross-entropies; a user's vector is the state of [CLS] or the
+mean of all states.
+Changed: baskets are masked whole and become one token, whose lines are its answers: another line of
+the basket would give its date away, and their number how large it was. The heads also read [CLS],
+which no task would train otherwise. A head's classes share the vectors by which the field is read.
+Beyond the paper: users with more behind them than a window are the mean over their windows.
+Ranking: a masked basket is put after a user's last; an item's score is its share of all events,
+times how much likelier than usual each of its attributes is there, a user without a history's too.
+
+Shapes: B users, E events, R tokens, K masked baskets, n items, D dimensions, F fields, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal, cast
+
+import polars as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.checkpoint import checkpoint
+
+from recsys.batch.bounds import check_index, check_tensor
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged, offsets_of, pieces, ranges
+from recsys.errors import ConfigError, DataError
+from recsys.models.users.event_fields import BehaviourFields, count_nll
+from recsys.nn.attention import Layout
+from recsys.nn.embedding import EmbeddingTable
+from recsys.nn.sentences import sentence_vectors
+from recsys.scoring.scorer import Recommender
+from recsys.tasks.splits import Part, Split
+from recsys.types import Scores, UserVectors
+
+USERS_AT_ONCE = 128
+EVENTS_AT_ONCE = 2**18
+"""Of which the encoder holds the states at once."""
+CELLS_AT_ONCE = 2**25
+"""Log-probabilities of contexts and classes that are held at once."""
+COUNT_STRENGTH = 30.0
+SENTENCE_DIM = 384
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Sizes of the Transformer.
+
+    Attributes:
+        embedding_dim: D.
+        num_layers, num_heads, ffn_dim: of the blocks.
+        max_length: events of a window.
+        dropout: of the embeddings and of what each layer adds.
+    """
+
+    embedding_dim: int = 64
+    num_layers: int = 2
+    num_heads: int = 2
+    ffn_dim: int = 128
+    max_length: int = 256
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.embedding_dim % self.num_heads:
+            raise ConfigError(
+                f"num_heads={self.num_heads} does not divide embedding_dim={self.embedding_dim}"
+            )
+
+
+class ShopperBERT(Recommender):
+    """Predicts masked baskets from the rest of a user's log, and so learns what a user is.
+
+    Args:
+        num_items: n.
+        attributes: columns of the items that a behaviour is made of; `item_id` is one, too.
+        num_classes: how many values each column of the items takes.
+        price_buckets: quantiles of value per unit; 0 reads no price.
+        calendar: parts of the date.
+        pretext_tasks: fields that heads predict; None is all of them. A field is called as its
+            attribute, or `price`, or a part of the date, with a `_` behind it where there is an
+            attribute of that name.
+        sentences: whether a product's `text` is read, by the encoder of the extra `sentences`.
+        encoder: sizes.
+        mask_rate: share of the baskets that are masked.
+        shuffle_rate: share of the windows whose baskets are shuffled before.
+        held_out: share of the training users on whom the masked baskets are measured instead.
+        pooling: which states are a user's vector.
+        learning_rate, weight_decay: of AdamW.
+
+    Raises:
+        ConfigError: no attribute, one that the items do not have, a pretext task that is no field,
+            or rates that are no shares.
+    """
+
+    measures = ("log_likelihood",)
+    until: Tensor
+    item_share: Tensor
+    texts: Tensor
+    text_of: Tensor
+
+    def __init__(
+        self,
+        num_items: int,
+        *,
+        attributes: Sequence[str],
+        num_classes: Mapping[str, int],
+        price_buckets: int = 0,
+        calendar: Sequence[str] = ("month", "day", "weekday", "hour"),
+        pretext_tasks: Sequence[str] | None = None,
+        sentences: bool = False,
+        encoder: Encoder = Encoder(),
+        mask_rate: float = 0.3,
+        shuffle_rate: float = 0.0,
+        held_out: float = 0.0,
+        pooling: Literal["cls", "mean"] = "mean",
+        learning_rate: float = 3e-3,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
+        rates = {"mask_rate": mask_rate, "shuffle_rate": shuffle_rate, "held_out": held_out}
+        for name, rate in rates.items():
+            if not 0 <= rate <= 1:
+                raise ConfigError(f"{name}={rate}; give a share, 0 to 1")
+        self.fields = BehaviourFields(
+            num_items,
+            attributes=attributes,
+            num_classes=num_classes,
+            price_buckets=price_buckets,
+            calendar=calendar,
+        )
+        sizes = self.fields.sizes
+        self.pretext_tasks = list(dict.fromkeys(sizes if pretext_tasks is None else pretext_tasks))
+        wrong = [name for name in self.pretext_tasks if name not in sizes]
+        if wrong or not self.pretext_tasks:
+            named = f"{wrong[0]} is no field" if wrong else "there are none"
+            raise ConfigError(f"pretext_tasks: {named}; name some of {', '.join(sizes)}")
+        self.mask_rate, self.shuffle_rate = mask_rate, shuffle_rate
+        self.held_out, self.pooling = held_out, pooling
+        self.register_buffer("until", torch.tensor(0))
+        self.register_buffer("item_share", torch.full((num_items,), 1 / num_items))
+        self.max_length = encoder.max_length
+        dim = encoder.embedding_dim
+        # Lists: the columns of a log may be called what a module's own parts are.
+        self.tables = nn.ModuleList(EmbeddingTable(c, dim, std=0.1) for c in sizes.values())
+        self.from_text = nn.Linear(SENTENCE_DIM, dim, bias=False) if sentences else None
+        num_parts = self.fields.num_product_fields + sentences
+        self.product = nn.Linear(num_parts * dim, dim)
+        self.heads = nn.ModuleList(nn.Linear(dim, dim) for _ in self.pretext_tasks)
+        self.biases = nn.ParameterList(torch.zeros(sizes[name]) for name in self.pretext_tasks)
+        self.encoder = BidirectionalEncoder(encoder)
+        self.mask_token = nn.Parameter(torch.randn(dim) * 0.02)
+        with torch.no_grad():
+            # What was taken is likely to be taken again: behaviours start as the sum of their
+            # vectors, [CLS] as their mean, and the heads look for the classes that point there.
+            self.product.weight.copy_(torch.eye(dim).repeat(1, num_parts))
+            for head in self.heads:
+                nn.init.eye_(cast(nn.Linear, head).weight)
+
+    def prepare(self, split: Split) -> Part:
+        """Windows of the training users, but of those who are held out."""
+        self.fields.fit(split)
+        self._read_texts(split.item_table)
+        history = split.training
+        self.until.fill_(split.trained_until)
+        counts = torch.bincount(history.items, minlength=split.num_items) + 0.5
+        self.item_share = (counts / counts.sum()).to(self.device)
+        _, trained_on = self._divided(len(history))
+        return Windows.of(history.rows(trained_on), self.max_length)
+
+    def _divided(self, num_users: int) -> tuple[Tensor, Tensor]:
+        """The training users who are held out, and the others."""
+        order = torch.randperm(num_users, generator=torch.Generator().manual_seed(0))
+        count = round(self.held_out * num_users)
+        return order[:count].sort().values, order[count:].sort().values
+
+    @property
+    def trained_until(self) -> int | None:
+        return int(self.until)
+
+    @property
+    def reads_dates(self) -> bool:
+        return bool(self.fields.calendar)
+
+    def read_items(self, items: pl.DataFrame) -> None:
+        self.fields.item_codes = self.fields.codes_of(items).to(self.device)
+        self.item_share = torch.full((len(items),), 1 / len(items), device=self.device)
+        self._read_texts(items)
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        super().check_kept(histories)
+        check_tensor("until", self.until, torch.int64)
+        check_tensor("item_share", self.item_share, torch.float32, histories.num_items)
+        if self.from_text is not None:
+            check_tensor("text_of", self.text_of, torch.int64, histories.num_items)
+            check_index("text_of", self.text_of, len(self.texts))
+            check_tensor("texts", self.texts, torch.float32, len(self.texts), SENTENCE_DIM)
+
+    def _read_texts(self, items: pl.DataFrame) -> None:
+        """A vector of each text that items have, and which of them is an item's."""
+        if self.from_text is None:
+            return
+        if "text" not in items.columns:
+            raise DataError("items have no column text; set model.sentences=false")
+        texts = items["text"].fill_null("")
+        each = texts.unique(maintain_order=True)
+        rows = texts.replace_strict(each, range(len(each)), return_dtype=pl.Int64)
+        self.keep("texts", sentence_vectors(each).to(self.device))
+        self.keep("text_of", torch.from_numpy(rows.to_numpy(writable=True)).to(self.device))
+
+    def loss(self, part: Part) -> Tensor:
+        """The mean over fields of the cross-entropy of what the masked baskets held."""
+        batch = _shuffled(part.history, self.shuffle_rate)
+        rows, offsets = batch.basket_rows()
+        masked = torch.rand(len(offsets) - 1, device=batch.device) < self.mask_rate
+        if not masked.any():
+            masked[torch.randint(len(masked), (1,), device=batch.device)] = True
+        found = self.masked_nll(batch, rows, masked)
+        return torch.stack([nll.mean() for nll in found.values()]).mean()
+
+    def masked_nll(self, batch: BasketBatch, rows: Tensor, masked: Tensor) -> dict[str, Tensor]:
+        """Per field the negative log-likelihoods of what masked baskets held, where it is known.
+
+        Those of the date are taken once a basket, those of the products once a line.
+
+        Args:
+            batch: E events of B users, each at most `max_length`.
+            rows: (E,) the basket of each event, as `batch.basket_rows` gives it.
+            masked: (baskets,) bool.
+        """
+        codes = self.fields(batch)
+        hidden = masked[rows]
+        first = F.pad(rows.diff() > 0, (1, 0), value=True)
+        kept = ~hidden | first
+        owners = batch.owners()[kept]
+        tokens = self._embed(codes[kept], batch.items[kept], hidden[kept])
+        states, cls = self.encoder(tokens, Ragged(tokens, _offsets(owners, len(batch))))
+        of_mask = hidden[kept]
+        context = states[of_mask] + cls[owners[of_mask]]
+        number = masked.long().cumsum(0) - 1
+        answers, basket = codes[hidden], number[rows[hidden]]
+        firsts = codes[hidden & first]
+        found = {}
+        for column, name in self._tasks():
+            if column < self.fields.num_product_fields:
+                row, code = basket, answers[:, column]
+            else:
+                row, code = torch.arange(len(firsts), device=codes.device), firsts[:, column]
+            known = code < self.fields.sizes[name]
+            found[name] = self._nll(name, context, row[known], code[known])
+        return found
+
+    def _nll(self, name: str, context: Tensor, row: Tensor, code: Tensor) -> Tensor:
+        """(A,) of codes (A,) of a field, given in which of the contexts (K, D) each is, ascending.
+
+        Where there are many classes, the log-probabilities (K, C) are made some rows at a time, and
+        a second time for the gradient.
+        """
+        step = max(CELLS_AT_ONCE // self.fields.sizes[name], 1)
+        if len(context) <= step:
+            return -self._log_probabilities(name, context)[row, code]
+        found = []
+        for begin in range(0, len(context), step):
+            here = (row >= begin) & (row < begin + step)
+            piece = name, context[begin : begin + step], row[here] - begin, code[here]
+            found.append(checkpoint(self._nll, *piece, use_reentrant=False))
+        return torch.cat(found)
+
+    def _tasks(self) -> list[tuple[int, str]]:
+        """Every pretext task, with the column of its codes."""
+        columns = list(self.fields.sizes)
+        return [(columns.index(name), name) for name in self.pretext_tasks]
+
+    def _tokens(self, batch: BasketBatch) -> Tensor:
+        """(E, D) of events as they are."""
+        return self._embed(self.fields(batch), batch.items, torch.zeros_like(batch.items).bool())
+
+    def _embed(self, codes: Tensor, items: Tensor, is_masked: Tensor) -> Tensor:
+        """(R, D) of codes (R, F): the product and its date, or what stands for a masked basket."""
+        codes = self.fields.as_seen(codes)
+        vectors = [table(codes[:, f]) for f, table in enumerate(self.tables)]
+        num_products = self.fields.num_product_fields
+        of_product = vectors[:num_products]
+        if self.from_text is not None:
+            of_product.append(self.from_text(self.texts[self.text_of[items]]))
+        x = self.product(torch.cat(of_product, 1))
+        for vector in vectors[num_products:]:
+            x = x + vector
+        return torch.where(is_masked[:, None], self.mask_token, x)
+
+    def _log_probabilities(self, name: str, context: Tensor) -> Tensor:
+        """(K, C) of a field, from contexts (K, D)."""
+        task = self.pretext_tasks.index(name)
+        table = cast(EmbeddingTable, self.tables[list(self.fields.sizes).index(name)])
+        bias = self.biases[task]
+        return F.linear(self.heads[task](context), table.vectors, bias).log_softmax(1)
+
+    def encode_profiles(self, batch: BasketBatch) -> UserVectors:
+        """(B, D): a vector of everything that is known of a user; zeros where that is nothing."""
+        windows, owners = _windows(batch, self.max_length)
+        vectors = self.encoder.positions.weight.new_zeros(len(batch), self.mask_token.shape[0])
+        if not len(windows.items):
+            return vectors
+        for index in pieces(windows.lengths(), EVENTS_AT_ONCE):
+            some = windows.rows(index)
+            states, cls = self.encoder(self._tokens(some), some.ragged)
+            if self.pooling == "cls":
+                lengths = some.lengths()[:, None].to(cls.dtype)
+                vectors = vectors.index_add(0, owners[index], cls * lengths)
+            else:
+                vectors = vectors.index_add(0, owners[index][some.owners()], states)
+        return vectors / batch.lengths().clamp(min=1)[:, None]
+
+    def next_basket(self, batch: BasketBatch) -> dict[str, Tensor]:
+        """(B, C) log-probabilities of each field in the basket after the last."""
+        events, offsets = _last_events(batch, self.max_length - 1)
+        last = batch.take(events, offsets, batch.users)
+        tokens = self._tokens(last)
+        # A masked token behind each user's last event.
+        ends = offsets[1:] + torch.arange(len(batch), device=batch.device)
+        is_mask = torch.zeros(len(tokens) + len(batch), dtype=torch.bool, device=batch.device)
+        is_mask[ends] = True
+        x = tokens.new_empty(len(is_mask), tokens.shape[1])
+        x[~is_mask], x[is_mask] = tokens, self.mask_token.expand(len(batch), -1)
+        rows = Ragged(x, offsets + torch.arange(len(offsets), device=batch.device))
+        states, cls = self.encoder(x, rows)
+        context = states[is_mask] + cls
+        return {name: self._log_probabilities(name, context) for name in self.pretext_tasks}
+
+    @torch.inference_mode()
+    def measure(self, split: Split, phase: int) -> dict[str, float]:
+        """Negative log-likelihoods in nats of what users did in a phase, a figure per field.
+
+        `<field>/nll`: the baskets of the phase masked, a few at a time, the rest of the log given.
+        `<field>/nll_next`: from the log before the phase alone, as if each basket were the next;
+        `nll_user` and `nll_unigram` are those of the user's own counts there and of everybody's.
+        `<field>/nll_users`: where users are held out from training, of their masked baskets before
+        the first phase; `log_likelihood` is minus the mean of these over the fields.
+        """
+        was_training = self.training
+        self.eval()
+        told, is_new = split.window(phase)
+        told, is_new = told.to(self.device), is_new.to(self.device)
+        found = self._next_nll(told.where(~is_new), told.where(is_new))
+        found |= self._cloze_nll(told, is_new, "nll")
+        held_out, _ = self._divided(len(split.training))
+        if len(held_out):
+            theirs = split.training.rows(held_out).to(self.device)
+            cloze = self._cloze_nll(theirs, torch.ones_like(theirs.items).bool(), "nll_users")
+            found |= cloze | {"log_likelihood": -fmean(cloze.values())}
+        self.train(was_training)
+        return found
+
+    def _next_nll(self, history: BasketBatch, after: BasketBatch) -> dict[str, float]:
+        before, codes = self.fields(history), self.fields(after)
+        first, first_after = (_firsts(batch) for batch in (history, after))
+        asked, found = {}, {}
+        for column, name in self._tasks():
+            size = self.fields.sizes[name]
+            known, counted = codes[:, column] < size, torch.ones_like(first)
+            if column >= self.fields.num_product_fields:
+                known, counted = known & first_after, first
+            asked[name] = code, owner = codes[known, column], after.owners()[known]
+            counts = before[counted, column], history.owners()[counted], code, owner, size
+            for key, strength in (("user", COUNT_STRENGTH), ("unigram", float("inf"))):
+                found[f"{name}/nll_{key}"] = count_nll(*counts, strength=strength).mean().item()
+        nll: dict[str, list[Tensor]] = {name: [] for name in asked}
+        for rows in torch.arange(len(history), device=history.device).split(USERS_AT_ONCE):
+            for name, log_p in self.next_basket(history.rows(rows)).items():
+                code, owner = asked[name]
+                here = (owner >= rows[0]) & (owner <= rows[-1])
+                nll[name].append(-log_p[owner[here] - rows[0], code[here]])
+        return found | {f"{name}/nll_next": torch.cat(nll[name]).mean().item() for name in nll}
+
+    def _cloze_nll(self, history: BasketBatch, asked: Tensor, suffix: str) -> dict[str, float]:
+        """The baskets of events at `asked` (E,) bool, each masked once, in turns in a window."""
+        windows, _ = _windows(history, self.max_length)
+        found: dict[str, list[Tensor]] = {name: [] for name in self.pretext_tasks}
+        turns = max(round(1 / max(self.mask_rate, 0.01)), 2)
+        for index in windows.owners()[asked].unique().split(USERS_AT_ONCE):
+            batch = windows.rows(index)
+            events, _ = ranges(windows.offsets[index], windows.lengths()[index])
+            rows, offsets = batch.basket_rows()
+            wanted = asked[events][offsets[:-1]]
+            owners = batch.owners()[offsets[:-1]]
+            before = _offsets(owners[wanted], len(batch))[owners]
+            number = wanted.long().cumsum(0) - before
+            for turn in range(turns):
+                masked = wanted & (number % turns == turn)
+                if masked.any():
+                    for name, nll in self.masked_nll(batch, rows, masked).items():
+                        found[name].append(nll)
+        return {f"{name}/{suffix}": torch.cat(nll).mean().item() for name, nll in found.items()}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the rate rises over a tenth of the steps and falls by a cosine."""
+        optimizer = AdamW(
+            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        rate = OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def score(self, batch: BasketBatch) -> Scores:
+        """An item's share of all events, times how much likelier its attributes are than usual."""
+        found = self.next_basket(batch)
+        total = self.item_share.log().expand(len(batch), -1)
+        for column, name in self._tasks():
+            if name not in self.fields.attributes:
+                continue
+            code = self.fields.item_codes[:, column]
+            usual = torch.zeros(self.fields.sizes[name] + 1, device=total.device)
+            usual = usual.index_add(0, code, self.item_share)[:-1]
+            lift = F.pad(found[name] - usual.clamp(min=1e-12).log(), (0, 1))  # 0 where unknown
+            total = total + lift[:, code]
+        return total
+
+
+class BidirectionalEncoder(nn.Module):
+    """States of tokens, each a function of all tokens of its row and of [CLS] before them."""
+
+    def __init__(self, sizes: Encoder) -> None:
+        super().__init__()
+        dim = sizes.embedding_dim
+        self.cls = nn.Parameter(torch.randn(dim) * 0.02)
+        self.positions = nn.Embedding(sizes.max_length + 1, dim)
+        nn.init.normal_(self.positions.weight, std=0.02)
+        self.embedding_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(sizes.dropout)
+        self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.num_layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor, rows: Ragged) -> tuple[Tensor, Tensor]:
+        """States (R, D) of the tokens, and of [CLS] (B, D) of B rows of at most `max_length`."""
+        at_front = rows.offsets[:-1] + torch.arange(len(rows), device=tokens.device)
+        is_cls = torch.zeros(len(tokens) + len(rows), dtype=torch.bool, device=tokens.device)
+        is_cls[at_front] = True
+        (place,) = (~is_cls).nonzero(as_tuple=True)
+        mean = tokens.new_zeros(len(rows), tokens.shape[1]).index_add(0, rows.owners(), tokens)
+        cls = self.cls + mean / rows.lengths.clamp(min=1)[:, None]
+        x = tokens.new_empty(len(is_cls), tokens.shape[1])
+        x = x.index_copy(0, place, tokens).index_copy(0, at_front, cls)
+        offsets = rows.offsets + torch.arange(len(rows) + 1, device=tokens.device)
+        layout = Layout.of(Ragged(x, offsets))
+        x = self.dropout(self.embedding_norm(x + self.positions(layout.position)))
+        for block in self.blocks:
+            x = block(x, layout)
+        x = self.norm(x)
+        return x[place], x[at_front]
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each on a normalised input and added to it."""
+
+    def __init__(self, sizes: Encoder) -> None:
+        super().__init__()
+        dim = sizes.embedding_dim
+        self.num_heads = sizes.num_heads
+        self.attention_norm = nn.LayerNorm(dim)
+        self.projections = nn.Linear(dim, 3 * dim)
+        self.joint = nn.Linear(dim, dim)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(dim),
+            nn.Linear(dim, sizes.ffn_dim),
+            nn.GELU(),
+            nn.Linear(sizes.ffn_dim, dim),
+        )
+        self.dropout = nn.Dropout(sizes.dropout)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """(R, D) to (R, D)."""
+        attended = layout.attention(self.projections(self.attention_norm(x)), self.num_heads)
+        x = x + self.dropout(self.joint(attended))
+        return x + self.dropout(self.feed_forward(x))
+
+
+@dataclass(frozen=True, eq=False)
+class Windows(Part):
+    """Stretches of users' logs, which a batch crops to windows at random.
+
+    Attributes:
+        history: all events of the users.
+        starts, lengths: (R,) int64, where each stretch lies among the events.
+        max_length: events of a window.
+    """
+
+    starts: Tensor
+    lengths: Tensor
+    max_length: int
+
+    @classmethod
+    def of(cls, history: BasketBatch, max_length: int) -> Windows:
+        """Stretches that overlap by half a window, together all that users did."""
+        lengths = history.lengths()
+        count = (lengths / max_length).ceil().long()
+        owners = torch.arange(len(history)).repeat_interleave(count)
+        number = ranges(torch.zeros_like(count), count)[0]
+        begin = number * max_length
+        # The last window of a user ends with the log: it may begin before the others end.
+        begin = torch.minimum(begin, (lengths[owners] - max_length).clamp(min=0))
+        stretch = torch.minimum(lengths[owners] - begin, torch.tensor(max_length * 3 // 2))
+        starts = history.offsets[owners] + begin
+        none = Ragged(history.items[:0], torch.zeros(len(starts) + 1, dtype=torch.int64))
+        return cls("train", history, none, starts, stretch, max_length)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def to(self, device: torch.device | str, **_: object) -> Windows:
+        return Windows(
+            self.name,
+            self.history.to(device),
+            self.target.to(device),
+            self.starts.to(device),
+            self.lengths.to(device),
+            self.max_length,
+        )
+
+    def rows(self, index: Tensor) -> Part:
+        """Windows of the stretches at `index` (B,) int64, each as a user of its own."""
+        spare = (self.lengths[index] - self.max_length).clamp(min=0)
+        shift = (torch.rand(len(index), device=index.device) * (spare + 1)).long()
+        lengths = self.lengths[index].clamp(max=self.max_length)
+        events, offsets = ranges(self.starts[index] + shift, lengths)
+        users = torch.full_like(index, -1)
+        return Part(self.name, self.history.take(events, offsets, users), self.target.rows(index))
+
+
+def _shuffled(batch: BasketBatch, rate: float) -> BasketBatch:
+    """The baskets of a share of the users in random order."""
+    if not rate or not len(batch.items):
+        return batch
+    rows, offsets = batch.basket_rows()
+    owners, device = batch.owners(), batch.device
+    of_basket = owners[offsets[:-1]]
+    place = torch.arange(len(of_basket), device=device).double() / len(of_basket)
+    drawn = torch.rand(len(of_basket), device=device, dtype=torch.float64)
+    chosen = (torch.rand(len(batch), device=device) < rate)[of_basket]
+    key = of_basket + torch.where(chosen, drawn, place)
+    order = key[rows].argsort(stable=True)
+    return batch.take(order, batch.offsets, batch.users)
+
+
+def _firsts(batch: BasketBatch) -> Tensor:
+    """(E,) bool: the first event of every basket."""
+    _, offsets = batch.basket_rows()
+    first = torch.zeros_like(batch.items, dtype=torch.bool)
+    first[offsets[:-1]] = True
+    return first
+
+
+def _offsets(owners: Tensor, num_rows: int) -> Tensor:
+    return offsets_of(torch.bincount(owners, minlength=num_rows))
+
+
+def _last_events(batch: BasketBatch, count: int) -> tuple[Tensor, Tensor]:
+    lengths = batch.lengths().clamp(max=count)
+    return ranges(batch.offsets[1:] - lengths, lengths)
+
+
+def _windows(batch: BasketBatch, length: int) -> tuple[BasketBatch, Tensor]:
+    """Users cut into windows counted from their last event, and the user (W,) of each window.
+
+    The events stay in their order.
+    """
+    lengths = batch.lengths()
+    count = (lengths + length - 1) // length
+    owners = torch.arange(len(batch), device=batch.device).repeat_interleave(count)
+    number = ranges(torch.zeros_like(count), count)[0]
+    first = lengths[owners] - (count[owners] - 1) * length
+    sizes = torch.where(number == 0, first, length)
+    users = torch.full_like(owners, -1)
+    positions = torch.arange(len(batch.items), device=batch.device)
+    return batch.take(positions, offsets_of(sizes), users), owners

@@ -1,0 +1,78 @@
+"""Every basket of a user as the target of those before it, without copies of the histories.
+
+A user of T baskets is T - 1 training examples. They share the user's events: an example is where
+its history begins and ends among them, and a batch is gathered by index arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged, ranges
+from recsys.tasks.splits import Part
+
+
+@dataclass(frozen=True, eq=False)
+class Prefixes(Part):
+    """R examples of the same or fewer users.
+
+    Attributes:
+        history: all baskets of the users.
+        target: R rows, the items of the baskets that are predicted.
+        owners: (R,) int64, the row of `history` that an example is of.
+        ends: (R,) int64, how many of that row's events come before the target.
+        max_events: of these, the last so many are an example's history; None: all.
+    """
+
+    owners: Tensor
+    ends: Tensor
+    max_events: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        history: BasketBatch,
+        *,
+        last: int | None = None,
+        max_events: int | None = None,
+    ) -> Prefixes:
+        """An example for every basket but a user's first, in the order of the events.
+
+        Args:
+            name, history: as of `Part`.
+            last: only for so many of a user's last baskets.
+            max_events: the last so many events before the target are an example's history.
+        """
+        _, begins = history.basket_rows()
+        owners = history.owners()[begins[:-1]]
+        before = begins[:-1] - history.offsets[owners]
+        wanted = before > 0
+        if last is not None:
+            wanted &= history.baskets[begins[:-1]] >= (history.num_baskets() - last)[owners]
+        (asked,) = wanted.nonzero(as_tuple=True)
+        target = Ragged(history.items, begins).rows(asked).distinct(history.num_items)
+        return cls(name, history, target, owners[asked], before[asked], max_events)
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+    def to(self, device: torch.device | str, **_: object) -> Self:
+        moving = [f.name for f in fields(self) if f.name not in ("name", "max_events")]
+        return replace(self, **{name: getattr(self, name).to(device) for name in moving})
+
+    def rows(self, index: Tensor) -> Part:
+        """The examples at `index` (B,) int64, in that order, with histories of their own."""
+        history, owners, ends = self.history, self.owners[index], self.ends[index]
+        # One more than are wanted: `latest` sees by it that a history goes on.
+        lengths = ends if self.max_events is None else ends.clamp(max=self.max_events + 1)
+        events, offsets = ranges(history.offsets[owners] + ends - lengths, lengths)
+        before = history.take(events, offsets, history.users[owners])
+        if self.max_events is not None:
+            before = before.latest(self.max_events)
+        return Part(self.name, before, self.target.rows(index))

@@ -1,0 +1,53 @@
+"""Batches of users, gathered from flat tensors on the device by index arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from recsys.tasks.splits import Part
+
+
+class Loader:
+    """Iterates a part in batches of its users.
+
+    Args:
+        part: the users, on the device where the batches are wanted.
+        batch_size: users a batch; the last may be smaller.
+        shuffle_seed: gives the order of the users; None keeps that of the part.
+    """
+
+    def __init__(self, part: Part, batch_size: int, *, shuffle_seed: int | None = None) -> None:
+        self.part = part
+        self.batch_size = batch_size
+        self.shuffle_seed = shuffle_seed
+
+    def __len__(self) -> int:
+        return -(-len(self.part) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Part]:
+        order = torch.arange(len(self.part))
+        if self.shuffle_seed is not None:
+            generator = torch.Generator().manual_seed(self.shuffle_seed)
+            order = torch.randperm(len(self.part), generator=generator)
+        # One transfer an epoch, whatever the number of batches.
+        order = order.to(self.part.history.device)
+        for start in range(0, len(order), self.batch_size):
+            yield self.part.rows(order[start : start + self.batch_size])
+
+
+class KeptBatches:
+    """The batches of a loader, gathered once and iterated in every epoch.
+
+    What a batch has computed of itself (`functools.cached_property`) is kept with it.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self.batches = list(loader)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Part]:
+        return iter(self.batches)

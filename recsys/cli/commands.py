@@ -1,0 +1,207 @@
+"""The commands that take a run's folder or a log: what `recsys` does after `train`."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import polars as pl
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from recsys.cli.compose import compose, merge, one_line
+from recsys.data.audit import audit, describe
+from recsys.devices import running_on
+from recsys.errors import ConfigError, RunError
+from recsys.evaluation.ranking import Evaluation, Protocol
+from recsys.evaluation.ranking import compare as compare_frames
+from recsys.files import write_parquet, write_text
+from recsys.log.event_log import EventLog
+from recsys.log.filters import filtered
+from recsys.reading import read_config, read_table, reading
+from recsys.report import tables
+from recsys.run import ranking
+from recsys.run.alike import check_alike
+from recsys.run.options import check_options
+from recsys.run.prediction import compare_runs
+from recsys.scoring import profiles, saved_model, trust
+from recsys.scoring.saved_model import SavedModel
+from recsys.tasks.labels import AS_OF
+
+console = Console()
+
+
+def evaluate(given: Namespace) -> None:
+    """Ask a run's model again, with other list lengths, another mask rule or another log."""
+    _of_lists(given.run)
+    config = _config(given.run, given.overrides)
+    protocol = _check(given.run, config)
+    saved = saved_model.load(given.run, device=given.device or config["device"])
+    with reading(given.run / "config.yaml"):
+        split = trust.build(config["task"]["split"], "split")(_filtered_log(config))
+        task = ranking.task_of(split, protocol, config["retrieval"], "index")
+    results = _ask(saved, task)
+    if given.output is not None:
+        write_text(given.output / "log.json", json.dumps(ranking.about(split.log), indent=2))
+        write_text(given.output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+        ranking.write_results(given.output, results, split)
+    label = f"{given.run} (test)"
+    console.print(tables.metrics({label: results["test"]}, split.log.name, task.protocol))
+
+
+def _filtered_log(config: Mapping[str, Any]) -> EventLog:
+    return filtered(ranking.log_of(config["data"], "data"), **config["task"]["filters"])
+
+
+def _ask(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]:
+    """Evaluations of the validation and the test users, who keep the indices of the task's log."""
+    results = {}
+    for part, known in saved.known_parts(task.split):
+        with saved_model.asking(saved.model):
+            found = ranking.ask(saved.model, known, task)
+        user = pl.Series("user", part.history.users.numpy())
+        results[part.name] = replace(found, per_user=found.per_user.with_columns(user))
+    return results
+
+
+def recommend(given: Namespace) -> None:
+    """Print or write lists for users of the log, or for one history."""
+    _of_lists(given.run)
+    saved = saved_model.load(given.run, device=given.device or "auto")
+    if given.users:
+        lists = saved.recommend(given.users, k=given.k, progress=console.is_terminal)
+    else:
+        baskets = [entry.split(",") for entry in given.history]
+        lists = saved.recommend(histories=[baskets], k=given.k)
+    if given.output is None:
+        console.print(tables.frame(lists))
+        return
+    if given.output.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"--output {given.output}: give a .csv or .parquet file")
+    if given.output.suffix == ".parquet":
+        write_parquet(given.output, lists)
+    else:
+        write_text(given.output, lists.write_csv())
+
+
+def vectors(given: Namespace) -> None:
+    """Write a model's vectors of all items and users as Parquet."""
+    _of_lists(given.run)
+    tables_of = saved_model.load(given.run, device=given.device or "auto").vectors()
+    given.output.mkdir(parents=True, exist_ok=True)
+    for name, frame in zip(("items", "users"), tables_of, strict=True):
+        path = given.output / f"{name}.parquet"
+        write_parquet(path, frame)
+        ranking.say(f"{path}: {len(frame):,} vectors")
+
+
+def profile(given: Namespace) -> None:
+    """Write the vectors of all users of a log as of a moment, as Parquet."""
+    if given.output is not None and given.output.suffix != ".parquet":
+        raise ConfigError(f"--output {given.output}: give a .parquet file")
+    moments = [o.partition("=")[2] for o in given.overrides if o.startswith("as_of=")]
+    overrides = [o for o in given.overrides if not o.startswith("as_of=")]
+    is_other = any(o.startswith("data=") for o in overrides)
+    if is_other:
+        whole = compose(overrides)
+        log, device = ranking.read(whole.data), whole.device
+    else:
+        config = _config(given.run, overrides)
+        log, device = _log(given.run, config), config["device"]
+    rows = profiles.everyone(log, moments[-1] if moments else None)
+    with running_on(given.device or device):
+        model = saved_model.load(given.run).model
+        with saved_model.asking(model):
+            vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
+    table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
+    name = "_".join([log.name, *moments[-1:]])
+    output = given.output or given.run / "profiles" / f"{name}.parquet"
+    if given.output is None and not output.resolve().is_relative_to(given.run.resolve()):
+        raise RunError(f"{output} is a link that leads out of {given.run}; give --output")
+    write_parquet(output, table)
+    ranking.say(f"{output}: {len(table):,} users of {log.name} as of {table[AS_OF][0]}")
+
+
+def compare(given: Namespace) -> None:
+    """Print the paired differences of two runs, metric by metric."""
+    check_alike(given.first, given.second)
+    of_questions = all((run / "tables").is_dir() for run in (given.first, given.second))
+    with reading(given.second, fault="cannot be compared"):
+        if of_questions:
+            table = compare_runs(given.first, given.second)
+        else:
+            table = compare_frames(*(_per_user(r, given.part) for r in (given.first, given.second)))
+    asked = "folds" if of_questions else given.part
+    console.print(tables.frame(table, title=f"{given.second} - {given.first} ({asked})"))
+
+
+def data(given: Namespace) -> None:
+    """Print what a log is, or what is odd about it."""
+    config = compose([f"data={given.name}", *given.overrides])
+    log = ranking.read(config.data)
+    found = describe(log) if given.what == "describe" else audit(log)
+    console.print(tables.frame(found, title=log.name))
+
+
+def _of_lists(run: Path) -> None:
+    """Refuse a run whose model makes no lists."""
+    if (run / "tables").is_dir():
+        raise RunError(
+            f"{run} answers questions and recommends nothing; its figures are in metrics.json, and "
+            "its predictions in tables/"
+        )
+
+
+def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
+    """A run's config with the overrides, as dicts, lists and values that stand for themselves."""
+    if not (run / "config.yaml").is_file():
+        raise RunError(f"{run} is no run's folder: it has no config.yaml")
+    # It may have been trained elsewhere.
+    config = OmegaConf.create(read_config(run) | {"device": "auto"})
+    OmegaConf.set_struct(config, True)
+    merge(config, overrides)
+    try:
+        merged = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise one_line(error) from error
+    return cast(dict[str, Any], merged)
+
+
+def _check(run: Path, config: Mapping[str, Any]) -> Protocol:
+    """Refuse a config that calls what it may not, before anything of it is called.
+
+    Returns:
+        How lists are asked for.
+    """
+    with reading(run / "config.yaml"):
+        trust.check(config["data"], "data")
+        trust.check(config["task"]["split"], "split")
+        trust.check(config["retrieval"]["index"], "index")
+        names = [name.split(".")[1] for name in ranking.OF_A_TASK if name.startswith("task.")]
+        task = {name: config["task"][name] for name in names}
+        asked = {"data": config["data"], "task": task, "retrieval": config["retrieval"]}
+        check_options(asked, ranking.OF_A_TASK)
+        return ranking.protocol_of(task)
+
+
+def _log(run: Path, config: Mapping[str, Any]) -> EventLog:
+    with reading(run / "config.yaml"):
+        trust.check(config["data"], "data")
+        check_options({"data": config["data"]}, {"data": object})
+        return ranking.log_of(config["data"], "data")
+
+
+def _per_user(run: Path, part: str) -> pl.DataFrame:
+    frame = read_table(run / "per_user.parquet", "part", "user_id")
+    with reading(run / "per_user.parquet"):
+        frame = frame.filter(pl.col("part") == part).drop("part")
+        if frame["user_id"].is_duplicated().any():
+            raise ValueError("a user twice")
+    if not len(frame):
+        raise RunError(f"{run} asked no users of the part {part}; compare another")
+    return frame

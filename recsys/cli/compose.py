@@ -1,0 +1,294 @@
+"""Configs by Hydra: overrides in, a composed config out; misspelt names meet the near ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Sweep
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+from recsys.cli.main import CONF, Parser, failed, names, nearest, of_the_system
+from recsys.errors import ConfigError, RecsysError
+from recsys.run.options import argument
+
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name[0] != "_")
+MISTAKES = (RecsysError, HydraException, OmegaConfBaseException, OSError)
+"""What a user can cause and mend."""
+
+
+def train(arguments: Sequence[str]) -> int:
+    """`recsys train`: one run, or with `--multirun` one for each combination of values.
+
+    A run of a sweep that fails is reported, and the others go on.
+    """
+    # Hydra then raises what it would print, and `one_line` says it shorter.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    overrides = _arguments_for_hydra(arguments)
+    swept = _swept(overrides)
+    mistakes: dict[str, RecsysError] = {}
+    done: list[str] = []
+
+    @hydra.main(version_base="1.3", config_path="pkg://recsys.conf", config_name="train")
+    def task(config: DictConfig) -> None:
+        name = _name_in_sweep(swept) if _is_sweep() else ""
+        try:
+            _run(config, Path(HydraConfig.get().runtime.output_dir))
+            done.append(name)
+        except MISTAKES as error:
+            mistakes[name] = one_line(error)
+            if _is_sweep():
+                failed(f"{name}: {mistakes[name]}")
+        except Exception as error:
+            if not _is_sweep():
+                raise
+            traceback.print_exc()
+            reason = str(error).partition("\n")[0]
+            mistakes[name] = RecsysError(f"{type(error).__name__}: {reason}")
+
+    try:
+        task()
+    except SystemExit as ended:  # after --help
+        return int(ended.code or 0)
+    except (HydraException, OmegaConfBaseException, RecursionError) as error:
+        raise one_line(error, overrides) from error
+    if "" in mistakes:
+        raise mistakes[""]
+    if mistakes:
+        lines = [f"{len(mistakes)} of {len(mistakes) + len(done)} runs failed"]
+        return failed("\n  ".join([*lines, *(f"{n}: {error}" for n, error in mistakes.items())]))
+    return 0
+
+
+def _run(config: DictConfig, folder: Path) -> None:
+
+    try:
+        (suite if "questions" in config.get("task", {}) else train).run(config, folder)
+    except KeyboardInterrupt as stopped:
+        name, place = "hydra.run.dir", folder
+        if _is_sweep():
+            name, place = "hydra.sweep.dir", Path(HydraConfig.get().sweep.dir)
+        again = argument(name, str(place))
+        raise KeyboardInterrupt(f"stopped; the same command with {again} goes on") from stopped
+
+
+def _is_sweep() -> bool:
+    return HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def _swept(overrides: Sequence[str]) -> set[str]:
+    """The options that have several values."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return {str(o.input_line).partition("=")[0] for o in parsed if o.is_sweep_override()}
+
+
+def _name_in_sweep(swept: set[str]) -> str:
+    """A run's number, and which of the values it has."""
+    job = HydraConfig.get()
+    options = OmegaConf.to_container(job.overrides.task, resolve=False)
+    assert isinstance(options, list)
+    own = [option for option in options if option.partition("=")[0] in swept]
+    return f"run {job.job.num} ({' '.join(own)})"
+
+
+def _arguments_for_hydra(arguments: Sequence[str]) -> list[str]:
+    """Set what Hydra reads as the command line; returns the overrides of it."""
+    parser = Parser(prog="recsys train", add_help=False)
+    parser.add_argument("overrides", nargs="*", default=[])
+    parser.add_argument("-h", "--help", action="store_true")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("-m", "--multirun", action="store_true")
+    what.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    parser.add_argument("-p", "--package")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("-cd", "--config-dir")
+    given = parser.parse_intermixed_args(arguments)
+    if given.resolve and not given.cfg:
+        parser.error("--resolve goes with --cfg")
+    overrides = _checked(given.overrides)
+    flags = {name: value for name, value in vars(given).items() if name != "overrides" and value}
+    sys.argv = ["recsys train"]
+    for name, value in flags.items():
+        sys.argv += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
+    sys.argv += ["--", *overrides]
+    return overrides
+
+
+def _checked(overrides: Sequence[str]) -> list[str]:
+    """Overrides, home folders in place, of which every group has a name.
+
+    Raises:
+        ConfigError: one that cannot be read, or a group with what is no name.
+    """
+    overrides = [expanded(override) for override in overrides]
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise one_line(error) from error
+    for override in parsed:
+        group, value = override.key_or_group, override.value()
+        is_name = override.is_delete() or isinstance(value, str | list | Sweep)
+        if group in (*GROUPS, "hydra", "") and not is_name:
+            raise ConfigError(f"{override.input_line} is no name{nearest('', names(group))}")
+    return overrides
+
+
+def expanded(override: str) -> str:
+    """An override whose value is a path below `~` with the home folder in its place."""
+    name, equals, value = override.partition("=")
+    quote = value[:1] if value[:1] in ("'", '"') else ""
+    if not re.match(r"~[^/]*(/|$)", value.removeprefix(quote)):
+        return override
+    return f"{name}{equals}{quote}{os.path.expanduser(value.removeprefix(quote))}"
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The config that `recsys train` would run with these overrides."""
+    overrides = _checked(overrides)
+    try:
+        with hydra.initialize_config_module("recsys.conf", version_base="1.3"):
+            return hydra.compose("train", overrides)
+    except (HydraException, OmegaConfBaseException, RecursionError) as error:
+        raise one_line(error, overrides) from error
+
+
+def merge(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Set options that a config has, each to one value, in the form of `recsys train`'s.
+
+    Raises:
+        ConfigError: an option that the config has not, or what is no `OPTION=VALUE`.
+    """
+    known = [name for name, _ in _entries(OmegaConf.to_container(config))]
+    for text in map(expanded, overrides):
+        try:
+            (override,) = OverridesParser.create().parse_overrides([text])
+            name = override.key_or_group
+            if (
+                not name
+                or override.is_add()
+                or override.is_delete()
+                or override.is_sweep_override()
+            ):
+                raise ConfigError(f"{text} is no OPTION=VALUE with one value")
+            if name not in known:
+                raise ConfigError(f"there is no option {name}{_close(name, known)}")
+            held, value = OmegaConf.select(config, name), override.value()
+            if isinstance(held, DictConfig) and not isinstance(value, dict):
+                raise ConfigError(f"{text}: {name} has options of its own: {', '.join(held)}")
+            OmegaConf.update(config, name, value)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise one_line(error) from error
+
+
+def one_line(error: BaseException, overrides: Sequence[str] = ()) -> RecsysError:
+    """A user's mistake as one line that names the option and what to do."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RecsysError):
+            return cause
+        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
+            return _no_such_choice(cause.missing_cfg_file, cause.options or ())
+        if isinstance(cause, OverrideParseException):
+            return _unreadable(cause.override)
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OSError):
+        return RecsysError(of_the_system(error))
+    if isinstance(error, RecursionError):
+        return ConfigError("a choice of the overrides brings itself along; leave the last one out")
+    if isinstance(error, InterpolationKeyError):
+        wanted = re.findall("'([^']+)'", str(error))[0]
+        other = "; choose another task" if wanted.startswith("task.") else ""
+        return ConfigError(f"{error.full_key} is {wanted}, which this run has not{other}")
+    said = str(error)
+    if said.startswith("Error merging override"):
+        said = f"{said.removeprefix('Error merging override ')}: {error.__cause__}"
+    text = " ".join(said.partition("    full_key:")[0].split())
+    for pattern, answer in ANSWERS.items():
+        if found := re.search(pattern, text):
+            return ConfigError(answer(overrides, *found.groups()))
+    return ConfigError(text)
+
+
+def _no_such_choice(file: str, known: Sequence[str]) -> ConfigError:
+    group, _, name = file.rpartition("/") if file.startswith("hydra/") else file.partition("/")
+    return ConfigError(f"{group}={name} does not exist{nearest(name, names(group) or known)}")
+
+
+def _unreadable(override: str) -> ConfigError:
+    """What to do about an override that Hydra's grammar does not read."""
+    name, equals, value = override.partition("=")
+    if not equals:
+        groups = [group for group in GROUPS if override in names(group)]
+        meant = f"; did you mean {groups[0]}={override}?" if groups else ""
+        return ConfigError(f"{override} is no OPTION=VALUE{meant}")
+    quoted = argument(name, value)
+    try:
+        OverridesParser.create().parse_overrides(shlex.split(quoted))
+    except HydraException:
+        return ConfigError(f"{override} cannot be read as OPTION=VALUE; {name} is no option's name")
+    return ConfigError(f"{override} cannot be read; if the value is text, quote it: {quoted}")
+
+
+def _no_such_option(overrides: Sequence[str], option: str) -> str:
+    """The options that a run with the other overrides has, nearest first."""
+    if option in GROUPS:
+        return f"{option} is chosen by name, {option}=NAME{nearest('', names(option))}"
+    if option.partition("@")[0] in GROUPS:
+        return f"{option} is no choice of this run's; add it with a plus, +{option}=NAME"
+    others = [override for override in overrides if not override.startswith(option)]
+    try:
+        config = OmegaConf.to_container(compose(others))
+    except RecsysError:  # there is more than one mistake: say the first
+        config = {}
+    known = dict(_entries(config))
+    if option in known or known.get(option.rpartition(".")[0]) == {}:
+        return f"{option} has entries by name; a new one takes a plus, +{option}=VALUE"
+    return f"there is no option {option}{_close(option, list(known))}"
+
+
+def _close(option: str, known: Sequence[str]) -> str:
+    close = nearest(option, known)
+    return close if "did you mean" in close else "; `recsys train … --cfg job` shows them all"
+
+
+def _several_values(_: Sequence[str], option: str, value: str) -> str:
+    text = argument(option, value)
+    if option in GROUPS:
+        return f"{option}={value} is several; for a run with each of them add --multirun"
+    return (
+        f"{option}={value} is several values; for a run with each add --multirun, "
+        f"for a list write '{option}=[{value}]', for text with commas {text}"
+    )
+
+
+ANSWERS: dict[str, Callable[..., str]] = {
+    r"Could not override '([^']+)'": _no_such_option,
+    r"Ambiguous value for argument '([^=]+)=(.*?)' 1\.": _several_values,
+    r"^(\S+) appears more than once": lambda _, group: (
+        f"+{group}: there is one already; write {group}="
+    ),
+    r"An item is already at '([^']+)'": lambda _, option: (
+        f"+{option}: it is there already; write {option}="
+    ),
+}
+"""What is said for Hydra's own words."""
+
+
+def _entries(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every option and section by its name with dots."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            yield f"{prefix}{key}", value
+            yield from _entries(value, f"{prefix}{key}.")

@@ -1,0 +1,189 @@
+"""The command line. Torch and Hydra are imported by the command that needs them, not before."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NoReturn
+
+from recsys import __version__
+from recsys.errors import ConfigError, RecsysError
+
+CONF = Path(__file__).parent / "conf"
+
+COMMANDS = ("train", "evaluate", "recommend", "vectors", "profile", "compare", "data", "models")
+
+OVERVIEW = """\
+recsys {version}: recommender-system research. One behaviour log in, an honest table out.
+
+  recsys train data=NAME model=NAME [OPTION=VALUE …]   fit, evaluate, write a run's folder
+  recsys train experiment=NAME                         a row of a published table
+  recsys evaluate RUN [OPTION=VALUE …]                 ask a run's model again
+  recsys recommend RUN --users ID … | --history ID …   its lists, for users or any history
+  recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
+  recsys profile RUN [data=NAME] [as_of=DATE]          vectors of users for any task, as Parquet
+  recsys compare RUN RUN                               paired test, metric by metric
+  recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
+  recsys models                                        the zoo
+
+  data         {data}
+  models       {model}
+  experiments  {experiment}
+
+Every option: recsys train data=NAME model=NAME --cfg job
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake is one line on standard error and a non-zero exit."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not every encoding has the letters of a title
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        return _dispatch(arguments)
+    except RecsysError as error:
+        return failed(str(error))
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for what is flushed at the end
+        return 1
+    except OSError as error:
+        return failed(of_the_system(error))
+    except KeyboardInterrupt as stopped:
+        return failed(str(stopped) or "stopped", 130)
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if arguments[0] == "--version":
+        print(f"recsys {__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        raise ConfigError(f"there is no command {command}{nearest(command, COMMANDS)}")
+    if command == "train":
+        return _train(rest)
+    if (command, *rest) in (("data",), ("data", "list")):
+        print(_described("data"))
+        return 0
+    parser = _parser(command)
+    # Options may stand among the rest, but what is behind -- is none.
+    given = parser.parse_args(rest) if "--" in rest else parser.parse_intermixed_args(rest)
+    if command == "models":
+        print(_described("model"))
+        return 0
+    if command == "data" and given.name not in names("data"):
+        raise ConfigError(f"there is no log {given.name}{nearest(given.name, names('data'))}")
+    from recsys.cli import commands  # torch comes with it
+
+    getattr(commands, command)(given)
+    return 0
+
+
+def overview() -> str:
+    """What `recsys` alone prints."""
+    listed = {group: _wrapped(names(group)) for group in ("data", "model", "experiment")}
+    return OVERVIEW.format(version=__version__, **listed)
+
+
+def names(group: str) -> list[str]:
+    """The options of a config group: its files' names, without imports."""
+    folder = CONF / group
+    return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Known words that a misspelt one may have meant, as the end of a sentence."""
+    if close := get_close_matches(word, known, n=3, cutoff=0.5):
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; there is {', '.join(known)}" if len(known) <= 50 else "; `recsys` lists them"
+
+
+def _parser(command: str) -> Parser:
+    """What a command takes."""
+    parser = Parser(prog=f"recsys {command}")
+    if command in ("evaluate", "recommend", "vectors", "profile"):
+        parser.add_argument("run", type=Path)
+        devices = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
+        parser.add_argument("--device", help=devices)
+    if command == "evaluate":
+        options = "such as task.mask_history=true task.ks=[5,50]"
+        parser.add_argument("overrides", nargs="*", default=[], help=options)
+        parser.add_argument(
+            "--output", type=Path, help="a folder for metrics.json, per_user.parquet, …"
+        )
+    elif command == "recommend":
+        who = parser.add_mutually_exclusive_group(required=True)
+        who.add_argument("--users", nargs="+", metavar="ID")
+        history = "items, oldest first; join a basket's by commas"
+        who.add_argument("--history", nargs="+", metavar="ID", help=history)
+        parser.add_argument("-k", type=int, default=10, help="items a user (default: 10)")
+        parser.add_argument("--output", type=Path, help="a .csv or .parquet file")
+    elif command == "vectors":
+        tables = "a folder for items.parquet and users.parquet"
+        parser.add_argument("output", type=Path, help=tables)
+    elif command == "profile":
+        options = "such as data=table data.path=F as_of=DATE"
+        parser.add_argument("overrides", nargs="*", default=[], help=options)
+        parser.add_argument("--output", type=Path, help="default: RUN/profiles/LOG_DATE.parquet")
+    elif command == "compare":
+        parser.add_argument("first", type=Path)
+        parser.add_argument("second", type=Path)
+        parser.add_argument("--part", default="test", choices=("validation", "test"))
+    elif command == "data":
+        parser.add_argument("what", choices=("describe", "audit"))
+        parser.add_argument("name")
+        parser.add_argument("overrides", nargs="*", default=[], help="such as data.path=events.csv")
+    return parser
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse's mistakes as ours: one line, the nearest name."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def _train(overrides: Sequence[str]) -> int:
+    from recsys.cli import compose  # hydra comes with it
+
+    return compose.train(overrides)
+
+
+def _described(group: str) -> str:
+    """Every option of a group with the first comment line of its file."""
+    rows = [(name, _summary(CONF / group / f"{name}.yaml")) for name in names(group)]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {summary}" for name, summary in rows)
+
+
+def _summary(path: Path) -> str:
+    lines = (line for line in path.read_text("utf-8").splitlines() if line.startswith("# "))
+    return next((line[2:] for line in lines if not line.startswith("# @package")), "")
+
+
+def _wrapped(words: Sequence[str], indent: int = 15, width: int = 96) -> str:
+    return textwrap.fill(", ".join(words), width, subsequent_indent=" " * indent)
+
+
+def failed(message: str, code: int = 2) -> int:
+    """Print what went wrong; returns the exit code."""
+    print(f"recsys: {message}", file=sys.stderr)
+    return code
+
+
+def of_the_system(error: OSError) -> str:
+    """One line for what the system refused, such as to write on a full disk."""
+    said = error.strerror or str(error).partition("\n")[0]
+    return f"{error.filename}: {said}" if error.filename else said
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Fewer events: first contacts only, and minimum counts iterated to a k-core."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from recsys.errors import ConfigError, DataError
+from recsys.log.event_log import ITEM, TIME, USER, EventLog
+from recsys.log.time import Moment, moment
+from recsys.log.vocabulary import Vocabulary
+
+
+def filtered(
+    log: EventLog,
+    *,
+    first_only: bool = False,
+    min_user_events: int = 0,
+    min_item_events: int = 0,
+    until: Moment | None = None,
+) -> EventLog:
+    """The log with `first_events` (if asked for) and then its `k_core`.
+
+    Raises:
+        ConfigError: a minimum below 0.
+        DataError: nothing or one user is left.
+    """
+    for name, least in {"user": min_user_events, "item": min_item_events}.items():
+        if least < 0:
+            raise ConfigError(f"min_{name}_events={least} is below 0; 0 keeps every {name}")
+    log = first_events(log) if first_only else log
+    return k_core(
+        log, min_user_events=min_user_events, min_item_events=min_item_events, until=until
+    )
+
+
+def first_events(log: EventLog) -> EventLog:
+    """Of every user and item, the first event."""
+    first = log.events.unique([USER, ITEM], keep="first", maintain_order=True)
+    return log.with_events(first)
+
+
+def k_core(
+    log: EventLog, *, min_user_events: int, min_item_events: int, until: Moment | None = None
+) -> EventLog:
+    """The largest part of the log in which every user and item has so many events.
+
+    Users and items below their minimum are dropped in turn until none is, with all their events.
+
+    Args:
+        log: any.
+        min_user_events, min_item_events: of a user and of an item; up to 0 drops none.
+        until: only events before this moment count, so that what comes later does not decide who
+            and what is left; None counts all.
+
+    Raises:
+        ConfigError: `until` is no moment of the log.
+        DataError: nothing or one user is left.
+    """
+    everyone_has = 1 if until is None else 0
+    if max(min_user_events, min_item_events) <= everyone_has:
+        return log
+    users = Vocabulary(log.users[USER]).index_of(log.events[USER]).to_numpy()
+    items = Vocabulary(log.items[ITEM]).index_of(log.events[ITEM]).to_numpy()
+    counted = np.ones(len(users), dtype=bool)
+    if until is not None:
+        counted = (log.events[TIME] < moment(log, "until", until)[0]).to_numpy()
+    per_user = np.bincount(users[counted], minlength=len(log.users))
+    per_item = np.bincount(items[counted], minlength=len(log.items))
+    keep = np.ones(len(users), dtype=bool)
+    while True:
+        few = (per_user < min_user_events)[users] | (per_item < min_item_events)[items]
+        lost = few & keep
+        if not lost.any():
+            break
+        keep &= ~lost
+        lost &= counted
+        per_user -= np.bincount(users[lost], minlength=len(per_user))
+        per_item -= np.bincount(items[lost], minlength=len(per_item))
+    left = np.bincount(users[keep], minlength=len(log.users)) > 0
+    if np.count_nonzero(left) < 2:
+        before = "" if until is None else f" before {until}"
+        raise DataError(
+            f"{log.name}: at most one user is left with min_user_events={min_user_events} and "
+            f"min_item_events={min_item_events}{before}; lower them"
+        )
+    if keep.all():
+        return log
+    return replace(
+        log,
+        events=log.events.filter(keep),
+        items=log.items.filter(np.bincount(items[keep], minlength=len(log.items)) > 0),
+        users=log.users.filter(left),
+    )

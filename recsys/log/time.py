@@ -1,0 +1,95 @@
+"""Moments: a date or time in words as a log's timestamps count, and days before and after it.
+
+A moment is a series of one value, of the type of the log's timestamps. Words without a time zone
+are read on the clock of the log, and days are days of that clock.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import cast
+
+import polars as pl
+
+from recsys.errors import ConfigError
+from recsys.log.event_log import TIME, EventLog
+
+Moment = datetime | date | str | int
+"""A time, or ISO 8601 text; an integer for a log that knows only an order."""
+
+
+def moment(log: EventLog, name: str, when: Moment) -> pl.Series:
+    """A moment of a log; of an hour that clocks show twice, the first.
+
+    Args:
+        log: in whose time zone words without one are read; a log without one is in UTC.
+        name: of the option, for the error.
+        when: the moment.
+
+    Raises:
+        ConfigError: not a moment of the log's kind, or one that a change of clocks left out.
+    """
+    kind = log.events[TIME].dtype
+    form = "a time, such as 2017-12-04" if log.has_calendar_time else "an integer"
+    wrong = ConfigError(f"{name}={when!r}: the timestamps of {log.name} ask for {form}")
+    try:
+        if not isinstance(kind, pl.Datetime):
+            return pl.Series([int(str(when))], dtype=kind)
+        if isinstance(when, int):
+            raise wrong
+        time = datetime.fromisoformat(str(when))
+        in_utc = None if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
+        raise wrong from None
+    zone = kind.time_zone
+    if in_utc is not None:
+        utc = pl.Series([in_utc], dtype=pl.Datetime("us", "UTC"))
+        found = utc.dt.replace_time_zone(None) if zone is None else utc.dt.convert_time_zone(zone)
+        return found.cast(kind)
+    clock = pl.Series([time], dtype=pl.Datetime("us"))
+    found = _on_clock(clock, zone)
+    if found.null_count():
+        raise ConfigError(
+            f"{name}={when}: no such time in {zone}; clocks were put forward, "
+            f"give {_put_forward(clock, zone)[0]:%Y-%m-%dT%H:%M}"
+        )
+    return found.cast(kind)
+
+
+def days_after(when: pl.Series, days: int) -> pl.Series:
+    """Moments so many days later, or earlier where `days` is negative, at the same hour.
+
+    Where clocks are put forward over that hour, it is as much later as they are.
+    """
+    return _from_clock(_clock(when).dt.offset_by(f"{days}d"), when)
+
+
+def next_day(when: pl.Series) -> pl.Series:
+    """When the days end that moments lie in."""
+    return _from_clock(_clock(when).dt.truncate("1d").dt.offset_by("1d"), when)
+
+
+def just_after(when: pl.Series) -> pl.Series:
+    """The first moments of the series' type that are later."""
+    return (when.to_physical() + 1).cast(when.dtype)
+
+
+def _clock(when: pl.Series) -> pl.Series:
+    """What a clock of their time zone shows at moments."""
+    return when.dt.replace_time_zone(None)
+
+
+def _from_clock(clock: pl.Series, like: pl.Series) -> pl.Series:
+    """Moments by what a clock shows, in the time zone of others."""
+    zone = cast(pl.Datetime, like.dtype).time_zone
+    return _on_clock(clock, zone).fill_null(_put_forward(clock, zone))
+
+
+def _on_clock(clock: pl.Series, zone: str | None) -> pl.Series:
+    """Local times in a zone; null where it has no such time."""
+    return clock.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+
+
+def _put_forward(clock: pl.Series, zone: str | None) -> pl.Series:
+    """Local times that a zone has not, as much later as its clocks were put forward."""
+    return _on_clock(clock.dt.offset_by("-1d"), zone).dt.offset_by("24h")

@@ -1,0 +1,190 @@
+"""A run's folder, read as data: a file that is not what it should be, whoever made it, is one line.
+
+Nothing here calls what a file names (`recsys.scoring.trust` says what may be called), follows an
+interpolation, or trusts a size that a file claims for itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any, cast
+from zipfile import ZipFile
+
+import polars as pl
+import torch
+import yaml
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from torch import Tensor
+
+from recsys.errors import RecsysError, RunError
+
+LARGEST_TEXT = 2**24
+"""Bytes of a config, or of figures: a hundred times what any run writes."""
+DEEPEST = 32
+"""Levels of a config that are one in another."""
+
+
+@contextmanager
+def reading(
+    what: Path, *, fault: str = "is damaged", remedy: str = "make the run again"
+) -> Iterator[None]:
+    """Turns whatever goes wrong with what a folder holds into one line that names it.
+
+    Args:
+        what: a file or a folder.
+        fault: what is then said of it.
+        remedy: what to do.
+
+    Raises:
+        RunError: in place of anything that is no `RecsysError`.
+    """
+    try:
+        yield
+    except RecsysError:
+        raise
+    # Whatever it is, the file is not what was written: some readers panic at what is no such file.
+    except (Exception, pl.exceptions.PanicException) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RunError(f"{what} {fault} ({reason}); {remedy}") from error
+
+
+def check_file(path: Path) -> None:
+    """See that there is a file: to open what is none, such as a pipe, may never end.
+
+    Raises:
+        RunError: there is none.
+    """
+    if not path.is_file():
+        raise RunError(f"{path.parent} holds no finished run: there is no {path.name}")
+
+
+def read_text(path: Path) -> str:
+    """A text file of at most `LARGEST_TEXT` bytes.
+
+    Raises:
+        RunError: no such file, a larger one, or none of text.
+    """
+    check_file(path)
+    with reading(path):
+        if (size := path.stat().st_size) > LARGEST_TEXT:
+            raise ValueError(f"{size:,} bytes")
+        return path.read_text(encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; names that it gives twice are refused.
+
+    Raises:
+        RunError: as `read_text`, or no such object.
+    """
+    text = read_text(path)
+    with reading(path):
+        found = json.loads(text, object_pairs_hook=_once)
+        if not isinstance(found, dict):
+            raise TypeError(f"{type(found).__name__}, no object")
+        return found
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's `config.yaml` as dicts, lists and values, and nothing that stands for another value.
+
+    Raises:
+        RunError: there is none, or it holds an interpolation, an alias, a tag or a name twice, or
+            is deeper than `DEEPEST`.
+    """
+    path = folder / "config.yaml"
+    text = read_text(path)
+    with reading(path):
+        _check_plain(text)
+        config = OmegaConf.to_container(OmegaConf.create(text))
+        if not isinstance(config, dict):
+            raise TypeError("no options")
+        return cast(dict[str, Any], config)
+
+
+def _check_plain(text: str) -> None:
+    """See that YAML means what it says, before anything is made of it."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise ValueError(f"line {event.start_mark.line + 1}: an alias; write the value")
+        if getattr(event, "tag", None) is not None:
+            raise ValueError(f"line {event.start_mark.line + 1}: a tag, {event.tag}")
+        if isinstance(event, yaml.ScalarEvent) and "${" in event.value:
+            raise ValueError(f"{event.value} is an interpolation; write the value")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"more than {DEEPEST} levels")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name twice")
+    return found
+
+
+def read_table(path: Path, *needed: str) -> pl.DataFrame:
+    """A Parquet file with at least these columns.
+
+    Raises:
+        RunError: no such file, no Parquet, or without one of them.
+    """
+    check_file(path)
+    with reading(path), _without_panics():
+        frame = pl.read_parquet(path, glob=False)
+        if missing := [column for column in needed if column not in frame.columns]:
+            raise ValueError(f"no column {missing[0]}")
+        return frame
+
+
+_panics = Lock()
+
+
+@contextmanager
+def _without_panics() -> Iterator[None]:
+    """Without the pages that a native reader may print on standard error before it raises."""
+    with _panics:  # the descriptor is the whole process's
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of training, as torch saves it; nothing that it names is called.
+
+    Raises:
+        RunError: it is none, or not as it was written.
+    """
+    check_file(path)
+    with reading(path, remedy="remove checkpoints/ to train from the start"):
+        with ZipFile(path) as file:
+            if (name := file.testzip()) is not None:  # torch itself does not look
+                raise ValueError(f"{name} is not as it was written")
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
+            raise TypeError("no state of a model")
+        return found
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        RunError: no such file, or none of tensors.
+    """
+    check_file(path)
+    with reading(path):
+        return load_file(path)

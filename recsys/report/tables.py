@@ -1,0 +1,194 @@
+"""What a run prints: rich tables of logs, metrics and recommendations.
+
+Titles, ids and names are whatever a log or a folder holds. They are printed as they are: as `Text`,
+in which brackets and colons are no markup, and with control characters in sight (`plain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+from rich.table import Table
+from rich.text import Text
+
+from recsys.errors import visible
+from recsys.evaluation.prediction import Trial, best
+from recsys.evaluation.ranking import Evaluation, Protocol
+from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, WORDS, EventLog
+from recsys.retrieval.index import TopK
+from recsys.tasks.splits import TEST, Part, Split
+
+SHOWN = ("recall", "ndcg", "phr", "mrr")
+FEW = 0.01
+MANY = 20
+
+
+def describe(split: Split, protocol: Protocol) -> str:
+    """One line: the log, its sizes, its parts and how it is asked."""
+    asked = ", ".join(f"{len(part):,} {part.name}" for part in (split.validation, split.test))
+    return (
+        f"{split.log.name}: {len(split.users):,} users, {split.num_items:,} items, "
+        f"{len(split.events):,} events; asked: {asked} users; {history_rule(protocol)}"
+    )
+
+
+def ties(split: Split) -> Iterator[str]:
+    """A line where targets of the test users tie in time with the event before them.
+
+    The order of such events is the file's. A few tie by chance, and are not worth a line.
+    """
+    events, times = split.events, split.log.events[TIME]
+    user, time = events["user"], times.gather(events["log_row"])
+    asked = (events["phase"] == TEST) & events["target"]
+    of_user = (user == user.shift()).fill_null(False)
+    first = asked & ~(of_user & asked.shift())
+    share = float((of_user & (time == time.shift())).filter(first).mean() or 0)  # type: ignore[arg-type]
+    if share < FEW:
+        return
+    by_basket = bool((of_user & (events["basket"] == events["basket"].shift())).any())
+    basket = "" if BASKET in split.log.events.columns else " data.columns.basket_id=COLUMN"
+    remedy = f"; task=next_basket{basket} asks for whole baskets, such as those of a day"
+    yield (
+        f"{share:.0%} of the {first.sum():,} test users have a target with the timestamp of the "
+        f"event before it: their order is the file's{'' if by_basket else remedy}"
+    )
+
+
+def unread(log: EventLog, named: Collection[str]) -> Iterator[str]:
+    """A line with the columns of the events and items that nothing reads.
+
+    Args:
+        log: any.
+        named: the words of a run's config, among them the columns that it reads.
+    """
+    roles = (USER, ITEM, TIME, BASKET, QUANTITY, VALUE)
+    of_items = {*log.items.columns} & {*WORDS}
+    there = dict.fromkeys([*log.events.columns, *log.items.columns])
+    names = [name for name in there if name not in {*roles, *of_items, *named}]
+    if not names:
+        return
+    shown = [
+        f"{name} (varies within an item; data.columns.{name}={name} takes an item's first)"
+        if name in WORDS
+        else name or "the one without a name"
+        for name in names[:MANY]
+    ]
+    more = f" and {len(names) - MANY:,} more" if len(names) > MANY else ""
+    yield f"columns that nothing here reads: {', '.join(shown)}{more}"
+
+
+def history_rule(protocol: Protocol) -> str:
+    """Whether the history stays among the candidates, in two words."""
+    return "history masked" if protocol.mask_history else "history kept"
+
+
+def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> Table:
+    """A row per model: the test metrics at the first k with their 95% intervals."""
+    k = protocol.ks[0]
+    users = len(next(iter(results.values())).per_user)
+    title = f"{log}, {users:,} test users, full catalogue, {history_rule(protocol)}"
+    table = Table(title=plain(title, "table.title"))
+    table.add_column("model")
+    names = [f"{name}@{k}" for name in SHOWN]
+    for name in names:
+        table.add_column(name, justify="right")
+    best = {name: max(result.means[name] for result in results.values()) for name in names}
+    for model, result in results.items():
+        intervals = result.intervals()
+        cells = (_cell(result.means[n], intervals[n], best[n]) for n in names)
+        table.add_row(plain(model), *cells)
+    return table
+
+
+def trials(name: str, results: Mapping[str, Trial], leads: pl.DataFrame) -> Table:
+    """A row per predictor: a table's test metrics, and the first predictor's lead in the folds.
+
+    Args:
+        name: of the table.
+        results: by predictor.
+        leads: the table's rows of `recsys.evaluation.prediction.leads`.
+    """
+    first, *others = results
+    columns = list(results[first].means["test"])
+    lead = f"; {first} minus the others over folds (corrected t-test, Holm)" if others else ""
+    table = Table(title=plain(f"{name}, test{lead}", "table.title"))
+    table.add_column("model")
+    for column in (*columns, *(f"Δ {column}" for column in columns if others)):
+        table.add_column(plain(column), justify="right")
+    highest = best(results)
+    for label, result in results.items():
+        means, intervals = result.means["test"], result.intervals["test"]
+        cells = [_cell(means[c], (intervals[c][0], intervals[c][1]), highest[c]) for c in columns]
+        cells += [_lead(row) for row in leads.filter(against=label).iter_rows(named=True)]
+        table.add_row(plain(label), *cells)
+    return table
+
+
+def plain(words: object, style: str = "") -> Text:
+    """Words as they are, line by line: no markup, and control characters in sight."""
+    return Text("\n".join(map(visible, str(words).split("\n"))), style)
+
+
+def _lead(row: Mapping[str, Any]) -> Text:
+    """A difference with its p-value, which there is none of where a fold has no figure."""
+    if row["difference"] is None:
+        return Text("–")
+    p_value = "no p" if row["p_holm"] is None else f"p={row['p_holm']:.3f}"
+    return Text.assemble(f"{row['difference']:+.4f} ", (p_value, "dim"))
+
+
+def _cell(mean: float, interval: tuple[float, float], best: float) -> Text:
+    if mean != mean:
+        return Text("–")
+    low, high = map(_short, interval)
+    return Text.assemble(
+        (_short(mean), "bold" if mean == best else ""), " ", (f"{low}–{high}", "dim")
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}".removeprefix("0") if value < 1 else f"{value:.4f}"
+
+
+def samples(part: Part, top: TopK, split: Split, *, num_users: int = 3) -> Table:
+    """What a few users have had of late and what they are recommended, in words."""
+    title = pl.coalesce(
+        *(pl.col(c) for c in ("title", "text") if c in split.item_table.columns),
+        pl.col("item_id").cast(pl.String),
+    )
+    words = split.item_table.select(title.alias("words"))["words"]
+    table = Table(
+        "user", "latest in the history", "recommended (✓: in the target)", show_lines=True
+    )
+    # Users at the quartiles of the part: always the same, and not chosen for their results.
+    for row in [len(part) * (n + 1) // (num_users + 1) for n in range(num_users)]:
+        history = part.history.ragged
+        seen = history.values[history.offsets[row] : history.offsets[row + 1]].tolist()
+        targets = part.target
+        wanted = set(targets.values[targets.offsets[row] : targets.offsets[row + 1]].tolist())
+        latest = list(dict.fromkeys(reversed(seen)))[:8]
+        given = [item for item in top.items[row, :8].tolist() if item >= 0]
+        marks = ["✓ " if item in wanted else "  " for item in given]
+        user = split.users.ids[int(part.history.users[row])]
+        table.add_row(plain(user), _lines(words, latest), _lines(words, given, marks))
+    return table
+
+
+def _lines(words: pl.Series, items: Sequence[int], marks: Sequence[str] | None = None) -> Text:
+    marks = marks or [""] * len(items)
+    shown = (" ".join(str(words[item]).split("\n"))[:48] for item in items)
+    return plain("\n".join(f"{mark}{line}" for mark, line in zip(marks, shown, strict=True)))
+
+
+def frame(table: pl.DataFrame, *, title: str | None = None) -> Table:
+    """A polars frame as a table, numbers to four digits and – where there is none."""
+    shown = Table(title=None if title is None else plain(title, "table.title"))
+    for name, dtype in table.schema.items():
+        shown.add_column(plain(name), justify="right" if dtype.is_numeric() else "left")
+    none = ["–" if dtype.is_numeric() else "" for dtype in table.dtypes]
+    for row in table.iter_rows():
+        values = (n if value is None else value for n, value in zip(none, row, strict=True))
+        shown.add_row(*(plain(f"{v:.4f}" if isinstance(v, float) else v) for v in values))
+    return shown

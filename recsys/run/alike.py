@@ -1,0 +1,74 @@
+"""Whether two runs were asked the same, so that their figures may be held against each other.
+
+Models, their training and how they are searched may differ; the log, the split and what stays among
+the candidates may not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from recsys.errors import RunError
+from recsys.reading import read_config, read_json, reading
+
+NOT_OF_THE_TASK = ("ks", "features")
+"""Of the section `task`: lists are compared at the lengths that both have, features are models'."""
+
+
+def check_alike(first: Path, second: Path) -> None:
+    """Refuse to compare runs that were not asked the same.
+
+    Args:
+        first, second: folders of runs, of their baselines or members, or of `recsys evaluate`.
+
+    Raises:
+        RunError: an option of their tasks differs, or their logs do; or one does not say.
+    """
+    (options, log), (others, other_log) = (_asked_of(run) for run in (first, second))
+    if log and other_log:  # then it does not matter where a log was read from
+        options, others = options | {"log": log}, others | {"log": other_log}
+        del options["data"], others["data"]
+    one, other = dict(_flat(options)), dict(_flat(others))
+    # The task before the log: filters change both.
+    for name in sorted(one.keys() | other.keys(), key=lambda name: (name[:4] == "log.", name)):
+        if one.get(name) != other.get(name) and not _is_of_one_alone(name, one, other):
+            values = (str(options.get(name))[:200] for options in (one, other))
+            raise RunError(
+                f"{name} is {next(values)} in {first} and {next(values)} in {second}; compare "
+                "runs that were asked the same of the same log"
+            )
+
+
+def _asked_of(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run was asked of which log; a baseline and a member were asked what their run was."""
+    place = run.absolute()
+    while not (place / "config.yaml").is_file() and place.parent.name in ("baselines", "members"):
+        place = place.parent.parent
+    if not (place / "config.yaml").is_file():
+        raise RunError(f"{run} is no run's folder: it has no config.yaml")
+    log = read_json(place / "log.json") if (place / "log.json").exists() else {}
+    config = read_config(place)
+    with reading(place / "config.yaml"):
+        task = {k: v for k, v in config["task"].items() if k not in NOT_OF_THE_TASK}
+        options = {"task": task, "data": config["data"]}
+        return options, {k: v for k, v in log.items() if k != "name"}
+
+
+def _flat(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Options by their whole name, `task.split.test_start`."""
+    if not isinstance(config, dict):
+        yield name, config
+        return
+    for key, value in config.items():
+        yield from _flat(value, f"{name}.{key}".lstrip("."))
+
+
+def _is_of_one_alone(name: str, *runs: Mapping[str, Any]) -> bool:
+    """Whether it belongs to a table of questions that one of the runs does not ask."""
+    for opening in ("task.questions.", "log.questions/"):
+        if name.startswith(opening):
+            table = opening + name.removeprefix(opening).partition(".")[0]
+            return any(not any(n == table or n.startswith(f"{table}.") for n in r) for r in runs)
+    return False

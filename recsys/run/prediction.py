@@ -1,0 +1,245 @@
+"""One run of a task that asks questions: several tables, a model and the baselines beside it.
+
+A run's folder holds
+
+    config.yaml, log.json        the composed config, and of which log and answers the tables are
+    pretraining/                 a run of its own (`recsys.run.ranking`), where one comes first
+    tables/<table>/              metrics.json, intervals.json, folds.parquet, predictions.parquet
+    metrics.json, intervals.json of all tables: `kids/auroc`, by part
+    baselines/<name>/            the same for each model it is compared with
+    report.html
+
+A table that is finished is kept: a run that was killed goes on with the next.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import polars as pl
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning import seed_everything
+from rich.console import Console
+
+from recsys.devices import running_on
+from recsys.errors import ConfigError, RunError
+from recsys.evaluation.prediction import Folds, Trial, compare, leads, same_folds, to_json, trial
+from recsys.evaluation.ranking import with_holm
+from recsys.files import write_text
+from recsys.log.event_log import EventLog
+from recsys.reading import read_config
+from recsys.report import prediction_page, tables
+from recsys.run import ranking
+from recsys.run.options import check_options
+from recsys.run.ranking import about, claim, config_words, filtered_log, read, say
+from recsys.scoring import trust
+from recsys.scoring.predictor import Predictor
+from recsys.tasks.labels import Questions
+
+console = Console()
+SIZES = ("num_items", "num_users", "num_classes")
+OF_A_RUN = ("data", "retrieval", "logger", "report", "seed", "device", *SIZES)
+"""What a run of pre-training has in common with the questions that follow."""
+OTHER_TASKS = ("split", "filters", "mask_history", "ks")
+KINDS = {
+    "data": object,
+    "task.questions": Mapping[str, object],
+    "task.folds": Folds,
+    "model": Mapping[str, Any],
+    "baselines": Mapping[str, Mapping[str, Any]],
+    "seed": int,
+    "device": str,
+}
+EXTRAS = {"tables": Sequence[str], "folds": Folds}
+"""What the config of a predictor may hold besides its own options."""
+Trials = Mapping[str, Trial]
+"""By the name of the table."""
+
+
+def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
+    """Ask `config.model` and the baselines the questions of `config.task`.
+
+    A model or baseline is a predictor, or one for each of the tables that it answers, by name.
+    Where there is `config.pretraining`, of a `task`, `model` and `trainer`, that run comes first,
+    in `pretraining/`; predictors know its folder as `${folder}/pretraining`.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        RunError: another process is at work in the folder.
+    """
+    with ranking.folder_of_a_run(folder):
+        check_options(ranking.as_values(config), KINDS, EXTRAS)
+        with running_on(config.device):
+            return _run(config, folder)
+
+
+def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
+    with open_dict(config):
+        config.folder = str(folder)
+        pretraining = config.pop("pretraining", None)
+    if pretraining is not None:
+        pretrain(config, pretraining, folder / "pretraining")
+    log, asked = prepare(config)
+    claimed = copy.deepcopy(config)
+    claimed.folder = "."  # wherever it stands
+    of_tables = {f"questions/{name}": table.fingerprint for name, table in asked.items()}
+    claim(folder, claimed, about(log) | of_tables)
+    say(*map(describe, asked.values()))
+    divided = Folds(**OmegaConf.to_container(config.task.folds))  # type: ignore[arg-type]
+    label = prediction_page.label_of(config.model)
+    places = {label: (config.model, folder)}
+    for name, model in config.baselines.items():
+        places[str(name)] = (model, folder / "baselines" / str(name))
+    results = {}
+    for name, (model, place) in places.items():
+        results[name] = answered(asked, model, place, divided, seed=config.seed)
+        write(place, results[name])
+    prediction_page.write(folder)
+    by_table = {
+        name: {model: t[name] for model, t in results.items() if name in t} for name in asked
+    }
+    ahead = leads(by_table)
+    for name, of_table in by_table.items():
+        console.print(tables.trials(name, of_table, ahead.filter(table=name)))
+    say(*tables.unread(log, config_words(config)), f"run folder: {folder}")
+    return means(results[label])
+
+
+def pretrain(config: DictConfig, parts: DictConfig, folder: Path) -> None:
+    """Run what comes first; a folder that holds it, finished and of the same config, is kept.
+
+    Raises:
+        ConfigError: the folder holds another run.
+    """
+    shared = [name for name in OF_A_RUN if name in config]
+    whole = OmegaConf.masked_copy(config, shared)
+    OmegaConf.set_struct(whole, False)
+    whole.baselines = {}
+    for name, part in parts.items():
+        whole[name] = part
+    if (folder / "report.html").is_file():
+        held = read_config(folder)
+        for size in SIZES:
+            whole[size] = held.get(size)
+        with ranking.folder_of_a_run(folder):
+            claim(folder, whole, about(filtered_log(whole)))
+        return
+    ranking.run(whole, folder)
+
+
+def prepare(config: DictConfig) -> tuple[EventLog, dict[str, Questions]]:
+    """The log, and the tables of questions about it that a config names, by name."""
+    with open_dict(config):  # what the log brings for tasks that ask what comes next
+        for name in OTHER_TASKS:
+            config.task.pop(name, None)
+        config.num_items = config.num_users = None
+    log = read(config.data)
+    made = OmegaConf.to_container(config.task.questions, resolve=True)
+    assert isinstance(made, dict)
+    return log, {str(name): trust.build(make)(log, str(name)) for name, make in made.items()}
+
+
+def answered(
+    asked: Mapping[str, Questions], model: DictConfig, folder: Path, divided: Folds, *, seed: int
+) -> dict[str, Trial]:
+    """Let a model answer every table; those that a folder holds are read from there.
+
+    A predictor's config may name the `tables` that it answers, and `folds` that come before those
+    of the task: fewer, where a fit takes long.
+    """
+    found = {}
+    for name, questions in asked.items():
+        options = _for_table(model, name)
+        if options is None:
+            continue
+        place = folder / "tables" / name
+        if not (place / "metrics.json").is_file():
+            here = replace(divided, **options.pop("folds", {}))
+            trial(questions, partial(build, options, seed), here).write(place)
+        found[name] = Trial.read(place)
+    return found
+
+
+def _for_table(model: DictConfig, name: str) -> dict[str, Any] | None:
+    """A predictor's config for a table; None where it does not answer it."""
+    options = cast(dict[str, Any], OmegaConf.to_container(model, resolve=True))
+    if "_target_" not in options:
+        return options.get(name)
+    return options if name in options.pop("tables", [name]) else None
+
+
+def build(model: dict[str, Any], seed: int) -> Predictor:
+    """A predictor from its config; whatever was fitted before it, it starts from the seed.
+
+    Raises:
+        ConfigError: it is a model of another kind.
+    """
+    seed_everything(seed, verbose=False)
+    built = trust.build(model)
+    if not isinstance(built, Predictor):
+        raise ConfigError(
+            f"{type(built).__name__} says what comes next and answers no questions; choose "
+            "model=logistic_regression, lightgbm, mlp or another predictor"
+        )
+    return built
+
+
+def compare_runs(first: Path, second: Path) -> pl.DataFrame:
+    """Paired differences of two runs' folds, a row per table and metric that both answered.
+
+    As `recsys.evaluation.prediction.compare`, with Holm's correction over all rows as `p_holm`.
+
+    Raises:
+        RunError: they answered no table in common by folds, or by other folds.
+    """
+    found = []
+    for place in sorted((first / "tables").glob("[!.]*")):
+        if (other := second / "tables" / place.name).is_dir():
+            folds = Trial.read(place).folds, Trial.read(other).folds
+            if not same_folds(*folds):
+                continue
+            rows = compare(*folds)
+            found.append(rows.with_columns(metric=f"{place.name}/" + pl.col("metric")))
+    if not found:
+        raise RunError(f"{first} and {second} answered no questions in common; compare others")
+    return with_holm(pl.concat(found))
+
+
+def means(trials: Trials) -> dict[str, dict[str, float]]:
+    """The means of all tables by part, `kids/auroc`."""
+    return _together({name: result.means for name, result in trials.items()})
+
+
+def write(folder: Path, trials: Trials) -> None:
+    """`intervals.json` and `metrics.json` of all tables."""
+    intervals = _together({name: result.intervals for name, result in trials.items()})
+    write_text(folder / "intervals.json", to_json(intervals))
+    write_text(folder / "metrics.json", to_json(means(trials)))
+
+
+def _together(of: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name, parts in of.items():
+        for part, values in parts.items():
+            of_part = found.setdefault(part, {})
+            of_part.update({f"{name}/{metric}": value for metric, value in values.items()})
+    return found
+
+
+def describe(questions: Questions) -> str:
+    """One line: how many rows are asked, by phase, and what can be answered."""
+    sizes = questions.rows["phase"].value_counts().sort("phase").rows()
+    phases = ", ".join(f"{n:,} {('train', 'validation', 'test')[p]}" for p, n in sizes)
+    if not questions.has_phases:
+        phases = f"{len(questions):,}, by folds"
+    named = len(questions.candidates)
+    share = questions.answers.lengths.float().mean()
+    answer = f"{named:,} candidates, {share:.1f} right" if named > 1 else f"{share:.1%} yes"
+    return f"{questions.name}: {len(questions.users):,} users; rows: {phases}; {answer}"

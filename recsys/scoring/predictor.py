@@ -1,0 +1,199 @@
+"""Predictors: what answers a table of questions, as a `Scorer` answers what comes next.
+
+Shapes: B rows asked, C candidates, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.errors import ConfigError, DataError, LeakError
+from recsys.log.event_log import ITEM, TIME, USER, EventLog
+from recsys.log.vocabulary import Vocabulary
+from recsys.tasks.features import Feature, computed
+from recsys.tasks.labels import AS_OF, Questions, before
+
+
+class Predictor(ABC):
+    """Learns from rows whose answers it is shown, and scores the candidates of others."""
+
+    @abstractmethod
+    def fit(self, questions: Questions, rows: Tensor) -> Self:
+        """Learn from the answers of `rows` (B,) int64 and of no others."""
+
+    @abstractmethod
+    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
+        """Scores (B, C) float32 of the candidates for `rows` (B,) int64, higher is likelier."""
+
+    def refuse_no_rows(self, questions: Questions, rows: Tensor) -> None:
+        """For predictors that learn from answers.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if not len(rows):
+            raise ConfigError(
+                f"{questions.name}: {type(self).__name__} learns from answers and there are none; "
+                "give moments to train on"
+            )
+
+    def check_leaks(self, questions: Questions, rows: Tensor, *, sample: int = 32) -> None:
+        """Predict some of the rows, all of one moment, again from the log that ends there.
+
+        Raises:
+            LeakError: a score changes.
+        """
+        moment = questions.rows[AS_OF][int(rows[0])]
+        chosen = rows[torch.linspace(0, len(rows) - 1, min(sample, len(rows))).long()]
+        cut = replace(questions, log=before(questions.log, moment))
+        once, again = self.predict(questions, chosen), self.predict(cut, chosen)
+        changed = int(
+            (~torch.isclose(once, again, rtol=1e-3, atol=1e-4, equal_nan=True)).any(1).sum()
+        )
+        if changed:
+            raise LeakError(
+                f"{questions.name}: {type(self).__name__} knows what comes after {moment}: "
+                f"{changed} of {len(chosen)} rows change when the log ends there; use events "
+                "before `as_of` only"
+            )
+
+
+class FeaturePredictor(Predictor):
+    """A predictor of features.
+
+    Args:
+        features: of a user as of a moment; their columns stand side by side.
+
+    Raises:
+        ConfigError: there is none.
+    """
+
+    def __init__(self, *, features: Sequence[Feature]) -> None:
+        if not features:
+            raise ConfigError(f"{type(self).__name__} has no features; give it at least one")
+        self.features = list(features)
+
+    def inputs(self, questions: Questions, rows: Tensor) -> np.ndarray:
+        """The features of rows (B,) as (B, F) float32."""
+        columns = [computed(questions, feature)[rows.numpy()] for feature in self.features]
+        return np.hstack(columns)
+
+    def refuse_ranking(self, questions: Questions) -> None:
+        """For predictors that know a candidate by its rows alone.
+
+        Raises:
+            ConfigError: the questions rank candidates.
+        """
+        if questions.ranked:
+            raise ConfigError(
+                f"{type(self).__name__} ranks no candidates, and {questions.name} has "
+                f"{len(questions.candidates)}; choose model=mlp, new_ease or own_purchases"
+            )
+
+    def check_leaks(self, questions: Questions, rows: Tensor, *, sample: int = 32) -> None:
+        """Nothing more: `computed` has checked every feature."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """How a predictor's network is trained.
+
+    Attributes:
+        learning_rate, weight_decay: of AdamW.
+        batch_size: rows a step.
+        max_epochs: at most so many passes over the rows.
+        patience: epochs without a lower loss on the rows held out after which training stops.
+        held_out: share of the training users whose rows are held out.
+
+    Raises:
+        ConfigError: no user is held out, or all are.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    batch_size: int = 128
+    max_epochs: int = 100
+    patience: int = 8
+    held_out: float = 0.15
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"held_out={self.held_out} is no share; 0.1 to 0.3 suits most tables")
+
+    def check(self, loss: float, predictor: Predictor) -> None:
+        """See that training has not diverged, given the loss on the rows held out.
+
+        Raises:
+            DataError: the loss is infinite or no number.
+        """
+        if not math.isfinite(loss):
+            raise DataError(
+                f"{type(predictor).__name__}: the loss on the rows held out is {loss}; training "
+                f"diverged: lower learning_rate={self.learning_rate}"
+            )
+
+    def some_users(self, users: Tensor) -> Tensor:
+        """(B,) bool: the rows, of users (B,), of as many users as are to be held out."""
+        each = users.unique()
+        count = max(1, round(len(each) * self.held_out))
+        return torch.isin(users, each[torch.randperm(len(each))[:count]])
+
+
+class HistoryPredictor(Predictor):
+    """A predictor that reads the log up to a row's moment, and learns nothing from answers.
+
+    Subclasses are frozen dataclasses: equal ones score a table's moments once between them.
+    """
+
+    @abstractmethod
+    def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
+        """Scores (U, C) of the candidates for users (U), from the log up to a moment."""
+
+    def fit(self, questions: Questions, rows: Tensor) -> Self:
+        return self
+
+    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
+        found = torch.empty(len(rows), len(questions.candidates))
+        moments = questions.rows[AS_OF][rows.numpy()]
+        for moment in moments.unique():
+            asked = torch.from_numpy((moments == moment).arg_true().to_numpy().astype(np.int64))
+            users = questions.rows[USER][rows[asked].numpy()]
+            vocabulary, scores = self._at(questions, moment)
+            found[asked] = scores[
+                torch.from_numpy(vocabulary.index_of(users).to_numpy(writable=True))
+            ]
+        return found
+
+    def _at(self, questions: Questions, moment: Any) -> tuple[Vocabulary, Tensor]:
+        """The scores of all users who are asked at a moment."""
+        kept = _scored.setdefault(questions, {})
+        if (self, moment) not in kept:
+            users = questions.rows.filter(pl.col(AS_OF) == moment)[USER].unique().sort()
+            scores = self.scores(questions, before(questions.log, moment), users)
+            kept[self, moment] = (Vocabulary(users), scores.float())
+        return kept[self, moment]
+
+
+_scored: WeakKeyDictionary[Questions, dict[Any, tuple[Vocabulary, Tensor]]] = WeakKeyDictionary()
+
+
+def candidate_events(questions: Questions, log: EventLog) -> pl.DataFrame:
+    """`user_id`, `timestamp` and `candidate`, a row per event and candidate that it stands for."""
+    of = pl.DataFrame(
+        {
+            ITEM: log.items[ITEM][questions.items.values.numpy()],
+            "candidate": questions.items.owners().numpy(),
+        }
+    )
+    events = log.events.select(USER, ITEM, TIME)
+    return events.join(of, on=ITEM).select(USER, TIME, "candidate")

@@ -1,0 +1,450 @@
+"""A trained model at rest: weights as safetensors, its config, its vocabulary and its histories.
+
+    model/recsys.json            what `recsys` builds the model from
+    model/weights.safetensors
+    model/items.parquet          the catalogue in index order, with what is known of each item
+    model/users.parquet          user ids in index order
+    model/histories.safetensors  everything the log knows of them, for recommendations by user id
+    model/manifest.json          the size and SHA-256 of each of these files
+
+A model may add files for other software (`Scorer.export`).
+
+A folder is data, whoever made it: nothing is pickled, a config builds what `recsys.scoring.trust` lists,
+and what the files hold is checked before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import torch
+from rich.progress import track
+from safetensors.torch import save_file, save_model
+from torch import Tensor
+
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged
+from recsys.devices import device_of, place_of
+from recsys.errors import ConfigError, RecsysError, RunError, UnknownIdError
+from recsys.evaluation.ranking import Protocol, rank
+from recsys.files import atomic_folder, write_parquet
+from recsys.log.event_log import ITEM, USER
+from recsys.log.vocabulary import UNKNOWN, Vocabulary
+from recsys.reading import read_json, read_table, read_tensors, reading
+from recsys.retrieval.index import TopK
+from recsys.scoring import manifest, trust
+from recsys.scoring.scorer import Scorer
+from recsys.scoring.weights import loaded
+from recsys.tasks.splits import Part, Split
+
+Id = int | str
+History = Iterable[Id] | Iterable[Iterable[Id]]
+FILES = (
+    "recsys.json",
+    "weights.safetensors",
+    "items.parquet",
+    "users.parquet",
+    "histories.safetensors",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SavedModel:
+    """A trained model with what it takes to recommend to users by id and in words.
+
+    Attributes:
+        model: ready to score.
+        item_table: the catalogue, a row per item index.
+        users: ids of the users that the log knows.
+        histories: of those users, everything the log holds, in index order, on the CPU.
+        mask_history: whether the task leaves out what a user has had.
+    """
+
+    model: Scorer
+    item_table: pl.DataFrame
+    users: Vocabulary
+    histories: BasketBatch
+    mask_history: bool
+
+    @property
+    def items(self) -> Vocabulary:
+        return Vocabulary(self.item_table[ITEM])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return place_of(self.model)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the model, and return this.
+
+        Raises:
+            ConfigError: there is no such device.
+        """
+        self.model.to(device_of(device))
+        return self
+
+    def recommend(
+        self,
+        user_ids: Iterable[Id] | None = None,
+        *,
+        histories: Iterable[History] | None = None,
+        texts: Iterable[Sequence[str]] | None = None,
+        k: int = 10,
+        mask_history: bool | None = None,
+        progress: bool = False,
+    ) -> pl.DataFrame:
+        """The k best items for users of the log, or for histories that it has never seen.
+
+        Args:
+            user_ids: users of the log, asked with everything that it knows of them.
+            histories: instead, per user a list of item ids, or a list of baskets of item ids,
+                oldest first.
+            texts: instead, per user a list of what items are called in words, oldest first; for
+                models that read words.
+            k: items a user.
+            mask_history: leave out what the user has had; by default as in the task. What is
+                given in words leaves out nothing.
+            progress: whether to show a bar.
+
+        Returns:
+            A row per user and rank: `user_id` (or `history`, the number of the history), `rank`
+            from 1, `item_id`, `title` where the log has one, `score`.
+
+        Raises:
+            UnknownIdError: a user or item that the log does not hold.
+            CatalogueError: k is larger than the catalogue.
+            ConfigError: not one of the three is given, or texts to a model that reads ids alone.
+            RunError: the options or weights of the model, which came from files, are not usable.
+        """
+        if sum(given is not None for given in (user_ids, histories, texts)) != 1:
+            raise ConfigError("recommend takes user_ids, histories or texts; give one of them")
+        if texts is not None:
+            return self._recommend_in_words(list(texts), k)
+        if histories is None:
+            assert user_ids is not None
+            rows = _indices(self.users, pl.Series(list(user_ids)), "user_id")
+            asked = self.users.ids[rows.numpy()].rename(USER)
+            batch = self.histories.rows(rows)
+        else:
+            batch = self._batch(histories)
+            asked = pl.Series("history", range(len(batch)))
+        masked = self.mask_history if mask_history is None else mask_history
+        none = Ragged(batch.items[:0], torch.zeros(len(batch) + 1, dtype=torch.int64))
+        bar = partial(track, description="users", disable=not progress, transient=True)
+        part = Part("users", batch, none)
+        with asking(self.model):
+            top = rank(self.model, part, k, Protocol(mask_history=masked), progress=bar)
+            return recommendations(asked, top.items, top.scores, self.item_table)
+
+    @torch.inference_mode()
+    def _recommend_in_words(self, texts: list[Sequence[str]], k: int) -> pl.DataFrame:
+        self.model.eval()
+        pieces = self._pieces(len(texts))
+        with asking(self.model):
+            users = [self.model.encode_texts([texts[row] for row in rows]) for rows in pieces]
+            index = self.model.item_index()
+            top = TopK.cat((index.search(vectors, k) for vectors in users), k)
+            asked = pl.Series("history", range(len(texts)))
+            return recommendations(asked, top.items, top.scores, self.item_table)
+
+    def known_parts(self, split: Split) -> list[tuple[Part, Part]]:
+        """The validation and the test users of a split, and the same as the model knows them.
+
+        There a user has the index that the model's log gives the id, and an event the row that it
+        has in that log; both are -1 where that log holds none.
+
+        Args:
+            split: of any log of the model's catalogue.
+
+        Raises:
+            ConfigError: the catalogue is another.
+        """
+        _check_same(self.items, split.items)
+        users = torch.from_numpy(self._index_of(split.users.ids).to_numpy(writable=True))
+        rows = self._rows_of(split, users)
+        parts = []
+        for part in (split.validation, split.test):
+            own = part.history
+            known = replace(own, users=users[own.users], log_rows=rows[own.log_rows])
+            parts.append((part, Part(part.name, known, part.target)))
+        return parts
+
+    def _index_of(self, user_ids: pl.Series) -> pl.Series:
+        """As `Vocabulary.index_of`, but text is another id than the number that it spells."""
+        if user_ids.dtype == self.users.ids.dtype:
+            return self.users.index_of(user_ids)
+        return Vocabulary(self.users.ids.cast(pl.String)).index_of(user_ids.cast(pl.String))
+
+    def _rows_of(self, split: Split, users: Tensor) -> Tensor:
+        """(events of the split's log,) the row of each in the model's log, -1 without one."""
+        own = pl.DataFrame(
+            {
+                "user": self.histories.owners().numpy(),
+                "item": self.histories.items.numpy(),
+                "time": self.histories.times.numpy(),
+                "row": self.histories.log_rows.numpy(),
+            }
+        )
+        index = pl.Series("user", users.numpy()[split.events["user"].to_numpy()])
+        events = split.events.select("item", "time", "log_row").with_columns(index)
+        same = ["user", "item", "time"]
+        own, events = (f.with_columns(nth=pl.int_range(pl.len()).over(same)) for f in (own, events))
+        found = events.join(own, on=[*same, "nth"])
+        rows = np.full(split.log.num_events, -1)
+        rows[found["log_row"].to_numpy()] = found["row"].to_numpy()
+        return torch.from_numpy(rows)
+
+    @torch.inference_mode()
+    def vectors(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The items' vectors by `item_id` and the users' by `user_id`, in the column `vector`.
+
+        Users are encoded with everything that the log knows of them. Inner products of the two are
+        the model's scores.
+
+        Raises:
+            ConfigError: the model ranks without vectors.
+        """
+        if not self.model.has_vectors:
+            raise ConfigError(f"{type(self.model).__name__} ranks without vectors; it has none")
+        self.model.eval()
+        with asking(self.model):
+            users = [
+                self.model.encode_users(self.histories.rows(rows).to(self.device)).float().cpu()
+                for rows in self._pieces(len(self.histories))
+            ]
+            items = self.model.encode_items().float().cpu()
+        return (
+            _vectors(self.item_table[ITEM], items),
+            _vectors(self.users.ids.rename(USER), torch.cat(users)),
+        )
+
+    def _pieces(self, num_users: int) -> Iterable[Tensor]:
+        """Rows of users, as many as are to be scored at once."""
+        return torch.arange(num_users).split(self.model.users_at_once(len(self.item_table)))
+
+    def _batch(self, histories: Iterable[History]) -> BasketBatch:
+        baskets = [[_basket(entry) for entry in history] for history in histories]
+        flat = [item for history in baskets for basket in history for item in basket]
+        found = iter(_indices(self.items, pl.Series(flat), "item_id").tolist())
+        indexed = [[[next(found) for _ in basket] for basket in history] for history in baskets]
+        return BasketBatch.from_lists(indexed, len(self.item_table))
+
+
+@contextmanager
+def asking(model: Scorer) -> Iterator[None]:
+    """What a model raises that was read from files is one line: its options may be anything.
+
+    Raises:
+        RunError: in place of anything that is no `RecsysError`.
+    """
+    try:
+        yield
+    except RecsysError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RunError(
+            f"{type(model).__name__} cannot be asked ({reason}); if its folder is whole, this is "
+            "a fault of ours"
+        ) from error
+
+
+def _check_same(items: Vocabulary, asked: Vocabulary) -> None:
+    """Refuse a log of another catalogue than the model's."""
+    if items.ids.equals(asked.ids):
+        return
+    if items.ids.dtype != asked.ids.dtype:
+        raise ConfigError(
+            f"the items of the log are {asked.ids.dtype}, as {asked.ids[0]!r}, and the model's "
+            f"{items.ids.dtype}, as {items.ids[0]!r}; evaluate a run on the catalogue that it was "
+            "trained on"
+        )
+    strange, missing = (
+        one.ids.filter(other.index_of(one.ids) == UNKNOWN)
+        for one, other in ((asked, items), (items, asked))
+    )
+    told = "the log holds the model's items in another order"
+    if len(strange):
+        told = f"the log holds item {strange[0]!r}, which the model does not know"
+    elif len(missing):
+        told = f"the model knows item {missing[0]!r}, which the log does not hold"
+    raise ConfigError(f"{told}; evaluate a run on the catalogue that it was trained on")
+
+
+def _vectors(ids: pl.Series, vectors: Tensor) -> pl.DataFrame:
+    return pl.DataFrame([ids, pl.Series("vector", vectors.numpy())])
+
+
+def _basket(entry: Id | Iterable[Id]) -> list[Id]:
+    return list(entry) if isinstance(entry, Iterable) and not isinstance(entry, str) else [entry]
+
+
+def recommendations(
+    asked: pl.Series, items: Tensor, scores: Tensor, item_table: pl.DataFrame
+) -> pl.DataFrame:
+    """Ranked lists (U, k) as a row per user and rank; places without an item are left out."""
+    users, k = items.shape
+    frame = pl.DataFrame(
+        {
+            asked.name: asked[np.repeat(np.arange(users), k)],
+            "rank": np.tile(np.arange(1, k + 1), users),
+            "index": items.flatten().numpy(),
+            "score": scores.flatten().numpy(),
+        }
+    ).filter(pl.col("index") >= 0)
+    shown = [column for column in (ITEM, "title") if column in item_table.columns]
+    chosen = item_table.select(shown)[frame["index"]]
+    return pl.concat(
+        [frame.drop("index", "score"), chosen, frame.select("score")], how="horizontal"
+    )
+
+
+def save(
+    folder: Path, model: Scorer, split: Split, config: dict[str, Any], *, mask_history: bool
+) -> None:
+    """Write `folder` whole or not at all.
+
+    Args:
+        folder: the model's folder; one that is there is replaced.
+        model: fitted.
+        split: whose catalogue, users and histories are kept.
+        config: from which the model is built again, with `_target_`.
+        mask_history: what `recommend` does by default.
+    """
+    with atomic_folder(folder) as scratch:
+        described = {"model": config, "mask_history": mask_history}
+        (scratch / "recsys.json").write_text(json.dumps(described, indent=2))
+        save_model(model, str(scratch / "weights.safetensors"))  # tied weights once
+        write_parquet(scratch / "items.parquet", split.item_table)
+        write_parquet(scratch / "users.parquet", split.users.ids.rename(USER).to_frame())
+        save_file(_tensors(split.latest), scratch / "histories.safetensors")
+        model.export(scratch)
+        manifest.write(scratch)
+
+
+def build(config: dict[str, Any]) -> Scorer:
+    """A model from its config, which is the user's own.
+
+    Raises:
+        ConfigError: it cannot be built, or is a predictor, which answers questions.
+    """
+    return _scorer(trust.build(config))
+
+
+def _scorer(built: Any) -> Scorer:
+    if not isinstance(built, Scorer):
+        raise ConfigError(
+            f"{type(built).__name__} ranks no catalogue; what answers questions needs a task that "
+            "asks them, such as task=lapse"
+        )
+    return built
+
+
+def load(
+    run: str | Path, *, device: str | torch.device = "auto", trusted: Sequence[str] = ()
+) -> SavedModel:
+    """The model of a run's folder, which may be anybody's: it runs no code of that folder.
+
+    Args:
+        run: the folder.
+        device: where it is to be asked, as `recsys.devices.device_of` takes it.
+        trusted: further packages whose classes the folder's config may build: add your own package
+            to load a model that it defines.
+
+    Raises:
+        RunError: the folder is not a run's, or its model is incomplete or damaged.
+        ConfigError: its config names anything else than a part of a model (`recsys.scoring.trust`) or a
+            class of a trusted package, or there is no such device.
+    """
+    there = device_of(device)
+    folder = Path(run) / "model"
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise RunError(f"{run} holds no finished run: there is no model/{missing[0]}")
+    with reading(folder, remedy="train the model again"):
+        manifest.check(folder, *FILES)
+        saved = _read(folder, trusted)
+    return saved.to(there)
+
+
+def untrained(run: str | Path, *, trusted: Sequence[str] = ()) -> Scorer:
+    """The model of a run's folder as it was before it was trained: its shape, random weights.
+
+    Raises:
+        RunError, ConfigError: as `load`.
+    """
+    folder = Path(run) / "model"
+    with reading(folder, remedy="train the model again"):
+        return _built(read_json(folder / "recsys.json"), folder, trusted)
+
+
+def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
+    described = read_json(folder / "recsys.json")
+    masked = described["mask_history"]
+    if not isinstance(masked, bool):
+        raise TypeError(f"mask_history is {masked!r}, neither true nor false")
+    item_table, users = _catalogue(folder / "items.parquet"), _users(folder / "users.parquet")
+    tensors = read_tensors(folder / "histories.safetensors")
+    histories = BasketBatch(**tensors, num_items=len(item_table))
+    histories.check(len(users))
+    _check_sizes(described["model"], {"num_items": len(item_table), "num_users": len(users)})
+    weights = folder / "weights.safetensors"
+    model = loaded(lambda: _built(described, folder, trusted), weights, histories)
+    return SavedModel(model, item_table, users, histories, masked)
+
+
+def _built(described: dict[str, Any], folder: Path, trusted: Sequence[str]) -> Scorer:
+    return _scorer(trust.build(described["model"], "model", trusted=trusted, folder=folder))
+
+
+def _check_sizes(config: Any, sizes: dict[str, int]) -> None:
+    """See that models were made for the catalogue and the users that are beside them."""
+    if isinstance(config, list):
+        config = dict(enumerate(config))
+    if not isinstance(config, dict):
+        return
+    for name, value in config.items():
+        if name in sizes and value != sizes[name]:
+            raise ValueError(f"{name} is {value} in the config, and {sizes[name]} in the tables")
+        _check_sizes(value, sizes)
+
+
+def _catalogue(path: Path) -> pl.DataFrame:
+    table = read_table(path, ITEM)
+    _check_ids(table[ITEM])
+    return table
+
+
+def _users(path: Path) -> Vocabulary:
+    ids = read_table(path, USER)[USER]
+    _check_ids(ids)
+    return Vocabulary(ids)
+
+
+def _check_ids(ids: pl.Series) -> None:
+    if ids.dtype not in (pl.Int64, pl.String):
+        raise ValueError(f"{ids.name} is {ids.dtype}; expected Int64 or String")
+    if ids.null_count() or not len(ids) or ids.n_unique() < len(ids):
+        raise ValueError(f"{ids.name} has none, nulls, or one twice")
+
+
+def _tensors(batch: BasketBatch) -> dict[str, Tensor]:
+    return {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "num_items"}
+
+
+def _indices(vocabulary: Vocabulary, ids: pl.Series, what: str) -> Tensor:
+    index = vocabulary.index_of(ids)
+    unknown = ids.filter(index == UNKNOWN)
+    if len(unknown):
+        raise UnknownIdError(
+            f"{what} {unknown[0]!r} is not among the {len(vocabulary)} that the model knows"
+        )
+    return torch.from_numpy(index.to_numpy(writable=True))

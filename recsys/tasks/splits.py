@@ -1,0 +1,418 @@
+"""Splits: what is known when a model is trained, when it is tuned and when it is tested.
+
+Every split puts two marks on an event. `phase` says from when it may be seen: 0 in training, 1 when
+the validation users are asked, 2 when the test users are. `target` says that it is to be predicted
+at its phase; afterwards it is history. So in phase p
+
+    target of a user  =  events with phase == p and target
+    history of a user =  events with phase <  p, and those with phase == p that are no target.
+
+A model is fitted on phase 0 alone. In training the last basket of a user is the target of those
+before it. Events after the last question (phase 3) are seen by no phase.
+
+A basket is a run of one `basket_id` among a user's events, which are in order of time: an id that
+comes again after another is another basket. `global_time` ends every basket at its two starts.
+
+The catalogue is every item with an event in the log, ordered by id: an item first seen after
+training is a candidate like any other and counts as missed where a model cannot rank it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged
+from recsys.errors import ConfigError, DataError
+from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog, as_told, runs
+from recsys.log.time import Moment, moment
+from recsys.log.vocabulary import Vocabulary
+
+TRAIN, VALIDATION, TEST, NEVER = 0, 1, 2, 3
+
+Splitter = Callable[[EventLog], "Split"]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The users that are asked in one phase.
+
+    Attributes:
+        name: `train`, `validation` or `test`.
+        history: what is known of U users; `history.users` says who they are.
+        target: U rows of distinct item indices, ascending.
+    """
+
+    name: str
+    history: BasketBatch
+    target: Ragged
+
+    def __len__(self) -> int:
+        return len(self.history)
+
+    def to(self, device: torch.device | str, **_: object) -> Part:
+        """The same tensors on `device`; further options that Lightning passes have no use here."""
+        return Part(self.name, self.history.to(device), self.target.to(device))
+
+    def rows(self, index: Tensor) -> Part:
+        """The users at `index` (B,) int64, in that order."""
+        return Part(self.name, self.history.rows(index), self.target.rows(index))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A log with its phases.
+
+    Attributes:
+        log: the log that was split, for the attributes of its items and users.
+        users, items: ids by index.
+        events: `user, item, basket, time, quantity, value, log_row, phase, target`, one row per
+            user, basket and item (quantities and values summed), ordered by user and time. `time`
+            is in seconds or ordinal and `log_row` a row of `log.events`, of the first such event.
+    """
+
+    log: EventLog
+    users: Vocabulary
+    items: Vocabulary
+    events: pl.DataFrame
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def train(self) -> Part:
+        return self._part("train", TRAIN)
+
+    @cached_property
+    def validation(self) -> Part:
+        return self._part("validation", VALIDATION)
+
+    @cached_property
+    def test(self) -> Part:
+        return self._part("test", TEST)
+
+    @cached_property
+    def training(self) -> BasketBatch:
+        """All training events of the training users, their last basket too."""
+        return self._batch(self.events["phase"] == TRAIN)
+
+    @cached_property
+    def training_ends(self) -> Tensor:
+        """(U,) int64, of each user of `training` the row of the log's last event that it holds."""
+        users = self.users.index_of(self.log.events[USER]).to_numpy()
+        ends = np.bincount(users, minlength=len(self.users)).cumsum()
+        later = self.events.filter(pl.col("phase") != TRAIN).group_by("user")
+        first = later.agg(pl.col("log_row").min())
+        ends[first["user"].to_numpy()] = first["log_row"].to_numpy()
+        return torch.from_numpy(ends)[self.training.users] - 1
+
+    @property
+    def trained_until(self) -> int:
+        """The time of the last event that `training` holds, as `BasketBatch.times` counts."""
+        return int(_counted(self.log.events[TIME][self.training_ends.numpy()]).max())  # type: ignore[arg-type]
+
+    @cached_property
+    def latest(self) -> BasketBatch:
+        """All events of all users, for recommendations after the end of the log."""
+        return self._batch()
+
+    @cached_property
+    def item_table(self) -> pl.DataFrame:
+        """A row per item index: the attributes of the catalogue.
+
+        Of what events say of their item, what training events say: an item that is first seen later
+        has nulls there.
+        """
+        order = self.items.ids.rename(ITEM).to_frame()
+        table = order.join(self.log.items, on=ITEM, how="left", maintain_order="left")
+        if not self.log.item_columns:
+            return table
+        seen = self.log.events.filter(self._phases_of_log() == TRAIN)
+        return as_told(table, seen, self.log.item_columns)
+
+    @cached_property
+    def num_classes(self) -> dict[str, int]:
+        """How many values each column of the items takes, lists left out."""
+        columns = [c for c, kind in self.item_table.schema.items() if not kind.is_nested()]
+        counts = self.item_table.select(pl.col(columns).drop_nulls().n_unique()).row(0, named=True)
+        return {name: int(count) for name, count in counts.items()}
+
+    def window(self, phase: int) -> tuple[BasketBatch, Tensor]:
+        """What the users who are asked in a phase did until the next, and which of it is new.
+
+        Args:
+            phase: 1 in validation, 2 in test.
+
+        Returns:
+            the events of U users, and (E,) bool, true from the user's first target of the phase on.
+        """
+        phases, asked = self.events["phase"], self.events["target"]
+        users = self.events["user"].filter((phases == phase) & asked).unique(maintain_order=True)
+        theirs = self.events["user"].is_in(users.implode())
+        new = theirs & (((phases == phase) & asked) | ((phases == phase + 1) & ~asked))
+        told = new | (theirs & ((phases < phase) | ((phases == phase) & ~asked)))
+        return self._batch(told, users), torch.from_numpy(new.filter(told).to_numpy(writable=True))
+
+    def _phases_of_log(self) -> pl.Series:
+        """The phase of every row of `log.events`: a basket's rows stand together and share it."""
+        begins, _ = _stretches(self.events["user"], self.events["basket"])
+        rows = np.diff(self.events["log_row"].to_numpy()[begins], append=self.log.num_events)
+        return pl.Series(np.repeat(self.events["phase"].to_numpy()[begins], rows))
+
+    def _part(self, name: str, phase: int) -> Part:
+        phases, is_target = self.events["phase"], self.events["target"]
+        asked = self.events.select("user", "item").filter((phases == phase) & is_target)
+        users = asked["user"].unique(maintain_order=True)
+        is_asked = np.zeros(len(self.users), dtype=bool)
+        is_asked[users.to_numpy()] = True
+        past = (phases < phase) | ((phases == phase) & ~is_target)
+        past &= pl.Series(is_asked[self.events["user"].to_numpy()])
+        target = Ragged(_tensor(asked["item"]), _offsets(asked["user"], users))
+        history = self._batch(past, users)
+        return Part(name, history, target.distinct(self.num_items))
+
+    def _batch(self, which: pl.Series | None = None, users: pl.Series | None = None) -> BasketBatch:
+        """The events at `which`, of the `users` given or of those with such an event."""
+        columns = self.events.drop("phase", "target")
+        events = columns if which is None else columns.filter(which)
+        users = events["user"].unique(maintain_order=True) if users is None else users
+        return BasketBatch(
+            items=_tensor(events["item"]),
+            baskets=_tensor(events["basket"]),
+            times=_tensor(events["time"]),
+            quantities=torch.from_numpy(events["quantity"].to_numpy(writable=True)),
+            values=torch.from_numpy(events["value"].to_numpy(writable=True)),
+            log_rows=_tensor(events["log_row"]),
+            offsets=_offsets(events["user"], users),
+            users=_tensor(users),
+            num_items=self.num_items,
+        )
+
+
+def unsplit(log: EventLog) -> BasketBatch:
+    """All events of a log as they stand in it, users in the order of `log.users`.
+
+    Items are rows of `log.items`, which may hold some without events. An item that is named twice
+    in a basket stands there twice, as in the log.
+    """
+    users = Vocabulary(log.users[USER])
+    frame = _indexed(log, users, Vocabulary(log.items[ITEM]))
+    numbers = np.arange(len(frame))
+    if BASKET in log.events.columns:
+        numbers = runs(frame["user"], log.events[BASKET]).to_numpy().copy()
+    return BasketBatch(
+        items=_tensor(frame["item"]),
+        baskets=_tensor(_within_user(numbers, frame["user"])),
+        times=_tensor(frame["time"]),
+        quantities=torch.from_numpy(frame["quantity"].to_numpy(writable=True)),
+        values=torch.from_numpy(frame["value"].to_numpy(writable=True)),
+        log_rows=torch.arange(log.num_events),
+        offsets=_offsets(frame["user"], pl.int_range(len(users), eager=True)),
+        users=torch.arange(len(users)),
+        num_items=len(log.items),
+    )
+
+
+def leave_last_out(log: EventLog) -> Split:
+    """Per user the last event is the test target, the one before it the validation target.
+
+    Users with fewer than three events are training users only. The test history holds the
+    validation event. Events after another user's target may be in training: the protocol of
+    sequential recommendation, which `global_time` does not share.
+    """
+    return _leave_last(log, by_basket=False)
+
+
+def last_basket(log: EventLog) -> Split:
+    """As `leave_last_out`, with whole baskets."""
+    return _leave_last(log, by_basket=True)
+
+
+def user_holdout(log: EventLog, *, column: str = "split") -> Split:
+    """Users are divided; of each the last basket is the target of those before it.
+
+    Args:
+        log: `log.users` holds `column` with `train`, `validation` or `test` for every user.
+        column: its name.
+
+    Raises:
+        DataError: no such column, another value in it, or a part without users.
+    """
+    if column not in log.users.columns:
+        raise DataError(
+            f"{log.name}: users have no column {column!r}; user_holdout needs train, validation "
+            "or test for every user"
+        )
+    names = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+    found = set(log.users[column].unique())
+    if found != set(names):
+        raise DataError(
+            f"{log.name}: users.{column} holds {sorted(map(str, found))}; expected {list(names)}"
+        )
+    phase = log.users.select(
+        USER, phase=pl.col(column).replace_strict(names, return_dtype=pl.UInt8)
+    )
+    frame, users, items = _encoded(log)
+    phases = users.ids.rename(USER).to_frame().join(phase, on=USER, maintain_order="left")["phase"]
+    last = _of_last_row(frame["basket"].to_numpy(), frame["user"])
+    is_last = pl.Series((frame["basket"].to_numpy() == last) & (last > 0))
+    frame = frame.with_columns(phase=phases.gather(frame["user"]), target=is_last)
+    return _checked(Split(log, users, items, frame))
+
+
+def global_time(log: EventLog, *, validation_start: Moment, test_start: Moment) -> Split:
+    """Training ends at `validation_start`; nothing that is learnt or known lies after the question.
+
+    The target of a user is the first basket in [validation_start, test_start) and the first basket
+    from `test_start` on; only users with an earlier history are asked. Later baskets of the
+    validation window are history in the test. What of a basket lies before a start and what lies
+    after it are two baskets.
+
+    Args:
+        log: any.
+        validation_start, test_start: times, or ISO 8601 text, in the log's time zone where they
+            name none; integers for a log that knows only an order.
+
+    Raises:
+        ConfigError: the starts are not of the log's kind, or not in order.
+        DataError: they leave a part empty.
+    """
+    starts = pl.concat(
+        moment(log, name, start)
+        for name, start in (("validation_start", validation_start), ("test_start", test_start))
+    )
+    if starts[0] >= starts[1]:
+        raise ConfigError(
+            f"test_start={test_start} must lie after validation_start={validation_start}"
+        )
+    window_of = starts.search_sorted(log.events[TIME], side="right")
+    frame, users, items = _encoded(log, ends=window_of)
+    begins, lengths = _stretches(frame["user"], frame["basket"])
+    user, basket, row = (frame[c].to_numpy()[begins] for c in ("user", "basket", "log_row"))
+    window = window_of.to_numpy()[row]
+    first, count = _stretches(pl.Series(user), pl.Series(window))
+    # In training the last basket is the target, later on the first; the log's first never is.
+    wanted = np.where(window[first] == TRAIN, basket[first + count - 1], basket[first])
+    asked = (basket > 0) & (basket == np.repeat(wanted, count))
+    phase = np.where((window == TRAIN) | asked, window, window + 1).astype(np.uint8)
+    frame = frame.with_columns(
+        phase=pl.Series(np.repeat(phase, lengths)), target=pl.Series(np.repeat(asked, lengths))
+    )
+    return _checked(Split(log, users, items, frame))
+
+
+def _leave_last(log: EventLog, *, by_basket: bool) -> Split:
+    frame, users, items = _encoded(log, by_basket=by_basket)
+    basket = frame["basket"].to_numpy()
+    last = _of_last_row(basket, frame["user"])
+    enough, from_end = last >= 2, np.subtract(last, basket, out=last)
+    # Bytes, not wide integers: on long logs the time goes into memory.
+    test, validation = enough & (from_end == 0), enough & (from_end == 1)
+    phase = TEST * test.view(np.uint8) + VALIDATION * validation.view(np.uint8)
+    last_in_training = (enough & (from_end == 2)) | (~enough & (from_end == 0))
+    target = test | validation | (last_in_training & (basket > 0))
+    frame = frame.with_columns(phase=pl.Series(phase), target=pl.Series(target))
+    return _checked(Split(log, users, items, frame))
+
+
+def _encoded(
+    log: EventLog, *, by_basket: bool = True, ends: pl.Series | None = None
+) -> tuple[pl.DataFrame, Vocabulary, Vocabulary]:
+    """Events by index, with baskets numbered from 0 within their user.
+
+    Baskets end where the log's `basket_id` changes, and where the values `ends` of its rows do.
+    """
+    users = Vocabulary(log.users[USER])
+    seen = log.events.select(pl.col(ITEM).unique())
+    items = Vocabulary(log.items.join(seen, on=ITEM, how="semi", maintain_order="left")[ITEM])
+    frame = _indexed(log, users, items)
+    if by_basket and BASKET in log.events.columns:
+        keys = [log.events[BASKET]] if ends is None else [log.events[BASKET], ends]
+        frame = _with_baskets(frame, runs(frame["user"], *keys))
+    else:
+        frame = frame.with_columns(basket=_within_user(np.arange(len(frame)), frame["user"]))
+    return frame, users, items
+
+
+def _indexed(log: EventLog, users: Vocabulary, items: Vocabulary) -> pl.DataFrame:
+    """`user, item, time, log_row, quantity, value` of every event."""
+    time = log.events[TIME]
+    quantity = log.events[QUANTITY].cast(pl.Float32) if QUANTITY in log.events.columns else 1.0
+    value: pl.Series | float = float("nan")
+    if VALUE in log.events.columns and log.events[VALUE].dtype.is_numeric():
+        value = log.events[VALUE].cast(pl.Float32).fill_null(float("nan"))
+    return pl.DataFrame(
+        {
+            "user": users.index_of(log.events[USER]),
+            "item": items.index_of(log.events[ITEM]),
+            "time": _counted(time),
+            "log_row": pl.int_range(log.num_events, eager=True),
+        }
+    ).with_columns(
+        pl.lit(quantity, dtype=pl.Float32).alias("quantity"),
+        pl.lit(value, dtype=pl.Float32).alias("value"),
+    )
+
+
+def _counted(time: pl.Series) -> pl.Series:
+    """Seconds since 1970, or the places in the order."""
+    return time.dt.epoch("s") if time.dtype.is_temporal() else time
+
+
+def _stretches(*columns: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Where the stretches of rows begin in which no column changes, and their lengths."""
+    changes = [column.to_numpy()[1:] != column.to_numpy()[:-1] for column in columns]
+    begins = np.flatnonzero(np.concatenate([[True], np.any(changes, axis=0)]))
+    return begins, np.diff(begins, append=len(columns[0]))
+
+
+def _of_last_row(values: np.ndarray, user: pl.Series) -> np.ndarray:
+    """For every row, the value in the last row of its user."""
+    begins, lengths = _stretches(user)
+    return np.repeat(values[begins + lengths - 1], lengths)
+
+
+def _within_user(numbers: np.ndarray, user: pl.Series) -> pl.Series:
+    """Rising numbers, counted from 0 within their user."""
+    begins, lengths = _stretches(user)
+    first = np.repeat(numbers[begins], lengths)
+    return pl.Series(np.subtract(numbers, first, out=first))
+
+
+def _with_baskets(frame: pl.DataFrame, run: pl.Series) -> pl.DataFrame:
+    """Baskets numbered within their user, and an item once a basket with its quantities summed."""
+    row = run * (frame["item"].max() + 1) + frame["item"]  # type: ignore[operator]
+    frame = frame.with_columns(basket=_within_user(run.to_numpy(), frame["user"]))
+    if row.n_unique() == len(row):
+        return frame
+    return frame.group_by("user", "basket", "item", maintain_order=True).agg(
+        pl.col("time", "log_row").first(), pl.col("quantity", "value").sum()
+    )
+
+
+def _checked(split: Split) -> Split:
+    asked = set(split.events.select(pl.col("phase").filter("target").unique())["phase"])
+    for phase, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
+        if phase not in asked:
+            raise DataError(
+                f"{split.log.name}: no user is left for {name}; the log is too short for this split"
+            )
+    return split
+
+
+def _tensor(values: pl.Series) -> Tensor:
+    return torch.from_numpy(values.cast(pl.Int64).to_numpy(writable=True))
+
+
+def _offsets(owner: pl.Series, users: pl.Series) -> Tensor:
+    """Offsets of the events of `users`, both ascending; users without events have an empty row."""
+    begins = owner.search_sorted(users, side="left").to_numpy()
+    return torch.from_numpy(np.append(begins, len(owner)).astype(np.int64))

@@ -1,0 +1,416 @@
+"""For people who add models: a log whose right answer is known, and the tests every model passes.
+
+    from recsys.testing.contracts import ModelContract
+
+    class TestMyModel(ModelContract):
+        def config(self, split):
+            return {"_target_": "my_package.MyModel", "num_items": split.num_items}
+
+Predictors, which answer questions, pass `PredictorContract` instead.
+
+Needs pytest. Register the marker `gpu`, or run `pytest -m "not gpu"` where there is none.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged
+from recsys.errors import RunError
+from recsys.evaluation.binary_metrics import auroc
+from recsys.evaluation.ranking import Protocol, evaluate
+from recsys.log.event_log import EventLog
+from recsys.retrieval.index import ExactIndex, top_k
+from recsys.scoring import saved_model, trust
+from recsys.scoring.predictor import Predictor
+from recsys.scoring.scorer import Recommender, Scorer
+from recsys.tasks.labels import Questions, folds
+from recsys.tasks.moments_of_users import new_items, profiling
+from recsys.tasks.splits import VALIDATION, Split, last_basket
+from recsys.testing.second_device import second_device
+from recsys.training.fit import Training, fit
+
+COLOURS = ("black", "white")
+
+
+def checkerboard(
+    *, num_users: int = 60, num_items: int = 40, num_baskets: int = 6, seed: int = 0
+) -> EventLog:
+    """Users who only take items of their own colour: that of user or item `i` is `COLOURS[i % 2]`.
+
+    Within the colour users have tastes of their own, which they come back to, and some items are
+    more popular than others. Every user has one basket a day with two to four items. Ids are
+    indices: all items are taken.
+
+    Args:
+        num_users: at least `num_items`.
+        num_items: even.
+        num_baskets: of each user; every split finds its parts in 4.
+        seed: of the draws.
+    """
+    generator = np.random.default_rng(seed)
+    taste = generator.normal(scale=0.8, size=(num_users, num_items // 2))
+    taste += generator.normal(scale=0.3, size=num_items // 2)
+    draws = generator.integers(2, 5, size=num_users * num_baskets)
+    basket = np.repeat(np.arange(num_users * num_baskets), draws)
+    user = basket // num_baskets
+    # The largest of log weights with Gumbel noise is a draw from the weights.
+    noisy = taste[user] + generator.gumbel(size=(len(user), num_items // 2))
+    item = 2 * noisy.argmax(1) + user % 2
+    opening = np.diff(user, prepend=-1) > 0
+    item[opening] = np.arange(num_users) % num_items
+    day = pl.duration(days=pl.col("basket_id") % num_baskets)
+    events = pl.DataFrame({"user_id": user, "item_id": item, "basket_id": basket}).with_columns(
+        timestamp=datetime(2024, 1, 1) + day,
+        quantity=pl.Series(generator.integers(1, 4, size=len(user))),
+    )
+    events = events.unique(["basket_id", "item_id"], maintain_order=True)
+    return EventLog.from_frames(
+        events,
+        _coloured("item_id", num_items),
+        _coloured("user_id", num_users),
+        name="checkerboard",
+    )
+
+
+def _coloured(key: str, count: int) -> pl.DataFrame:
+    colour = [COLOURS[i % 2] for i in range(count)]
+    texts = [f"a {c} stone, number {i}" for i, c in enumerate(colour)]
+    titles = [f"{c} {i}" for i, c in enumerate(colour)]
+    return pl.DataFrame({key: range(count), "colour": colour, "title": titles, "text": texts})
+
+
+class ModelContract:
+    """What every model must do. A subclass says how its model is built.
+
+    Attributes:
+        finds_colours: whether the best items of a user are of its colour. False for a model that
+            ranks alike for all users.
+        finds_new_items: whether that holds among items that the user has not had. False for a
+            model that personalises nothing but the user's own items.
+        ranks_newcomers: whether it has learnt a list for users without a history. The others rank
+            by popularity for them.
+        training: for models with a loss.
+        k: length of the lists.
+    """
+
+    finds_colours: ClassVar[bool] = True
+    finds_new_items: ClassVar[bool] = True
+    ranks_newcomers: ClassVar[bool] = False
+    training: ClassVar[Training] = Training(
+        max_epochs=30, batch_size=16, monitor="ndcg@5", evaluate_every=10, device="cpu"
+    )
+    k: ClassVar[int] = 5
+
+    def config(self, split: Split) -> dict[str, Any]:
+        """The model's config for a split, as its YAML file would give it, with `_target_`."""
+        raise NotImplementedError
+
+    def fitted(self, split: Split) -> Scorer:
+        """A model, built and fitted from a fixed seed."""
+        torch.manual_seed(0)
+        model = saved_model.build(self.config(split))
+        return fit(model, split, self.training, Protocol(ks=(self.k,)))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def split(cls) -> Split:
+        return last_basket(checkerboard())
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def model(cls, split: Split) -> Scorer:
+        return cls().fitted(split)
+
+    def test_scores_are_finite_for_every_user_and_item(self, model: Scorer, split: Split) -> None:
+        scores = _scores(model, split.test.history)
+        assert scores.shape == (len(split.test), split.num_items)
+        assert scores.isfinite().all()
+
+    def test_best_items_are_of_the_users_colour(self, model: Scorer, split: Split) -> None:
+        if not self.finds_colours:
+            pytest.skip("this model does not tell users apart")
+        best = model.top_k(split.test.history, self.k).items
+        assert (best % 2 == split.test.history.users[:, None] % 2).all()
+
+    def test_best_new_items_are_of_the_users_colour(self, model: Scorer, split: Split) -> None:
+        if not self.finds_new_items:
+            pytest.skip("this model does not tell items apart that the user has not had")
+        best = model.top_k(split.test.history, self.k, mask_history=True).items
+        assert (best % 2 == split.test.history.users[:, None] % 2).all()
+
+    def test_masks_the_history(self, model: Scorer, split: Split) -> None:
+        history = split.test.history
+        top = model.top_k(history, self.k, mask_history=True)
+        assert not history.multi_hot().gather(1, top.items).any()
+        scores = _ranked(model, history)
+        torch.testing.assert_close(top.scores, scores.gather(1, top.items))
+
+    def test_a_list_for_users_without_a_history(self, model: Scorer, split: Split) -> None:
+        newcomers = BasketBatch.from_lists([[], []], split.num_items)
+        popularity = torch.bincount(split.training.items, minlength=split.num_items).double()
+        expected = top_k(popularity.expand(2, -1), split.num_items).items
+        for masked in (False, True):
+            top = model.top_k(newcomers, split.num_items, mask_history=masked)
+            first = model.top_k(newcomers, 1, mask_history=masked)
+            assert first.items.equal(top.items[:, :1])
+            assert top.scores.isfinite().all()
+            if self.ranks_newcomers:
+                assert (top.scores[:, 0] > top.scores[:, -1]).all()
+            else:
+                assert top.items.equal(expected)
+
+    def test_users_whom_the_log_does_not_know(self, model: Scorer, split: Split) -> None:
+        newcomer = BasketBatch.from_lists([[]], split.num_items)
+        assert _scores(model, newcomer).isfinite().all()
+        known = split.test.history
+        strangers = replace(known, users=torch.full_like(known.users, -1))
+        assert _scores(model, strangers).isfinite().all()
+        if self.finds_colours:
+            best = model.top_k(strangers, self.k).items
+            assert (best % 2 == known.users[:, None] % 2).all()
+
+    def test_a_user_scores_the_same_in_any_batch(self, model: Scorer, split: Split) -> None:
+        known = split.test.history.rows(torch.arange(8))
+        lengths = (0, 1, 5, 40)
+        unknown = [[[t % split.num_items] for t in range(length)] for length in lengths]
+        for batch in (known, BasketBatch.from_lists(unknown, split.num_items)):
+            rows = torch.arange(len(batch))
+            alone = torch.cat([_scores(model, batch.rows(row)) for row in rows.split(1)])
+            torch.testing.assert_close(_scores(model, batch), alone, rtol=1e-4, atol=1e-5)
+
+    def test_mixed_precision_around_it(self, model: Scorer, split: Split) -> None:
+        built = saved_model.build(self.config(split))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert _scores(model, split.test.history).isfinite().all()
+            for member in (built, *(member for _, member in built.members())):
+                if isinstance(member, Recommender):
+                    loss = member.loss(member.prepare(split).rows(torch.arange(8)))
+                    loss.backward()
+                    assert loss.isfinite()
+                    learnt = [p.grad for p in member.parameters() if p.grad is not None]
+                    assert all(gradient.isfinite().all() for gradient in learnt)
+
+    def test_same_seed_gives_the_same_numbers(self, model: Scorer, split: Split) -> None:
+        again = self.fitted(split)
+        history = split.test.history
+        assert _scores(again, history).equal(_scores(model, history))
+
+    def test_saved_and_loaded_it_scores_the_same(
+        self, model: Scorer, split: Split, tmp_path: Path
+    ) -> None:
+        config = self.config(split)
+        saved_model.save(tmp_path / "model", model, split, config, mask_history=False)
+        package = config["_target_"].partition(".")[0]
+        loaded = saved_model.load(tmp_path, trusted=[package])
+        history = split.test.history
+        assert _scores(loaded.model, history).equal(_scores(model, history))
+        assert len(loaded.recommend([0, 1], k=self.k)) == 2 * self.k
+
+    def test_saved_tensors_that_cannot_be_are_refused(
+        self, model: Scorer, split: Split, tmp_path: Path
+    ) -> None:
+        """Native code looks at no index: what is out of range must not get so far.
+
+        An integer that is no index may be anything, as long as nothing is ranked by it.
+        """
+        config = self.config(split)
+        saved_model.save(tmp_path / "model", model, split, config, mask_history=False)
+        (tmp_path / "model" / "manifest.json").unlink()  # which would tell
+        path = tmp_path / "model" / "weights.safetensors"
+        whole = load_file(path)
+        package = config["_target_"].partition(".")[0]
+        history = split.test.history
+        for name, tensor in whole.items():
+            longer = torch.cat([tensor.flatten(), tensor.new_zeros(1)])
+            save_file({**whole, name: longer}, path)
+            with pytest.raises(RunError, match="is damaged"):
+                saved_model.load(tmp_path, trusted=[package])
+            if tensor.is_floating_point() or tensor.dtype == torch.bool:
+                continue
+            for value in (torch.iinfo(tensor.dtype).max, torch.iinfo(tensor.dtype).min):
+                save_file({**whole, name: torch.full_like(tensor, value)}, path)
+                try:
+                    loaded = saved_model.load(tmp_path, trusted=[package])
+                except RunError:
+                    continue
+                assert _scores(loaded.model, history).equal(_scores(model, history)), name
+
+    def test_vectors_rank_as_scores_do(self, model: Scorer, split: Split) -> None:
+        if not model.has_vectors:
+            pytest.skip("this model has no vectors")
+        history = split.test.history
+        with torch.inference_mode():
+            index = ExactIndex(model.encode_items())
+        found = model.top_k(history, self.k, index=index).items
+        scores = _scores(model, history)
+        best = top_k(scores, self.k).items
+        torch.testing.assert_close(scores.gather(1, found), scores.gather(1, best))
+
+    def test_all_of_it_is_asked_on_one_device(self, model: Scorer, split: Split) -> None:
+        protocol = Protocol(ks=(self.k,))
+        with second_device() as there:
+            moved = deepcopy(model).to(there)
+            assert {t.device for t in chain(moved.parameters(), moved.buffers())} <= {there}
+            scores = _scores(moved, split.test.history.to(there))
+            assert scores.device == there
+            scores, asked = scores.cpu(), evaluate(moved, split.test, protocol)
+            told = moved.measure(split, VALIDATION)
+        torch.testing.assert_close(scores, _scores(model, split.test.history), rtol=1e-4, atol=1e-5)
+        assert asked.means == pytest.approx(evaluate(model, split.test, protocol).means, rel=1e-4)
+        assert told == pytest.approx(model.measure(split, VALIDATION), rel=1e-3)
+
+    def test_all_of_it_learns_on_one_device(self, split: Split) -> None:
+        torch.manual_seed(0)
+        model = saved_model.build(self.config(split))
+        for member in (model, *(member for _, member in model.members())):
+            if not isinstance(member, Recommender):
+                continue
+            part = member.prepare(split)
+            with second_device() as there:
+                member.to(there)
+                member.on_fit_start()
+                rows = torch.arange(8, device=there)
+                member.loss(part.to(there).rows(rows)).backward()
+                learnt = [p.grad.device for p in member.parameters() if p.grad is not None]
+                assert set(learnt) == {there}
+
+    @pytest.mark.gpu
+    def test_scores_alike_on_a_gpu(self, model: Scorer, split: Split) -> None:
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        history = split.test.history
+        there = _scores(deepcopy(model).to("cuda"), history.to("cuda"))
+        assert there.is_cuda
+        torch.testing.assert_close(there.cpu(), _scores(model, history), rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
+def _scores(model: Scorer, batch: BasketBatch) -> Tensor:
+    return model.score(batch)
+
+
+@torch.inference_mode()
+def _ranked(model: Scorer, batch: BasketBatch) -> Tensor:
+    """(B, n), what the lists are made by."""
+    return Scorer.score(model, batch) if model.has_vectors else model.score(batch)
+
+
+def colour_question() -> Questions:
+    """Which users of the checkerboard are white, by folds."""
+    return profiling(checkerboard(), "white", column="colour", classes={"white": ["white"]})
+
+
+def new_item_question() -> Questions:
+    """Which items a user of the checkerboard takes for the first time on the days after the 5th."""
+    moments = {"train": ["2024-01-03"], "validation": "2024-01-04", "test": "2024-01-05"}
+    return new_items(checkerboard(), "new", horizon_days=1, **moments)  # type: ignore[arg-type]
+
+
+class PredictorContract:
+    """What every predictor must do. A subclass says how it is built and which questions it answers.
+
+    Attributes:
+        ranked: whether it ranks candidates; else it tells users apart.
+        finds_colours: whether the best candidate of a user is of its colour. False for a predictor
+            that ranks alike for all users. One that ranks none always has to.
+        finds_new_items: whether that holds among candidates that the user has not had.
+    """
+
+    ranked: ClassVar[bool] = False
+    finds_colours: ClassVar[bool] = True
+    finds_new_items: ClassVar[bool] = True
+
+    def config(self) -> dict[str, Any]:
+        """The predictor's config, as its YAML file would give it, with `_target_`."""
+        raise NotImplementedError
+
+    def fitted(self, questions: Questions, train: Tensor) -> Predictor:
+        """A predictor, built and fitted from a fixed seed."""
+        torch.manual_seed(0)
+        predictor: Predictor = trust.build(self.config())
+        return predictor.fit(questions, train)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def asked(cls) -> tuple[Questions, Tensor, Tensor]:
+        """The questions, the rows to learn from and those to predict."""
+        if cls.ranked:
+            questions = new_item_question()
+            return questions, questions.phase(0), questions.phase(2)
+        questions = colour_question()
+        return questions, *next(folds(questions))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def scores(cls, asked: tuple[Questions, Tensor, Tensor]) -> Tensor:
+        questions, train, test = asked
+        return cls().fitted(questions, train).predict(questions, test)
+
+    def test_scores_are_finite(
+        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+    ) -> None:
+        questions, _, test = asked
+        assert scores.shape == (len(test), len(questions.candidates))
+        assert scores.isfinite().all()
+
+    def test_it_finds_what_is_there(
+        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+    ) -> None:
+        questions, _, test = asked
+        if not self.ranked:
+            labels = questions.labels(test)[:, 0].numpy()
+            assert auroc(scores[:, 0].numpy(), labels)[0] > 0.95
+        elif self.finds_colours:
+            open_ = questions.allowed(test) | (not self.finds_new_items)
+            best = scores.masked_fill(~open_, -torch.inf).argmax(1)
+            item = pl.Series(questions.candidates.ids)[best.numpy()]
+            user = questions.rows["user_id"][test.numpy()]
+            assert (item % 2 == user % 2).all()
+        else:
+            assert scores.equal(scores[:1].expand_as(scores))
+
+    def test_a_row_scores_the_same_among_any_others(
+        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+    ) -> None:
+        questions, train, test = asked
+        again = self.fitted(questions, train).predict(questions, test.flip(0)[:5])
+        torch.testing.assert_close(again, scores.flip(0)[:5], rtol=1e-4, atol=1e-5)
+
+    def test_same_seed_gives_the_same_numbers(
+        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+    ) -> None:
+        questions, train, test = asked
+        assert self.fitted(questions, train).predict(questions, test).equal(scores)
+
+    def test_all_of_it_is_on_one_device(
+        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+    ) -> None:
+        questions, train, test = asked
+        with second_device():
+            found = self.fitted(questions, train).predict(questions, test)
+            assert found.device == torch.device("cpu")
+        torch.testing.assert_close(found, scores, rtol=1e-3, atol=1e-4)
+
+    def test_answers_of_the_rows_asked_are_not_read(
+        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+    ) -> None:
+        questions, train, test = asked
+        kept = torch.isin(torch.arange(len(questions)), train)
+        known = questions.answers.dense(len(questions.candidates)) & kept[:, None]
+        answers = Ragged.from_lists([row.nonzero()[:, 0].tolist() for row in known])
+        blind = replace(questions, answers=answers)
+        assert self.fitted(blind, train).predict(blind, test).equal(scores)

@@ -1,0 +1,293 @@
+"""What a predictor reaches: by hand, beside other formulas, and with every mistake refused."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from recsys.batch.ragged import Ragged
+from recsys.errors import LeakError, RunError
+from recsys.evaluation.prediction import Answers, Folds, Trial, bootstrap, compare, leads, trial
+from recsys.evaluation.ranking import holm
+from recsys.log.event_log import EventLog
+from recsys.log.vocabulary import Vocabulary
+from recsys.scoring.predictor import Predictor
+from recsys.tasks.labels import Questions
+from recsys.testing.contracts import colour_question, new_item_question
+
+
+class Given(Predictor):
+    """The same scores for every row, or none that are numbers."""
+
+    def __init__(self, scores: Sequence[float]) -> None:
+        self.given = torch.tensor(scores)
+
+    def fit(self, questions: Questions, rows: Tensor) -> Self:
+        return self
+
+    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
+        return self.given.expand(len(rows), -1)
+
+
+class Ahead(Given):
+    """How long the log is, whatever the moment."""
+
+    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
+        return torch.full((len(rows), len(questions.candidates)), len(questions.log.events))
+
+
+class OwnNumber(Given):
+    """The user's own number, which is odd for the white ones."""
+
+    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
+        user = torch.from_numpy(questions.rows["user_id"].to_numpy(writable=True))[rows]
+        return (user % 2 + 0.01 * (user % 3)).float()[:, None]
+
+
+def ranking(answers: list[list[int]], excluded: list[list[int]], candidates: int) -> Questions:
+    events = pl.DataFrame({"user_id": [0, 1], "item_id": [0, 1], "timestamp": [1, 2]})
+    rows = pl.DataFrame(
+        {"user_id": range(len(answers)), "as_of": 9, "until": 10, "phase": 2},
+        schema_overrides={"phase": pl.UInt8},
+    )
+    return Questions(
+        "q",
+        EventLog.from_frames(events),
+        rows,
+        Vocabulary(pl.Series(range(candidates))),
+        Ragged.from_lists(answers),
+        Ragged.from_lists(excluded),
+        ranked=True,
+        items=Ragged.from_lists([[]] * candidates),
+    )
+
+
+def test_ranking_metrics_by_hand() -> None:
+    """Candidate 0 first, 1 second … of 12; the first row may not be given the first two."""
+    questions = ranking([[2, 3], [10], [11, 0]], [[0, 1], [], []], 12)
+    scores = torch.arange(12.0).flip(0).expand(3, -1)
+    found = Answers(questions, torch.arange(3), scores).measured()
+    assert found["hr@10"].to_list() == [1, 0, 1]
+    one = 1 / (1 + 1 / math.log2(3))
+    assert found["ndcg@10"].to_list() == pytest.approx([1, 0, one])
+    assert found["mrr"].to_list() == pytest.approx([1, 1 / 11, 1])
+
+
+def test_equal_scores_go_to_the_lower_candidate() -> None:
+    questions = ranking([[1]], [[]], 3)
+    answers = Answers(questions, torch.arange(1), torch.zeros(1, 3))
+    assert answers.measured()["mrr"].to_list() == [0.5]
+
+
+def test_a_table_without_order_is_asked_by_folds() -> None:
+    result = trial(colour_question(), lambda: OwnNumber([0.0]), Folds(num_folds=3, repeats=2))
+    assert list(result.means) == ["test"]
+    assert len(result.folds) == 6
+    assert result.means["test"]["auroc"] == pytest.approx(result.folds["auroc"].mean())
+    low, high = result.intervals["test"]["auroc"]
+    assert low <= result.means["test"]["auroc"] <= high
+    assert len(result.predictions) == 2 * 60
+    columns = ["user_id", "as_of", "part", "fold", "score/white", "label/white"]
+    assert result.predictions.columns == columns
+
+
+def test_a_table_in_order_has_every_part() -> None:
+    scores = np.random.default_rng(0).random(40).tolist()
+    result = trial(new_item_question(), lambda: Given(scores), Folds(num_folds=3, repeats=1))
+    assert list(result.means) == ["validation", "test", "folds"]
+    test = result.predictions.filter(part="test")
+    for metric, mean in result.means["test"].items():
+        assert mean == pytest.approx(test[metric].mean())
+        low, high = result.intervals["test"][metric]
+        assert low < mean < high
+
+
+def test_intervals_of_a_mean_are_as_wide_as_theory_says() -> None:
+    scores = np.random.default_rng(0).random(40).tolist()
+    result = trial(new_item_question(), lambda: Given(scores), Folds(num_folds=2, repeats=1))
+    values = result.predictions.filter(part="test")["mrr"]
+    low, high = result.intervals["test"]["mrr"]
+    error = values.std() / len(values) ** 0.5
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
+
+
+def test_a_prediction_that_changes_with_what_comes_later_is_refused() -> None:
+    with pytest.raises(LeakError, match="Ahead knows what comes after 2024-01-05"):
+        trial(new_item_question(), lambda: Ahead([0.0]))
+    questions = colour_question()
+    early = questions.rows.with_columns(as_of=pl.lit(datetime(2024, 1, 4)).cast(pl.Datetime("us")))
+    with pytest.raises(LeakError, match="Ahead knows what comes after 2024-01-04"):
+        trial(replace(questions, rows=early), lambda: Ahead([0.0]))
+
+
+def test_a_score_that_is_no_number_is_refused() -> None:
+    with pytest.raises(RunError, match=r"Given gives row \d+ of white a score that is not finite"):
+        trial(colour_question(), lambda: Given([float("nan")]))
+
+
+def frame(values: Sequence[float], test: int = 20) -> pl.DataFrame:
+    count = len(values)
+    about = {"repeat": [0] * count, "fold": range(count), "train": [80] * count}
+    return pl.DataFrame({**about, "test": [test] * count, "auroc": values})
+
+
+def test_the_corrected_resampled_t_test_of_nadeau_and_bengio() -> None:
+    first, second = [0.6, 0.7, 0.65, 0.62, 0.68], [0.63, 0.71, 0.7, 0.62, 0.72]
+    row = compare(frame(first), frame(second)).row(0, named=True)
+    difference = np.subtract(second, first)
+    error = math.sqrt((1 / 5 + 20 / 80) * difference.var(ddof=1))
+    assert row["difference"] == pytest.approx(difference.mean())
+    assert row["p_value"] == pytest.approx(2 * stats.t.sf(difference.mean() / error, 4))
+    assert row["high"] - row["low"] == pytest.approx(2 * stats.t.ppf(0.975, 4) * error)
+    plain = stats.ttest_rel(second, first).pvalue
+    assert row["p_value"] > plain
+
+
+def timed(num_users: int, moments: int, num_folds: int) -> pl.DataFrame:
+    """Folds of a table whose users are asked at some moments in training, and once in the test."""
+    held_out = [num_users // num_folds + (f < num_users % num_folds) for f in range(num_folds)]
+    generator = np.random.default_rng(num_users)
+    return pl.DataFrame(
+        {
+            "repeat": [r for r in range(2) for _ in held_out],
+            "fold": [*range(num_folds)] * 2,
+            "train": [moments * (num_users - n) for n in held_out] * 2,
+            "test": held_out * 2,
+            "auroc": generator.random(2 * num_folds),
+        }
+    )
+
+
+@pytest.mark.parametrize("moments", [1, 4, 9])
+@pytest.mark.parametrize("num_folds", [2, 5, 10])
+def test_the_ratio_is_of_training_rows_however_often_users_are_asked(
+    moments: int, num_folds: int
+) -> None:
+    first = timed(100, moments, num_folds)
+    second = first.with_columns(pl.col("auroc") + pl.Series(np.linspace(0, 0.1, 2 * num_folds)))
+    row = compare(first, second).row(0, named=True)
+    difference = np.linspace(0, 0.1, 2 * num_folds)
+    error = math.sqrt((1 / len(difference) + 1 / (num_folds - 1)) * difference.var(ddof=1))
+    expected = 2 * stats.t.sf(difference.mean() / error, len(difference) - 1)
+    assert row["p_value"] == pytest.approx(expected)
+
+
+def test_the_ratio_where_no_row_is_trained_on() -> None:
+    first = timed(100, 1, 5).with_columns(train=0)
+    second = first.with_columns(pl.col("auroc") + pl.Series(np.linspace(0, 0.1, 10)))
+    again = [frame.with_columns(train=80) for frame in (first, second)]
+    assert compare(first, second).equals(compare(*again))
+
+
+def test_a_fold_without_a_figure_gives_no_p_value() -> None:
+    """In which all users are of one class."""
+    whole, part = [0.6, 0.7, 0.65], [0.7, math.nan, 0.85]
+    for first, second in ((whole, part), (part, whole), (part, part)):
+        row = compare(frame(first), frame(second)).row(0, named=True)
+        assert (row["low"], row["high"], row["p_value"]) == (None, None, None)
+    row = compare(frame(whole), frame(part)).row(0, named=True)
+    assert row["difference"] == pytest.approx(0.15)
+    assert (row["first"], row["second"]) == (pytest.approx(0.625), pytest.approx(0.775))
+
+
+def a_trial(folds: pl.DataFrame) -> Trial:
+    return Trial({}, {}, folds, pl.DataFrame())
+
+
+def test_the_leads_of_a_run_are_corrected_together() -> None:
+    best, near, far = [0.7, 0.72, 0.71], [0.69, 0.715, 0.7], [0.5, 0.6, 0.4]
+    none = a_trial(frame(best).clear())
+    found = leads(
+        {
+            "kids": {"m": a_trial(frame(best)), "near": a_trial(frame(near)), "none": none},
+            "lapse": {
+                "m": a_trial(frame(best)),
+                "far": a_trial(frame(far)),
+                "nan": a_trial(frame([math.nan, 0.5, 0.5])),
+                "other": a_trial(frame(best[:2])),
+            },
+            "alone": {"m": a_trial(frame(best))},
+        }
+    )
+    assert found.select("table", "against").rows() == [
+        ("kids", "near"),
+        ("lapse", "far"),
+        ("lapse", "nan"),
+    ]
+    one, two = (compare(frame(v), frame(best))["p_value"][0] for v in (near, far))
+    assert found["p_value"].to_list() == [one, two, None]
+    assert found["p_holm"].to_list() == [*holm(np.array([one, two])), None]
+    assert (found["difference"] > 0).all()
+    assert leads({"alone": {"m": a_trial(frame(best))}}).is_empty()
+
+
+def test_a_resample_without_users_of_the_fold_does_not_count() -> None:
+    """One user alone is asked in the fold: the interval is that user's figure, not down to 0."""
+    questions = ranking([[0], [1], [2]], [[], [], []], 3)
+    one = Answers(questions, torch.tensor([1]), torch.tensor([[0.5, 0.4, 0.3]]))
+    assert bootstrap([one])["mrr"] == [0.5, 0.5]
+    draws = np.array([[1, 1, 1], [2, 0, 1]])
+    assert one.resampled(draws)["mrr"] == pytest.approx([0.5, math.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize("ranked", [True, False])
+def test_of_nobody_there_is_no_figure(ranked: bool) -> None:
+    questions = ranking([[0], [1]], [[], []], 3) if ranked else colour_question()
+    nobody = Answers(questions, torch.arange(0), torch.zeros(0, len(questions.candidates)))
+    assert all(math.isnan(mean) for mean in nobody.means().values())
+    assert all(map(math.isnan, bootstrap([nobody])["mrr" if ranked else "ap"]))
+
+
+def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
+    result = replace(
+        trial(colour_question(), lambda: OwnNumber([0.0]), Folds(num_folds=2, repeats=1)),
+        means={"test": {"auroc": math.nan, "ap": 0.5}},
+        intervals={"test": {"auroc": [math.nan, math.nan], "ap": [0.25, 0.75]}},
+    )
+    result.write(tmp_path / "white")
+    text = (tmp_path / "white" / "metrics.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"test": {"auroc": None, "ap": 0.5}}
+    again = Trial.read(tmp_path / "white")
+    assert math.isnan(again.means["test"]["auroc"])
+    assert all(map(math.isnan, again.intervals["test"]["auroc"]))
+    assert again.intervals["test"]["ap"] == [0.25, 0.75]
+
+
+def test_trials_that_are_the_same_do_not_differ() -> None:
+    row = compare(frame([0.6, 0.7]), frame([0.6, 0.7])).row(0, named=True)
+    assert (row["difference"], row["p_value"]) == (0, 1)
+
+
+def test_trials_of_other_folds_are_not_compared() -> None:
+    with pytest.raises(RunError, match="divided into other folds"):
+        compare(frame([0.6, 0.7]), frame([0.6, 0.7], test=21))
+
+
+def test_a_column_without_a_pair_is_left_out_of_the_mean(tmp_path: Path) -> None:
+    """In a fold where every user is of one class there is no AUROC."""
+    questions = colour_question()
+    asked = questions.answers.lengths.nonzero()[:, 0]
+    answers = Answers(questions, asked, torch.rand(len(asked), 1))
+    assert math.isnan(answers.means()["auroc"])
+    assert answers.means()["ap"] == 1
+
+
+def test_written_and_read_it_is_the_same(tmp_path: Path) -> None:
+    result = trial(colour_question(), lambda: OwnNumber([0.0]), Folds(num_folds=2, repeats=1))
+    result.write(tmp_path / "white")
+    again = Trial.read(tmp_path / "white")
+    assert again.means == result.means
+    assert again.folds.equals(result.folds)
+    assert again.predictions.equals(result.predictions)
+    assert json.loads((tmp_path / "white" / "metrics.json").read_text()) == result.means
+    assert datetime(2024, 1, 6) < again.predictions["as_of"][0]

@@ -1,0 +1,354 @@
+"""Tasks that ask questions, from the command line: whole runs on a small log, and every mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.cli import main
+from recsys.cli.compose import compose
+from recsys.errors import RunError
+from recsys.evaluation import prediction
+from recsys.log.event_log import EventLog
+from recsys.report import prediction_page, tables
+from recsys.run import prediction
+
+Run = Callable[..., tuple[int, str, str]]
+FEW = ["task.folds={num_folds: 3, repeats: 1}"]
+LAPSE = ["task=lapse", "task.questions.lapse.train=['2026-03-10']", *FEW]
+LAPSE += ["task.questions.lapse.test='2026-03-20'", "task.questions.lapse.active_days=9"]
+LAPSE += ["task.questions.lapse.horizon_days=8"]
+FEATURES = "task.features=[{_target_: recsys.tasks.features.RFM, windows: [3]}]"
+TREES = "+baselines.trees={_target_: recsys.models.LightGBM, features: '${task.features}', "
+TREES += "num_trees: 5, min_leaf: 2}"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Calls the command line: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["recsys"])
+        code = main.main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    """Users who come every day; a fourth stays away from the 8th on, another from the 16th."""
+    generator = np.random.default_rng(0)
+    end = {0: 8, 2: 16}
+    rows = [
+        (f"u{user:02}", f"item{generator.integers(9)}", f"2026-03-{day:02}")
+        for user in range(40)
+        for day in range(1, 31)
+        if generator.random() < 0.7 and day < end.get(user % 4, 31)
+    ]
+    path = tmp_path / "visits.csv"
+    columns = ["user_id", "item_id", "timestamp"]
+    pl.DataFrame(rows, schema=columns, orient="row").write_csv(path)
+    return path
+
+
+def command(csv: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        "train",
+        "data=table",
+        f"data.path={csv}",
+        *LAPSE,
+        FEATURES,
+        *more,
+        f"hydra.run.dir={folder}",
+    ]
+
+
+def test_a_run_leaves_its_folder(run: Run, csv: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    code, out, err = run(*command(csv, folder, "model=logistic_regression", TREES))
+    assert code == 0, err
+    assert "lapse: 40 users" in out
+    assert "corrected t-test" in out
+    files = {"config.yaml", "log.json", "metrics.json", "intervals.json", "tables", "baselines"}
+    files |= {"report.html"}
+    assert {path.name for path in folder.iterdir()} == files
+    for place in (folder, folder / "baselines" / "trees"):
+        means = json.loads((place / "metrics.json").read_text())
+        intervals = json.loads((place / "intervals.json").read_text())
+        assert set(means["test"]) == set(intervals["test"]) == {"lapse/auroc", "lapse/ap"}
+        assert set(means) == {"test", "folds"}
+        low, high = intervals["test"]["lapse/auroc"]
+        assert low <= means["test"]["lapse/auroc"] <= high
+        table = place / "tables" / "lapse"
+        assert len(pl.read_parquet(table / "folds.parquet")) == 3
+        asked = pl.read_parquet(table / "predictions.parquet")
+        assert asked.group_by("part").len().sort("part")["len"].to_list() == [30, 30]
+    text = (folder / "config.yaml").read_text()
+    assert "mask_history" not in text
+    assert "filters" not in text
+
+
+def test_the_report_shows_every_model_and_table(run: Run, csv: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run(*command(csv, folder, "model=logistic_regression", TREES))[0] == 0
+    page = (folder / "report.html").read_text()
+    means = json.loads((folder / "baselines/trees/metrics.json").read_text())
+    for words in ("LogisticRegression", "trees", "lapse", f"{means['test']['lapse/auroc']:.4f}"):
+        assert words in page
+    assert "<script" not in page
+
+
+def test_a_table_that_is_finished_is_kept(
+    run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, fits = tmp_path / "run", []
+    arguments = command(csv, folder, "model=logistic_regression", TREES)
+    asked = prediction.trial
+
+    def counted(*given: object) -> object:
+        fits.append(given)
+        if len(fits) == 2:
+            raise KeyboardInterrupt
+        return asked(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(prediction, "trial", counted)
+    assert run(*arguments)[0] != 0
+    assert not (folder / "metrics.json").exists() or not (folder / "baselines").exists()
+    code, _, err = run(*arguments)
+    assert code == 0, err
+    assert len(fits) == 3  # the first was done, the second stopped, and is the third
+    assert (folder / "baselines" / "trees" / "metrics.json").is_file()
+
+
+def test_a_changed_log_under_the_same_name_is_refused(run: Run, csv: Path, tmp_path: Path) -> None:
+    """The same rows are asked, and answered otherwise."""
+    folder = tmp_path / "run"
+    command_ = command(csv, folder, "model=logistic_regression", *PRETRAINING)
+    assert run(*command_)[0] == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    visits = pl.read_csv(csv)
+    visits.with_columns(pl.col("item_id").reverse()).write_csv(csv)
+    code, _, err = run(*command_)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{folder}/pretraining holds a run of another log: sha256 was" in err
+    plain = command(csv, tmp_path / "plain", "model=logistic_regression")
+    assert run(*plain)[0] == 0
+    visits.filter(pl.col("timestamp") != "2026-03-29").write_csv(csv)
+    code, _, err = run(*plain)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{tmp_path / 'plain'} holds a run of another log: events was" in err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_other_answers_to_the_same_log_are_another_run(
+    run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables may rest on files that are not the log's."""
+    arguments = command(csv, tmp_path / "run", "model=logistic_regression")
+    assert run(*arguments)[0] == 0
+    monkeypatch.setattr("recsys.tasks.labels.Questions.fingerprint", "another")
+    code, _, err = run(*arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "run of another log: questions/lapse was" in err
+
+
+@dataclass(frozen=True)
+class Tomorrow:
+    """Days with a visit in all, after the moment too."""
+
+    def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
+        counts = log.events.group_by("user_id").len()
+        return rows.join(counts, on="user_id", how="left")["len"].to_numpy()[:, None].astype("f4")
+
+
+PRETRAINING = [
+    "+task@pretraining.task=next_basket_time",
+    "pretraining.task.split.validation_start='2026-03-08'",
+    "pretraining.task.split.test_start='2026-03-14'",
+    "pretraining.task.ks=[3]",
+    "+model@pretraining.model=shopperbert",
+    "pretraining.model.encoder.embedding_dim=4",
+    "+trainer@pretraining.trainer=default",
+    "pretraining.trainer.max_epochs=1",
+    "pretraining.trainer.monitor=ndcg@3",
+    "+baselines.profile={_target_: recsys.models.LogisticRegression, folds: {repeats: 0}, "
+    "features: [{_target_: recsys.scoring.profiles.Profile, run: '${folder}/pretraining'}]}",
+    "+baselines.elsewhere={lapses: {_target_: recsys.models.NewPopularity}}",
+    "+baselines.never={_target_: recsys.models.NewPopularity, tables: []}",
+]
+
+
+def test_what_a_model_has_learnt_before_answers_questions(
+    run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    code, _, err = run(*command(csv, folder, "model=lightgbm", *PRETRAINING))
+    assert code == 0, err
+    before = json.loads((folder / "pretraining" / "metrics.json").read_text())
+    assert before["test"]["item_id/nll"] > 0
+    profile = folder / "baselines" / "profile"
+    # It asked for no folds, and the others named no table that is asked.
+    assert set(json.loads((profile / "metrics.json").read_text())) == {"test"}
+    assert set(json.loads((folder / "metrics.json").read_text())) == {"test", "folds"}
+    with pytest.raises(RunError, match="no questions in common"):
+        prediction.compare_runs(profile, folder)
+    for other in ("elsewhere", "never"):
+        assert json.loads((folder / "baselines" / other / "metrics.json").read_text()) == {}
+    monkeypatch.setattr("recsys.run.ranking.run", lambda *_: pytest.fail("it was trained again"))
+    again = [o for o in PRETRAINING if "embedding_dim" not in o]
+    code, _, err = run(*command(csv, folder, "model=lightgbm", *again))
+    assert code == 2
+    assert "pretraining holds a run of another config" in err
+    code, _, err = run(*command(csv, folder, "model=lightgbm", *PRETRAINING))
+    assert code == 0, err
+
+
+def test_a_feature_that_looks_ahead_ends_the_run(
+    run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.tasks.features.Tomorrow", Tomorrow, raising=False)
+    leaking = "task.features=[{_target_: recsys.tasks.features.Tomorrow}]"
+    for model in ("logistic_regression", "lightgbm", "mlp"):
+        arguments = command(csv, tmp_path / model, f"model={model}", leaking)
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert "Tomorrow() knows what comes after 2026-03-10" in err
+        assert not (tmp_path / model).exists()
+
+
+def test_a_window_that_reaches_into_the_test_ends_the_run(
+    run: Run, csv: Path, tmp_path: Path
+) -> None:
+    more = ["model=lightgbm", "task.questions.lapse.horizon_days=11"]
+    code, _, err = run(*command(csv, tmp_path / "run", *more))
+    assert code == 2
+    assert "are known only at 2026-03-21" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["model=popularity"], "Popularity says what comes next and answers no questions"),
+        (["task=coupon", "model=lightgbm"], "questions=table/coupon does not exist"),
+        (["model=new_ease", "task=next_item", "task.ks=[5]"], "NewEASE ranks no catalogue"),
+        (["task=profiling", "model=lightgbm"], "task.questions.profile.classes is not set; give"),
+        (["task=next_basket_time", "model=popularity"], "task.split.test_start is not set; give"),
+        (
+            [
+                "model=mlp",
+                "task=new_items",
+                "task.questions.new_items.test='2026-03-20'",
+                "task.questions.new_items.horizon_days=3",
+            ],
+            "MLP learns from answers and there are none",
+        ),
+        (["model=mlp", "task.folds.num_folds=41"], "num_folds=41 does not divide the 40 users"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(
+    run: Run, csv: Path, tmp_path: Path, more: list[str], words: str
+) -> None:
+    start = ["train", "data=table", f"data.path={csv}", f"hydra.run.dir={tmp_path / 'run'}"]
+    asked = more if any(m.startswith("task=") for m in more) else [*LAPSE, *more]
+    code, _, err = run(*start, *asked)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert words in err
+
+
+def test_what_a_run_of_questions_is_not_asked(run: Run, csv: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run(*command(csv, folder, "model=logistic_regression"))[0] == 0
+    for arguments in (
+        ("evaluate", folder),
+        ("recommend", folder, "--users", "u01"),
+        ("vectors", folder, tmp_path / "vectors"),
+    ):
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert "answers questions" in err
+
+
+def test_compare_two_runs_of_questions(run: Run, csv: Path, tmp_path: Path) -> None:
+    for model in ("logistic_regression", "lightgbm"):
+        assert run(*command(csv, tmp_path / model, f"model={model}"))[0] == 0
+    code, out, err = run("compare", tmp_path / "logistic_regression", tmp_path / "lightgbm")
+    assert code == 0, err
+    assert "p_h" in out  # the column, however narrow the terminal
+    found = prediction.compare_runs(tmp_path / "logistic_regression", tmp_path / "lightgbm")
+    assert found["metric"].to_list() == ["lapse/auroc", "lapse/ap"]
+    assert (found["p_holm"] >= found["p_value"]).all()
+    with pytest.raises(RunError, match="answered no questions in common"):
+        prediction.compare_runs(tmp_path / "logistic_regression", tmp_path / "nothing")
+
+
+def test_what_cannot_be_tested_is_shown_as_such(run: Run, csv: Path, tmp_path: Path) -> None:
+    """A fold in which all users lapse has no AUROC: no p-value, wherever it stands."""
+    folder = tmp_path / "run"
+    assert run(*command(csv, folder, "model=logistic_regression", TREES))[0] == 0
+    assert "no p-value" not in (folder / "report.html").read_text()
+    trees = folder / "baselines" / "trees"
+    kept = prediction.Trial.read(trees / "tables" / "lapse")
+    auroc = kept.folds["auroc"].scatter(0, float("nan"))
+    broken = replace(kept, folds=kept.folds.with_columns(auroc))
+    broken.write(trees / "tables" / "lapse")
+    prediction_page.write(folder)
+    assert (folder / "report.html").read_text().count("no p-value") == 1
+    assert prediction.compare_runs(trees, folder)["p_holm"].is_null().to_list() == [True, False]
+    _, out, _ = run("compare", trees, folder)
+    assert "–" in out
+    models = {"model": prediction.Trial.read(folder / "tables" / "lapse"), "trees": broken}
+    ahead = prediction.leads({"lapse": models})
+    cells = list(tables.trials("lapse", models, ahead).columns[3].cells)
+    assert cells[0] == ""
+    assert str(cells[1]).endswith("no p")
+
+
+def test_a_metric_that_no_fold_has_is_shown_as_such(run: Run, csv: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run(*command(csv, folder, "model=logistic_regression", TREES))[0] == 0
+    models = {"model": folder, "trees": folder / "baselines" / "trees"}
+    none = float("nan")
+    for place in models.values():
+        kept = prediction.Trial.read(place / "tables" / "lapse")
+        broken = replace(
+            kept,
+            means={part: of | {"auroc": none} for part, of in kept.means.items()},
+            intervals={part: of | {"auroc": [none] * 2} for part, of in kept.intervals.items()},
+            folds=kept.folds.with_columns(auroc=none),
+        )
+        broken.write(place / "tables" / "lapse")
+    prediction_page.write(folder)
+    page = (folder / "report.html").read_text()
+    assert "nan" not in page.partition("<summary>")[0].lower()
+    assert "<td>–" in page
+    shown = {name: prediction.Trial.read(p / "tables" / "lapse") for name, p in models.items()}
+    table = tables.trials("lapse", shown, prediction.leads({"lapse": shown}))
+    assert [str(cell) for cell in table.columns[1].cells] == ["–", "–"]
+    assert [str(cell) for cell in table.columns[3].cells] == ["", "–"]
+    prediction.write(folder, {"lapse": shown["model"]})
+    written = (folder / "metrics.json").read_text()
+    assert json.loads(written, parse_constant=pytest.fail)["test"]["lapse/auroc"] is None
+
+
+CONF = Path(main.__file__).parent / "conf"
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "questions").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_table_of_questions_composes(path: Path) -> None:
+    config = compose([f"data={path.parent.name}", f"task={path.stem}", "model=mlp"])
+    assert config.task.questions
+    assert config.model.features == config.task.features
+    opening, line, *_ = path.read_text().splitlines()
+    assert opening == "# @package _global_"
+    assert line.startswith("# ")
