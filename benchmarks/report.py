@@ -17,7 +17,7 @@ import polars as pl
 import yaml
 
 from benchmarks.record import ROOT
-from recsys.evaluation.ranking import compare, with_holm
+from recsys.evaluation.statistics import compare, with_holm
 
 FOLDER = ROOT / "benchmarks"
 TABLE = FOLDER / "README.md"

@@ -20,12 +20,13 @@ from omegaconf import OmegaConf
 from rich.progress import track
 
 from benchmarks.record import ROOT, write
+from recsys.batch.examples import Part
 from recsys.cli.compose import compose
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.run.ranking import prepare
 from recsys.scoring import saved_model
 from recsys.scoring.scorer import ClosedForm
-from recsys.tasks.splits import Part, Split
+from recsys.tasks.splits import Split
 
 RESULTS = ROOT / "benchmarks" / "tuning"
 CHOSEN_BY = "ndcg@10"

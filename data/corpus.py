@@ -14,7 +14,7 @@ from recsys.batch.ragged import Ragged
 from recsys.data.cache import cached
 from recsys.errors import ConfigError
 from recsys.log.event_log import USER
-from recsys.nn.text import Template
+from recsys.log.words import Template
 from recsys.scoring import trust
 
 

@@ -19,7 +19,7 @@ from recsys.log.event_log import ITEM, USER, EventLog
 from recsys.log.time import days_after, moment
 from recsys.log.vocabulary import Vocabulary
 from recsys.tasks.labels import PHASE, TEST, TRAIN, Questions
-from recsys.tasks.moments_of_users import (
+from recsys.tasks.windows import (
     Window,
     checked_window,
     chosen,

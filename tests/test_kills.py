@@ -61,7 +61,7 @@ PRETRAINING = {
         "embedding_dim": 4,
     },
     "trainer": {
-        "_target_": "recsys.training.fit.Training",
+        "_target_": "recsys.training.options.Training",
         "max_epochs": 2,
         "monitor": "ndcg@3",
     },

@@ -24,18 +24,21 @@ from recsys import models
 from recsys.devices import running_on
 from recsys.evaluation.binary_metrics import auroc
 from recsys.evaluation.ranking import Protocol, evaluate
-from recsys.models.language.lmrec import Decoder, Language, Ranking
+from recsys.log.words import Template
+from recsys.models.language.decoders import Decoder
+from recsys.models.language.lmrec import Language, Ranking
 from recsys.models.users.shopperbert import Encoder
 from recsys.nn.distributions import TweedieHead
-from recsys.nn.text import Template
 from recsys.scoring import saved_model
 from recsys.scoring.predictor import Predictor, Steps
-from recsys.scoring.scorer import Recommender, Scorer
+from recsys.scoring.recommender import Recommender
+from recsys.scoring.scorer import Scorer
 from recsys.tasks.features import Counts
 from recsys.tasks.labels import folds
 from recsys.tasks.splits import Split, last_basket
-from recsys.testing.contracts import checkerboard, colour_question
-from recsys.training.fit import Training, fit
+from recsys.testing.checkerboard import checkerboard, colour_question
+from recsys.training.fit import fit
+from recsys.training.options import Training
 
 PROTOCOL = Protocol(ks=(5,))
 METRIC = "ndcg@5"

@@ -17,7 +17,8 @@ import torch
 from benchmarks.gpu.card import keep, options_of, waited
 from benchmarks.record import alternate, ratio
 from recsys.errors import ConfigError
-from recsys.retrieval.index import ExactIndex, FaissIndex
+from recsys.retrieval.faiss import FaissIndex
+from recsys.retrieval.index import ExactIndex
 
 DIM = 64
 REPEATS = 7

@@ -30,13 +30,15 @@ from benchmarks.record import spread
 from recsys import models
 from recsys.evaluation.ranking import Protocol
 from recsys.log.event_log import EventLog
-from recsys.models.language.lmrec import Decoder, Language, Ranking
+from recsys.log.words import Template
+from recsys.models.language.decoders import Decoder
+from recsys.models.language.lmrec import Language, Ranking
 from recsys.models.users.shopperbert import Encoder
 from recsys.nn.distributions import TweedieHead
-from recsys.nn.text import Template
-from recsys.scoring.scorer import Recommender
+from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split, last_basket
-from recsys.training.fit import Training, fit
+from recsys.training.fit import fit
+from recsys.training.options import Training
 
 BIG = Decoder(
     num_layers=12,

@@ -23,11 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.record import ROOT, ratio, spread, write
+from recsys.batch.examples import Part
 from recsys.data.sources import temporal_sets
 from recsys.evaluation.ranking import Protocol
 from recsys.models import DNNTSP
-from recsys.tasks.splits import Part, Split, user_holdout
-from recsys.training.fit import Training, fit
+from recsys.tasks.splits import Split, user_holdout
+from recsys.training.fit import fit
+from recsys.training.options import Training
 
 RESULT = ROOT / "benchmarks/speed/results/dnntsp.json"
 BATCH_SIZE = 64

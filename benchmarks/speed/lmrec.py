@@ -23,10 +23,12 @@ from torch.nn import functional as F
 
 from benchmarks.record import ROOT, alternate, ratio, write
 from recsys.batch.ragged import Ragged
+from recsys.batch.tokens import Documents, TokenStream
 from recsys.data.sources import amazon_sequences
-from recsys.models.language.lmrec import Decoder, Language, LMRec, Ranking
+from recsys.log.words import Template
+from recsys.models.language.decoders import Decoder
+from recsys.models.language.lmrec import Language, LMRec, Ranking
 from recsys.nn.losses import linear_cross_entropy
-from recsys.nn.text import Documents, Template, TokenStream
 from recsys.tasks.splits import leave_last_out
 
 RESULT = ROOT / "benchmarks/speed/results/lmrec.json"

@@ -23,6 +23,7 @@ import polars as pl
 import torch
 
 from benchmarks.record import ROOT, Spread, ratio, spread, write
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.evaluation.ranking import Protocol, evaluate
@@ -30,7 +31,6 @@ from recsys.log.vocabulary import Vocabulary
 from recsys.models import BPRMF
 from recsys.scoring.saved_model import SavedModel, recommendations
 from recsys.scoring.scorer import USERS_AT_ONCE, Scorer
-from recsys.tasks.splits import Part
 
 RESULT = ROOT / "benchmarks/speed/results/memory.json"
 SIZES = {"recommend": (20_000, 10_000), "evaluate": (2_000, 200_000)}

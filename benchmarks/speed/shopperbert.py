@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from benchmarks.record import ROOT, alternate, ratio, spread, write
+from recsys.batch.examples import Part
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
 from recsys.data.sources.complete_journey import complete_journey
@@ -33,7 +34,7 @@ from recsys.log.filters import filtered
 from recsys.models import ShopperBERT
 from recsys.models.users.shopperbert import BidirectionalEncoder, Block, Encoder
 from recsys.nn.attention import Layout
-from recsys.tasks.splits import Part, Split, global_time
+from recsys.tasks.splits import Split, global_time
 
 RESULT = ROOT / "benchmarks/speed/results/shopperbert.json"
 ATTRIBUTES = ["department", "product_category", "brand", "item_id"]

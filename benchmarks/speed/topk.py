@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.record import ROOT, alternate, ratio, write
-from recsys.retrieval.index import ExactIndex, FaissIndex
+from recsys.retrieval.faiss import FaissIndex
+from recsys.retrieval.index import ExactIndex
 
 RESULT = ROOT / "benchmarks/speed/results/topk.json"
 

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from recsys.batch.bounds import check_tensor
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.nn import losses, negatives
 from recsys.nn.embedding import EmbeddingTable
-from recsys.scoring.scorer import Recommender
-from recsys.tasks.splits import Part, Split
+from recsys.scoring.recommender import Recommender
+from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
 VALUES_AT_ONCE = 2**26

@@ -17,12 +17,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.nn.distributions import OutputHead
 from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.losses import kl_standard_normal
-from recsys.scoring.scorer import Recommender
-from recsys.tasks.splits import Part, Split
+from recsys.scoring.recommender import Recommender
+from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, Scores, UserVectors
 
 

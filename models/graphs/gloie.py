@@ -30,12 +30,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from recsys.batch.examples import Prefixes
+from recsys.batch.examples import Part, Prefixes
 from recsys.batch.graphs import NodeBatch
 from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError
 from recsys.models.factors.count_vae import CountVAE
-from recsys.models.graphs.dnntsp import (
+from recsys.models.graphs.dynamic_graph import (
     MAX_EVENTS,
     DynamicGraph,
     Timelines,
@@ -46,8 +46,8 @@ from recsys.models.graphs.dnntsp import (
 from recsys.nn.distributions import OutputHead
 from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.losses import multilabel_soft_margin, softmax_cross_entropy
-from recsys.scoring.scorer import Recommender
-from recsys.tasks.splits import Part, Split
+from recsys.scoring.recommender import Recommender
+from recsys.tasks.splits import Split
 from recsys.types import Scores, UserVectors
 
 UNSEEN = 0.3  # targets that an item without any is taken to have

@@ -23,7 +23,7 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.sparse import matmul
 from recsys.errors import ConfigError, DataError
 from recsys.models.neighbours._item_rows import ItemRows
-from recsys.nn.text import tfidf_weights
+from recsys.nn.text_vectors import tfidf_weights
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 

@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, ranges
 from recsys.batch.sparse import right_singular_vectors
@@ -41,8 +42,8 @@ from recsys.models.neighbours.text_tfidf import item_texts, tfidf
 from recsys.nn import losses, negatives
 from recsys.nn.attention import Layout
 from recsys.nn.embedding import EmbeddingTable
-from recsys.scoring.scorer import Recommender
-from recsys.tasks.splits import Part, Split
+from recsys.scoring.recommender import Recommender
+from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
 NUM_GROUPS = 8

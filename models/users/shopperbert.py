@@ -34,6 +34,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.checkpoint import checkpoint
 
 from recsys.batch.bounds import check_index, check_tensor
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, offsets_of, pieces, ranges
 from recsys.errors import ConfigError, DataError
@@ -41,8 +42,8 @@ from recsys.models.users.event_fields import BehaviourFields, count_nll
 from recsys.nn.attention import Layout
 from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.sentences import sentence_vectors
-from recsys.scoring.scorer import Recommender
-from recsys.tasks.splits import Part, Split
+from recsys.scoring.recommender import Recommender
+from recsys.tasks.splits import Split
 from recsys.types import Scores, UserVectors
 
 USERS_AT_ONCE = 128

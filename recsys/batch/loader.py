@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from recsys.tasks.splits import Part
+from recsys.batch.examples import Part
 
 
 class Loader:

@@ -19,7 +19,7 @@ from recsys.data.audit import audit, describe
 from recsys.devices import running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation.ranking import Evaluation, Protocol
-from recsys.evaluation.ranking import compare as compare_frames
+from recsys.evaluation.statistics import compare as compare_frames
 from recsys.files import write_parquet, write_text
 from recsys.log.event_log import EventLog
 from recsys.log.filters import filtered

@@ -24,7 +24,7 @@ from torch import Tensor
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation import metrics
 from recsys.evaluation.binary_metrics import auroc, average_precision
-from recsys.evaluation.ranking import PAIRED, interval, paired_t, with_holm
+from recsys.evaluation.statistics import PAIRED, interval, paired_t, with_holm
 from recsys.files import atomic_folder, write_parquet
 from recsys.log.event_log import USER
 from recsys.reading import read_json, read_table

@@ -17,7 +17,8 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from recsys.errors import RunError
-from recsys.evaluation.ranking import Evaluation, Protocol, compare, with_holm
+from recsys.evaluation.ranking import Evaluation, Protocol
+from recsys.evaluation.statistics import compare, with_holm
 from recsys.files import write_text
 from recsys.log.event_log import ITEM, USER
 from recsys.log.vocabulary import Vocabulary
@@ -25,7 +26,7 @@ from recsys.reading import read_config, read_json, read_table, read_tensors, rea
 from recsys.report import plots, tables
 from recsys.report.plots import Bar, Plot
 from recsys.report.user_map import UserMap, user_map
-from recsys.retrieval.index import TopK
+from recsys.retrieval.top_k import TopK
 
 TEMPLATE = "report.html.jinja"
 

@@ -13,12 +13,13 @@ import polars as pl
 from rich.table import Table
 from rich.text import Text
 
+from recsys.batch.examples import Part
 from recsys.errors import visible
 from recsys.evaluation.prediction import Trial, best
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, WORDS, EventLog
-from recsys.retrieval.index import TopK
-from recsys.tasks.splits import TEST, Part, Split
+from recsys.retrieval.top_k import TopK
+from recsys.tasks.splits import TEST, Split
 
 SHOWN = ("recall", "ndcg", "phr", "mrr")
 FEW = 0.01

@@ -29,14 +29,15 @@ from rich.console import Console
 from recsys.devices import running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation.prediction import Folds, Trial, compare, leads, same_folds, to_json, trial
-from recsys.evaluation.ranking import with_holm
+from recsys.evaluation.statistics import with_holm
 from recsys.files import write_text
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config
 from recsys.report import prediction_page, tables
 from recsys.run import ranking
+from recsys.run.folder import about, claim
 from recsys.run.options import check_options
-from recsys.run.ranking import about, claim, config_words, filtered_log, read, say
+from recsys.run.ranking import config_words, filtered_log, read, say
 from recsys.scoring import trust
 from recsys.scoring.predictor import Predictor
 from recsys.tasks.labels import Questions

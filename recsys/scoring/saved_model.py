@@ -30,6 +30,7 @@ from rich.progress import track
 from safetensors.torch import save_file, save_model
 from torch import Tensor
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.devices import device_of, place_of
@@ -39,11 +40,11 @@ from recsys.files import atomic_folder, write_parquet
 from recsys.log.event_log import ITEM, USER
 from recsys.log.vocabulary import UNKNOWN, Vocabulary
 from recsys.reading import read_json, read_table, read_tensors, reading
-from recsys.retrieval.index import TopK
+from recsys.retrieval.top_k import TopK
 from recsys.scoring import manifest, trust
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.weights import loaded
-from recsys.tasks.splits import Part, Split
+from recsys.tasks.splits import Split
 
 Id = int | str
 History = Iterable[Id] | Iterable[Iterable[Id]]

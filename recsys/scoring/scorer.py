@@ -16,9 +16,7 @@ from typing import ClassVar, Self
 
 import polars as pl
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
 
 from recsys.batch.bounds import check_tensor
 from recsys.batch.histories import BasketBatch
@@ -26,8 +24,9 @@ from recsys.batch.ragged import Ragged
 from recsys.devices import place_of
 from recsys.errors import ConfigError, DataError
 from recsys.nn.buffers import Keeper
-from recsys.retrieval.index import ExactIndex, ItemIndex, TopK, top_k
-from recsys.tasks.splits import Part, Split
+from recsys.retrieval.index import ExactIndex, ItemIndex
+from recsys.retrieval.top_k import TopK, top_k
+from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, Scores, UserVectors
 
 USERS_AT_ONCE = 1024
@@ -244,33 +243,3 @@ class ClosedForm(Scorer):
     def compute(self, split: Split) -> None:
         """Compute the model from `split.training`."""
         raise NotImplementedError(f"{type(self).__name__} has no compute")
-
-
-class Recommender(Scorer, LightningModule):
-    """A model with a loss, trained by Lightning on batches of users.
-
-    Args:
-        learning_rate, weight_decay: of AdamW.
-    """
-
-    def __init__(self, *, learning_rate: float, weight_decay: float) -> None:
-        super().__init__()
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-
-    def loss(self, part: Part) -> Tensor:
-        """A scalar for a batch of training users, each with a history and a target."""
-        raise NotImplementedError(f"{type(self).__name__} has no loss")
-
-    def prepare(self, split: Split) -> Part:
-        """Start from what the training data says, and return the users to train on.
-
-        By default each training user's last basket as the target of those before it.
-        """
-        return split.train
-
-    def training_step(self, part: Part, batch_index: int) -> Tensor:
-        return self.loss(part)
-
-    def configure_optimizers(self) -> Optimizer:
-        return AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)

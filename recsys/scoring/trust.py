@@ -33,15 +33,15 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.nn.distributions.GaussianHead",
         "recsys.nn.distributions.MultinomialHead",
         "recsys.nn.distributions.TweedieHead",
-        "recsys.models.language.lmrec.Decoder",
+        "recsys.models.language.decoders.Decoder",
         "recsys.models.language.lmrec.Language",
-        "recsys.models.language.lmrec.Pretrained",
+        "recsys.models.language.decoders.Pretrained",
         "recsys.models.language.lmrec.Ranking",
         "recsys.models.sequences.sasrec.SideBySide",
         "recsys.models.sequences.sasrec.SingularVectors",
         "recsys.models.users.shopperbert.Encoder",
         "recsys.nn.sentences.SentenceVectors",
-        "recsys.nn.text.Template",
+        "recsys.log.words.Template",
     ),
     "data": (
         "recsys.data.sources.amazon_sequences.beauty",
@@ -64,15 +64,15 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
     ),
     "index": (
         "recsys.retrieval.index.ExactIndex",
-        "recsys.retrieval.index.FaissIndex",
+        "recsys.retrieval.faiss.FaissIndex",
     ),
 }
 
-OF_ITS_FOLDER = ("recsys.models.language.lmrec.Pretrained",)
+OF_ITS_FOLDER = ("recsys.models.language.decoders.Pretrained",)
 """What a saved model's own folder describes: the path that its config names is not followed."""
 
 WORDS: Mapping[str, Mapping[str, str]] = {
-    "recsys.retrieval.index.FaissIndex": {
+    "recsys.retrieval.faiss.FaissIndex": {
         "factory": r"(OPQ\d{1,3}(_\d{1,4})?,)?(IVF\d{1,6}(_HNSW\d{1,3})?,|HNSW\d{1,3},)?"
         r"(Flat|SQ[468]|SQfp16|PQ\d{1,3}(x\d)?(fs)?)|HNSW\d{1,3}",
         "parameters": r"((nprobe|efSearch|k_factor_rf)=\d{1,6},?)*",

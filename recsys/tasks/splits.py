@@ -28,6 +28,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError, DataError
@@ -38,32 +39,6 @@ from recsys.log.vocabulary import Vocabulary
 TRAIN, VALIDATION, TEST, NEVER = 0, 1, 2, 3
 
 Splitter = Callable[[EventLog], "Split"]
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """The users that are asked in one phase.
-
-    Attributes:
-        name: `train`, `validation` or `test`.
-        history: what is known of U users; `history.users` says who they are.
-        target: U rows of distinct item indices, ascending.
-    """
-
-    name: str
-    history: BasketBatch
-    target: Ragged
-
-    def __len__(self) -> int:
-        return len(self.history)
-
-    def to(self, device: torch.device | str, **_: object) -> Part:
-        """The same tensors on `device`; further options that Lightning passes have no use here."""
-        return Part(self.name, self.history.to(device), self.target.to(device))
-
-    def rows(self, index: Tensor) -> Part:
-        """The users at `index` (B,) int64, in that order."""
-        return Part(self.name, self.history.rows(index), self.target.rows(index))
 
 
 @dataclass(frozen=True, eq=False)

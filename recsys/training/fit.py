@@ -7,94 +7,30 @@ the seed and the epoch alone.
 
 from __future__ import annotations
 
-import io
 import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
-import polars as pl
-import torch
 from pytorch_lightning import (
-    Callback,
-    LightningDataModule,
-    LightningModule,
     Trainer,
 )
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.io import TorchCheckpointIO
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from recsys.batch.loader import KeptBatches, Loader
 from recsys.devices import device_of, running_on
-from recsys.errors import ConfigError, DataError, RunError
+from recsys.errors import ConfigError, RunError
 from recsys.evaluation.metrics import METRICS
-from recsys.evaluation.ranking import Protocol, evaluate
-from recsys.files import atomic_file, write_text
+from recsys.evaluation.ranking import Protocol
 from recsys.reading import read_checkpoint, reading
-from recsys.scoring.scorer import ClosedForm, Recommender, Scorer
-from recsys.tasks.splits import VALIDATION, Part, Split
-
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a model with a loss is trained.
-
-    Attributes:
-        max_epochs: at most so many passes over the training users.
-        batch_size: training users a step.
-        reshuffle: whether each epoch takes the users in an order of its own; otherwise one order is
-            drawn, and its batches are kept for all epochs.
-        monitor: the validation metric by which the best epoch is kept, and training is stopped:
-            `ndcg@10`, or `ndcg` for its mean over all lengths of the protocol.
-        patience: evaluations without improvement after which training stops.
-        evaluate_every: epochs between evaluations on the validation users.
-        gradient_clip: largest norm of the gradient; None does not clip.
-        device: as `recsys.devices.device_of` takes it; training runs on one.
-        precision: of `PRECISIONS`. Weights are float32; the mixed ones compute products in float16
-            (on a GPU) or bfloat16.
-        seed: of everything random.
-
-    Raises:
-        ConfigError: no epoch would be evaluated, a precision that there is not, or a number out of
-            its range.
-    """
-
-    max_epochs: int = 100
-    batch_size: int = 256
-    reshuffle: bool = True
-    monitor: str = "ndcg@10"
-    patience: int = 10
-    evaluate_every: int = 1
-    gradient_clip: float | None = None
-    device: str = "auto"
-    precision: str = "32-true"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.evaluate_every <= self.max_epochs:
-            raise ConfigError(
-                f"evaluate_every={self.evaluate_every} is not in 1 .. max_epochs="
-                f"{self.max_epochs}; no epoch would be evaluated and kept"
-            )
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"precision={self.precision} is not offered; weights are float32, choose among "
-                f"{', '.join(PRECISIONS)}"
-            )
-        for name in ("batch_size", "patience"):
-            if (value := getattr(self, name)) < 1:
-                raise ConfigError(f"{name}={value} is not at least 1; leave it out for the default")
-        if self.gradient_clip is not None and self.gradient_clip <= 0:
-            raise ConfigError(f"gradient_clip={self.gradient_clip} is not above 0; null clips none")
+from recsys.scoring.recommender import Recommender
+from recsys.scoring.scorer import ClosedForm, Scorer
+from recsys.tasks.splits import Split
+from recsys.training.batches import Epochs
+from recsys.training.callbacks import AtomicCheckpoints, MeanLoss, Reseed, Validate
+from recsys.training.options import Training
 
 
 def fit(
@@ -219,171 +155,6 @@ def _train(
 
 
 LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
-
-
-class Epochs(LightningDataModule):
-    """The training users of a split on the training device, in a new order each epoch or one."""
-
-    def __init__(self, part: Part, training: Training) -> None:
-        super().__init__()
-        self.part = part
-        self.training = training
-
-    def train_dataloader(self) -> Loader | KeptBatches:
-        assert self.trainer is not None
-        self.part = self.part.to(self.trainer.strategy.root_device)
-        epoch = self.trainer.current_epoch if self.training.reshuffle else 0
-        seed = epoch_seed(self.training.seed, epoch)
-        loader = Loader(self.part, self.training.batch_size, shuffle_seed=seed)
-        return loader if self.training.reshuffle else KeptBatches(loader)
-
-    def transfer_batch_to_device(self, batch: Part, device: torch.device, _: int) -> Part:
-        """The batch as it is: its tensors are where the part's are."""
-        return batch
-
-
-class Reseed(Callback):
-    """Draws each epoch's dropout and negatives from a seed of its own, so that a run can resume."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        torch.manual_seed(epoch_seed(self.seed, trainer.current_epoch))
-
-
-class MeanLoss(Callback):
-    """Logs an epoch's training loss, a mean over its users, as `train/loss`.
-
-    Once, at its end: Lightning's own mean, logged in every step, takes longer than the step of a
-    small model.
-
-    Raises:
-        DataError: at an epoch's end, the loss is not finite.
-    """
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.total = torch.zeros((), device=pl_module.device)
-        self.num_users = 0
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Part, _: int
-    ) -> None:
-        self.total += outputs["loss"] * len(batch)
-        self.num_users += len(batch)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = self.total / self.num_users
-        if not loss.isfinite():
-            raise DataError(
-                f"{type(pl_module).__name__}: the loss of epoch {trainer.current_epoch} is "
-                f"{loss.item()}; training diverged: lower learning_rate, or set "
-                "trainer.gradient_clip"
-            )
-        pl_module.log("train/loss", loss, prog_bar=True)
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """A different seed for each epoch of each seed."""
-    return (seed * 1_000_003 + epoch) % 2**31
-
-
-class Validate(Callback):
-    """Asks the validation users as the test users will be, keeps the best epoch, and stops.
-
-    Lightning's own callbacks for this count epochs, not evaluations, and forget which epoch was
-    the best when the folder has been moved.
-
-    Args:
-        split: whose validation users are asked.
-        protocol: how they are asked.
-        training: for `monitor`, `patience` and `evaluate_every`.
-        folder: for the checkpoints and `train.csv`.
-    """
-
-    def __init__(self, split: Split, protocol: Protocol, training: Training, folder: Path) -> None:
-        self.split = split
-        self.protocol = protocol
-        self.training = training
-        self.folder = folder
-        self.best = float("-inf")
-        self.evaluations_since_best = 0
-        self.metrics: dict[str, float] = {}
-        self.has_begun = False
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "best": self.best,
-            "evaluations_since_best": self.evaluations_since_best,
-            "metrics": self.metrics,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
-        self.evaluations_since_best = state_dict["evaluations_since_best"]
-        self.metrics = state_dict["metrics"]
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A run that was stopped stays stopped when it is started again.
-        trainer.should_stop = self.evaluations_since_best >= self.training.patience
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.has_begun = True
-        # Lightning steps these after the epoch's checkpoint, and not when it goes on from there.
-        for config in trainer.lr_scheduler_configs if self.metrics else ():
-            if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor:
-                config.scheduler.step(self.metrics[config.monitor])
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch = trainer.current_epoch
-        row = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-        if (epoch + 1) % self.training.evaluate_every == 0:
-            assert isinstance(pl_module, Scorer)
-            means = evaluate(pl_module, self.split.validation, self.protocol).means
-            means |= pl_module.measure(self.split, VALIDATION)
-            monitor = self.training.monitor
-            if monitor in METRICS:
-                means[monitor] = fmean(means[f"{monitor}@{k}"] for k in self.protocol.ks)
-            found = {f"validation/{name}": value for name, value in means.items()}
-            pl_module.log_dict(found)
-            self.evaluations_since_best += 1
-            if means[monitor] > self.best:
-                self.best, self.evaluations_since_best = means[monitor], 0
-                self._save(trainer, BEST, weights_only=True)
-            trainer.should_stop = self.evaluations_since_best >= self.training.patience
-            row |= found
-        self._append(epoch, row)
-        self.metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        self._save(trainer, LAST)
-
-    def _save(self, trainer: Trainer, name: Path, *, weights_only: bool = False) -> None:
-        trainer.save_checkpoint(self.folder / name, weights_only=weights_only)
-
-    def _append(self, epoch: int, row: dict[str, float]) -> None:
-        """Add a row to `train.csv`; a resumed run goes on where its checkpoint was."""
-        path = self.folder / "train.csv"
-        rows = pl.DataFrame({"epoch": epoch, **row})
-        if path.is_file():
-            with reading(path, remedy="remove it; the run goes on without the epochs that it had"):
-                before = pl.read_csv(path, glob=False).filter(pl.col("epoch") < epoch)
-                rows = pl.concat([before, rows], how="diagonal_relaxed")
-        write_text(path, rows.write_csv())
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints, whole or not at all.
-
-    Lightning's own scratch files are elsewhere, maybe on another disk, and stay there when a run is
-    killed.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        written = io.BytesIO()  # torch does not say why it cannot write a file
-        torch.save(checkpoint, written)
-        with atomic_file(Path(path)) as scratch:
-            scratch.write_bytes(written.getbuffer())
 
 
 @contextmanager

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.batch.examples import Prefixes
+from recsys.batch.examples import Part, Prefixes
 from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
 from recsys.log.event_log import EventLog
-from recsys.tasks.splits import Part, last_basket
+from recsys.tasks.splits import last_basket
 
 N = 6
 History = list[list[int]]

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
-from recsys.tasks.splits import Part
 
 
 def part_of(num_users: int) -> Part:

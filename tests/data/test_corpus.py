@@ -7,7 +7,7 @@ import pytest
 
 from recsys.data.corpus import LogCorpus
 from recsys.errors import ConfigError
-from recsys.nn.text import Template
+from recsys.log.words import Template
 
 TITLE = Template(columns=["title"])
 

@@ -25,7 +25,7 @@ from recsys.tasks.splits import (
     last_basket,
     user_holdout,
 )
-from recsys.testing.contracts import checkerboard
+from recsys.testing.checkerboard import checkerboard
 
 N = 6
 histories = st.lists(

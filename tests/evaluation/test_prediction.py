@@ -18,12 +18,12 @@ from torch import Tensor
 from recsys.batch.ragged import Ragged
 from recsys.errors import LeakError, RunError
 from recsys.evaluation.prediction import Answers, Folds, Trial, bootstrap, compare, leads, trial
-from recsys.evaluation.ranking import holm
+from recsys.evaluation.statistics import holm
 from recsys.log.event_log import EventLog
 from recsys.log.vocabulary import Vocabulary
 from recsys.scoring.predictor import Predictor
 from recsys.tasks.labels import Questions
-from recsys.testing.contracts import colour_question, new_item_question
+from recsys.testing.checkerboard import colour_question, new_item_question
 
 
 class Given(Predictor):

@@ -16,24 +16,16 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
 from recsys.errors import CatalogueError, RunError
-from recsys.evaluation.ranking import (
-    ABOUT_USER,
-    Evaluation,
-    Protocol,
-    bootstrap,
-    compare,
-    evaluate,
-    holm,
-    rank,
-    with_holm,
-)
-from recsys.retrieval.index import ExactIndex, TopK
+from recsys.evaluation.ranking import ABOUT_USER, Evaluation, Protocol, evaluate, rank
+from recsys.evaluation.statistics import bootstrap, compare, holm, with_holm
+from recsys.retrieval.index import ExactIndex
+from recsys.retrieval.top_k import TopK
 from recsys.scoring.scorer import Scorer
-from recsys.tasks.splits import Part
 from recsys.types import ItemVectors, Scores, UserVectors
 
 

@@ -100,9 +100,9 @@ recsys.models.EASE.fit recsys.retrieval.index.faiss.read_index recsys.scoring.pr
 recsys.models.neighbours._item_rows.held_items recsys.data.coupons.coupon recsys.cli.main.main
 """)
 LISTED = words("""
-recsys.models.FineTuned recsys.data.corpus.LogCorpus recsys.models.language.lmrec.Pretrained
+recsys.models.FineTuned recsys.data.corpus.LogCorpus recsys.models.language.decoders.Pretrained
 recsys.data.sources.table.table recsys.tasks.splits.last_basket recsys.models.EASE recsys.models.Blend
-recsys.retrieval.index.FaissIndex recsys.nn.sentences.SentenceVectors
+recsys.retrieval.faiss.FaissIndex recsys.nn.sentences.SentenceVectors
 """)
 
 

@@ -12,8 +12,9 @@ from recsys.evaluation.ranking import Protocol
 from recsys.log.event_log import EventLog
 from recsys.scoring import saved_model
 from recsys.tasks.splits import Split, last_basket, user_holdout
-from recsys.testing.contracts import checkerboard
-from recsys.training.fit import Training, fit
+from recsys.testing.checkerboard import checkerboard
+from recsys.training.fit import fit
+from recsys.training.options import Training
 
 Baskets = list[list[int]]
 

@@ -8,14 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.models import BPRMF
 from recsys.nn import negatives
-from recsys.tasks.splits import Part, Split, last_basket, user_holdout
-from recsys.testing.contracts import checkerboard
-from recsys.training.fit import Training, fit
+from recsys.tasks.splits import Split, last_basket, user_holdout
+from recsys.testing.checkerboard import checkerboard
+from recsys.training.fit import fit
+from recsys.training.options import Training
 
 
 @pytest.fixture

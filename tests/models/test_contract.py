@@ -13,8 +13,10 @@ from recsys.log.event_log import EventLog
 from recsys.scoring import saved_model
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split, last_basket
-from recsys.testing.contracts import ModelContract, checkerboard
-from recsys.training.fit import Training, fit
+from recsys.testing.checkerboard import checkerboard
+from recsys.testing.contracts import ModelContract
+from recsys.training.fit import fit
+from recsys.training.options import Training
 
 
 class Defaults(ModelContract):
@@ -223,7 +225,7 @@ class TestLMRec(ModelContract):
             "_target_": "recsys.models.LMRec",
             "num_items": split.num_items,
             "decoder": part("Decoder", vocab_size=300, **shape),
-            "template": {"_target_": "recsys.nn.text.Template"},
+            "template": {"_target_": "recsys.log.words.Template"},
             "language": part("Language", batch_size=2, row_length=64),
             "ranking": part("Ranking"),
             "learning_rate": 0.02,

@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recsys.batch.examples import Part
 from recsys.batch.graphs import NodeBatch
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError, DataError
 from recsys.models import DNNTSP, GLOIE
-from recsys.models.graphs.dnntsp import Timelines, _Aggregate, _Attend, _Convolve, work
+from recsys.models.graphs.dynamic_graph import Timelines, _Aggregate, _Attend, _Convolve, work
 from recsys.nn.distributions import TweedieHead
-from recsys.tasks.splits import Part, Split
+from recsys.tasks.splits import Split
 
 History = list[list[int]]
 
@@ -279,7 +280,7 @@ def test_users_are_scored_a_few_at_a_time(kind: str, monkeypatch: pytest.MonkeyP
     made = Timelines.of
     monkeypatch.setattr(Timelines, "of", lambda b: (seen.append(len(b)), made(b))[1])
     for limit in (1, 50_000, 2**28):
-        monkeypatch.setattr("recsys.models.graphs.dnntsp.BYTES_AT_ONCE", limit)
+        monkeypatch.setattr("recsys.models.graphs.dynamic_graph.BYTES_AT_ONCE", limit)
         seen.clear()
         torch.testing.assert_close(model.score(batch), whole)
         assert (max(seen) < len(batch)) == (limit < 2**28)

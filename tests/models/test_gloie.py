@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recsys.batch.examples import Prefixes
+from recsys.batch.examples import Part, Prefixes
 from recsys.batch.graphs import NodeBatch
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
@@ -20,13 +20,14 @@ from recsys.errors import ConfigError
 from recsys.evaluation.ranking import Protocol
 from recsys.models import GLOIE
 from recsys.models.factors.count_vae import CountVAE
-from recsys.models.graphs.dnntsp import Timelines
+from recsys.models.graphs.dynamic_graph import Timelines
 from recsys.models.graphs.gloie import UNSEEN, PersonalFrequency
 from recsys.nn.distributions import TweedieHead
 from recsys.scoring import saved_model
-from recsys.tasks.splits import Part, Split, last_basket
-from recsys.testing.contracts import checkerboard
-from recsys.training.fit import Training, fit
+from recsys.tasks.splits import Split, last_basket
+from recsys.testing.checkerboard import checkerboard
+from recsys.training.fit import fit
+from recsys.training.options import Training
 
 History = list[list[int]]
 N = 7

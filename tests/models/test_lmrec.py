@@ -18,17 +18,21 @@ from torch.distributions import Distribution
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError, DataError, RunError
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.log.event_log import EventLog
+from recsys.log.words import Template
 from recsys.models import LMRec
-from recsys.models.language.lmrec import Decoder, Language, Pretrained, Ranking
-from recsys.nn.text import Template, semantic_vectors
+from recsys.models.language.decoders import Decoder, Pretrained
+from recsys.models.language.lmrec import Language, Ranking
+from recsys.nn.text_vectors import semantic_vectors
 from recsys.scoring import manifest, saved_model
-from recsys.tasks.splits import Part, Split, leave_last_out
-from recsys.training.fit import Training, fit
+from recsys.tasks.splits import Split, leave_last_out
+from recsys.training.fit import fit
+from recsys.training.options import Training
 
 WORDS = [
     "red lamp",
@@ -415,7 +419,7 @@ def config_of(**options: Any) -> dict[str, Any]:
         "_target_": "recsys.models.LMRec",
         "num_items": N,
         "decoder": part("Decoder", tiny),
-        "template": {"_target_": "recsys.nn.text.Template", **template},
+        "template": {"_target_": "recsys.log.words.Template", **template},
         "language": part("Language", options.pop("language", {"batch_size": 0})),
         "ranking": part("Ranking", options.pop("ranking", {})),
         **options,
@@ -498,7 +502,7 @@ def test_what_was_pretrained_is_whole_in_its_run(
         pytest.importorskip("peft")
     source = shutil.copytree(run / "model", tmp_path / "source")
     decoder = {
-        "_target_": "recsys.models.language.lmrec.Pretrained",
+        "_target_": "recsys.models.language.decoders.Pretrained",
         "path": str(source),
         "lora_rank": lora_rank,
     }
@@ -572,7 +576,7 @@ def test_words_of_events_are_those_of_the_models_own_log(split: Split, tmp_path:
     told = pl.format("said {}", pl.int_range(pl.len()).cast(pl.String))
     said = log().events.with_columns(said=told)
     own = leave_last_out(EventLog.from_frames(said, log().items))
-    template = {"_target_": "recsys.nn.text.Template", "event_columns": ["said"]}
+    template = {"_target_": "recsys.log.words.Template", "event_columns": ["said"]}
     config = config_of(template={**template, "max_item_tokens": 12, "max_tokens": 30})
     model = fit(saved_model.build(config), own, TRAINING, Protocol(ks=[3]))
     saved_model.save(tmp_path / "model", model, own, config, mask_history=False)

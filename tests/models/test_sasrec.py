@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError, DataError
@@ -24,7 +25,7 @@ from recsys.models.sequences.sasrec import (
 )
 from recsys.nn import losses, negatives
 from recsys.nn.attention import Layout
-from recsys.tasks.splits import Part, Split, leave_last_out
+from recsys.tasks.splits import Split, leave_last_out
 
 N, D = 11, 8
 SEQUENCES = [[3, 1, 4, 1, 5, 9, 2], [6, 5], [3, 5, 8], [9, 7, 9, 3, 2, 3, 8], [4, 6, 2, 6]]

@@ -7,13 +7,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.evaluation.ranking import Protocol
 from recsys.nn.embedding import Borrowed, EmbeddingTable
-from recsys.scoring.scorer import Recommender
-from recsys.tasks.splits import Part, last_basket
-from recsys.testing.contracts import checkerboard
-from recsys.training.fit import Training, fit
+from recsys.scoring.recommender import Recommender
+from recsys.tasks.splits import last_basket
+from recsys.testing.checkerboard import checkerboard
+from recsys.training.fit import fit
+from recsys.training.options import Training
 from recsys.types import ItemVectors, UserVectors
 
 

@@ -11,16 +11,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from recsys.batch.ragged import Ragged
+from recsys.batch.tokens import END, Documents, TokenStream
 from recsys.errors import ConfigError, DataError
-from recsys.nn.text import (
-    END,
-    Documents,
-    Template,
-    TokenStream,
-    semantic_vectors,
-    tokenize,
-    train_tokenizer,
-)
+from recsys.log.words import Template
+from recsys.nn.text_vectors import semantic_vectors
+from recsys.tasks.tokenizers import tokenize, train_tokenizer
 
 TEXTS = pl.Series(["a red lamp", "두꺼운 겨울 양말 🧦", "lamp, blue 💡", f"a {END} lamp"])
 CLOSE = 0

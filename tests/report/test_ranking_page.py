@@ -15,7 +15,8 @@ from torch import Tensor
 
 from recsys.batch.histories import BasketBatch
 from recsys.errors import RunError
-from recsys.evaluation.ranking import Protocol, compare, evaluate, holm
+from recsys.evaluation.ranking import Protocol, evaluate
+from recsys.evaluation.statistics import compare, holm
 from recsys.log.event_log import EventLog
 from recsys.report import ranking_page
 from recsys.run import ranking
@@ -33,7 +34,7 @@ task:
   ks: [3, 5]
   mask_history: false
 model: {_target_: recsys.models.Again}
-trainer: {_target_: recsys.training.fit.Training, monitor: recall@3}
+trainer: {_target_: recsys.training.options.Training, monitor: recall@3}
 baselines: %s
 seed: 7
 num_items: 12

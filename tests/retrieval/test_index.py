@@ -9,7 +9,9 @@ from torch import Tensor
 from recsys.batch.ragged import Ragged
 from recsys.errors import CatalogueError, ConfigError, DataError
 from recsys.retrieval import tiles
-from recsys.retrieval.index import ExactIndex, FaissIndex, ItemIndex, TopK, top_k
+from recsys.retrieval.faiss import FaissIndex
+from recsys.retrieval.index import ExactIndex, ItemIndex
+from recsys.retrieval.top_k import TopK, top_k
 
 NEVER = -torch.inf
 EXACT = (ExactIndex, FaissIndex)

@@ -12,14 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.errors import CatalogueError, ConfigError, RunError, UnknownIdError
 from recsys.log.event_log import EventLog
 from recsys.models import IALS, ItemKNN, PersonalTop
 from recsys.scoring import manifest, saved_model
 from recsys.scoring.saved_model import SavedModel, recommendations
-from recsys.tasks.splits import Part, Split, last_basket, leave_last_out
-from recsys.testing.contracts import checkerboard
+from recsys.tasks.splits import Split, last_basket, leave_last_out
+from recsys.testing.checkerboard import checkerboard
 from recsys.types import Scores
 
 CONFIG = {"_target_": "recsys.models.ItemKNN"}

@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.errors import DataError
 from recsys.models import UPCF, Hybrid
 from recsys.retrieval.index import ExactIndex
 from recsys.scoring import scorer
-from recsys.scoring.scorer import ClosedForm, Recommender, Scorer
-from recsys.tasks.splits import Part, Split, last_basket
-from recsys.testing.contracts import checkerboard
+from recsys.scoring.recommender import Recommender
+from recsys.scoring.scorer import ClosedForm, Scorer
+from recsys.tasks.splits import Split, last_basket
+from recsys.testing.checkerboard import checkerboard
 from recsys.types import ItemVectors, Scores, UserVectors
 
 BATCH = BasketBatch.from_lists([[[0], [3]], [[1, 2]], []], 4)

@@ -14,7 +14,7 @@ import recsys
 import recsys.models
 from recsys.errors import ConfigError
 from recsys.models import CountVAE, Hybrid
-from recsys.models.language.lmrec import Pretrained
+from recsys.models.language.decoders import Pretrained
 from recsys.nn.distributions import TweedieHead
 from recsys.retrieval.index import ExactIndex
 from recsys.scoring import trust
@@ -215,7 +215,7 @@ def test_an_interpolation_of_a_saved_config(text: str) -> None:
 
 
 def test_a_folder_says_nothing_to_faiss_that_takes_any_memory() -> None:
-    index = {"_target_": "recsys.retrieval.index.FaissIndex", "_partial_": True}
+    index = {"_target_": "recsys.retrieval.faiss.FaissIndex", "_partial_": True}
     known = ["Flat", "HNSW32", "IVF64,Flat", "IVF1024,PQ16", "OPQ16_64,IVF65536_HNSW32,PQ16x4fs"]
     for factory in known:
         build({**index, "factory": factory, "parameters": "nprobe=16,efSearch=128"}, "index")
@@ -229,7 +229,7 @@ def test_a_folder_says_nothing_to_faiss_that_takes_any_memory() -> None:
 
 def test_a_saved_model_reads_what_is_pretrained_from_its_own_folder(tmp_path: Path) -> None:
     config = {
-        "_target_": "recsys.models.language.lmrec.Pretrained",
+        "_target_": "recsys.models.language.decoders.Pretrained",
         "path": "/home/someone/private",
     }
     assert build(config, "model", folder=tmp_path) == Pretrained(str(tmp_path), read_weights=False)

@@ -15,8 +15,8 @@ from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import EventLog
 from recsys.tasks.features import RFM, CandidateShares, Counts, computed
 from recsys.tasks.labels import Questions, before
-from recsys.tasks.moments_of_users import new_items
-from recsys.testing.contracts import checkerboard, new_item_question
+from recsys.tasks.new_items import new_items
+from recsys.testing.checkerboard import checkerboard, new_item_question
 
 DAY = ["2024-01-03", "2024-01-04", "2024-01-05"]
 

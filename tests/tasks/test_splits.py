@@ -14,17 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys import EventLog, Split
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE
-from recsys.tasks.splits import (
-    Part,
-    global_time,
-    last_basket,
-    leave_last_out,
-    unsplit,
-    user_holdout,
-)
+from recsys.tasks.splits import global_time, last_basket, leave_last_out, unsplit, user_holdout
 
 Baskets = list[tuple[int, set[int]]]  # (time, items) in order
 Fitted = dict[int, list[set[int]]]  # user -> history by basket

@@ -15,15 +15,19 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError, DataError, RunError
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.models import BPRMF, CountVAE, Popularity
 from recsys.nn.distributions import TweedieHead
-from recsys.scoring.scorer import Recommender, Scorer
-from recsys.tasks.splits import Part, Split, last_basket
-from recsys.testing.contracts import checkerboard
-from recsys.training.fit import Training, epoch_seed, fit
+from recsys.scoring.recommender import Recommender
+from recsys.scoring.scorer import Scorer
+from recsys.tasks.splits import Split, last_basket
+from recsys.testing.checkerboard import checkerboard
+from recsys.training.callbacks import epoch_seed
+from recsys.training.fit import fit
+from recsys.training.options import Training
 from recsys.types import Scores
 
 PROTOCOL = Protocol(ks=(5,))

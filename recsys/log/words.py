@@ -1,0 +1,127 @@
+"""The words of a log: how items and events are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.errors import ConfigError, DataError
+from recsys.log.event_log import ITEM
+from recsys.log.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Template:
+    """How items and events are written, and how much of a history is read.
+
+    Attributes:
+        columns: of the items, in the order in which they are read; lists are joined by spaces.
+        event_columns: of the events, read behind the item in a history. What an item is compared
+            with, and what is recommended, is the item in its own words.
+        separator: between the columns.
+        max_item_tokens: of a longer item, or an item with its event, the rest is cut off.
+        max_tokens: of a longer history the oldest items are cut off, whole.
+
+    Raises:
+        ConfigError: no column, or a history that would not hold one item.
+    """
+
+    columns: Sequence[str] = ("text",)
+    event_columns: Sequence[str] = ()
+    separator: str = ". "
+    max_item_tokens: int = 64
+    max_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise ConfigError(
+                "template.columns is empty; name the columns that hold an item's words"
+            )
+        # An item with its end, behind the token that opens a history.
+        if not 1 <= self.max_item_tokens <= self.max_tokens - 2:
+            raise ConfigError(
+                f"max_item_tokens={self.max_item_tokens} does not fit into max_tokens="
+                f"{self.max_tokens}; an item takes two tokens more than its words"
+            )
+
+    def texts(self, items: pl.DataFrame) -> pl.Series:
+        """(n,) strings: the words of each item, or its id where it has none.
+
+        Args:
+            items: a row per item, with `item_id`.
+
+        Raises:
+            DataError: a column that the items do not have.
+        """
+        own = self._joined(items, "items", self.columns)
+        ids = items[ITEM].cast(pl.String)
+        return pl.select(text=pl.when(own != "").then(own).otherwise(ids))["text"]
+
+    def write(self, items: pl.DataFrame, events: pl.DataFrame) -> LogTexts:
+        """The words of a log.
+
+        Args:
+            items: a row per item, with `item_id`.
+            events: a row per event, with `item_id` of one of the items.
+
+        Raises:
+            DataError: a column that the items, or the events, do not have.
+        """
+        texts = self.texts(items)
+        item = Vocabulary(items[ITEM]).index_of(events[ITEM]).rename("item")
+        every = torch.arange(len(items))
+        if not self.event_columns:
+            return LogTexts(texts, every, _tensor(item))
+        said = self._joined(events, "events", self.event_columns)
+        told = pl.DataFrame([item, said.set(said == "", None).rename("said")])
+        more = told.drop_nulls().unique(maintain_order=True).with_row_index("text", len(items))
+        beside = [texts[more["item"]], more["said"]]
+        texts = pl.concat(
+            [texts, pl.select(pl.concat_str(beside, separator=self.separator))["text"]]
+        )
+        found = told.join(more, on=["item", "said"], how="left", maintain_order="left")["text"]
+        about = torch.cat([every, _tensor(more["item"])])
+        return LogTexts(texts, about, _tensor(found.cast(pl.Int64).fill_null(item)))
+
+    def _joined(self, rows: pl.DataFrame, table: str, columns: Sequence[str]) -> pl.Series:
+        """The words of each row, "" where it has none."""
+        if missing := [column for column in columns if column not in rows.columns]:
+            raise DataError(
+                f"{table} have no column {', '.join(missing)} (there are: "
+                f"{', '.join(rows.columns)}); name others in template."
+                f"{'event_columns' if table == 'events' else 'columns'}"
+            )
+        words = [_words(rows[column]) for column in columns]
+        joined = pl.concat_str(words, separator=self.separator, ignore_nulls=True)
+        return pl.select(joined).to_series()
+
+
+@dataclass(frozen=True, eq=False)
+class LogTexts:
+    """The words of a log's items and events.
+
+    Attributes:
+        texts: (m,) strings: the n items', then an item's with what an event said, each such once.
+        items: (m,) int64, the item that a text is about.
+        events: (E,) int64, the text of each event: that of its item where it said nothing.
+    """
+
+    texts: pl.Series
+    items: Tensor
+    events: Tensor
+
+
+def _tensor(values: pl.Series) -> Tensor:
+    return torch.from_numpy(values.cast(pl.Int64).to_numpy(writable=True))
+
+
+def _words(column: pl.Series) -> pl.Series:
+    """Text without blanks around it; null where there is none."""
+    listed = isinstance(column.dtype, pl.List)
+    text = column.cast(pl.List(pl.String)).list.join(" ") if listed else column.cast(pl.String)
+    text = text.str.strip_chars()
+    return text.set(text == "", None)

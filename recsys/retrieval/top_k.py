@@ -1,0 +1,89 @@
+"""The k largest scores of each user, ties by index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recsys.batch.ragged import Ragged
+from recsys.errors import CatalogueError, DataError
+from recsys.retrieval.tiles import NEVER
+from recsys.types import Scores, TopItems
+
+
+@dataclass(frozen=True, eq=False)
+class TopK:
+    """The best items of each query, best first, equal scores by ascending index.
+
+    Attributes:
+        items: (Q, k) int64, -1 where fewer than k candidates remain.
+        scores: (Q, k), -inf there.
+    """
+
+    items: TopItems
+    scores: Float[Tensor, "users k"]
+
+    @classmethod
+    def cat(cls, pieces: Iterable[TopK], k: int) -> TopK:
+        """The lists of all pieces, of k items each, on the CPU; there may be no piece."""
+        found = [cls(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k)), *pieces]
+        items, scores = zip(*((top.items.cpu(), top.scores.cpu()) for top in found), strict=True)
+        return cls(torch.cat(items), torch.cat(scores))
+
+
+def top_k(scores: Scores, k: int, exclude: Ragged | None = None) -> TopK:
+    """The k best columns of each row of `scores` (B, n); a score of -inf is no candidate.
+
+    Args:
+        scores: (B, n), left as they are.
+        k: 1 .. n.
+        exclude: B rows of columns that are no candidates.
+
+    Raises:
+        CatalogueError: k is not in 1 .. n.
+        DataError: a candidate's score is NaN, or `exclude` has not B rows.
+    """
+    n = scores.shape[1]
+    _check(k, n, exclude, len(scores))
+    if exclude is not None:
+        scores = scores.clone()
+        scores[exclude.owners(), exclude.values] = NEVER
+    best, items = scores.topk(min(k + 1, n), dim=1)  # one more shows a tie at the boundary
+    if best[:, 0].isnan().any():  # topk puts NaN first
+        row = int(best[:, 0].isnan().nonzero()[0])
+        raise DataError(f"scores of row {row} hold NaN; look for a diverged or unfitted model")
+    items = items[:, :k]
+    if k < n:
+        tied = ((best[:, k - 1] == best[:, k]) & (best[:, k] > NEVER)).nonzero()[:, 0]
+        items[tied] = _lowest_among_ties(scores[tied], best[tied, k - 1 : k], k)
+    return _ordered(scores.gather(1, items), items)
+
+
+def _lowest_among_ties(scores: Tensor, boundary: Tensor, k: int) -> Tensor:
+    """(B, k): columns above the boundary (B, 1), and the first at it, as many as are missing."""
+    n = scores.shape[1]
+    place = torch.arange(n, 0, -1, dtype=torch.int32, device=scores.device)
+    place = torch.where(scores == boundary, place, 0).masked_fill_(scores > boundary, n + 1)
+    return place.topk(k, dim=1).indices
+
+
+def _ordered(scores: Tensor, items: Tensor) -> TopK:
+    """Each row by (score descending, item ascending); items of score -inf become -1."""
+    items, order = items.sort(dim=1)
+    scores, order = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return TopK(items.gather(1, order).masked_fill(scores == NEVER, -1), scores)
+
+
+def _check(k: int, num_items: int, exclude: Ragged | None, num_queries: int) -> None:
+    if k < 1:
+        raise CatalogueError(f"k={k} is not a length of list; expected at least 1")
+    if k > num_items:
+        raise CatalogueError(f"k={k} exceeds the {num_items} items in the catalogue; lower k")
+    if exclude is not None and len(exclude) != num_queries:
+        raise DataError(
+            f"exclude holds {len(exclude)} rows for {num_queries} queries; give a row for each"
+        )

@@ -1,0 +1,81 @@
+"""The folder of a run: who is at work in it, and which run it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from recsys.errors import ConfigError
+from recsys.files import held, write_text
+from recsys.log.event_log import EventLog
+from recsys.reading import read_json, read_text
+
+
+@contextmanager
+def folder_of_a_run(folder: Path) -> Iterator[None]:
+    """Keep others out of a run's folder; what a new run leaves that fitted nothing is removed."""
+    with held(folder):
+        before = set(folder.iterdir())
+        try:
+            yield
+        except Exception:
+            made = set(folder.iterdir()) - before
+            # A checkpoint, a model or a table of predictions has a folder of its own.
+            if folder / "config.yaml" in made and not any(path.is_dir() for path in made):
+                for path in made:
+                    path.unlink()
+            raise
+
+
+def about(log: EventLog) -> dict[str, Any]:
+    """What `log.json` says of a log."""
+    return {
+        "name": log.name,
+        "events": log.num_events,
+        "items": len(log.items),
+        "users": len(log.users),
+        "sha256": log.fingerprint,
+    }
+
+
+ELSEWHERE = "choose another hydra.run.dir, or remove it"
+
+
+def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
+    """Write the config to a new run's folder, or check that a resumed run is the same one.
+
+    Args:
+        folder: the run's.
+        config: composed.
+        log: what the run knows of the world beside its config, as `about` says it.
+
+    Raises:
+        ConfigError: the folder holds a run of another config, or of another log.
+    """
+    composed = OmegaConf.to_yaml(config, resolve=True)
+    path, beside = folder / "config.yaml", folder / "log.json"
+    if path.exists():
+        if beside.exists():
+            _check_log(folder, read_json(beside), log)
+        if read_text(path) != composed:
+            raise ConfigError(f"{folder} holds a run of another config; {ELSEWHERE}")
+        if not beside.exists():
+            raise ConfigError(f"{folder} does not say which log its run is of; {ELSEWHERE}")
+    # The log first: a folder that has a config says of which log it is.
+    write_text(beside, json.dumps(log, indent=2))
+    write_text(path, composed)
+
+
+def _check_log(folder: Path, held: Mapping[str, Any], log: Mapping[str, Any]) -> None:
+    different = [name for name in log if name != "name" and held.get(name) != log[name]]
+    if different:
+        name = different[0]
+        raise ConfigError(
+            f"{folder} holds a run of another log: {name} was {str(held.get(name))[:12]}, and is "
+            f"{str(log[name])[:12]} now; {ELSEWHERE}"
+        )

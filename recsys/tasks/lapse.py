@@ -1,0 +1,72 @@
+"""Who does not come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from recsys.errors import ConfigError
+from recsys.log.event_log import USER, EventLog
+from recsys.log.time import Moment, days_after
+from recsys.log.vocabulary import Vocabulary
+from recsys.tasks.labels import PHASE, TEST, TRAIN, VALIDATION, Questions
+from recsys.tasks.windows import (
+    _between,
+    _refuse_no_days,
+    _windows,
+    chosen,
+    no_values,
+    refuse_one_answer,
+)
+
+
+def lapse(
+    log: EventLog,
+    name: str,
+    *,
+    train: Sequence[Moment],
+    validation: Moment | None = None,
+    test: Moment,
+    active_days: int = 56,
+    horizon_days: int = 28,
+) -> Questions:
+    """Whether an active user will not come back: no event in the days after the moment.
+
+    Asked are the users with an event in the `active_days` before a moment.
+
+    Args:
+        log: with calendar time.
+        name: of the table.
+        train, validation, test: moments.
+        active_days: how recent the last event is, at most.
+        horizon_days: how long without an event counts as lapsed.
+
+    Raises:
+        ConfigError: a moment is none of the log, its days after it are not all in the log, or
+            nobody was active before it; or of a phase all users lapse, or none.
+    """
+    _refuse_no_days(name, active_days=active_days, horizon_days=horizon_days)
+    if not train:
+        raise ConfigError(f"{name}: train=[] leaves nothing to learn from; give earlier moments")
+    frames = []
+    for window in _windows(log, name, train, validation, test, horizon_days):
+        active = _between(log.events, days_after(window.moment, -active_days), window.moment)
+        users = active.select(pl.col(USER).unique().sort())
+        window.refuse_nobody(users, f"had an event in the {active_days} days before")
+        back = _between(log.events, window.moment, window.until)[USER].unique()
+        frames.append(window.rows(users).with_columns(lapsed=~pl.col(USER).is_in(back.implode())))
+    rows = pl.concat(frames)
+    for phase, option in ((TRAIN, f"{train=}"), (VALIDATION, f"{validation=}"), (TEST, f"{test=}")):
+        lapsed = rows.filter(pl.col(PHASE) == phase)["lapsed"]
+        refuse_one_answer(f"{name}: {option}", ~lapsed, f"come back in {horizon_days} days")
+    return Questions(
+        name,
+        log,
+        rows.drop("lapsed"),
+        Vocabulary(pl.Series(["lapsed"])),
+        chosen(rows["lapsed"].to_numpy()[:, None]),
+        no_values(len(rows)),
+        ranked=False,
+        items=no_values(1),
+    )

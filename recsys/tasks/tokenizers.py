@@ -1,0 +1,54 @@
+"""Words as tokens."""
+
+from __future__ import annotations
+
+import polars as pl
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+
+from recsys.batch.ragged import Ragged, offsets_of
+from recsys.batch.tokens import END
+from recsys.errors import ConfigError
+
+
+def train_tokenizer(texts: pl.Series, vocab_size: int) -> Tokenizer:
+    """A byte-level BPE of at most `vocab_size` tokens, the first of them `END`.
+
+    Whatever the text, it has tokens: the 256 bytes are among them.
+
+    Raises:
+        ConfigError: `vocab_size` has no room for the bytes.
+    """
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size <= len(alphabet):
+        raise ConfigError(
+            f"vocab_size={vocab_size} has no room beside the {len(alphabet)} bytes and {END}; "
+            "raise it"
+        )
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[AddedToken(END, special=True)],
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts.to_list(), trainer)
+    return tokenizer
+
+
+def tokenize(tokenizer: Tokenizer, texts: pl.Series, max_length: int, end: int) -> Ragged:
+    """A row of tokens int32 for each text, at most `max_length` and then `end`.
+
+    Whatever stands in a text is words: a text that holds the name of a special token does not end.
+    """
+    tokenizer.encode_special_tokens = True
+    encoded = tokenizer.encode_batch_fast(texts.to_list(), add_special_tokens=False)
+    rows = pl.Series([e.ids for e in encoded], dtype=pl.List(pl.Int32)).list.head(max_length)
+    rows = rows.list.concat(pl.Series([[end]], dtype=pl.List(pl.Int32)))
+    values = torch.from_numpy(rows.explode().to_numpy(writable=True))
+    lengths = rows.list.len().cast(pl.Int64).to_numpy(writable=True)
+    return Ragged(values, offsets_of(torch.from_numpy(lengths)))

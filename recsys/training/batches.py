@@ -1,0 +1,34 @@
+"""The batches of an epoch."""
+
+from __future__ import annotations
+
+import torch
+from pytorch_lightning import (
+    LightningDataModule,
+)
+
+from recsys.batch.examples import Part
+from recsys.batch.loader import KeptBatches, Loader
+from recsys.training.callbacks import epoch_seed
+from recsys.training.options import Training
+
+
+class Epochs(LightningDataModule):
+    """The training users of a split on the training device, in a new order each epoch or one."""
+
+    def __init__(self, part: Part, training: Training) -> None:
+        super().__init__()
+        self.part = part
+        self.training = training
+
+    def train_dataloader(self) -> Loader | KeptBatches:
+        assert self.trainer is not None
+        self.part = self.part.to(self.trainer.strategy.root_device)
+        epoch = self.trainer.current_epoch if self.training.reshuffle else 0
+        seed = epoch_seed(self.training.seed, epoch)
+        loader = Loader(self.part, self.training.batch_size, shuffle_seed=seed)
+        return loader if self.training.reshuffle else KeptBatches(loader)
+
+    def transfer_batch_to_device(self, batch: Part, device: torch.device, _: int) -> Part:
+        """The batch as it is: its tensors are where the part's are."""
+        return batch

@@ -1,0 +1,173 @@
+"""What happens at the beginning and the end of epochs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import polars as pl
+import torch
+from pytorch_lightning import (
+    Callback,
+    LightningModule,
+    Trainer,
+)
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from recsys.batch.examples import Part
+from recsys.errors import DataError
+from recsys.evaluation.metrics import METRICS
+from recsys.evaluation.ranking import Protocol, evaluate
+from recsys.files import atomic_file, write_text
+from recsys.reading import reading
+from recsys.scoring.scorer import Scorer
+from recsys.tasks.splits import VALIDATION, Split
+from recsys.training.fit import LAST
+from recsys.training.options import Training
+
+
+class Reseed(Callback):
+    """Draws each epoch's dropout and negatives from a seed of its own, so that a run can resume."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.manual_seed(epoch_seed(self.seed, trainer.current_epoch))
+
+
+class MeanLoss(Callback):
+    """Logs an epoch's training loss, a mean over its users, as `train/loss`.
+
+    Once, at its end: Lightning's own mean, logged in every step, takes longer than the step of a
+    small model.
+
+    Raises:
+        DataError: at an epoch's end, the loss is not finite.
+    """
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.total = torch.zeros((), device=pl_module.device)
+        self.num_users = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Part, _: int
+    ) -> None:
+        self.total += outputs["loss"] * len(batch)
+        self.num_users += len(batch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loss = self.total / self.num_users
+        if not loss.isfinite():
+            raise DataError(
+                f"{type(pl_module).__name__}: the loss of epoch {trainer.current_epoch} is "
+                f"{loss.item()}; training diverged: lower learning_rate, or set "
+                "trainer.gradient_clip"
+            )
+        pl_module.log("train/loss", loss, prog_bar=True)
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A different seed for each epoch of each seed."""
+    return (seed * 1_000_003 + epoch) % 2**31
+
+
+class Validate(Callback):
+    """Asks the validation users as the test users will be, keeps the best epoch, and stops.
+
+    Lightning's own callbacks for this count epochs, not evaluations, and forget which epoch was
+    the best when the folder has been moved.
+
+    Args:
+        split: whose validation users are asked.
+        protocol: how they are asked.
+        training: for `monitor`, `patience` and `evaluate_every`.
+        folder: for the checkpoints and `train.csv`.
+    """
+
+    def __init__(self, split: Split, protocol: Protocol, training: Training, folder: Path) -> None:
+        self.split = split
+        self.protocol = protocol
+        self.training = training
+        self.folder = folder
+        self.best = float("-inf")
+        self.evaluations_since_best = 0
+        self.metrics: dict[str, float] = {}
+        self.has_begun = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "best": self.best,
+            "evaluations_since_best": self.evaluations_since_best,
+            "metrics": self.metrics,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+        self.evaluations_since_best = state_dict["evaluations_since_best"]
+        self.metrics = state_dict["metrics"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A run that was stopped stays stopped when it is started again.
+        trainer.should_stop = self.evaluations_since_best >= self.training.patience
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.has_begun = True
+        # Lightning steps these after the epoch's checkpoint, and not when it goes on from there.
+        for config in trainer.lr_scheduler_configs if self.metrics else ():
+            if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor:
+                config.scheduler.step(self.metrics[config.monitor])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch
+        row = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        if (epoch + 1) % self.training.evaluate_every == 0:
+            assert isinstance(pl_module, Scorer)
+            means = evaluate(pl_module, self.split.validation, self.protocol).means
+            means |= pl_module.measure(self.split, VALIDATION)
+            monitor = self.training.monitor
+            if monitor in METRICS:
+                means[monitor] = fmean(means[f"{monitor}@{k}"] for k in self.protocol.ks)
+            found = {f"validation/{name}": value for name, value in means.items()}
+            pl_module.log_dict(found)
+            self.evaluations_since_best += 1
+            if means[monitor] > self.best:
+                self.best, self.evaluations_since_best = means[monitor], 0
+                self._save(trainer, BEST, weights_only=True)
+            trainer.should_stop = self.evaluations_since_best >= self.training.patience
+            row |= found
+        self._append(epoch, row)
+        self.metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self._save(trainer, LAST)
+
+    def _save(self, trainer: Trainer, name: Path, *, weights_only: bool = False) -> None:
+        trainer.save_checkpoint(self.folder / name, weights_only=weights_only)
+
+    def _append(self, epoch: int, row: dict[str, float]) -> None:
+        """Add a row to `train.csv`; a resumed run goes on where its checkpoint was."""
+        path = self.folder / "train.csv"
+        rows = pl.DataFrame({"epoch": epoch, **row})
+        if path.is_file():
+            with reading(path, remedy="remove it; the run goes on without the epochs that it had"):
+                before = pl.read_csv(path, glob=False).filter(pl.col("epoch") < epoch)
+                rows = pl.concat([before, rows], how="diagonal_relaxed")
+        write_text(path, rows.write_csv())
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints, whole or not at all.
+
+    Lightning's own scratch files are elsewhere, maybe on another disk, and stay there when a run is
+    killed.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        written = io.BytesIO()  # torch does not say why it cannot write a file
+        torch.save(checkpoint, written)
+        with atomic_file(Path(path)) as scratch:
+            scratch.write_bytes(written.getbuffer())

@@ -1,0 +1,62 @@
+"""How a model is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recsys.errors import ConfigError
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model with a loss is trained.
+
+    Attributes:
+        max_epochs: at most so many passes over the training users.
+        batch_size: training users a step.
+        reshuffle: whether each epoch takes the users in an order of its own; otherwise one order is
+            drawn, and its batches are kept for all epochs.
+        monitor: the validation metric by which the best epoch is kept, and training is stopped:
+            `ndcg@10`, or `ndcg` for its mean over all lengths of the protocol.
+        patience: evaluations without improvement after which training stops.
+        evaluate_every: epochs between evaluations on the validation users.
+        gradient_clip: largest norm of the gradient; None does not clip.
+        device: as `recsys.devices.device_of` takes it; training runs on one.
+        precision: of `PRECISIONS`. Weights are float32; the mixed ones compute products in float16
+            (on a GPU) or bfloat16.
+        seed: of everything random.
+
+    Raises:
+        ConfigError: no epoch would be evaluated, a precision that there is not, or a number out of
+            its range.
+    """
+
+    max_epochs: int = 100
+    batch_size: int = 256
+    reshuffle: bool = True
+    monitor: str = "ndcg@10"
+    patience: int = 10
+    evaluate_every: int = 1
+    gradient_clip: float | None = None
+    device: str = "auto"
+    precision: str = "32-true"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.evaluate_every <= self.max_epochs:
+            raise ConfigError(
+                f"evaluate_every={self.evaluate_every} is not in 1 .. max_epochs="
+                f"{self.max_epochs}; no epoch would be evaluated and kept"
+            )
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"precision={self.precision} is not offered; weights are float32, choose among "
+                f"{', '.join(PRECISIONS)}"
+            )
+        for name in ("batch_size", "patience"):
+            if (value := getattr(self, name)) < 1:
+                raise ConfigError(f"{name}={value} is not at least 1; leave it out for the default")
+        if self.gradient_clip is not None and self.gradient_clip <= 0:
+            raise ConfigError(f"gradient_clip={self.gradient_clip} is not above 0; null clips none")
