@@ -16,6 +16,7 @@ from recsys.errors import ConfigError
 from recsys.log.event_log import USER
 from recsys.log.words import Template
 from recsys.scoring import trust
+from recsys.tasks.tensors import tensor_of
 
 
 @dataclass(frozen=True)
@@ -54,4 +55,4 @@ class LogCorpus:
         written = self.template.write(log.items, log.events)
         begins = log.events[USER].rle_id().search_sorted(np.arange(len(log.users)))
         offsets = np.append(begins.to_numpy(), log.num_events).astype(np.int64)
-        return written.texts, Ragged(written.events, torch.from_numpy(offsets))
+        return written.texts, Ragged(tensor_of(written.events), torch.from_numpy(offsets))

@@ -1,12 +1,12 @@
-from .checkpoint import load as load
-from .embedding import EmbeddingTable as EmbeddingTable
-from .evaluate import compare as compare
-from .evaluate import evaluate as evaluate
-from .events import EventLog as EventLog
-from .retrieval import ExactIndex as ExactIndex
-from .retrieval import FaissIndex as FaissIndex
-from .retrieval import ItemIndex as ItemIndex
-from .splits import Split as Split
-from .vocab import Vocabulary as Vocabulary
+from .evaluation.ranking import evaluate as evaluate
+from .evaluation.statistics import compare as compare
+from .log.event_log import EventLog as EventLog
+from .log.vocabulary import Vocabulary as Vocabulary
+from .nn.embedding import EmbeddingTable as EmbeddingTable
+from .retrieval.faiss import FaissIndex as FaissIndex
+from .retrieval.index import ExactIndex as ExactIndex
+from .retrieval.index import ItemIndex as ItemIndex
+from .scoring.saved_model import load as load
+from .tasks.splits import Split as Split
 
 __version__: str

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recsys.errors import RecsysError, RunError
+from recsys.renamed import renamed
 
 LARGEST_TEXT = 2**24
 """Bytes of a config, or of figures: a hundred times what any run writes."""
@@ -105,7 +106,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = OmegaConf.to_container(OmegaConf.create(text))
         if not isinstance(config, dict):
             raise TypeError("no options")
-        return cast(dict[str, Any], config)
+        return cast(dict[str, Any], renamed(config))
 
 
 def _check_plain(text: str) -> None:

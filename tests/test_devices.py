@@ -14,9 +14,9 @@ from recsys.models import BPRMF, EASE, Hybrid, Popularity
 from recsys.scoring import saved_model
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split, last_basket
-from recsys.testing.checkerboard import checkerboard
+from recsys.testing.logs import checkerboard
 from recsys.testing.second_device import second_device
-from recsys.training.fit import fit
+from recsys.training.loop import fit
 from recsys.training.options import PRECISIONS, Training
 
 PROTOCOL = Protocol(ks=(5,))

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 BODY = """
 import os, signal
-from recsys.cli import main
+from recsys.cli.main import main
 
 moves = 0
 move = os.replace
@@ -34,7 +34,7 @@ def moved(*paths):
     move(*paths)
 
 os.replace = moved
-raise SystemExit(cli.main({command!r}))
+raise SystemExit(main({command!r}))
 """
 """A run in a process of its own, killed when its nth file is written and not yet in its place."""
 
@@ -49,7 +49,7 @@ def inline(config: Any) -> str:
 SMALL = ["trainer.max_epochs=3", "trainer.patience=2"]
 PRETRAINING = {
     "task": {
-        "split": {"_target_": "recsys.tasks.splits.leave_last_out", "_partial_": True},
+        "split": {"_target_": "recsys.tasks.leave_last_out", "_partial_": True},
         "filters": {"first_only": False, "min_user_events": 0, "min_item_events": 0},
         "ks": [3],
         "mask_history": False,
@@ -61,7 +61,7 @@ PRETRAINING = {
         "embedding_dim": 4,
     },
     "trainer": {
-        "_target_": "recsys.training.options.Training",
+        "_target_": "recsys.training.Training",
         "max_epochs": 2,
         "monitor": "ndcg@3",
     },
@@ -73,7 +73,7 @@ ASKED = [
     "task.questions.lapse.active_days=9",
     "task.questions.lapse.horizon_days=6",
     "task.folds={num_folds: 3, repeats: 1}",
-    "task.features=[{_target_: recsys.tasks.features.RFM, windows: [3]}]",
+    "task.features=[{_target_: recsys.tasks.RFM, windows: [3]}]",
 ]
 KINDS = {
     "trained": [

@@ -71,7 +71,7 @@ def test_every_model_file_is_in_the_zoo() -> None:
 def test_zoo_and_configs_and_table_agree() -> None:
     """A target is `recsys.models.EASE`, a row of the table opens with `EASE`.
 
-    Parts of a model are named by its file, `recsys.models.language.decoders.Decoder`.
+    Parts of a model are named by its file, `recsys.models.language.Decoder`.
     """
     zoo = set(recsys.models.__all__)
     configs = "".join(path.read_text() for path in (ROOT / "conf/model").glob("*.yaml"))

@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from recsys import reading
 from recsys.errors import ConfigError, RunError
 from recsys.reading import (
     read_checkpoint,
@@ -99,7 +98,7 @@ def test_json_that_is_no_object(text: str, words: str, tmp_path: Path) -> None:
 
 
 def test_a_text_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "LARGEST_TEXT", 1000)
+    monkeypatch.setattr("recsys.reading.LARGEST_TEXT", 1000)
     (tmp_path / "x").write_text("y" * 1001)
     with pytest.raises(RunError, match=r"x is damaged \(1,001 bytes\)"):
         read_text(tmp_path / "x")

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from recsys.cli import main
+from recsys.cli.names import names
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -58,4 +59,4 @@ def test_its_profiles_of_ones_own_log(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("command", re.findall(r"experiment=(\S+)", README.read_text()))
 def test_its_experiments_exist(command: str) -> None:
-    assert command in main.names("experiment")
+    assert command in names("experiment")

@@ -36,8 +36,8 @@ from recsys.scoring.scorer import Scorer
 from recsys.tasks.features import Counts
 from recsys.tasks.labels import folds
 from recsys.tasks.splits import Split, last_basket
-from recsys.testing.checkerboard import checkerboard, colour_question
-from recsys.training.fit import fit
+from recsys.testing.logs import checkerboard, colour_question
+from recsys.training.loop import fit
 from recsys.training.options import Training
 
 PROTOCOL = Protocol(ks=(5,))
@@ -139,7 +139,7 @@ def predictors(split: Split, place: Path) -> dict[str, Callable[[], Predictor]]:
         "num_items": split.num_items,
         "attributes": ["colour", "item_id"],
         "num_classes": split.num_classes,
-        "encoder": {"_target_": "recsys.models.users.shopperbert.Encoder", **BERT},
+        "encoder": {"_target_": "recsys.models.users.Encoder", **BERT},
         "learning_rate": 0.02,
     }
     model = trained(lambda: shopperbert(split), split, "cpu", 2)

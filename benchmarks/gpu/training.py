@@ -37,7 +37,7 @@ from recsys.models.users.shopperbert import Encoder
 from recsys.nn.distributions import TweedieHead
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split, last_basket
-from recsys.training.fit import fit
+from recsys.training.loop import fit
 from recsys.training.options import Training
 
 BIG = Decoder(

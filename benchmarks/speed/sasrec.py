@@ -36,7 +36,7 @@ from recsys.log.event_log import EventLog
 from recsys.log.filters import filtered
 from recsys.models import SASRec
 from recsys.tasks.splits import Split, leave_last_out
-from recsys.training.fit import fit
+from recsys.training.loop import fit
 from recsys.training.options import Training
 
 RESULT = ROOT / "benchmarks/speed/results/sasrec.json"

@@ -25,7 +25,7 @@ from recsys.types import Scores
 class Hybrid(ClosedForm):
     """Adds the scores of its members, whatever they are.
 
-    `recsys.training.fit.fit` fits the members first, each in its own way; `fit` itself takes them as
+    `recsys.training.loop.fit` fits the members first, each in its own way; `fit` itself takes them as
     they are.
 
     Args:

@@ -61,6 +61,7 @@ from recsys.reading import read_tensors, reading
 from recsys.scoring import manifest
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split
+from recsys.tasks.tensors import tensor_of
 from recsys.tasks.tokenizers import tokenize
 from recsys.types import ItemVectors, UserVectors
 
@@ -71,7 +72,7 @@ TOKENS_AT_ONCE = 2**15
 
 @runtime_checkable
 class Corpus(Protocol):
-    """Further text to model: a log's (`recsys.data.corpus.LogCorpus`), or anything of this form."""
+    """Further text to model: a log's (`recsys.data.LogCorpus`), or anything of this form."""
 
     weight: float
 
@@ -204,9 +205,10 @@ class LMRec(Recommender):
             memo.clear()
         history = split.training
         written = self.template.write(split.item_table, split.log.events)
+        text_of = tensor_of(written.events)
         corpora = [corpus.read() for corpus in self.language.corpora.values()]
         # Of what events say, that of the training alone.
-        seen = torch.cat([torch.arange(split.num_items), written.events[history.log_rows]]).unique()
+        seen = torch.cat([torch.arange(split.num_items), text_of[history.log_rows]]).unique()
         if self.start is not None:
             self._start_from(Path(self.start))
         else:
@@ -217,9 +219,11 @@ class LMRec(Recommender):
         tokens = self.tokens_of(written.texts)
         self.keep("text_tokens", tokens.values)
         self.keep("text_offsets", tokens.offsets)
-        self.keep("text_items", torch.cat([written.items, torch.tensor([split.num_items])]))
+        self.keep(
+            "text_items", torch.cat([tensor_of(written.items), torch.tensor([split.num_items])])
+        )
         if self.template.event_columns:
-            self.keep("event_texts", written.events)
+            self.keep("event_texts", text_of)
         counts = torch.bincount(history.items, minlength=split.num_items)
         self.keep("share", counts / counts.sum())
         logs = [(tokens, self._texts(history))]

@@ -26,7 +26,7 @@ from scipy.sparse import csr_array, vstack
 from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError
 from recsys.models.neighbours._item_rows import ItemRows, check_pairs, held_items
-from recsys.retrieval.top_k import top_k
+from recsys.retrieval.lists import top_k
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 

@@ -30,7 +30,7 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
 from recsys.models.neighbours._neighbours import UserNeighbours
-from recsys.retrieval.top_k import top_k
+from recsys.retrieval.lists import top_k
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 

@@ -185,7 +185,7 @@ class SASRec(Recommender):
 
 @runtime_checkable
 class TextVectors(Protocol):
-    """Texts as vectors: `SingularVectors`, `SideBySide`, `recsys.nn.sentences.SentenceVectors`."""
+    """Texts as vectors: `SingularVectors`, `SideBySide`, `recsys.nn.SentenceVectors`."""
 
     @property
     def dim(self) -> int:

@@ -1,1 +1,5 @@
-"""models.users."""
+"""Vectors of users, for any task."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,8 @@
-"""Every basket of a user as the target of those before it, without copies of the histories.
+"""Examples: histories with their targets.
 
-A user of T baskets is T - 1 training examples. They share the user's events: an example is where
-its history begins and ends among them, and a batch is gathered by index arithmetic.
+In `Prefixes` every basket of a user is the target of those before it, without copies of the
+histories. A user of T baskets is T - 1 training examples. They share the user's events: an example
+is where its history begins and ends among them, and a batch is gathered by index arithmetic.
 """
 
 from __future__ import annotations
@@ -12,9 +13,34 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, ranges
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The users that are asked in one phase.
+
+    Attributes:
+        name: `train`, `validation` or `test`.
+        history: what is known of U users; `history.users` says who they are.
+        target: U rows of distinct item indices, ascending.
+    """
+
+    name: str
+    history: BasketBatch
+    target: Ragged
+
+    def __len__(self) -> int:
+        return len(self.history)
+
+    def to(self, device: torch.device | str, **_: object) -> Part:
+        """The same tensors on `device`; further options that Lightning passes have no use here."""
+        return Part(self.name, self.history.to(device), self.target.to(device))
+
+    def rows(self, index: Tensor) -> Part:
+        """The users at `index` (B,) int64, in that order."""
+        return Part(self.name, self.history.rows(index), self.target.rows(index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,29 +102,3 @@ class Prefixes(Part):
         if self.max_events is not None:
             before = before.latest(self.max_events)
         return Part(self.name, before, self.target.rows(index))
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """The users that are asked in one phase.
-
-    Attributes:
-        name: `train`, `validation` or `test`.
-        history: what is known of U users; `history.users` says who they are.
-        target: U rows of distinct item indices, ascending.
-    """
-
-    name: str
-    history: BasketBatch
-    target: Ragged
-
-    def __len__(self) -> int:
-        return len(self.history)
-
-    def to(self, device: torch.device | str, **_: object) -> Part:
-        """The same tensors on `device`; further options that Lightning passes have no use here."""
-        return Part(self.name, self.history.to(device), self.target.to(device))
-
-    def rows(self, index: Tensor) -> Part:
-        """The users at `index` (B,) int64, in that order."""
-        return Part(self.name, self.history.rows(index), self.target.rows(index))

@@ -1,1 +1,1 @@
-"""cli."""
+"""The command line. Torch and Hydra are imported by the command that needs them, not before."""

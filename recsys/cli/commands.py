@@ -27,6 +27,7 @@ from recsys.reading import read_config, read_table, reading
 from recsys.report import tables
 from recsys.run import ranking
 from recsys.run.alike import check_alike
+from recsys.run.folder import about
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_runs
 from recsys.scoring import profiles, saved_model, trust
@@ -47,7 +48,7 @@ def evaluate(given: Namespace) -> None:
         task = ranking.task_of(split, protocol, config["retrieval"], "index")
     results = _ask(saved, task)
     if given.output is not None:
-        write_text(given.output / "log.json", json.dumps(ranking.about(split.log), indent=2))
+        write_text(given.output / "log.json", json.dumps(about(split.log), indent=2))
         write_text(given.output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         ranking.write_results(given.output, results, split)
     label = f"{given.run} (test)"

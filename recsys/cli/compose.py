@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from recsys.cli.main import CONF, Parser, failed, names, nearest, of_the_system
+from recsys.cli.names import CONF, Parser, failed, names, nearest, of_the_system
 from recsys.errors import ConfigError, RecsysError
 from recsys.run.options import argument
 
@@ -73,9 +73,10 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def _run(config: DictConfig, folder: Path) -> None:
+    from recsys.run import prediction, ranking  # torch: not for --help and --cfg
 
     try:
-        (suite if "questions" in config.get("task", {}) else train).run(config, folder)
+        (prediction if "questions" in config.get("task", {}) else ranking).run(config, folder)
     except KeyboardInterrupt as stopped:
         name, place = "hydra.run.dir", folder
         if _is_sweep():

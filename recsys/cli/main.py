@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import sys
 import textwrap
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
 
 from recsys import __version__
+from recsys.cli.names import CONF, Parser, failed, names, nearest, of_the_system
 from recsys.errors import ConfigError, RecsysError
-
-CONF = Path(__file__).parent / "conf"
 
 COMMANDS = ("train", "evaluate", "recommend", "vectors", "profile", "compare", "data", "models")
 
@@ -93,19 +89,6 @@ def overview() -> str:
     return OVERVIEW.format(version=__version__, **listed)
 
 
-def names(group: str) -> list[str]:
-    """The options of a config group: its files' names, without imports."""
-    folder = CONF / group
-    return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """Known words that a misspelt one may have meant, as the end of a sentence."""
-    if close := get_close_matches(word, known, n=3, cutoff=0.5):
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; there is {', '.join(known)}" if len(known) <= 50 else "; `recsys` lists them"
-
-
 def _parser(command: str) -> Parser:
     """What a command takes."""
     parser = Parser(prog=f"recsys {command}")
@@ -144,13 +127,6 @@ def _parser(command: str) -> Parser:
     return parser
 
 
-class Parser(argparse.ArgumentParser):
-    """Argparse's mistakes as ours: one line, the nearest name."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
-
-
 def _train(overrides: Sequence[str]) -> int:
     from recsys.cli import compose  # hydra comes with it
 
@@ -171,18 +147,6 @@ def _summary(path: Path) -> str:
 
 def _wrapped(words: Sequence[str], indent: int = 15, width: int = 96) -> str:
     return textwrap.fill(", ".join(words), width, subsequent_indent=" " * indent)
-
-
-def failed(message: str, code: int = 2) -> int:
-    """Print what went wrong; returns the exit code."""
-    print(f"recsys: {message}", file=sys.stderr)
-    return code
-
-
-def of_the_system(error: OSError) -> str:
-    """One line for what the system refused, such as to write on a full disk."""
-    said = error.strerror or str(error).partition("\n")[0]
-    return f"{error.filename}: {said}" if error.filename else said
 
 
 if __name__ == "__main__":

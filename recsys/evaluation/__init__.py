@@ -1,1 +1,5 @@
-"""evaluation."""
+"""What a model reached, and how sure that is."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,15 +19,13 @@ from torch import Tensor
 from recsys.batch.examples import Part
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged, offsets_of
-from recsys.devices import place_of
 from recsys.errors import ConfigError
 from recsys.evaluation import metrics
 from recsys.evaluation.statistics import bootstrap
-from recsys.retrieval.index import ExactIndex, ItemIndex
-from recsys.retrieval.top_k import TopK
+from recsys.retrieval.lists import TopK
+from recsys.scoring.lists import BuildIndex, rank
 from recsys.scoring.scorer import Scorer
 
-BuildIndex = Callable[[Tensor], ItemIndex]
 ABOUT_USER = ("user", "history_length", "num_targets", "repeat_share", "target_popularity")
 """Columns of a per-user frame that are no metrics."""
 
@@ -140,7 +138,15 @@ def evaluate(
     """
     part = part.to("cpu")
     k = max(protocol.ks)
-    top = rank(model, part, k, protocol, build_index=build_index, progress=progress)
+    top = rank(
+        model,
+        part,
+        k,
+        mask_history=protocol.mask_history,
+        batch_size=protocol.batch_size,
+        build_index=build_index,
+        progress=progress,
+    )
     targets, num_items = part.target, part.history.num_items
     hits = metrics.hits(top.items, targets, num_items)
     measured = metrics.per_user(hits, targets.lengths, protocol.ks)
@@ -153,35 +159,6 @@ def evaluate(
     ]
     catalogue = _catalogue(top.items, num_items, popularity, protocol.ks)
     return Evaluation(pl.concat(frames, how="horizontal"), catalogue, top)
-
-
-def rank(
-    model: Scorer,
-    part: Part,
-    k: int,
-    protocol: Protocol,
-    *,
-    build_index: BuildIndex | None = None,
-    progress: Callable[[Loader], Iterable[Part]] = iter,
-) -> TopK:
-    """The k best items for every user of a part, on the CPU."""
-    was_training = model.training
-    model.eval()
-    index = None
-    if model.has_vectors:  # once, and not with every batch
-        with torch.inference_mode():
-            index = model.item_index(build_index or ExactIndex)
-    users = min(protocol.batch_size, model.users_at_once(part.history.num_items))
-    loader = Loader(part.to(place_of(model)), users)
-    found = TopK.cat(
-        (
-            model.top_k(batch.history, k, mask_history=protocol.mask_history, index=index)
-            for batch in progress(loader)
-        ),
-        k,
-    )
-    model.train(was_training)
-    return found
 
 
 def _member(rows: Ragged, others: Ragged, num_items: int) -> Tensor:

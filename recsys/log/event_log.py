@@ -23,7 +23,7 @@ from typing import Any, Literal
 import polars as pl
 
 from recsys.errors import DataError
-from recsys.log.fingerprint import fingerprint
+from recsys.log.hashing import fingerprint
 
 USER, ITEM, TIME = "user_id", "item_id", "timestamp"
 BASKET, QUANTITY, VALUE = "basket_id", "quantity", "value"

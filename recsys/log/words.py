@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
-import torch
-from torch import Tensor
 
 from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import ITEM
@@ -73,9 +71,9 @@ class Template:
         """
         texts = self.texts(items)
         item = Vocabulary(items[ITEM]).index_of(events[ITEM]).rename("item")
-        every = torch.arange(len(items))
+        every = pl.int_range(len(items), eager=True)
         if not self.event_columns:
-            return LogTexts(texts, every, _tensor(item))
+            return LogTexts(texts, every, item.cast(pl.Int64))
         said = self._joined(events, "events", self.event_columns)
         told = pl.DataFrame([item, said.set(said == "", None).rename("said")])
         more = told.drop_nulls().unique(maintain_order=True).with_row_index("text", len(items))
@@ -84,8 +82,8 @@ class Template:
             [texts, pl.select(pl.concat_str(beside, separator=self.separator))["text"]]
         )
         found = told.join(more, on=["item", "said"], how="left", maintain_order="left")["text"]
-        about = torch.cat([every, _tensor(more["item"])])
-        return LogTexts(texts, about, _tensor(found.cast(pl.Int64).fill_null(item)))
+        about = pl.concat([every, more["item"].cast(pl.Int64)])
+        return LogTexts(texts, about, found.cast(pl.Int64).fill_null(item))
 
     def _joined(self, rows: pl.DataFrame, table: str, columns: Sequence[str]) -> pl.Series:
         """The words of each row, "" where it has none."""
@@ -106,17 +104,13 @@ class LogTexts:
 
     Attributes:
         texts: (m,) strings: the n items', then an item's with what an event said, each such once.
-        items: (m,) int64, the item that a text is about.
-        events: (E,) int64, the text of each event: that of its item where it said nothing.
+        items: (m,) Int64, the item that a text is about.
+        events: (E,) Int64, the text of each event: that of its item where it said nothing.
     """
 
     texts: pl.Series
-    items: Tensor
-    events: Tensor
-
-
-def _tensor(values: pl.Series) -> Tensor:
-    return torch.from_numpy(values.cast(pl.Int64).to_numpy(writable=True))
+    items: pl.Series
+    events: pl.Series
 
 
 def _words(column: pl.Series) -> pl.Series:

@@ -1,1 +1,1 @@
-"""report."""
+"""Pages and tables of finished runs."""

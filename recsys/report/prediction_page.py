@@ -21,7 +21,7 @@ from recsys.report import plots
 from recsys.report.plots import Bar, Plot
 from recsys.report.ranking_page import check_finished, rendered
 
-TEMPLATE = "suite_report.html.jinja"
+TEMPLATE = "prediction.html.jinja"
 
 
 def write(folder: Path) -> None:

@@ -26,9 +26,9 @@ from recsys.reading import read_config, read_json, read_table, read_tensors, rea
 from recsys.report import plots, tables
 from recsys.report.plots import Bar, Plot
 from recsys.report.user_map import UserMap, user_map
-from recsys.retrieval.top_k import TopK
+from recsys.retrieval.lists import TopK
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE = "ranking.html.jinja"
 
 
 def write(folder: Path) -> None:
@@ -56,7 +56,7 @@ def check_finished(folder: Path) -> None:
 def rendered(template: str, content: dict[str, Any]) -> str:
     """The page that a template beside this file makes of its content."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,  # titles and ids are whatever the log holds
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -18,7 +18,7 @@ from recsys.errors import visible
 from recsys.evaluation.prediction import Trial, best
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, WORDS, EventLog
-from recsys.retrieval.top_k import TopK
+from recsys.retrieval.lists import TopK
 from recsys.tasks.splits import TEST, Split
 
 SHOWN = ("recall", "ndcg", "phr", "mrr")

@@ -12,8 +12,8 @@ from torch import Tensor
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
 from recsys.retrieval.index import ItemIndex
+from recsys.retrieval.lists import TopK
 from recsys.retrieval.tiles import NEVER
-from recsys.retrieval.top_k import TopK
 from recsys.types import ItemVectors
 
 _LONGEST_ON_GPU = 2048  # items of a list that FAISS's GPU indexes find

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from recsys.batch.ragged import Ragged, offsets_of
 from recsys.errors import DataError
+from recsys.retrieval.lists import TopK, _check, _ordered
 from recsys.retrieval.tiles import NEVER, best_of, tiles
-from recsys.retrieval.top_k import TopK, _check, _ordered
 from recsys.types import ItemVectors, UserVectors
 
 _PAIRS_AT_ONCE = 2**12  # few, so that the vectors of the pairs stay in the cache

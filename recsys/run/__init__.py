@@ -1,1 +1,1 @@
-"""run."""
+"""From a composed config to a run's folder."""

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from recsys.errors import ConfigError
 from recsys.files import held, write_text
 from recsys.log.event_log import EventLog
-from recsys.reading import read_json, read_text
+from recsys.reading import read_config, read_json
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
     if path.exists():
         if beside.exists():
             _check_log(folder, read_json(beside), log)
-        if read_text(path) != composed:
+        if read_config(folder) != OmegaConf.to_container(config, resolve=True):
             raise ConfigError(f"{folder} holds a run of another config; {ELSEWHERE}")
         if not beside.exists():
             raise ConfigError(f"{folder} does not say which log its run is of; {ELSEWHERE}")

@@ -35,7 +35,7 @@ from recsys.log.event_log import EventLog
 from recsys.reading import read_config
 from recsys.report import prediction_page, tables
 from recsys.run import ranking
-from recsys.run.folder import about, claim
+from recsys.run.folder import about, claim, folder_of_a_run
 from recsys.run.options import check_options
 from recsys.run.ranking import config_words, filtered_log, read, say
 from recsys.scoring import trust
@@ -75,7 +75,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     Raises:
         RunError: another process is at work in the folder.
     """
-    with ranking.folder_of_a_run(folder):
+    with folder_of_a_run(folder):
         check_options(ranking.as_values(config), KINDS, EXTRAS)
         with running_on(config.device):
             return _run(config, folder)
@@ -129,7 +129,7 @@ def pretrain(config: DictConfig, parts: DictConfig, folder: Path) -> None:
         held = read_config(folder)
         for size in SIZES:
             whole[size] = held.get(size)
-        with ranking.folder_of_a_run(folder):
+        with folder_of_a_run(folder):
             claim(folder, whole, about(filtered_log(whole)))
         return
     ranking.run(whole, folder)

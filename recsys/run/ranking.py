@@ -50,7 +50,7 @@ from recsys.run.options import check_options, unset
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import VALIDATION, Split
-from recsys.training.fit import fit
+from recsys.training.loop import fit
 
 console = Console()
 

@@ -1,1 +1,5 @@
-"""scoring."""
+"""Kinds of model, and the folder of a saved one."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

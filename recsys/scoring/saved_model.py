@@ -35,13 +35,14 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.devices import device_of, place_of
 from recsys.errors import ConfigError, RecsysError, RunError, UnknownIdError
-from recsys.evaluation.ranking import Protocol, rank
 from recsys.files import atomic_folder, write_parquet
 from recsys.log.event_log import ITEM, USER
 from recsys.log.vocabulary import UNKNOWN, Vocabulary
 from recsys.reading import read_json, read_table, read_tensors, reading
-from recsys.retrieval.top_k import TopK
+from recsys.renamed import renamed
+from recsys.retrieval.lists import TopK
 from recsys.scoring import manifest, trust
+from recsys.scoring.lists import rank
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.weights import loaded
 from recsys.tasks.splits import Split
@@ -143,7 +144,7 @@ class SavedModel:
         bar = partial(track, description="users", disable=not progress, transient=True)
         part = Part("users", batch, none)
         with asking(self.model):
-            top = rank(self.model, part, k, Protocol(mask_history=masked), progress=bar)
+            top = rank(self.model, part, k, mask_history=masked, progress=bar)
             return recommendations(asked, top.items, top.scores, self.item_table)
 
     @torch.inference_mode()
@@ -403,7 +404,8 @@ def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
 
 
 def _built(described: dict[str, Any], folder: Path, trusted: Sequence[str]) -> Scorer:
-    return _scorer(trust.build(described["model"], "model", trusted=trusted, folder=folder))
+    config = renamed(described["model"])
+    return _scorer(trust.build(config, "model", trusted=trusted, folder=folder))
 
 
 def _check_sizes(config: Any, sizes: dict[str, int]) -> None:

@@ -25,7 +25,7 @@ from recsys.devices import place_of
 from recsys.errors import ConfigError, DataError
 from recsys.nn.buffers import Keeper
 from recsys.retrieval.index import ExactIndex, ItemIndex
-from recsys.retrieval.top_k import TopK, top_k
+from recsys.retrieval.lists import TopK, top_k
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, Scores, UserVectors
 

@@ -29,19 +29,19 @@ ZOO = "recsys.models"
 
 LISTED: Mapping[Purpose, tuple[str, ...]] = {
     "model": (  # the parts that the models of the zoo are put together from
-        "recsys.data.corpus.LogCorpus",
-        "recsys.nn.distributions.GaussianHead",
-        "recsys.nn.distributions.MultinomialHead",
-        "recsys.nn.distributions.TweedieHead",
-        "recsys.models.language.decoders.Decoder",
-        "recsys.models.language.lmrec.Language",
-        "recsys.models.language.decoders.Pretrained",
-        "recsys.models.language.lmrec.Ranking",
-        "recsys.models.sequences.sasrec.SideBySide",
-        "recsys.models.sequences.sasrec.SingularVectors",
-        "recsys.models.users.shopperbert.Encoder",
-        "recsys.nn.sentences.SentenceVectors",
-        "recsys.log.words.Template",
+        "recsys.data.LogCorpus",
+        "recsys.nn.GaussianHead",
+        "recsys.nn.MultinomialHead",
+        "recsys.nn.TweedieHead",
+        "recsys.models.language.Decoder",
+        "recsys.models.language.Language",
+        "recsys.models.language.Pretrained",
+        "recsys.models.language.Ranking",
+        "recsys.models.sequences.SideBySide",
+        "recsys.models.sequences.SingularVectors",
+        "recsys.models.users.Encoder",
+        "recsys.nn.SentenceVectors",
+        "recsys.log.Template",
     ),
     "data": (
         "recsys.data.sources.amazon_sequences.beauty",
@@ -57,22 +57,22 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.data.sources.temporal_sets.tms",
     ),
     "split": (
-        "recsys.tasks.splits.global_time",
-        "recsys.tasks.splits.last_basket",
-        "recsys.tasks.splits.leave_last_out",
-        "recsys.tasks.splits.user_holdout",
+        "recsys.tasks.global_time",
+        "recsys.tasks.last_basket",
+        "recsys.tasks.leave_last_out",
+        "recsys.tasks.user_holdout",
     ),
     "index": (
-        "recsys.retrieval.index.ExactIndex",
-        "recsys.retrieval.faiss.FaissIndex",
+        "recsys.retrieval.ExactIndex",
+        "recsys.retrieval.FaissIndex",
     ),
 }
 
-OF_ITS_FOLDER = ("recsys.models.language.decoders.Pretrained",)
+OF_ITS_FOLDER = ("recsys.models.language.Pretrained",)
 """What a saved model's own folder describes: the path that its config names is not followed."""
 
 WORDS: Mapping[str, Mapping[str, str]] = {
-    "recsys.retrieval.faiss.FaissIndex": {
+    "recsys.retrieval.FaissIndex": {
         "factory": r"(OPQ\d{1,3}(_\d{1,4})?,)?(IVF\d{1,6}(_HNSW\d{1,3})?,|HNSW\d{1,3},)?"
         r"(Flat|SQ[468]|SQfp16|PQ\d{1,3}(x\d)?(fs)?)|HNSW\d{1,3}",
         "parameters": r"((nprobe|efSearch|k_factor_rf)=\d{1,6},?)*",

@@ -26,7 +26,7 @@ from torch import Tensor
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import TIME, USER, EventLog
-from recsys.log.fingerprint import fingerprint
+from recsys.log.hashing import fingerprint
 from recsys.log.vocabulary import UNKNOWN, Vocabulary
 
 AS_OF, UNTIL, PHASE = "as_of", "until", "phase"

@@ -31,16 +31,16 @@ from recsys.errors import RunError
 from recsys.evaluation.binary_metrics import auroc
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.retrieval.index import ExactIndex
-from recsys.retrieval.top_k import top_k
+from recsys.retrieval.lists import top_k
 from recsys.scoring import saved_model, trust
 from recsys.scoring.predictor import Predictor
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.labels import Questions, folds
 from recsys.tasks.splits import VALIDATION, Split, last_basket
-from recsys.testing.checkerboard import checkerboard, colour_question, new_item_question
+from recsys.testing.logs import checkerboard, colour_question, new_item_question
 from recsys.testing.second_device import second_device
-from recsys.training.fit import fit
+from recsys.training.loop import fit
 from recsys.training.options import Training
 
 

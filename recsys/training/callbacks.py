@@ -25,8 +25,9 @@ from recsys.files import atomic_file, write_text
 from recsys.reading import reading
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import VALIDATION, Split
-from recsys.training.fit import LAST
 from recsys.training.options import Training
+
+LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
 
 
 class Reseed(Callback):

@@ -15,7 +15,7 @@ from benchmarks.gpu.tests import files
 from benchmarks.record import ROOT
 from benchmarks.report import gpu_rows
 from recsys.tasks.splits import last_basket
-from recsys.testing.checkerboard import checkerboard
+from recsys.testing.logs import checkerboard
 
 CPU = torch.device("cpu")
 

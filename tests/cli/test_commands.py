@@ -20,12 +20,12 @@ from recsys.run import ranking
 CONFIG = {
     "data": {"_target_": "recsys.data.sources.table.table", "path": "log.csv"},
     "task": {
-        "split": {"_target_": "recsys.tasks.splits.last_basket", "_partial_": True},
+        "split": {"_target_": "recsys.tasks.last_basket", "_partial_": True},
         "filters": {},
         "ks": [5],
         "mask_history": False,
     },
-    "retrieval": {"index": {"_target_": "recsys.retrieval.index.ExactIndex", "_partial_": True}},
+    "retrieval": {"index": {"_target_": "recsys.retrieval.ExactIndex", "_partial_": True}},
 }
 
 
@@ -265,8 +265,8 @@ def test_others_are_refused_by_the_option_that_differs(purchases: Path, tmp_path
     events(13).write_csv(tmp_path / "more.csv")
     others = {
         r"task\.mask_history is False in .* and True in": ["task.mask_history=true"],
-        r"task\.split\._target_ is recsys.tasks.splits.leave_last_out in .* and recsys.tasks.splits.last": [
-            "task.split._target_=recsys.tasks.splits.last_basket"
+        r"task\.split\._target_ is recsys.tasks.leave_last_out in .* and recsys.tasks.splits.last": [
+            "task.split._target_=recsys.tasks.last_basket"
         ],
         r"task\.filters\.min_user_events is 0 in .* and 2 in": ["task.filters.min_user_events=2"],
         r"task\.filters\.first_only is False in .* and True in": [

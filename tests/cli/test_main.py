@@ -24,6 +24,7 @@ import pytest
 import recsys
 from recsys.cli import main
 from recsys.cli.compose import compose
+from recsys.cli.names import names
 from recsys.errors import ConfigError, UnknownIdError
 from recsys.files import held
 from recsys.run.options import argument
@@ -98,8 +99,8 @@ def test_alone_it_says_what_there_is(run: Run) -> None:
 def test_lists_have_a_line_for_every_config(run: Run) -> None:
     for command, group in ((["models"], "model"), (["data", "list"], "data")):
         _, out, _ = run(*command)
-        names = [line.split()[0] for line in out.strip().splitlines()]
-        assert names == main.names(group)
+        listed = [line.split()[0] for line in out.strip().splitlines()]
+        assert listed == names(group)
         assert all(len(line.split()) > 1 for line in out.strip().splitlines())
 
 
@@ -256,9 +257,7 @@ def test_a_run_says_what_it_does_not_read_and_what_ties(run: Run, tmp_path: Path
 def test_the_words_of_a_config() -> None:
     asked = ["model=shopperbert", "model.attributes=[category]", "task=next_basket"]
     config = compose([*asked, "num_items=1", "num_users=1", "num_classes={brand: 2}"])
-    assert {"category", "mean", "weekday", "recsys.tasks.splits.last_basket"} <= config_words(
-        config
-    )
+    assert {"category", "mean", "weekday", "recsys.tasks.last_basket"} <= config_words(config)
     assert "brand" not in config_words(config)
 
 

@@ -25,7 +25,7 @@ from recsys.tasks.splits import (
     last_basket,
     user_holdout,
 )
-from recsys.testing.checkerboard import checkerboard
+from recsys.testing.logs import checkerboard
 
 N = 6
 histories = st.lists(

@@ -11,7 +11,7 @@ from torchmetrics.functional import retrieval as torchmetrics
 from recsys.batch.ragged import Ragged
 from recsys.errors import CatalogueError, DataError
 from recsys.evaluation import metrics
-from recsys.retrieval.top_k import top_k
+from recsys.retrieval.lists import top_k
 
 INDEPENDENT = {
     "recall": torchmetrics.retrieval_recall,

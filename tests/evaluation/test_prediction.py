@@ -23,7 +23,7 @@ from recsys.log.event_log import EventLog
 from recsys.log.vocabulary import Vocabulary
 from recsys.scoring.predictor import Predictor
 from recsys.tasks.labels import Questions
-from recsys.testing.checkerboard import colour_question, new_item_question
+from recsys.testing.logs import colour_question, new_item_question
 
 
 class Given(Predictor):

@@ -21,10 +21,10 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
 from recsys.errors import CatalogueError, RunError
-from recsys.evaluation.ranking import ABOUT_USER, Evaluation, Protocol, evaluate, rank
+from recsys.evaluation.ranking import ABOUT_USER, Evaluation, Protocol, evaluate
 from recsys.evaluation.statistics import bootstrap, compare, holm, with_holm
 from recsys.retrieval.index import ExactIndex
-from recsys.retrieval.top_k import TopK
+from recsys.retrieval.lists import TopK
 from recsys.scoring.scorer import Scorer
 from recsys.types import ItemVectors, Scores, UserVectors
 
@@ -209,9 +209,8 @@ def test_a_list_longer_than_the_catalogue() -> None:
 
 @pytest.mark.gpu
 def test_users_are_ranked_alike_on_a_gpu(cuda: str) -> None:
-    protocol = Protocol(ks=(3,), mask_history=True)
-    here = rank(Given(SCORES), PART, 3, protocol)
-    there = rank(Given(SCORES).to(cuda), PART, 3, protocol)
+    here = rank(Given(SCORES), PART, 3, mask_history=True)
+    there = rank(Given(SCORES).to(cuda), PART, 3, mask_history=True)
     assert there.items.equal(here.items)
     assert there.scores.equal(here.scores)
 

@@ -96,13 +96,13 @@ runpy.run_path recsys.scoring.trust.build recsys.scoring.saved_model.load recsys
 recsys.data.cache.cached recsys.scoring.trust.import_module recsys.models.language.lmrec.deepcopy
 recsys.data.sources.files.os.system recsys.tasks.splits.torch.load recsys.models.torch
 recsys.models.language.lmrec.AutoModelForCausalLM.from_pretrained recsys.models.LMRec.export
-recsys.models.EASE.fit recsys.retrieval.index.faiss.read_index recsys.scoring.profiles.Profile
-recsys.models.neighbours._item_rows.held_items recsys.data.coupons.coupon recsys.cli.main.main
+recsys.models.EASE.fit recsys.retrieval.index.faiss.read_index recsys.scoring.Profile
+recsys.models.neighbours._item_rows.held_items recsys.data.coupon recsys.cli.main.main
 """)
 LISTED = words("""
-recsys.models.FineTuned recsys.data.corpus.LogCorpus recsys.models.language.decoders.Pretrained
-recsys.data.sources.table.table recsys.tasks.splits.last_basket recsys.models.EASE recsys.models.Blend
-recsys.retrieval.faiss.FaissIndex recsys.nn.sentences.SentenceVectors
+recsys.models.FineTuned recsys.data.LogCorpus recsys.models.language.Pretrained
+recsys.data.sources.table.table recsys.tasks.last_basket recsys.models.EASE recsys.models.Blend
+recsys.retrieval.FaissIndex recsys.nn.SentenceVectors
 """)
 
 

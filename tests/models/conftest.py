@@ -12,8 +12,8 @@ from recsys.evaluation.ranking import Protocol
 from recsys.log.event_log import EventLog
 from recsys.scoring import saved_model
 from recsys.tasks.splits import Split, last_basket, user_holdout
-from recsys.testing.checkerboard import checkerboard
-from recsys.training.fit import fit
+from recsys.testing.logs import checkerboard
+from recsys.training.loop import fit
 from recsys.training.options import Training
 
 Baskets = list[list[int]]
@@ -61,7 +61,7 @@ def profile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "num_classes": split.num_classes,
         "calendar": ["weekday"],
         "encoder": {
-            "_target_": "recsys.models.users.shopperbert.Encoder",
+            "_target_": "recsys.models.users.Encoder",
             "embedding_dim": 8,
             "num_layers": 1,
             "ffn_dim": 16,

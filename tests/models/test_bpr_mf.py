@@ -15,8 +15,8 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.models import BPRMF
 from recsys.nn import negatives
 from recsys.tasks.splits import Split, last_basket, user_holdout
-from recsys.testing.checkerboard import checkerboard
-from recsys.training.fit import fit
+from recsys.testing.logs import checkerboard
+from recsys.training.loop import fit
 from recsys.training.options import Training
 
 

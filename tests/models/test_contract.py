@@ -13,9 +13,9 @@ from recsys.log.event_log import EventLog
 from recsys.scoring import saved_model
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split, last_basket
-from recsys.testing.checkerboard import checkerboard
 from recsys.testing.contracts import ModelContract
-from recsys.training.fit import fit
+from recsys.testing.logs import checkerboard
+from recsys.training.loop import fit
 from recsys.training.options import Training
 
 
@@ -93,7 +93,7 @@ class TestCountVAE(ModelContract):
         return {
             "_target_": "recsys.models.CountVAE",
             "num_items": split.num_items,
-            "head": {"_target_": "recsys.nn.distributions.TweedieHead"},
+            "head": {"_target_": "recsys.nn.TweedieHead"},
             "embedding_dim": 16,
             "latent_dim": 8,
             "kl_steps": 100,
@@ -136,7 +136,7 @@ class TestGLOIE(ModelContract):
         return {
             "_target_": "recsys.models.GLOIE",
             "num_items": split.num_items,
-            "head": {"_target_": "recsys.nn.distributions.TweedieHead"},
+            "head": {"_target_": "recsys.nn.TweedieHead"},
             "embedding_dim": 16,
             "latent_dim": 8,
             "num_heads": 2,
@@ -177,7 +177,7 @@ class TestSASRec(ModelContract):
 
 class TestSASRecWithText(TestSASRec):
     def config(self, split: Split) -> dict[str, Any]:
-        text = {"_target_": "recsys.models.sequences.sasrec.SingularVectors", "dim": 1}
+        text = {"_target_": "recsys.models.sequences.SingularVectors", "dim": 1}
         return {**super().config(split), "text": text}
 
 
@@ -198,7 +198,7 @@ class TestShopperBERT(ModelContract):
             "attributes": ["colour", "item_id"],
             "num_classes": split.num_classes,
             "encoder": {
-                "_target_": "recsys.models.users.shopperbert.Encoder",
+                "_target_": "recsys.models.users.Encoder",
                 "embedding_dim": 16,
                 "num_layers": 1,
                 "ffn_dim": 32,
@@ -225,7 +225,7 @@ class TestLMRec(ModelContract):
             "_target_": "recsys.models.LMRec",
             "num_items": split.num_items,
             "decoder": part("Decoder", vocab_size=300, **shape),
-            "template": {"_target_": "recsys.log.words.Template"},
+            "template": {"_target_": "recsys.log.Template"},
             "language": part("Language", batch_size=2, row_length=64),
             "ranking": part("Ranking"),
             "learning_rate": 0.02,

@@ -21,8 +21,8 @@ from recsys.scoring.predictor import Steps
 from recsys.scoring.profiles import Profile
 from recsys.tasks.features import check_training, computed
 from recsys.tasks.labels import folds
-from recsys.tasks.profiling import profiling
-from recsys.testing.checkerboard import checkerboard, colour_question
+from recsys.tasks.user_attributes import profiling
+from recsys.testing.logs import checkerboard, colour_question
 from recsys.testing.second_device import second_device
 
 

@@ -25,8 +25,8 @@ from recsys.models.graphs.gloie import UNSEEN, PersonalFrequency
 from recsys.nn.distributions import TweedieHead
 from recsys.scoring import saved_model
 from recsys.tasks.splits import Split, last_basket
-from recsys.testing.checkerboard import checkerboard
-from recsys.training.fit import fit
+from recsys.testing.logs import checkerboard
+from recsys.training.loop import fit
 from recsys.training.options import Training
 
 History = list[list[int]]
@@ -37,7 +37,7 @@ HISTORIES: list[History] = [[[3, 1]], [[0, 2], [2, 5, 2], [0], [5, 6, 2]], [], [
 
 def config_of(num_items: int = N, **options: Any) -> dict[str, Any]:
     sizes = {"embedding_dim": 8, "latent_dim": 4, "num_heads": 2}
-    head = {"_target_": "recsys.nn.distributions.TweedieHead"}
+    head = {"_target_": "recsys.nn.TweedieHead"}
     target = {"_target_": "recsys.models.GLOIE", "num_items": num_items, "head": head}
     return {**target, **sizes, **options}
 

@@ -13,7 +13,7 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.models import BPRMF, EASE, Hybrid, ItemKNN, Markov, Popularity, TextTFIDF
 from recsys.scoring.scorer import ClosedForm
 from recsys.tasks.splits import Split, leave_last_out
-from recsys.training.fit import fit
+from recsys.training.loop import fit
 from recsys.training.options import Training
 
 

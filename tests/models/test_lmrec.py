@@ -31,7 +31,7 @@ from recsys.models.language.lmrec import Language, Ranking
 from recsys.nn.text_vectors import semantic_vectors
 from recsys.scoring import manifest, saved_model
 from recsys.tasks.splits import Split, leave_last_out
-from recsys.training.fit import fit
+from recsys.training.loop import fit
 from recsys.training.options import Training
 
 WORDS = [
@@ -419,7 +419,7 @@ def config_of(**options: Any) -> dict[str, Any]:
         "_target_": "recsys.models.LMRec",
         "num_items": N,
         "decoder": part("Decoder", tiny),
-        "template": {"_target_": "recsys.log.words.Template", **template},
+        "template": {"_target_": "recsys.log.Template", **template},
         "language": part("Language", options.pop("language", {"batch_size": 0})),
         "ranking": part("Ranking", options.pop("ranking", {})),
         **options,
@@ -502,7 +502,7 @@ def test_what_was_pretrained_is_whole_in_its_run(
         pytest.importorskip("peft")
     source = shutil.copytree(run / "model", tmp_path / "source")
     decoder = {
-        "_target_": "recsys.models.language.decoders.Pretrained",
+        "_target_": "recsys.models.language.Pretrained",
         "path": str(source),
         "lora_rank": lora_rank,
     }
@@ -576,7 +576,7 @@ def test_words_of_events_are_those_of_the_models_own_log(split: Split, tmp_path:
     told = pl.format("said {}", pl.int_range(pl.len()).cast(pl.String))
     said = log().events.with_columns(said=told)
     own = leave_last_out(EventLog.from_frames(said, log().items))
-    template = {"_target_": "recsys.log.words.Template", "event_columns": ["said"]}
+    template = {"_target_": "recsys.log.Template", "event_columns": ["said"]}
     config = config_of(template={**template, "max_item_tokens": 12, "max_tokens": 30})
     model = fit(saved_model.build(config), own, TRAINING, Protocol(ks=[3]))
     saved_model.save(tmp_path / "model", model, own, config, mask_history=False)

@@ -12,7 +12,7 @@ from recsys.models.labels.mlp import _Data, _ranking_loss
 from recsys.scoring.predictor import Steps
 from recsys.tasks.features import CandidateShares, Counts
 from recsys.tasks.labels import folds
-from recsys.testing.checkerboard import colour_question, new_item_question
+from recsys.testing.logs import colour_question, new_item_question
 
 NONE = Steps(max_epochs=0)
 ITEMS = [Counts("item_id")]

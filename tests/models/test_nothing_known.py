@@ -12,7 +12,7 @@ from recsys.models import EASE, IALS, TIFUKNN, UPCF, Hybrid, ItemKNN, Markov, Pe
 from recsys.scoring import saved_model
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split
-from recsys.training.fit import fit
+from recsys.training.loop import fit
 from recsys.training.options import Training
 
 TRAINING = [[[3], [3, 1], [1, 2]], [[1], [3]], [[1]]]

@@ -9,8 +9,8 @@ import recsys.models
 from recsys.scoring.predictor import Predictor
 from recsys.testing.contracts import PredictorContract
 
-COLOURS = {"_target_": "recsys.tasks.features.Counts", "column": "colour"}
-ITEMS = {"_target_": "recsys.tasks.features.Counts", "column": "item_id"}
+COLOURS = {"_target_": "recsys.tasks.Counts", "column": "colour"}
+ITEMS = {"_target_": "recsys.tasks.Counts", "column": "item_id"}
 
 
 class TestLogisticRegression(PredictorContract):
@@ -40,7 +40,7 @@ class TestFineTuned(PredictorContract):
 
     def config(self) -> dict[str, Any]:
         steps = {
-            "_target_": "recsys.scoring.predictor.Steps",
+            "_target_": "recsys.scoring.Steps",
             "learning_rate": 0.03,
             "max_epochs": 8,
         }
@@ -51,7 +51,7 @@ class TestFineTuned(PredictorContract):
 class TestMLP(PredictorContract):
     def config(self) -> dict[str, Any]:
         steps = {
-            "_target_": "recsys.scoring.predictor.Steps",
+            "_target_": "recsys.scoring.Steps",
             "learning_rate": 0.02,
             "max_epochs": 20,
         }
@@ -74,7 +74,7 @@ class TestMLPWithAPrior(TestMLPWithRanking):
     """That tells users apart, and candidates known by their colour alone."""
 
     def config(self) -> dict[str, Any]:
-        shares = {"_target_": "recsys.tasks.features.CandidateShares", "column": "colour"}
+        shares = {"_target_": "recsys.tasks.CandidateShares", "column": "colour"}
         return {
             **super().config(),
             "candidate_features": [shares],

@@ -16,7 +16,7 @@ from recsys.log.event_log import EventLog
 from recsys.models import ShopperBERT
 from recsys.models.users.shopperbert import Encoder, Windows
 from recsys.tasks.splits import Split, last_basket
-from recsys.testing.checkerboard import checkerboard
+from recsys.testing.logs import checkerboard
 
 SMALL = Encoder(embedding_dim=8, num_layers=1, ffn_dim=16, max_length=6, dropout=0.0)
 

@@ -387,5 +387,5 @@ def test_heads_are_values(head: OutputHead) -> None:
 
 
 def test_heads_come_from_a_config() -> None:
-    config = {"_target_": "recsys.nn.distributions.TweedieHead", "power": 1.3, "dispersion": 2.0}
+    config = {"_target_": "recsys.nn.TweedieHead", "power": 1.3, "dispersion": 2.0}
     assert instantiate(config) == TweedieHead(power=1.3, dispersion=2.0)

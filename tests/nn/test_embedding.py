@@ -13,8 +13,8 @@ from recsys.evaluation.ranking import Protocol
 from recsys.nn.embedding import Borrowed, EmbeddingTable
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import last_basket
-from recsys.testing.checkerboard import checkerboard
-from recsys.training.fit import fit
+from recsys.testing.logs import checkerboard
+from recsys.training.loop import fit
 from recsys.training.options import Training
 from recsys.types import ItemVectors, UserVectors
 

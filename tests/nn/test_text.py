@@ -59,10 +59,10 @@ def test_what_events_say_stands_behind_their_items() -> None:
     written = template.write(items, events)
     winter = "Socks. 겨울 🧦. 5"
     said = [winter, "Lamp", "Socks. warm", "8. 1", winter, "Lamp", "Socks. 4"]
-    assert written.texts[written.events.numpy()].to_list() == said
+    assert written.texts[written.events].to_list() == said
     assert written.texts.to_list()[:3] == ["Lamp", "8", "Socks"]
     assert len(written.texts) == written.texts.n_unique() == 3 + 4  # each once
-    ids = items["item_id"][written.items[written.events].numpy()]
+    ids = items["item_id"][written.items[written.events]]
     assert ids.to_list() == events["item_id"].to_list()
 
 

@@ -30,11 +30,11 @@ PROTOCOL = Protocol(ks=(3, 5))
 CONFIG = """
 data: {_target_: recsys.data.sources.table.table, path: /home/someone/shop.csv}
 task:
-  split: {_target_: recsys.tasks.splits.last_basket, _partial_: true}
+  split: {_target_: recsys.tasks.last_basket, _partial_: true}
   ks: [3, 5]
   mask_history: false
 model: {_target_: recsys.models.Again}
-trainer: {_target_: recsys.training.options.Training, monitor: recall@3}
+trainer: {_target_: recsys.training.Training, monitor: recall@3}
 baselines: %s
 seed: 7
 num_items: 12

@@ -12,7 +12,7 @@ from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.log.event_log import BASKET, ITEM, TIME, USER, EventLog
 from recsys.report import tables
 from recsys.report.tables import ties, unread
-from recsys.retrieval.top_k import TopK
+from recsys.retrieval.lists import TopK
 from recsys.tasks.splits import last_basket, leave_last_out
 
 NAMES = [

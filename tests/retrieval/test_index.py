@@ -11,7 +11,7 @@ from recsys.errors import CatalogueError, ConfigError, DataError
 from recsys.retrieval import tiles
 from recsys.retrieval.faiss import FaissIndex
 from recsys.retrieval.index import ExactIndex, ItemIndex
-from recsys.retrieval.top_k import TopK, top_k
+from recsys.retrieval.lists import TopK, top_k
 
 NEVER = -torch.inf
 EXACT = (ExactIndex, FaissIndex)

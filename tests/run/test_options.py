@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from recsys.cli import main
 from recsys.cli.compose import compose
+from recsys.cli.names import names
 from recsys.errors import ConfigError
 from recsys.run import prediction, ranking
 from recsys.run.options import argument, check_options
@@ -49,25 +49,25 @@ OF_QUESTIONS = (
 
 def runs() -> Iterator[tuple[str, ...]]:
     """Overrides of runs that have every config but the experiments between them."""
-    yield from ((f"data={name}",) for name in main.names("data") if name != "table")
-    for name in main.names("model"):
+    yield from ((f"data={name}",) for name in names("data") if name != "table")
+    for name in names("model"):
         asked = ASKED if name in OF_QUESTIONS else TABLE
         yield (*asked, f"model={name}", *NEEDED.get(f"model={name}", []))
     for name in ("next_basket_time", "next_basket", "next_basket_holdout", "lapse", "profiling"):
         yield (*TABLE, f"task={name}", *NEEDED.get(f"task={name}", []))
     for name in ("coupon", "downstream", "lapse", "new_items", "profiling", "targeting"):
         yield ("data=complete_journey", f"task={name}", "model=candidate_size")
-    yield from ((*TABLE, f"retrieval={name}") for name in main.names("retrieval"))
-    yield from ((*TABLE, f"logger={name}") for name in main.names("logger"))
+    yield from ((*TABLE, f"retrieval={name}") for name in names("retrieval"))
+    yield from ((*TABLE, f"logger={name}") for name in names("logger"))
     for group, model in {"head": "gloie", "decoder": "lmrec", "+text": "sasrec"}.items():
         name = group.removeprefix("+")
-        for choice in main.names(name):
+        for choice in names(name):
             chosen = f"{group}@model.{name}={choice}"
             yield (*TABLE, f"model={model}", chosen, *NEEDED.get(chosen, []))
 
 
 RUNS = list(runs())
-MODELS = [(*TABLE, f"model={name}") for name in main.names("model") if name not in OF_QUESTIONS]
+MODELS = [(*TABLE, f"model={name}") for name in names("model") if name not in OF_QUESTIONS]
 MODELS += [overrides for overrides in RUNS if ASKED[0] in overrides]
 
 
@@ -80,8 +80,7 @@ def check(config: dict[str, Any]) -> None:
 
 
 EXPERIMENTS = [
-    pytest.param((f"experiment={name}",), marks=pytest.mark.slow)
-    for name in main.names("experiment")
+    pytest.param((f"experiment={name}",), marks=pytest.mark.slow) for name in names("experiment")
 ]
 
 

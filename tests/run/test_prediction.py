@@ -14,7 +14,7 @@ import pytest
 from recsys.cli import main
 from recsys.cli.compose import compose
 from recsys.errors import RunError
-from recsys.evaluation import prediction
+from recsys.evaluation.prediction import Trial, leads
 from recsys.log.event_log import EventLog
 from recsys.report import prediction_page, tables
 from recsys.run import prediction
@@ -24,7 +24,7 @@ FEW = ["task.folds={num_folds: 3, repeats: 1}"]
 LAPSE = ["task=lapse", "task.questions.lapse.train=['2026-03-10']", *FEW]
 LAPSE += ["task.questions.lapse.test='2026-03-20'", "task.questions.lapse.active_days=9"]
 LAPSE += ["task.questions.lapse.horizon_days=8"]
-FEATURES = "task.features=[{_target_: recsys.tasks.features.RFM, windows: [3]}]"
+FEATURES = "task.features=[{_target_: recsys.tasks.RFM, windows: [3]}]"
 TREES = "+baselines.trees={_target_: recsys.models.LightGBM, features: '${task.features}', "
 TREES += "num_trees: 5, min_leaf: 2}"
 
@@ -180,7 +180,7 @@ PRETRAINING = [
     "pretraining.trainer.max_epochs=1",
     "pretraining.trainer.monitor=ndcg@3",
     "+baselines.profile={_target_: recsys.models.LogisticRegression, folds: {repeats: 0}, "
-    "features: [{_target_: recsys.scoring.profiles.Profile, run: '${folder}/pretraining'}]}",
+    "features: [{_target_: recsys.scoring.Profile, run: '${folder}/pretraining'}]}",
     "+baselines.elsewhere={lapses: {_target_: recsys.models.NewPopularity}}",
     "+baselines.never={_target_: recsys.models.NewPopularity, tables: []}",
 ]
@@ -298,7 +298,7 @@ def test_what_cannot_be_tested_is_shown_as_such(run: Run, csv: Path, tmp_path: P
     assert run(*command(csv, folder, "model=logistic_regression", TREES))[0] == 0
     assert "no p-value" not in (folder / "report.html").read_text()
     trees = folder / "baselines" / "trees"
-    kept = prediction.Trial.read(trees / "tables" / "lapse")
+    kept = Trial.read(trees / "tables" / "lapse")
     auroc = kept.folds["auroc"].scatter(0, float("nan"))
     broken = replace(kept, folds=kept.folds.with_columns(auroc))
     broken.write(trees / "tables" / "lapse")
@@ -307,8 +307,8 @@ def test_what_cannot_be_tested_is_shown_as_such(run: Run, csv: Path, tmp_path: P
     assert prediction.compare_runs(trees, folder)["p_holm"].is_null().to_list() == [True, False]
     _, out, _ = run("compare", trees, folder)
     assert "–" in out
-    models = {"model": prediction.Trial.read(folder / "tables" / "lapse"), "trees": broken}
-    ahead = prediction.leads({"lapse": models})
+    models = {"model": Trial.read(folder / "tables" / "lapse"), "trees": broken}
+    ahead = leads({"lapse": models})
     cells = list(tables.trials("lapse", models, ahead).columns[3].cells)
     assert cells[0] == ""
     assert str(cells[1]).endswith("no p")
@@ -320,7 +320,7 @@ def test_a_metric_that_no_fold_has_is_shown_as_such(run: Run, csv: Path, tmp_pat
     models = {"model": folder, "trees": folder / "baselines" / "trees"}
     none = float("nan")
     for place in models.values():
-        kept = prediction.Trial.read(place / "tables" / "lapse")
+        kept = Trial.read(place / "tables" / "lapse")
         broken = replace(
             kept,
             means={part: of | {"auroc": none} for part, of in kept.means.items()},
@@ -332,8 +332,8 @@ def test_a_metric_that_no_fold_has_is_shown_as_such(run: Run, csv: Path, tmp_pat
     page = (folder / "report.html").read_text()
     assert "nan" not in page.partition("<summary>")[0].lower()
     assert "<td>–" in page
-    shown = {name: prediction.Trial.read(p / "tables" / "lapse") for name, p in models.items()}
-    table = tables.trials("lapse", shown, prediction.leads({"lapse": shown}))
+    shown = {name: Trial.read(p / "tables" / "lapse") for name, p in models.items()}
+    table = tables.trials("lapse", shown, leads({"lapse": shown}))
     assert [str(cell) for cell in table.columns[1].cells] == ["–", "–"]
     assert [str(cell) for cell in table.columns[3].cells] == ["", "–"]
     prediction.write(folder, {"lapse": shown["model"]})

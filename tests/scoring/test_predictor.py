@@ -13,7 +13,7 @@ from recsys.models import MLP, LightGBM, LogisticRegression, NewEASE
 from recsys.scoring.predictor import HistoryPredictor, Steps, candidate_events
 from recsys.tasks.features import Counts
 from recsys.tasks.labels import Questions
-from recsys.testing.checkerboard import colour_question, new_item_question
+from recsys.testing.logs import colour_question, new_item_question
 
 FEATURES = [Counts("colour")]
 

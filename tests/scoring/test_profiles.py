@@ -15,7 +15,7 @@ from recsys.models.users.shopperbert import Encoder
 from recsys.scoring.profiles import everyone, of_training, profiles
 from recsys.tasks.labels import before
 from recsys.tasks.splits import Split, last_basket
-from recsys.testing.checkerboard import checkerboard
+from recsys.testing.logs import checkerboard
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from recsys.models import IALS, ItemKNN, PersonalTop
 from recsys.scoring import manifest, saved_model
 from recsys.scoring.saved_model import SavedModel, recommendations
 from recsys.tasks.splits import Split, last_basket, leave_last_out
-from recsys.testing.checkerboard import checkerboard
+from recsys.testing.logs import checkerboard
 from recsys.types import Scores
 
 CONFIG = {"_target_": "recsys.models.ItemKNN"}

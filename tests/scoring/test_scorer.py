@@ -16,7 +16,7 @@ from recsys.scoring import scorer
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split, last_basket
-from recsys.testing.checkerboard import checkerboard
+from recsys.testing.logs import checkerboard
 from recsys.types import ItemVectors, Scores, UserVectors
 
 BATCH = BasketBatch.from_lists([[[0], [3]], [[1, 2]], []], 4)

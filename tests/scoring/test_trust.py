@@ -31,11 +31,11 @@ OF_GROUP: dict[str, trust.Purpose] = {
     "task": "split",
     "text": "model",
 }
-OF_PREDICTORS = {"recsys.scoring.predictor.Steps"}  # which are not saved
+OF_PREDICTORS = {"recsys.scoring.Steps"}  # which are not saved
 COUNT_VAE = {
     "_target_": "recsys.models.CountVAE",
     "num_items": 5,
-    "head": {"_target_": "recsys.nn.distributions.TweedieHead", "power": 1.3},
+    "head": {"_target_": "recsys.nn.TweedieHead", "power": 1.3},
 }
 
 
@@ -58,7 +58,7 @@ def test_what_experiments_add_to_models_is_listed() -> None:
         for t in targets("experiment")
         if not t.startswith(("recsys.tasks.features", "recsys.pro"))
     }
-    assert "recsys.data.corpus.LogCorpus" in parts
+    assert "recsys.data.LogCorpus" in parts
     for target in parts:
         find(target, "model")
 
@@ -118,11 +118,8 @@ def test_a_config_is_built_inner_parts_first() -> None:
         assert isinstance(first, CountVAE)
         assert first.head == TweedieHead(power=1.3)
         assert second.l2 == 3.0
-    assert (
-        build({"_target_": "recsys.tasks.splits.last_basket", "_partial_": True}).func
-        is last_basket
-    )
-    index = build({"_target_": "recsys.retrieval.index.ExactIndex", "_partial_": True}, "index")
+    assert build({"_target_": "recsys.tasks.last_basket", "_partial_": True}).func is last_basket
+    index = build({"_target_": "recsys.retrieval.ExactIndex", "_partial_": True}, "index")
     assert isinstance(index, partial)
     assert index.func is ExactIndex
 
@@ -131,7 +128,7 @@ def test_nothing_is_called_of_a_config_that_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("recsys.nn.distributions.TweedieHead", lambda **given: calls.append(given))
+    monkeypatch.setattr("recsys.nn.TweedieHead", lambda **given: calls.append(given))
     refused = {**COUNT_VAE, "decay": {"_target_": "os.mkdir", "path": str(tmp_path / "made")}}
     with pytest.raises(ConfigError, match=r"_target_: os\.mkdir is nothing that"):
         build(refused, "model")
@@ -215,7 +212,7 @@ def test_an_interpolation_of_a_saved_config(text: str) -> None:
 
 
 def test_a_folder_says_nothing_to_faiss_that_takes_any_memory() -> None:
-    index = {"_target_": "recsys.retrieval.faiss.FaissIndex", "_partial_": True}
+    index = {"_target_": "recsys.retrieval.FaissIndex", "_partial_": True}
     known = ["Flat", "HNSW32", "IVF64,Flat", "IVF1024,PQ16", "OPQ16_64,IVF65536_HNSW32,PQ16x4fs"]
     for factory in known:
         build({**index, "factory": factory, "parameters": "nprobe=16,efSearch=128"}, "index")
@@ -229,7 +226,7 @@ def test_a_folder_says_nothing_to_faiss_that_takes_any_memory() -> None:
 
 def test_a_saved_model_reads_what_is_pretrained_from_its_own_folder(tmp_path: Path) -> None:
     config = {
-        "_target_": "recsys.models.language.decoders.Pretrained",
+        "_target_": "recsys.models.language.Pretrained",
         "path": "/home/someone/private",
     }
     assert build(config, "model", folder=tmp_path) == Pretrained(str(tmp_path), read_weights=False)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import EventLog
 from recsys.tasks.features import RFM, CandidateShares, Counts, computed
+from recsys.tasks.first_purchases import new_items
 from recsys.tasks.labels import Questions, before
-from recsys.tasks.new_items import new_items
-from recsys.testing.checkerboard import checkerboard, new_item_question
+from recsys.testing.logs import checkerboard, new_item_question
 
 DAY = ["2024-01-03", "2024-01-04", "2024-01-05"]
 

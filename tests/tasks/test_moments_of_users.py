@@ -11,10 +11,10 @@ from recsys.data.coupons import coupon, coupon_response
 from recsys.data.sources.complete_journey import complete_journey
 from recsys.errors import ConfigError, LeakError
 from recsys.log.event_log import EventLog
+from recsys.tasks.absences import lapse
+from recsys.tasks.first_purchases import new_items
 from recsys.tasks.labels import Questions
-from recsys.tasks.lapse import lapse
-from recsys.tasks.new_items import new_items
-from recsys.tasks.profiling import profiling
+from recsys.tasks.user_attributes import profiling
 
 TRAIN = ["2017-06-12", "2017-07-10", "2017-08-07", "2017-09-04"]
 WHEN = {"train": TRAIN, "validation": "2017-10-02", "test": "2017-10-30"}

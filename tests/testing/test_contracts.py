@@ -11,8 +11,8 @@ from recsys.batch.histories import BasketBatch
 from recsys.models import ItemKNN, Popularity
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split, global_time, last_basket, leave_last_out
-from recsys.testing.checkerboard import COLOURS, checkerboard
 from recsys.testing.contracts import ModelContract
+from recsys.testing.logs import COLOURS, checkerboard
 from recsys.types import ItemVectors, Scores, UserVectors
 
 

@@ -29,7 +29,7 @@ from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
 from recsys.training.batches import Epochs
-from recsys.training.callbacks import AtomicCheckpoints, MeanLoss, Reseed, Validate
+from recsys.training.callbacks import BEST, LAST, AtomicCheckpoints, MeanLoss, Reseed, Validate
 from recsys.training.options import Training
 
 
@@ -152,9 +152,6 @@ def _train(
         model.load_state_dict(best["state_dict"])
     # The run is over: without a trainer the model can be moved, saved and copied.
     model.trainer = None
-
-
-LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
 
 
 @contextmanager

@@ -24,9 +24,9 @@ from recsys.nn.distributions import TweedieHead
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split, last_basket
-from recsys.testing.checkerboard import checkerboard
+from recsys.testing.logs import checkerboard
 from recsys.training.callbacks import epoch_seed
-from recsys.training.fit import fit
+from recsys.training.loop import fit
 from recsys.training.options import Training
 from recsys.types import Scores
 

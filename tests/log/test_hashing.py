@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.log import fingerprint as module
+from recsys.log import hashing as module
 from recsys.log.event_log import EventLog
-from recsys.log.fingerprint import fingerprint
+from recsys.log.hashing import fingerprint
 
 COLUMNS = {
     "integer": pl.Series([3, None, 1], dtype=pl.Int16),

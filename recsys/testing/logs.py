@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 
 from recsys.log.event_log import EventLog
+from recsys.tasks.first_purchases import new_items
 from recsys.tasks.labels import Questions
-from recsys.tasks.new_items import new_items
-from recsys.tasks.profiling import profiling
+from recsys.tasks.user_attributes import profiling
 
 COLOURS = ("black", "white")
 

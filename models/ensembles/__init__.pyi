@@ -1,0 +1,2 @@
+from .blend import Blend as Blend
+from .hybrid import Hybrid as Hybrid

@@ -1,0 +1,3 @@
+from .dnntsp import DNNTSP as DNNTSP
+from .dynamic_graph import DynamicGraph as DynamicGraph
+from .gloie import GLOIE as GLOIE

@@ -1,0 +1,2 @@
+from .shopperbert import Encoder as Encoder
+from .shopperbert import ShopperBERT as ShopperBERT

@@ -1,0 +1,12 @@
+from .examples import Part as Part
+from .examples import Prefixes as Prefixes
+from .graphs import GraphBatch as GraphBatch
+from .graphs import NodeBatch as NodeBatch
+from .histories import BasketBatch as BasketBatch
+from .loader import KeptBatches as KeptBatches
+from .loader import Loader as Loader
+from .ragged import Ragged as Ragged
+from .sparse import csr as csr
+from .sparse import matmul as matmul
+from .tokens import Documents as Documents
+from .tokens import TokenStream as TokenStream

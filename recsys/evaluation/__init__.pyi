@@ -1,0 +1,10 @@
+from .binary_metrics import auroc as auroc
+from .binary_metrics import average_precision as average_precision
+from .metrics import METRICS as METRICS
+from .prediction import Folds as Folds
+from .prediction import Trial as Trial
+from .prediction import trial as trial
+from .ranking import Evaluation as Evaluation
+from .ranking import Protocol as Protocol
+from .ranking import evaluate as evaluate
+from .statistics import compare as compare

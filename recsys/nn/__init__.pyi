@@ -1,0 +1,16 @@
+from .attention import Layout as Layout
+from .buffers import Keeper as Keeper
+from .distributions import GaussianHead as GaussianHead
+from .distributions import MultinomialHead as MultinomialHead
+from .distributions import OutputHead as OutputHead
+from .distributions import TweedieHead as TweedieHead
+from .embedding import EmbeddingTable as EmbeddingTable
+from .losses import binary_cross_entropy as binary_cross_entropy
+from .losses import bpr as bpr
+from .losses import linear_cross_entropy as linear_cross_entropy
+from .losses import multilabel_soft_margin as multilabel_soft_margin
+from .losses import sampled_softmax as sampled_softmax
+from .losses import softmax_cross_entropy as softmax_cross_entropy
+from .sentences import SentenceVectors as SentenceVectors
+from .text_vectors import semantic_vectors as semantic_vectors
+from .text_vectors import tfidf_weights as tfidf_weights

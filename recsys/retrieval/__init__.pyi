@@ -1,0 +1,5 @@
+from .faiss import FaissIndex as FaissIndex
+from .index import ExactIndex as ExactIndex
+from .index import ItemIndex as ItemIndex
+from .lists import TopK as TopK
+from .lists import top_k as top_k

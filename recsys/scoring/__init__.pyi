@@ -1,0 +1,11 @@
+from .predictor import FeaturePredictor as FeaturePredictor
+from .predictor import HistoryPredictor as HistoryPredictor
+from .predictor import Predictor as Predictor
+from .predictor import Steps as Steps
+from .profiles import Profile as Profile
+from .recommender import Recommender as Recommender
+from .saved_model import SavedModel as SavedModel
+from .saved_model import load as load
+from .saved_model import save as save
+from .scorer import ClosedForm as ClosedForm
+from .scorer import Scorer as Scorer

@@ -1,0 +1,60 @@
+"""The lists of a model for many users: as many at once as memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from recsys.batch.examples import Part
+from recsys.batch.loader import Loader
+from recsys.devices import place_of
+from recsys.retrieval.index import ExactIndex, ItemIndex
+from recsys.retrieval.lists import TopK
+from recsys.scoring.scorer import USERS_AT_ONCE, Scorer
+
+BuildIndex = Callable[[Tensor], ItemIndex]
+
+
+def rank(
+    model: Scorer,
+    part: Part,
+    k: int,
+    *,
+    mask_history: bool = False,
+    batch_size: int = USERS_AT_ONCE,
+    build_index: BuildIndex | None = None,
+    progress: Callable[[Loader], Iterable[Part]] = iter,
+) -> TopK:
+    """The k best items for every user of a part, on the CPU.
+
+    Args:
+        model: fitted, on any device.
+        part: whose histories are read.
+        k: at most the size of the catalogue.
+        mask_history: leave out the items of a user's history.
+        batch_size: users at once at most; what they are does not depend on it.
+        build_index: makes a retrieval index of item vectors `(n, D)`; by default an exact one.
+        progress: wraps the batches, for a progress bar.
+
+    Raises:
+        CatalogueError: k is larger than the catalogue.
+    """
+    was_training = model.training
+    model.eval()
+    index = None
+    if model.has_vectors:  # once, and not with every batch
+        with torch.inference_mode():
+            index = model.item_index(build_index or ExactIndex)
+    users = min(batch_size, model.users_at_once(part.history.num_items))
+    loader = Loader(part.to(place_of(model)), users)
+    found = TopK.cat(
+        (
+            model.top_k(batch.history, k, mask_history=mask_history, index=index)
+            for batch in progress(loader)
+        ),
+        k,
+    )
+    model.train(was_training)
+    return found

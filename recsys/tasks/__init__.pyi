@@ -1,0 +1,14 @@
+from .absences import lapse as lapse
+from .features import RFM as RFM
+from .features import CandidateShares as CandidateShares
+from .features import Counts as Counts
+from .first_purchases import new_items as new_items
+from .labels import Questions as Questions
+from .splits import Split as Split
+from .splits import global_time as global_time
+from .splits import last_basket as last_basket
+from .splits import leave_last_out as leave_last_out
+from .splits import user_holdout as user_holdout
+from .tokenizers import tokenize as tokenize
+from .tokenizers import train_tokenizer as train_tokenizer
+from .user_attributes import profiling as profiling
