@@ -37,7 +37,15 @@ def openmp(*arguments: str, **env: str) -> tuple[dict[str, str], str]:
         ("-c", "from recsys.models import EASE"),
         ("-c", f"from recsys.cli.main import main; {SHOWN}"),
         ("-m", "benchmarks.speed.topk", "--help"),
-        ("-m", "pytest", "-sq", "--collect-only", "-p", "no:cacheprovider", "tests/test_ragged.py"),
+        (
+            "-m",
+            "pytest",
+            "-sq",
+            "--collect-only",
+            "-p",
+            "no:cacheprovider",
+            "tests/batch/test_ragged.py",
+        ),
     ],
 )
 def test_waiting_threads_sleep(arguments: tuple[str, ...]) -> None:

@@ -24,7 +24,7 @@ def main() -> int:
     command = [sys.executable, *PYTEST]
     if importlib.util.find_spec("xdist") and not small:
         command += ["-n", str(PROCESSES)]
-    command += ["tests/test_ragged.py"] if small else map(str, files())
+    command += ["tests/batch/test_ragged.py"] if small else map(str, files())
     ended: dict[str, list[str]] = {"passed": [], "failed": [], "error": [], "skipped": []}
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -30,9 +30,7 @@ ZOO = "recsys.models"
 LISTED: Mapping[Purpose, tuple[str, ...]] = {
     "model": (  # the parts that the models of the zoo are put together from
         "recsys.data.LogCorpus",
-        "recsys.nn.GaussianHead",
-        "recsys.nn.MultinomialHead",
-        "recsys.nn.TweedieHead",
+        "recsys.log.Template",
         "recsys.models.language.Decoder",
         "recsys.models.language.Language",
         "recsys.models.language.Pretrained",
@@ -40,8 +38,10 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.models.sequences.SideBySide",
         "recsys.models.sequences.SingularVectors",
         "recsys.models.users.Encoder",
+        "recsys.nn.GaussianHead",
+        "recsys.nn.MultinomialHead",
         "recsys.nn.SentenceVectors",
-        "recsys.log.Template",
+        "recsys.nn.TweedieHead",
     ),
     "data": (
         "recsys.data.sources.amazon_sequences.beauty",

@@ -70,8 +70,8 @@ def test_every_model_is_among_the_families() -> None:
 
 def test_the_files_with_tests_for_a_gpu() -> None:
     names = {path.name for path in files()}
-    assert {"test_contract.py", "test_retrieval.py", "test_training.py"} <= names
-    assert "test_events.py" not in names
+    assert {"test_contract.py", "test_index.py", "test_loop.py"} <= names
+    assert "test_event_log.py" not in names
 
 
 def test_a_processor_tells_no_memory() -> None:

@@ -70,7 +70,9 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench(tmp_path)
     bench.write_log()
-    monkeypatch.setattr(ranking.report, "write", lambda _: None)  # a page of plots takes a second
+    monkeypatch.setattr(
+        ranking.ranking_page, "write", lambda _: None
+    )  # a page of plots takes a second
     monkeypatch.setattr(benchmarks, "RESULTS", tmp_path)
     monkeypatch.setattr(benchmarks, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(benchmarks, "run", bench.run)

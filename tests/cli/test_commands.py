@@ -91,7 +91,9 @@ def purchases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("purchases")
     events().write_csv(place / "log.csv")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking.report, "write", lambda _: None)  # a page of plots takes a second
+        patch.setattr(
+            ranking.ranking_page, "write", lambda _: None
+        )  # a page of plots takes a second
         trained(place / "run", place / "log.csv")
         trained(place / "again", place / "log.csv", "model.popularity_weight=0.3")
         trained(place / "masked", place / "log.csv", "task.mask_history=true")
@@ -179,7 +181,7 @@ def test_users_are_known_by_their_ids(
     model: str, purchases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others have the same figures when one is renamed, or some come or go."""
-    monkeypatch.setattr(ranking.report, "write", lambda _: None)
+    monkeypatch.setattr(ranking.ranking_page, "write", lambda _: None)
     small = ["trainer.max_epochs=2", "trainer.monitor=ndcg@5"] if model == "bpr_mf" else []
     trained(tmp_path / "run", purchases / "log.csv", f"model={model}", *small)
     own = figures(tmp_path / "run")
@@ -201,7 +203,7 @@ def test_users_are_known_by_their_ids(
 def test_a_changed_log_under_the_same_name_is_refused(
     purchases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranking.report, "write", lambda _: None)
+    monkeypatch.setattr(ranking.ranking_page, "write", lambda _: None)
     log = tmp_path / "log.csv"
     events().write_csv(log)
     trained(tmp_path / "run", log)
@@ -265,7 +267,7 @@ def test_others_are_refused_by_the_option_that_differs(purchases: Path, tmp_path
     events(13).write_csv(tmp_path / "more.csv")
     others = {
         r"task\.mask_history is False in .* and True in": ["task.mask_history=true"],
-        r"task\.split\._target_ is recsys.tasks.leave_last_out in .* and recsys.tasks.splits.last": [
+        r"task\.split\._target_ is recsys.tasks.leave_last_out in .* and recsys.tasks.last": [
             "task.split._target_=recsys.tasks.last_basket"
         ],
         r"task\.filters\.min_user_events is 0 in .* and 2 in": ["task.filters.min_user_events=2"],
@@ -299,7 +301,7 @@ def test_a_part_that_asks_nobody(purchases: Path, tmp_path: Path) -> None:
 def test_a_baseline_and_a_member_were_asked_as_their_run(
     purchases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranking.report, "write", lambda _: None)
+    monkeypatch.setattr(ranking.ranking_page, "write", lambda _: None)
     options = ["model=hybrid", "+model@model.members.a=popularity", "+model.weights.a=1.0"]
     options += ["+model@baselines.top=personal_top"]
     trained(tmp_path / "run", purchases / "log.csv", *options)

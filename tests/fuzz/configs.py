@@ -80,7 +80,7 @@ def modules() -> list[str]:
     names += (
         "recsys.data.sources.table",
         "recsys.data.sources",
-        "recsys.nn.text",
+        "recsys.log.words",
         "recsys.scoring.trust",
     )
     return [canary(__import__(name, fromlist=[""])) for name in names]

@@ -218,7 +218,7 @@ class TestLMRec(ModelContract):
 
     def config(self, split: Split) -> dict[str, Any]:
         def part(name: str, **options: Any) -> dict[str, Any]:
-            return {"_target_": f"recsys.models.language.lmrec.{name}", **options}
+            return {"_target_": f"recsys.models.language.{name}", **options}
 
         shape = {"num_layers": 1, "embedding_dim": 16, "num_heads": 2, "ffn_dim": 32}
         return {

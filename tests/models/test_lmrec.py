@@ -411,7 +411,7 @@ def run(split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_of(**options: Any) -> dict[str, Any]:
     def part(name: str, values: dict[str, Any]) -> dict[str, Any]:
-        return {"_target_": f"recsys.models.language.lmrec.{name}", **values}
+        return {"_target_": f"recsys.models.language.{name}", **values}
 
     tiny = {"num_layers": 2, "embedding_dim": 16, "num_heads": 2, "ffn_dim": 32, "vocab_size": 300}
     template = {"max_item_tokens": 12, "max_tokens": 30}

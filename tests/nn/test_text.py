@@ -72,8 +72,8 @@ def test_events_that_say_nothing_have_their_items_texts() -> None:
     for template in (Template(), Template(event_columns=["query"])):
         written = template.write(items, events)
         assert written.texts.to_list() == ["Lamp", "Socks"]
-        assert written.events.tolist() == [1, 0, 1]
-        assert written.items.tolist() == [0, 1]
+        assert written.events.to_list() == [1, 0, 1]
+        assert written.items.to_list() == [0, 1]
 
 
 def test_event_columns_that_are_not_there() -> None:
