@@ -1,10 +1,10 @@
 from . import sources as sources
-from .audit import audit as audit
-from .audit import describe as describe
-from .audit import statistics as statistics
 from .cache import cached as cached
 from .corpus import LogCorpus as LogCorpus
 from .coupons import coupon as coupon
 from .coupons import coupon_response as coupon_response
+from .description import audit as audit
+from .description import describe as describe
+from .description import statistics as statistics
 from .graphs import snapshots as snapshots
 from .graphs import temporal_data as temporal_data

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from recsys.cli.compose import compose, merge, one_line
-from recsys.data.audit import audit, describe
+from recsys.data.description import audit, describe
 from recsys.devices import running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation.ranking import Evaluation, Protocol

@@ -28,8 +28,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recsys.data.audit import audit, describe
 from recsys.data.cache import cached
+from recsys.data.description import audit, describe
 from recsys.data.sources.table import table
 from recsys.errors import DataError
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, REQUIRED, TIME, USER, VALUE, EventLog
