@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 from pytorch_lightning import (
     Trainer,
@@ -30,7 +31,10 @@ from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
 from recsys.training.batches import Epochs
 from recsys.training.callbacks import AtomicCheckpoints, MeanLoss, Reseed, Validate
-from recsys.training.options import Training
+from recsys.training.options import Precision, Training
+from recsys.training.true_precision import TruePrecision
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def fit(
@@ -111,16 +115,18 @@ def _train(
     validate = Validate(split, protocol, training, folder)
     callbacks = [Reseed(training.seed), MeanLoss(), validate]
     bar = [RichProgressBar(leave=True)] if progress else []
+    is_true = training.precision in TruePrecision.DTYPES
+    true = [TruePrecision(training.precision, device)] if is_true else []
     with _quiet_lightning():
         trainer = Trainer(
             max_epochs=training.max_epochs,
             accelerator=device.type,
             devices=1 if device.index is None else [device.index],
-            precision=training.precision,  # type: ignore[arg-type]
+            precision=None if true else training.precision,
             gradient_clip_val=training.gradient_clip,
             callbacks=[*callbacks, *bar],
             logger=loggers,
-            plugins=[AtomicCheckpoints()],
+            plugins=[AtomicCheckpoints(), *true],
             reload_dataloaders_every_n_epochs=int(training.reshuffle),
             log_every_n_steps=1,
             enable_progress_bar=progress,
