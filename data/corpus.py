@@ -15,6 +15,7 @@ from recsys.data.cache import cached
 from recsys.errors import ConfigError
 from recsys.log.event_log import USER
 from recsys.log.words import Template
+from recsys.ranges import above
 from recsys.scoring import trust
 from recsys.tasks.tensors import tensor_of
 
@@ -39,8 +40,7 @@ class LogCorpus:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ConfigError(f"weight={self.weight} of {self.source}: give a positive number")
+        above(0, weight=self.weight)
 
     def read(self) -> tuple[pl.Series, Ragged]:
         """The words of items and events, and all users' rows of them, oldest first."""

@@ -2,7 +2,7 @@
 
     RECSYS_DATA=FOLDER python -m benchmarks.speed.dnntsp --logs dc tafeng
 
-Both sides train through `recsys.training.loop.fit`, with the same weights, batches of 64 and optimiser.
+Both sides train through `recsys.training.fit`, with the same weights, batches of 64 and optimiser.
 `plain` follows the authors' code: graphs are built from each user's baskets in Python loops in
 every epoch, as dense matrices for every step; users are padded to the longest of the batch; and
 attention runs over all pairs of steps of every node. It trains on the first batches only, ours on

@@ -29,7 +29,7 @@ from torch import Tensor
 from recsys.batch.bounds import check_tensor
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, offsets_of
-from recsys.errors import ConfigError
+from recsys.ranges import above, at_least
 from recsys.scoring.scorer import ClosedForm
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
@@ -51,7 +51,7 @@ class IALS(ClosedForm):
         seed: of that start.
 
     Raises:
-        ConfigError: a weight is not positive.
+        ConfigError: an option is out of its range.
     """
 
     item_vectors: Tensor
@@ -69,9 +69,10 @@ class IALS(ClosedForm):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("unobserved_weight", unobserved_weight), ("l2", l2)):
-            if value <= 0:
-                raise ConfigError(f"{name}={value} is not positive; without it no solve is sure")
+        above(0, unobserved_weight=unobserved_weight, l2=l2)  # without them no solve is sure
+        above(0, std=std)
+        at_least(0, frequency_exponent=frequency_exponent)
+        at_least(1, embedding_dim=embedding_dim, num_epochs=num_epochs)
         self.embedding_dim = embedding_dim
         self.num_epochs = num_epochs
         self.unobserved_weight = unobserved_weight

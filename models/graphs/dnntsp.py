@@ -40,6 +40,8 @@ from recsys.models.graphs.dynamic_graph import (
     say_who_is_cut,
 )
 from recsys.nn.embedding import EmbeddingTable
+from recsys.precision import wide
+from recsys.ranges import at_least
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split
 from recsys.types import Scores
@@ -60,7 +62,7 @@ class DNNTSP(Recommender):
         learning_rate: of Adam, a tenth after ten epochs in which the training loss has not fallen.
 
     Raises:
-        ConfigError: `num_heads` does not divide `embedding_dim`, or `max_events` is not positive.
+        ConfigError: `num_heads` does not divide `embedding_dim`, or an option is out of its range.
         DataError: a batch would take more memory than there is.
     """
 
@@ -76,6 +78,7 @@ class DNNTSP(Recommender):
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=0.0)
         check_max_events(max_events)
+        at_least(1, num_items=num_items, embedding_dim=embedding_dim)
         self.max_events = max_events
         self.items = EmbeddingTable(num_items, embedding_dim, std=1.0)
         self.graph = DynamicGraph(embedding_dim, num_layers=num_layers, num_heads=num_heads)
@@ -110,9 +113,10 @@ class DNNTSP(Recommender):
         The output is linear: it mixes with the gate as the vectors would.
         """
         with full_precision(graphs.device):  # as the graph is
-            base = self.output(self.items.vectors).squeeze(1)
-            of_nodes = self.output(self.graph(self.items, graphs)).squeeze(1)
-            gate = self.gate.index_select(0, graphs.node_items)
+            output = wide(self.output.weight), wide(self.output.bias)
+            base = F.linear(wide(self.items.vectors), *output).squeeze(1)
+            of_nodes = F.linear(self.graph(self.items, graphs), *output).squeeze(1)
+            gate = wide(self.gate).index_select(0, graphs.node_items)
             own = torch.lerp(base.index_select(0, graphs.node_items), of_nodes, gate)
             return torch.cat([base, own])
 

@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recsys.batch.graphs import GraphBatch, NodeBatch
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, offsets_of, pieces
 from recsys.batch.sparse import csr, matmul
 from recsys.devices import full_precision
-from recsys.errors import ConfigError
 from recsys.memory import check_memory
 from recsys.nn.embedding import EmbeddingTable
+from recsys.precision import wide
+from recsys.ranges import at_least, heads
 
 logger = logging.getLogger(__name__)
 
@@ -39,22 +41,20 @@ class DynamicGraph(nn.Module):
         num_layers, num_heads: as of `DNNTSP`.
 
     Raises:
-        ConfigError: the heads do not divide D.
+        ConfigError: the heads do not divide D, or there is no layer.
     """
 
     def __init__(self, embedding_dim: int, *, num_layers: int = 2, num_heads: int = 4) -> None:
         super().__init__()
-        if embedding_dim % num_heads:
-            raise ConfigError(
-                f"num_heads={num_heads} does not divide embedding_dim={embedding_dim}"
-            )
+        heads(num_heads=num_heads, embedding_dim=embedding_dim)
+        at_least(1, num_layers=num_layers)
         self.convolutions = nn.ModuleList(Convolution(embedding_dim) for _ in range(num_layers))
         self.attention = GapAttention(embedding_dim, num_heads)
 
     def forward(self, items: EmbeddingTable, batch: BasketBatch) -> Tensor:
         """(N, D), a vector per node of `GraphBatch.of(batch)`, from an item table of any owner."""
         graphs = Timelines.of(batch)
-        states = items(graphs.node_items)
+        states = wide(items(graphs.node_items))
         if not len(graphs.items):
             return states
         graphs.check_memory(states.shape[1])
@@ -75,18 +75,22 @@ class Convolution(nn.Module):
 
     def forward(self, states: Tensor, matrix: SparseMatrix, graphs: Timelines) -> Tensor:
         """(R, D) to (E + 2N, D), by a matrix (E + 2N, R)."""
-        weight, bias, norm = self.linear.weight, self.linear.bias, self.norm
+        weight, bias, norm = wide(self.linear.weight), wide(self.linear.bias), self.norm
+        gamma, beta = wide(norm.weight), wide(norm.bias)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         if not self.training:
-            return norm(matrix @ (states @ weight.T) + bias).relu()
+            x = matrix @ (states @ weight.T) + bias
+            mean, variance = norm.running_mean.to(x.dtype), norm.running_var.to(x.dtype)
+            return F.batch_norm(x, mean, variance, gamma, beta, eps=norm.eps).relu()
         total = graphs.num_states
         share = graphs.state_counts.to(states.dtype) / total
         normed, mean, variance = _Convolve.apply(
-            matrix, share, states, weight, bias, norm.weight, norm.bias, norm.eps
+            matrix, share, states, weight, bias, gamma, beta, norm.eps
         )
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.running_mean.lerp_(mean, norm.momentum or 0.0)
-        norm.running_var.lerp_(variance * (total / max(total - 1, 1)), norm.momentum or 0.0)
+        unbiased = variance * (total / max(total - 1, 1))
+        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum or 0.0)
+        norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum or 0.0)
         return normed.relu()
 
 
@@ -111,8 +115,8 @@ class GapAttention(nn.Module):
 
     def forward(self, states: Tensor, graphs: Timelines) -> Tensor:
         """States (E + 2N, D) to a vector per node (N, D)."""
-        pooling = self.pooling.weight.view(self.num_heads, -1)
-        attended = _Attend.apply(states, self.projection.weight, self.num_heads, graphs)
+        pooling = wide(self.pooling.weight).view(self.num_heads, -1)
+        attended = _Attend.apply(states, wide(self.projection.weight), self.num_heads, graphs)
         return _Aggregate.apply(*attended, pooling, graphs).flatten(1)
 
 
@@ -289,8 +293,7 @@ def check_max_events(max_events: int) -> None:
     Raises:
         ConfigError: `max_events` is not positive.
     """
-    if max_events < 1:
-        raise ConfigError(f"max_events={max_events}; expected at least 1 event of a history")
+    at_least(1, max_events=max_events)
 
 
 def say_who_is_cut(history: BasketBatch, max_events: int, reader: str) -> None:

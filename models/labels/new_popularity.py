@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recsys.log.event_log import TIME, USER, EventLog
 from recsys.log.time import days_after
+from recsys.ranges import at_least
 from recsys.scoring.predictor import HistoryPredictor, candidate_events
 from recsys.tasks.labels import Questions
 
@@ -25,9 +26,15 @@ class NewPopularity(HistoryPredictor):
 
     Args:
         days: before the last event of the log; None counts all users who had it.
+
+    Raises:
+        ConfigError: no day.
     """
 
     days: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, days=self.days)
 
     def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
         return self.newcomers(questions, log).expand(len(users), -1)

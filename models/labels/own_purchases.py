@@ -17,6 +17,7 @@ from torch import Tensor
 from recsys.log.event_log import TIME, USER, EventLog
 from recsys.log.time import days_after
 from recsys.log.vocabulary import Vocabulary
+from recsys.ranges import at_least
 from recsys.scoring.predictor import HistoryPredictor, candidate_events
 from recsys.tasks.labels import Questions
 
@@ -27,9 +28,15 @@ class OwnPurchases(HistoryPredictor):
 
     Args:
         days: before the last event of the log.
+
+    Raises:
+        ConfigError: no day.
     """
 
     days: int = 182
+
+    def __post_init__(self) -> None:
+        at_least(1, days=self.days)
 
     def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
         last = log.events.select(pl.col(TIME).max())[TIME]

@@ -24,6 +24,7 @@ from transformers import (
 
 from recsys.batch.tokens import END
 from recsys.errors import ConfigError
+from recsys.ranges import at_least, heads, proper_share
 from recsys.reading import read_json
 from recsys.tasks.tokenizers import train_tokenizer
 
@@ -42,7 +43,8 @@ class Decoder:
             on, and the first layer as their mean; otherwise all weights start at random.
 
     Raises:
-        ConfigError: dropout in blocks that have none.
+        ConfigError: dropout in blocks that have none, heads that do not divide the dimensions, or
+            an option is out of its range.
     """
 
     family: Literal["gpt_neox", "llama"] = "gpt_neox"
@@ -56,6 +58,10 @@ class Decoder:
     semantic_start: bool = True
 
     def __post_init__(self) -> None:
+        heads(num_heads=self.num_heads, embedding_dim=self.embedding_dim)
+        at_least(1, num_layers=self.num_layers, ffn_dim=self.ffn_dim)
+        at_least(1, vocab_size=self.vocab_size, max_length=self.max_length)
+        proper_share(dropout=self.dropout)
         if self.family == "llama" and self.dropout:
             raise ConfigError(f"dropout={self.dropout}: blocks of llama have none; set 0")
 
@@ -120,12 +126,16 @@ class Pretrained:
         read_weights: otherwise the model has the folder's shape, and random weights.
 
     Raises:
-        ConfigError: in building, no such folder, or one that asks for code of others.
+        ConfigError: a rank that is not positive; in building, no such folder, or one that asks for
+            code of others.
     """
 
     path: str
     lora_rank: int | None = None
     read_weights: bool = True
+
+    def __post_init__(self) -> None:
+        at_least(1, lora_rank=self.lora_rank)
 
     def build(self) -> nn.Module:
         check_pretrained(Path(self.path))

@@ -57,6 +57,8 @@ from recsys.nn.buffers import Memo
 from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.losses import linear_cross_entropy
 from recsys.nn.text_vectors import semantic_vectors
+from recsys.precision import wide
+from recsys.ranges import at_least, share
 from recsys.reading import read_tensors, reading
 from recsys.scoring import manifest
 from recsys.scoring.recommender import Recommender
@@ -90,11 +92,18 @@ class Language:
         row_length: L, tokens a row.
         corpora: further text beside the training histories, by name. A row is drawn from each in
             proportion to its `weight`; that of the training histories is 1.
+
+    Raises:
+        ConfigError: an option is out of its range.
     """
 
     batch_size: int = 16
     row_length: int = 256
     corpora: Mapping[str, Corpus] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        at_least(0, batch_size=self.batch_size)
+        at_least(2, row_length=self.row_length)  # a token, and one that follows it
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,8 @@ class Ranking:
         num_negatives: items drawn for a batch; None takes the whole catalogue.
 
     Raises:
-        ConfigError: binary cross-entropy without anything that is no target.
+        ConfigError: binary cross-entropy without anything that is no target, or an option is out of
+            its range.
     """
 
     weight: float = 1.0
@@ -116,6 +126,7 @@ class Ranking:
     num_negatives: int | None = 0
 
     def __post_init__(self) -> None:
+        at_least(0, weight=self.weight, num_negatives=self.num_negatives)
         if not self.softmax and self.num_negatives == 0:
             raise ConfigError("ranking.num_negatives=0 with softmax=false; draw at least one")
 
@@ -139,7 +150,7 @@ class LMRec(Recommender):
 
     Raises:
         ConfigError: `freeze` with L1, or with id vectors, which are learnt through the decoder;
-            neither L1 nor L2.
+            neither L1 nor L2; an option is out of its range.
         DataError: in preparation, the template names columns that the items or events do not have.
     """
 
@@ -170,6 +181,9 @@ class LMRec(Recommender):
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
         self.id_weight_decay = weight_decay if id_weight_decay is None else id_weight_decay
+        at_least(1, num_items=num_items)
+        at_least(0, id_weight_decay=id_weight_decay)
+        share(warmup=warmup)
         if freeze and (language.batch_size or use_ids):
             raise ConfigError(
                 "freeze=true trains the projections alone; set language.batch_size=0 and "
@@ -361,10 +375,10 @@ class LMRec(Recommender):
         states, targets = self._predictions(history)
         users = self.user_projection(states)
         candidates, drawn = self._candidates(targets)
-        scores = users @ self.item_vectors(candidates).T
+        scores = wide(users) @ wide(self.item_vectors(candidates)).T
         hit = torch.searchsorted(candidates, targets)
         if self.ranking.softmax:
-            return F.cross_entropy(scores.float() - self._log_inclusion(candidates, len(hit)), hit)
+            return F.cross_entropy(wide(scores) - self._log_inclusion(candidates, len(hit)), hit)
         positive = scores.gather(1, hit[:, None]).squeeze(1)
         negative = F.softplus(scores[:, torch.searchsorted(candidates, drawn)])
         return (F.softplus(-positive) + (negative * (drawn != targets[:, None])).mean(1)).mean()

@@ -1,4 +1,4 @@
-"""The page of a run that asks questions: `report.html`, in the manner of `recsys.report.ranking_page`.
+"""The page of a run that asks questions, in the manner of `recsys.report.ranking_page`.
 
 Everything on it is read from the run's folder: `write` can be called on a finished run at any time
 and gives the same bytes.

@@ -52,7 +52,8 @@ class Profile:
 
     @cached_property
     def model(self) -> Scorer:
-        return saved_model.load(self.run).model
+        # As features are: in a half, what else is in a batch would show.
+        return saved_model.load(self.run).model.float()
 
     @property
     def trained_until(self) -> int | None:

@@ -9,8 +9,8 @@
 
 A model may add files for other software (`Scorer.export`).
 
-A folder is data, whoever made it: nothing is pickled, a config builds what `recsys.scoring.trust` lists,
-and what the files hold is checked before it is used.
+A folder is data, whoever made it: nothing is pickled, a config builds what `recsys.scoring.trust`
+lists, and what the files hold is checked before it is used.
 """
 
 from __future__ import annotations
@@ -364,8 +364,8 @@ def load(
 
     Raises:
         RunError: the folder is not a run's, or its model is incomplete or damaged.
-        ConfigError: its config names anything else than a part of a model (`recsys.scoring.trust`) or a
-            class of a trusted package, or there is no such device.
+        ConfigError: its config names anything else than a part of a model (`recsys.scoring.trust`)
+            or a class of a trusted package, or there is no such device.
     """
     there = device_of(device)
     folder = Path(run) / "model"

@@ -31,6 +31,7 @@ from recsys.tasks.splits import Split
 from recsys.training.batches import Epochs
 from recsys.training.callbacks import BEST, LAST, AtomicCheckpoints, MeanLoss, Reseed, Validate
 from recsys.training.options import Training
+from recsys.training.true_precision import TruePrecision
 
 
 def fit(
@@ -111,16 +112,18 @@ def _train(
     validate = Validate(split, protocol, training, folder)
     callbacks = [Reseed(training.seed), MeanLoss(), validate]
     bar = [RichProgressBar(leave=True)] if progress else []
+    is_true = training.precision in TruePrecision.DTYPES
+    true = [TruePrecision(training.precision, device)] if is_true else []
     with _quiet_lightning():
         trainer = Trainer(
             max_epochs=training.max_epochs,
             accelerator=device.type,
             devices=1 if device.index is None else [device.index],
-            precision=training.precision,  # type: ignore[arg-type]
+            precision=None if true else training.precision,
             gradient_clip_val=training.gradient_clip,
             callbacks=[*callbacks, *bar],
             logger=loggers,
-            plugins=[AtomicCheckpoints()],
+            plugins=[AtomicCheckpoints(), *true],
             reload_dataloaders_every_n_epochs=int(training.reshuffle),
             log_every_n_steps=1,
             enable_progress_bar=progress,

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 from recsys.errors import ConfigError
+from recsys.ranges import above, at_least
 
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+Precision: TypeAlias = Literal[
+    "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"
+]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,10 @@ class Training:
         evaluate_every: epochs between evaluations on the validation users.
         gradient_clip: largest norm of the gradient; None does not clip.
         device: as `recsys.devices.device_of` takes it; training runs on one.
-        precision: of `PRECISIONS`. Weights are float32; the mixed ones compute products in float16
-            (on a GPU) or bfloat16.
+        precision: of `PRECISIONS`. The mixed ones hold weights in float32 and compute products in
+            float16 (on a GPU) or bfloat16; the true ones hold weights, save them and compute in
+            float64, float16 or bfloat16, with master weights for the steps (`TruePrecision`). It
+            says nothing to models in closed form, nor to predictors, which have no trainer.
         seed: of everything random.
 
     Raises:
@@ -41,7 +48,7 @@ class Training:
     evaluate_every: int = 1
     gradient_clip: float | None = None
     device: str = "auto"
-    precision: str = "32-true"
+    precision: Precision = "32-true"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,11 +59,7 @@ class Training:
             )
         if self.precision not in PRECISIONS:
             raise ConfigError(
-                f"precision={self.precision} is not offered; weights are float32, choose among "
-                f"{', '.join(PRECISIONS)}"
+                f"precision={self.precision} is not offered; choose among {', '.join(PRECISIONS)}"
             )
-        for name in ("batch_size", "patience"):
-            if (value := getattr(self, name)) < 1:
-                raise ConfigError(f"{name}={value} is not at least 1; leave it out for the default")
-        if self.gradient_clip is not None and self.gradient_clip <= 0:
-            raise ConfigError(f"gradient_clip={self.gradient_clip} is not above 0; null clips none")
+        at_least(1, batch_size=self.batch_size, patience=self.patience)
+        above(0, gradient_clip=self.gradient_clip)

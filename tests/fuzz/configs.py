@@ -92,7 +92,8 @@ canary.call canary.Class canary.Class.method os.system os.mkdir os.remove subpro
 subprocess.run builtins.eval builtins.exec builtins.open builtins.__import__ pathlib.Path.touch
 shutil.rmtree torch.load pickle.loads torch.hub.load hydra.utils.instantiate hydra.utils.call
 omegaconf.OmegaConf.load functools.partial operator.methodcaller importlib.import_module
-runpy.run_path recsys.scoring.trust.build recsys.scoring.saved_model.load recsys.scoring.saved_model.save recsys.run.ranking.run
+runpy.run_path recsys.scoring.trust.build recsys.scoring.saved_model.load
+recsys.scoring.saved_model.save recsys.run.ranking.run
 recsys.data.cache.cached recsys.scoring.trust.import_module recsys.models.language.lmrec.deepcopy
 recsys.data.sources.files.os.system recsys.tasks.splits.torch.load recsys.models.torch
 recsys.models.language.lmrec.AutoModelForCausalLM.from_pretrained recsys.models.LMRec.export
