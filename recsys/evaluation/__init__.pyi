@@ -1,6 +1,5 @@
 from .binary_metrics import auroc as auroc
 from .binary_metrics import average_precision as average_precision
-from .metrics import METRICS as METRICS
 from .prediction import Folds as Folds
 from .prediction import Trial as Trial
 from .prediction import trial as trial

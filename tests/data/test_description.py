@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from recsys import EventLog
-from recsys.data import describe, statistics
+from recsys.data import audit, describe, statistics
 from recsys.data.description import Spread
 from recsys.data.sources import amazon_sequences, online_retail
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE
