@@ -37,6 +37,7 @@ from recsys.errors import ConfigError
 from recsys.graphs import GraphBatch, NodeBatch
 from recsys.memory import check_memory
 from recsys.module import Recommender
+from recsys.precision import wide
 from recsys.ragged import Ragged, offsets_of, pieces
 from recsys.sparse import csr, matmul
 from recsys.splits import Part, Split
@@ -115,9 +116,10 @@ class DNNTSP(Recommender):
         The output is linear: it mixes with the gate as the vectors would.
         """
         with full_precision(graphs.device):  # as the graph is
-            base = self.output(self.items.vectors).squeeze(1)
-            of_nodes = self.output(self.graph(self.items, graphs)).squeeze(1)
-            gate = self.gate.index_select(0, graphs.node_items)
+            output = wide(self.output.weight), wide(self.output.bias)
+            base = F.linear(wide(self.items.vectors), *output).squeeze(1)
+            of_nodes = F.linear(self.graph(self.items, graphs), *output).squeeze(1)
+            gate = wide(self.gate).index_select(0, graphs.node_items)
             own = torch.lerp(base.index_select(0, graphs.node_items), of_nodes, gate)
             return torch.cat([base, own])
 
@@ -150,7 +152,7 @@ class DynamicGraph(nn.Module):
     def forward(self, items: EmbeddingTable, batch: BasketBatch) -> Tensor:
         """(N, D), a vector per node of `GraphBatch.of(batch)`, from an item table of any owner."""
         graphs = Timelines.of(batch)
-        states = items(graphs.node_items)
+        states = wide(items(graphs.node_items))
         if not len(graphs.items):
             return states
         graphs.check_memory(states.shape[1])
@@ -171,18 +173,22 @@ class Convolution(nn.Module):
 
     def forward(self, states: Tensor, matrix: SparseMatrix, graphs: Timelines) -> Tensor:
         """(R, D) to (E + 2N, D), by a matrix (E + 2N, R)."""
-        weight, bias, norm = self.linear.weight, self.linear.bias, self.norm
+        weight, bias, norm = wide(self.linear.weight), wide(self.linear.bias), self.norm
+        gamma, beta = wide(norm.weight), wide(norm.bias)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         if not self.training:
-            return norm(matrix @ (states @ weight.T) + bias).relu()
+            x = matrix @ (states @ weight.T) + bias
+            mean, variance = norm.running_mean.to(x.dtype), norm.running_var.to(x.dtype)
+            return F.batch_norm(x, mean, variance, gamma, beta, eps=norm.eps).relu()
         total = graphs.num_states
         share = graphs.state_counts.to(states.dtype) / total
         normed, mean, variance = _Convolve.apply(
-            matrix, share, states, weight, bias, norm.weight, norm.bias, norm.eps
+            matrix, share, states, weight, bias, gamma, beta, norm.eps
         )
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.running_mean.lerp_(mean, norm.momentum or 0.0)
-        norm.running_var.lerp_(variance * (total / max(total - 1, 1)), norm.momentum or 0.0)
+        unbiased = variance * (total / max(total - 1, 1))
+        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum or 0.0)
+        norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum or 0.0)
         return normed.relu()
 
 
@@ -207,8 +213,8 @@ class GapAttention(nn.Module):
 
     def forward(self, states: Tensor, graphs: Timelines) -> Tensor:
         """States (E + 2N, D) to a vector per node (N, D)."""
-        pooling = self.pooling.weight.view(self.num_heads, -1)
-        attended = _Attend.apply(states, self.projection.weight, self.num_heads, graphs)
+        pooling = wide(self.pooling.weight).view(self.num_heads, -1)
+        attended = _Attend.apply(states, wide(self.projection.weight), self.num_heads, graphs)
         return _Aggregate.apply(*attended, pooling, graphs).flatten(1)
 
 

@@ -58,6 +58,7 @@ from recsys.errors import ConfigError, RunError
 from recsys.kept import Memo
 from recsys.losses import linear_cross_entropy
 from recsys.module import Recommender
+from recsys.precision import wide
 from recsys.ragged import Ragged, gather_positions, offsets_of
 from recsys.splits import Part, Split
 from recsys.text import (
@@ -438,10 +439,10 @@ class LMRec(Recommender):
         states, targets = self._predictions(history)
         users = self.user_projection(states)
         candidates, drawn = self._candidates(targets)
-        scores = users @ self.item_vectors(candidates).T
+        scores = wide(users) @ wide(self.item_vectors(candidates)).T
         hit = torch.searchsorted(candidates, targets)
         if self.ranking.softmax:
-            return F.cross_entropy(scores.float() - self._log_inclusion(candidates, len(hit)), hit)
+            return F.cross_entropy(wide(scores) - self._log_inclusion(candidates, len(hit)), hit)
         positive = scores.gather(1, hit[:, None]).squeeze(1)
         negative = F.softplus(scores[:, torch.searchsorted(candidates, drawn)])
         return (F.softplus(-positive) + (negative * (drawn != targets[:, None])).mean(1)).mean()

@@ -40,6 +40,7 @@ from recsys.errors import ConfigError
 from recsys.layout import Layout
 from recsys.models.text_tfidf import item_texts, tfidf
 from recsys.module import Recommender
+from recsys.precision import wide
 from recsys.ragged import Ragged, ranges
 from recsys.sparse import right_singular_vectors
 from recsys.splits import Part, Split
@@ -141,6 +142,7 @@ class SASRec(Recommender):
     def _sampled_softmax(self, states: Tensor, items: Tensor, targets: Tensor) -> Tensor:
         """(E,), from states (E, D), items (n, D) and targets (E,)."""
         drawn = torch.randperm(len(items), device=items.device)[: self.num_negatives]
+        states, items = wide(states), wide(items)
         scores = states @ items[drawn].T
         scores = scores.masked_fill(targets[:, None] == drawn, -torch.inf)
         positive = (states * F.embedding(targets, items)).sum(1)
@@ -150,6 +152,7 @@ class SASRec(Recommender):
         self, states: Tensor, items: Tensor, targets: Tensor, sequences: Ragged, owners: Tensor
     ) -> Tensor:
         """(E,), with negatives outside of the sequence that owns a target (section III-E)."""
+        states, items = wide(states), wide(items)
         own = sequences.distinct(len(items))
         num_negatives = cast(int, self.num_negatives)
         drawn = negatives.uniform(own, len(items), num_negatives, rows=owners)
@@ -275,7 +278,7 @@ class ItemVectorTable(nn.Module):
         if self.from_text is None:
             assert self.id is not None
             return self.id.vectors
-        from_text = self.from_text(self.text)
+        from_text = self.from_text(self.text.to(self.from_text.weight.dtype))
         return from_text if self.id is None else self.id.vectors + from_text
 
 
@@ -339,7 +342,8 @@ class CausalEncoder(nn.Module):
             sequences: B rows of at most `max_length` item indices, E in all.
         """
         layout = Layout.of(sequences, NUM_GROUPS)
-        x = F.embedding(sequences.values, items) * items.shape[1] ** 0.5
+        # An item's gradient is a sum over all its events.
+        x = F.embedding(sequences.values, wide(items)).to(items.dtype) * items.shape[1] ** 0.5
         x = self.dropout(x + self.positions(layout.position))
         for block in self.blocks:
             x = block(x, layout)

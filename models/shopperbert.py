@@ -39,6 +39,7 @@ from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError, DataError
 from recsys.layout import Layout
 from recsys.module import Recommender
+from recsys.precision import wide
 from recsys.ragged import Ragged, offsets_of, pieces, ranges
 from recsys.sentences import sentence_vectors
 from recsys.splits import Part, Split
@@ -283,7 +284,8 @@ class ShopperBERT(Recommender):
         num_products = self.fields.num_product_fields
         of_product = vectors[:num_products]
         if self.from_text is not None:
-            of_product.append(self.from_text(self.texts[self.text_of[items]]))
+            texts = self.texts[self.text_of[items]].to(self.from_text.weight.dtype)
+            of_product.append(self.from_text(texts))
         x = self.product(torch.cat(of_product, 1))
         for vector in vectors[num_products:]:
             x = x + vector
@@ -294,17 +296,18 @@ class ShopperBERT(Recommender):
         task = self.pretext_tasks.index(name)
         table = cast(EmbeddingTable, self.tables[list(self.fields.sizes).index(name)])
         bias = self.biases[task]
-        return F.linear(self.heads[task](context), table.vectors, bias).log_softmax(1)
+        head = wide(self.heads[task](context))
+        return F.linear(head, wide(table.vectors), wide(bias)).log_softmax(1)
 
     def encode_profiles(self, batch: BasketBatch) -> UserVectors:
         """(B, D): a vector of everything that is known of a user; zeros where that is nothing."""
         windows, owners = _windows(batch, self.max_length)
-        vectors = self.encoder.positions.weight.new_zeros(len(batch), self.mask_token.shape[0])
+        vectors = wide(self.mask_token).new_zeros(len(batch), len(self.mask_token))
         if not len(windows.items):
             return vectors
         for index in pieces(windows.lengths(), EVENTS_AT_ONCE):
             some = windows.rows(index)
-            states, cls = self.encoder(self._tokens(some), some.ragged)
+            states, cls = map(wide, self.encoder(self._tokens(some), some.ragged))
             if self.pooling == "cls":
                 lengths = some.lengths()[:, None].to(cls.dtype)
                 vectors = vectors.index_add(0, owners[index], cls * lengths)
@@ -437,8 +440,9 @@ class BidirectionalEncoder(nn.Module):
         is_cls = torch.zeros(len(tokens) + len(rows), dtype=torch.bool, device=tokens.device)
         is_cls[at_front] = True
         (place,) = (~is_cls).nonzero(as_tuple=True)
-        mean = tokens.new_zeros(len(rows), tokens.shape[1]).index_add(0, rows.owners(), tokens)
-        cls = self.cls + mean / rows.lengths.clamp(min=1)[:, None]
+        summed = wide(tokens)
+        summed = summed.new_zeros(len(rows), summed.shape[1]).index_add(0, rows.owners(), summed)
+        cls = self.cls + (summed / rows.lengths.clamp(min=1)[:, None]).to(tokens.dtype)
         x = tokens.new_empty(len(is_cls), tokens.shape[1])
         x = x.index_copy(0, place, tokens).index_copy(0, at_front, cls)
         offsets = rows.offsets + torch.arange(len(rows) + 1, device=tokens.device)

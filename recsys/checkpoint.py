@@ -36,6 +36,7 @@ from recsys.events import ITEM, USER
 from recsys.files import atomic_folder, write_parquet
 from recsys.module import Scorer
 from recsys.options import create
+from recsys.precision import set_precision_as_saved
 from recsys.ragged import Ragged
 from recsys.retrieval import TopK
 from recsys.splits import Part, Split
@@ -290,6 +291,7 @@ def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
     described = json.loads((folder / "recsys.json").read_text())
     check_targets(described["model"], trusted)
     model = build(described["model"])
+    set_precision_as_saved(model, load_file(folder / "weights.safetensors"))
     load_model(model, folder / "weights.safetensors")
     model.eval()
     item_table = pl.read_parquet(folder / "items.parquet", glob=False)

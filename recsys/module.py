@@ -24,6 +24,7 @@ from recsys.batch import BasketBatch
 from recsys.devices import place_of
 from recsys.errors import ConfigError, DataError
 from recsys.kept import Keeper
+from recsys.precision import wide
 from recsys.ragged import Ragged
 from recsys.retrieval import ExactIndex, ItemIndex, TopK, top_k
 from recsys.splits import Part, Split
@@ -52,7 +53,7 @@ class Scorer(Keeper):
         """
         users, items = self.encode_users(batch), self.encode_items()
         # In double precision, so that the order of a product's sums does not show.
-        return (users.double() @ items.double().T).to(users.dtype)
+        return (users.double() @ items.double().T).to(wide(users).dtype)
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         """(B, D), where scores are inner products of vectors."""

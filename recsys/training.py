@@ -39,8 +39,9 @@ from recsys.loader import KeptBatches, Loader
 from recsys.metrics import METRICS
 from recsys.module import ClosedForm, Recommender, Scorer
 from recsys.splits import VALIDATION, Part, Split
+from recsys.true_precision import TruePrecision
 
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", *TruePrecision.DTYPES)
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,10 @@ class Training:
         evaluate_every: epochs between evaluations on the validation users.
         gradient_clip: largest norm of the gradient; None does not clip.
         device: as `recsys.devices.device_of` takes it; training runs on one.
-        precision: of `PRECISIONS`. Weights are float32; the mixed ones compute products in float16
-            (on a GPU) or bfloat16.
+        precision: of `PRECISIONS`. The mixed ones hold weights in float32 and compute products in
+            float16 (on a GPU) or bfloat16; the true ones hold weights, save them and compute in
+            float64, float16 or bfloat16, with master weights for the steps (`TruePrecision`). It
+            says nothing to models in closed form, nor to predictors, which have no trainer.
         seed: of everything random.
 
     Raises:
@@ -86,8 +89,7 @@ class Training:
             )
         if self.precision not in PRECISIONS:
             raise ConfigError(
-                f"precision={self.precision} is not offered; weights are float32, choose among "
-                f"{', '.join(PRECISIONS)}"
+                f"precision={self.precision} is not offered; choose among {', '.join(PRECISIONS)}"
             )
         for name in ("batch_size", "patience"):
             if (value := getattr(self, name)) < 1:
@@ -174,16 +176,18 @@ def _train(
     validate = Validate(split, protocol, training, folder)
     callbacks = [Reseed(training.seed), MeanLoss(), validate]
     bar = [RichProgressBar(leave=True)] if progress else []
+    is_true = training.precision in TruePrecision.DTYPES
+    true = [TruePrecision(training.precision, device)] if is_true else []
     with _quiet_lightning():
         trainer = Trainer(
             max_epochs=training.max_epochs,
             accelerator=device.type,
             devices=1 if device.index is None else [device.index],
-            precision=training.precision,  # type: ignore[arg-type]
+            precision=None if true else training.precision,  # type: ignore[arg-type]
             gradient_clip_val=training.gradient_clip,
             callbacks=[*callbacks, *bar],
             logger=loggers,
-            plugins=[AtomicCheckpoints()],
+            plugins=[AtomicCheckpoints(), *true],
             reload_dataloaders_every_n_epochs=int(training.reshuffle),
             log_every_n_steps=1,
             enable_progress_bar=progress,
