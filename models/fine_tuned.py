@@ -33,7 +33,7 @@ from recsys.splits import unsplit
 
 
 class FineTuned(Predictor):
-    """An encoder of profiles and a linear layer, trained together.
+    """An encoder of profiles and a linear layer, trained together, in float32 whatever the run's.
 
     Args:
         run: folder of a run whose model encodes profiles.
@@ -111,7 +111,7 @@ class FineTuned(Predictor):
         return torch.cat(scores).cpu()
 
     def _encoder(self, questions: Questions) -> Scorer:
-        model = checkpoint.load(self.run).model
+        model = checkpoint.load(self.run).model.float()  # steps get lost in a half
         check_training(questions, model)
         if self.from_scratch:
             described = json.loads((Path(self.run) / "model" / "recsys.json").read_text())

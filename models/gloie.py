@@ -296,7 +296,7 @@ class PersonalFrequency(nn.Module):
         """(N,), to be added to the scores (N,) of the nodes."""
         features = (self.features(nodes) - self.mean) / self.std
         inputs = torch.cat([features, scores[:, None]], 1)
-        return self.perceptron(inputs.to(self.perceptron[0].weight.dtype)).squeeze(1)
+        return self.perceptron(inputs.to(next(self.perceptron.parameters()).dtype)).squeeze(1)
 
     def features(self, nodes: NodeBatch) -> Tensor:
         """(N, F)."""

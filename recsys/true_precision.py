@@ -17,6 +17,8 @@ from torch.optim import Optimizer
 
 from recsys.precision import set_precision, wide
 
+FIRST_SCALE = 2.0**10
+
 
 class TruePrecision(Precision):
     """Weights and their products in one precision; steps are taken on master weights.
@@ -40,7 +42,10 @@ class TruePrecision(Precision):
     def __init__(self, precision: str, device: torch.device) -> None:
         self.precision = precision  # type: ignore[assignment]
         self.dtype = self.DTYPES[precision]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        # From a low scale, under which the first step is taken: schedules begin with it.
+        self.scaler = torch.amp.GradScaler(
+            device.type, init_scale=FIRST_SCALE, enabled=self.dtype is torch.float16
+        )
         self.masters: dict[Tensor, Tensor] = {}
 
     def convert_module(self, module: nn.Module) -> nn.Module:
@@ -57,7 +62,7 @@ class TruePrecision(Precision):
             group["params"] = masters
         return model, optimizers, lr_schedulers
 
-    def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:
+    def pre_backward(self, tensor: Tensor, module: LightningModule) -> Tensor:  # type: ignore[override]
         return super().pre_backward(self.scaler.scale(tensor), module)
 
     def optimizer_step(  # type: ignore[override]
