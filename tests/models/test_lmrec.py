@@ -174,8 +174,8 @@ def test_language_modelling_of_less_text_than_a_row(split_of: Callable[..., Spli
 
 @pytest.mark.parametrize(
     "training",
-    [[[[0]]], [[[0]], [[0]], [[0]]], [[[0], [0], [0]]], [[[0]], [[1]]], [[[0, 1], [1]], [[0]]]],
-    ids=["one event", "one event a user", "one item", "two items", "two items in baskets"],
+    [[[[0], [0]]], [[[0], [0]], [[0]], [[0]]], [[[0], [1]]], [[[0, 1], [1]], [[0]]]],
+    ids=["one item", "one event of most users", "two items", "two items in baskets"],
 )
 def test_hardly_any_text_trains_by_default(
     training: list[list[list[int]]], split_of: Callable[..., Split]
