@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from recsys.bounds import above
 from recsys.data.cache import cached
 from recsys.errors import ConfigError
 from recsys.events import USER
@@ -38,8 +39,7 @@ class LogCorpus:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ConfigError(f"weight={self.weight} of {self.source}: give a positive number")
+        above(0, weight=self.weight)
 
     def read(self) -> tuple[pl.Series, Ragged]:
         """The words of items and events, and all users' rows of them, oldest first."""

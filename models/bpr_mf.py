@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys import losses, negatives
 from recsys.batch import BasketBatch
+from recsys.bounds import at_least
 from recsys.embedding import EmbeddingTable
 from recsys.module import Recommender
 from recsys.precision import wide
@@ -57,6 +58,8 @@ class BPRMF(Recommender):
         weight_decay: float = 0.5,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
+        at_least(1, num_items=num_items, num_users=num_users)
+        at_least(1, embedding_dim=embedding_dim, num_negatives=num_negatives)
         self.num_negatives = num_negatives
         self.items = EmbeddingTable(num_items, embedding_dim)
         self.users = EmbeddingTable(num_users, embedding_dim)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.batch import BasketBatch
+from recsys.bounds import at_least, decays, proper_share
 from recsys.distributions import OutputHead
 from recsys.embedding import EmbeddingTable
 from recsys.losses import kl_standard_normal
@@ -40,6 +41,9 @@ class CountVAE(Recommender):
         kl_weight: largest weight of the KL term.
         kl_steps: training steps over which the weight rises from 0.
         learning_rate, weight_decay: of AdamW.
+
+    Raises:
+        ConfigError: an option is out of its range.
     """
 
     def __init__(
@@ -57,6 +61,11 @@ class CountVAE(Recommender):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
+        at_least(1, num_items=num_items, embedding_dim=embedding_dim, latent_dim=latent_dim)
+        at_least(1, kl_steps=kl_steps)
+        at_least(0, kl_weight=kl_weight)
+        decays(decay=decay)
+        proper_share(dropout=dropout)
         self.head = head
         self.decay = decay
         self.kl_weight = kl_weight

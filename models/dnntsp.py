@@ -31,9 +31,9 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys.batch import BasketBatch
+from recsys.bounds import at_least, heads
 from recsys.devices import full_precision
 from recsys.embedding import EmbeddingTable
-from recsys.errors import ConfigError
 from recsys.graphs import GraphBatch, NodeBatch
 from recsys.memory import check_memory
 from recsys.module import Recommender
@@ -66,7 +66,7 @@ class DNNTSP(Recommender):
         learning_rate: of Adam, a tenth after ten epochs in which the training loss has not fallen.
 
     Raises:
-        ConfigError: `num_heads` does not divide `embedding_dim`, or `max_events` is not positive.
+        ConfigError: `num_heads` does not divide `embedding_dim`, or an option is out of its range.
         DataError: a batch would take more memory than there is.
     """
 
@@ -82,6 +82,7 @@ class DNNTSP(Recommender):
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=0.0)
         check_max_events(max_events)
+        at_least(1, num_items=num_items, embedding_dim=embedding_dim)
         self.max_events = max_events
         self.items = EmbeddingTable(num_items, embedding_dim, std=1.0)
         self.graph = DynamicGraph(embedding_dim, num_layers=num_layers, num_heads=num_heads)
@@ -137,15 +138,13 @@ class DynamicGraph(nn.Module):
         num_layers, num_heads: as of `DNNTSP`.
 
     Raises:
-        ConfigError: the heads do not divide D.
+        ConfigError: the heads do not divide D, or there is no layer.
     """
 
     def __init__(self, embedding_dim: int, *, num_layers: int = 2, num_heads: int = 4) -> None:
         super().__init__()
-        if embedding_dim % num_heads:
-            raise ConfigError(
-                f"num_heads={num_heads} does not divide embedding_dim={embedding_dim}"
-            )
+        heads(num_heads=num_heads, embedding_dim=embedding_dim)
+        at_least(1, num_layers=num_layers)
         self.convolutions = nn.ModuleList(Convolution(embedding_dim) for _ in range(num_layers))
         self.attention = GapAttention(embedding_dim, num_heads)
 
@@ -391,8 +390,7 @@ def check_max_events(max_events: int) -> None:
     Raises:
         ConfigError: `max_events` is not positive.
     """
-    if max_events < 1:
-        raise ConfigError(f"max_events={max_events}; expected at least 1 event of a history")
+    at_least(1, max_events=max_events)
 
 
 def say_who_is_cut(history: BasketBatch, max_events: int, reader: str) -> None:

@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recsys.batch import BasketBatch
-from recsys.errors import ConfigError
+from recsys.bounds import above
 from recsys.memory import check_memory
 from recsys.models._item_rows import held_items
 from recsys.module import ClosedForm
@@ -45,8 +45,7 @@ class EASE(ClosedForm):
 
     def __init__(self, *, l2: float = 250.0) -> None:
         super().__init__()
-        if l2 <= 0:
-            raise ConfigError(f"l2={l2} is not positive; 100 to 1000 suits most logs")
+        above(0, l2=l2)
         self.l2 = l2
 
     def check_size(self, split: Split) -> None:

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from recsys import checkpoint
 from recsys.batch import BasketBatch
+from recsys.bounds import at_least, proper_share
 from recsys.devices import place_of
 from recsys.features import check_training
 from recsys.losses import softmax_cross_entropy
@@ -42,6 +43,9 @@ class FineTuned(Predictor):
         dropout: of the profile.
         steps: how the two are trained; the rows of some users are held out.
         seed: of weights, batches, dropout and the users held out.
+
+    Raises:
+        ConfigError: an option is out of its range.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class FineTuned(Predictor):
         steps: Steps = Steps(batch_size=64, max_epochs=10, patience=2),
         seed: int = 0,
     ) -> None:
+        at_least(1, max_events=max_events)
+        proper_share(dropout=dropout)
         self.run, self.from_scratch, self.max_events = run, from_scratch, max_events
         self.dropout, self.steps, self.seed = dropout, steps, seed
 

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.batch import BasketBatch
+from recsys.bounds import at_least
 from recsys.distributions import OutputHead
 from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError
@@ -80,8 +81,8 @@ class GLOIE(Recommender):
         learning_rate, weight_decay: of AdamW.
 
     Raises:
-        ConfigError: neither embedding is used, `calendar` without `personal`, no target, or
-            `max_events` that is not positive.
+        ConfigError: neither embedding is used, `calendar` without `personal`, or an option is
+            out of its range.
         DataError: a batch would take more memory than there is.
     """
 
@@ -116,8 +117,7 @@ class GLOIE(Recommender):
             raise ConfigError("use_global=false and use_local=false leave no embedding; use one")
         if calendar and not personal:
             raise ConfigError("calendar=true adds to personal=true, which is false; set both")
-        if num_targets is not None and num_targets < 1:
-            raise ConfigError(f"num_targets={num_targets}; expected at least 1, or null for all")
+        at_least(1, num_targets=num_targets)
         self.vae = CountVAE(
             num_items,
             head=head,
@@ -129,6 +129,7 @@ class GLOIE(Recommender):
             kl_steps=kl_steps,
         )
         check_max_events(max_events)
+        at_least(0, elbo_weight=elbo_weight)
         self.max_events = max_events
         self.use_global = use_global
         self.ranking_loss = softmax_cross_entropy if softmax else multilabel_soft_margin

@@ -18,6 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from recsys.bounds import above
 from recsys.errors import ConfigError
 from recsys.features import Feature
 from recsys.predictor import FeaturePredictor
@@ -40,6 +41,7 @@ class LogisticRegression(FeaturePredictor):
         self, *, features: Sequence[Feature], l2: float = 1000.0, standardise: bool = True
     ) -> None:
         super().__init__(features=features)
+        above(0, l2=l2)
         if l2 <= 0:
             raise ConfigError(f"l2={l2} is not positive; 1 to 1000 suits most features")
         self.l2, self.standardise = l2, standardise

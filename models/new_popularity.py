@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys.bounds import at_least
 from recsys.events import TIME, USER, EventLog
 from recsys.moments import days_after
 from recsys.predictor import HistoryPredictor, candidate_events
@@ -25,9 +26,15 @@ class NewPopularity(HistoryPredictor):
 
     Args:
         days: before the last event of the log; None counts all users who had it.
+
+    Raises:
+        ConfigError: no day.
     """
 
     days: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, days=self.days)
 
     def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
         return self.newcomers(questions, log).expand(len(users), -1)

@@ -35,6 +35,7 @@ from torch.optim import AdamW, Optimizer
 
 from recsys import losses, negatives
 from recsys.batch import BasketBatch
+from recsys.bounds import at_least, heads, proper_share
 from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError
 from recsys.layout import Layout
@@ -71,7 +72,7 @@ class SASRec(Recommender):
 
     Raises:
         ConfigError: neither text nor id, no sampled negatives without softmax, or fewer than one,
-            `num_heads` that do not divide `embedding_dim`.
+            `num_heads` that do not divide `embedding_dim`, or an option is out of its range.
     """
 
     def __init__(
@@ -93,6 +94,8 @@ class SASRec(Recommender):
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
         self.id_weight_decay = weight_decay if id_weight_decay is None else id_weight_decay
+        at_least(1, num_items=num_items, embedding_dim=embedding_dim)
+        at_least(0, id_weight_decay=id_weight_decay)
         if num_negatives is None and not softmax:
             raise ConfigError("softmax=false needs num_negatives; set it, 1 as in the paper")
         if num_negatives is not None and not 1 <= num_negatives <= num_items:
@@ -205,9 +208,15 @@ class SingularVectors:
 
     Attributes:
         dim: T.
+
+    Raises:
+        ConfigError: it is not positive.
     """
 
     dim: int = 256
+
+    def __post_init__(self) -> None:
+        at_least(1, dim=self.dim)
 
     def read(self, texts: pl.Series) -> Tensor:
         """(n, T). Raises ConfigError where the texts span fewer dimensions."""
@@ -309,7 +318,7 @@ class CausalEncoder(nn.Module):
         dropout: see `SASRec`.
 
     Raises:
-        ConfigError: `num_heads` does not divide `embedding_dim`.
+        ConfigError: `num_heads` does not divide `embedding_dim`, or an option is out of its range.
     """
 
     def __init__(
@@ -322,10 +331,10 @@ class CausalEncoder(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        if embedding_dim % num_heads:
-            raise ConfigError(
-                f"num_heads={num_heads} does not divide embedding_dim={embedding_dim}"
-            )
+        heads(num_heads=num_heads, embedding_dim=embedding_dim)
+        at_least(0, num_layers=num_layers)
+        at_least(1, max_length=max_length)
+        proper_share(dropout=dropout)
         self.positions = nn.Embedding(max_length, embedding_dim)
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(

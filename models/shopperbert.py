@@ -35,6 +35,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys.batch import BasketBatch
 from recsys.behaviours import BehaviourFields, count_nll
+from recsys.bounds import at_least, heads, proper_share, share
 from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError, DataError
 from recsys.layout import Layout
@@ -63,6 +64,9 @@ class Encoder:
         num_layers, num_heads, ffn_dim: of the blocks.
         max_length: events of a window.
         dropout: of the embeddings and of what each layer adds.
+
+    Raises:
+        ConfigError: `num_heads` does not divide `embedding_dim`, or an option is out of its range.
     """
 
     embedding_dim: int = 64
@@ -73,10 +77,10 @@ class Encoder:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.embedding_dim % self.num_heads:
-            raise ConfigError(
-                f"num_heads={self.num_heads} does not divide embedding_dim={self.embedding_dim}"
-            )
+        heads(num_heads=self.num_heads, embedding_dim=self.embedding_dim)
+        at_least(0, num_layers=self.num_layers)
+        at_least(1, ffn_dim=self.ffn_dim, max_length=self.max_length)
+        proper_share(dropout=self.dropout)
 
 
 class ShopperBERT(Recommender):
@@ -101,7 +105,7 @@ class ShopperBERT(Recommender):
 
     Raises:
         ConfigError: no attribute, one that the items do not have, a pretext task that is no field,
-            or rates that are no shares.
+            or an option is out of its range.
     """
 
     measures = ("log_likelihood",)
@@ -129,10 +133,9 @@ class ShopperBERT(Recommender):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
-        rates = {"mask_rate": mask_rate, "shuffle_rate": shuffle_rate, "held_out": held_out}
-        for name, rate in rates.items():
-            if not 0 <= rate <= 1:
-                raise ConfigError(f"{name}={rate}; give a share, 0 to 1")
+        at_least(1, num_items=num_items)
+        share(mask_rate=mask_rate, shuffle_rate=shuffle_rate)
+        proper_share(held_out=held_out)
         self.fields = BehaviourFields(
             num_items,
             attributes=attributes,

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from recsys.batch import BasketBatch
-from recsys.errors import ConfigError
+from recsys.bounds import at_least, share
 from recsys.models._neighbours import UserNeighbours
 from recsys.ragged import Ragged
 from recsys.retrieval import top_k
@@ -46,7 +46,7 @@ class TIFUKNN(UserNeighbours):
         with_targets: whether neighbours hold their targets, the last training baskets, too.
 
     Raises:
-        ConfigError: `num_groups` or `num_neighbors` is less than 1.
+        ConfigError: an option is out of its range.
     """
 
     squared_norms: Tensor
@@ -62,9 +62,8 @@ class TIFUKNN(UserNeighbours):
         with_targets: bool = True,
     ) -> None:
         super().__init__()
-        for name, value in (("num_groups", num_groups), ("num_neighbors", num_neighbors)):
-            if value < 1:
-                raise ConfigError(f"{name}={value}: expected 1 or more")
+        at_least(1, num_groups=num_groups, num_neighbors=num_neighbors)
+        share(within_decay=within_decay, group_decay=group_decay, alpha=alpha)
         self.num_groups = num_groups
         self.within_decay = within_decay
         self.group_decay = group_decay

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from recsys.batch import BasketBatch
+from recsys.bounds import at_least
 from recsys.errors import ConfigError, DataError
 from recsys.events import ITEM, TIME
 from recsys.kept import Keeper
@@ -53,8 +54,8 @@ class BehaviourFields(Keeper):
             date, with a `_` behind it where there is an attribute of that name.
 
     Raises:
-        ConfigError: no field at all, an attribute without a size, an unknown part of the date, or
-            one of them named twice.
+        ConfigError: no field at all, an attribute without a size, an unknown part of the date,
+            one of them named twice, or a negative number.
     """
 
     item_codes: Tensor
@@ -74,6 +75,8 @@ class BehaviourFields(Keeper):
         calendar: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        at_least(0, price_buckets=price_buckets)
+        at_least(0, **num_classes)
         if not attributes and not price_buckets:
             raise ConfigError("a behaviour has no field of what was taken; name attributes")
         if missing := [column for column in attributes if column not in num_classes]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from recsys.batch import BasketBatch
+from recsys.bounds import at_least
 from recsys.devices import place_of
 from recsys.errors import ConfigError, DataError
 from recsys.kept import Keeper
@@ -246,10 +247,14 @@ class Recommender(Scorer, LightningModule):
 
     Args:
         learning_rate, weight_decay: of AdamW.
+
+    Raises:
+        ConfigError: one of them is negative, infinite or no number.
     """
 
     def __init__(self, *, learning_rate: float, weight_decay: float) -> None:
         super().__init__()
+        at_least(0, learning_rate=learning_rate, weight_decay=weight_decay)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
 

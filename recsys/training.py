@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import polars as pl
 import torch
@@ -31,6 +31,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from recsys.bounds import above, at_least
 from recsys.devices import device_of, running_on
 from recsys.errors import ConfigError, DataError
 from recsys.evaluate import Protocol, evaluate
@@ -41,7 +42,10 @@ from recsys.module import ClosedForm, Recommender, Scorer
 from recsys.splits import VALIDATION, Part, Split
 from recsys.true_precision import TruePrecision
 
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", *TruePrecision.DTYPES)
+Precision: TypeAlias = Literal[
+    "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"
+]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Training:
     evaluate_every: int = 1
     gradient_clip: float | None = None
     device: str = "auto"
-    precision: str = "32-true"
+    precision: Precision = "32-true"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -91,11 +95,8 @@ class Training:
             raise ConfigError(
                 f"precision={self.precision} is not offered; choose among {', '.join(PRECISIONS)}"
             )
-        for name in ("batch_size", "patience"):
-            if (value := getattr(self, name)) < 1:
-                raise ConfigError(f"{name}={value} is not at least 1; leave it out for the default")
-        if self.gradient_clip is not None and self.gradient_clip <= 0:
-            raise ConfigError(f"gradient_clip={self.gradient_clip} is not above 0; null clips none")
+        at_least(1, batch_size=self.batch_size, patience=self.patience)
+        above(0, gradient_clip=self.gradient_clip)
 
 
 def fit(
@@ -183,7 +184,7 @@ def _train(
             max_epochs=training.max_epochs,
             accelerator=device.type,
             devices=1 if device.index is None else [device.index],
-            precision=None if true else training.precision,  # type: ignore[arg-type]
+            precision=None if true else training.precision,
             gradient_clip_val=training.gradient_clip,
             callbacks=[*callbacks, *bar],
             logger=loggers,

@@ -42,5 +42,5 @@ def test_a_source_that_does_not_exist(source: str) -> None:
 
 
 def test_a_weight_that_is_none() -> None:
-    with pytest.raises(ConfigError, match=r"weight=0\.0 of table\.table: give a positive number"):
+    with pytest.raises(ConfigError, match=r"weight=0\.0: expected above 0"):
         LogCorpus("table.table", TITLE, weight=0.0)
