@@ -111,6 +111,7 @@ class BehaviourFields(Keeper):
         """Take the classes of the items, the price buckets and the time zone of a log.
 
         Raises:
+            ConfigError: an attribute has another number of values than was said.
             DataError: the log knows no dates, or no values, and fields ask for them.
         """
         log = split.log
@@ -122,6 +123,12 @@ class BehaviourFields(Keeper):
         classes = {
             c: table[c].cast(pl.String).unique().drop_nulls().sort() for c in self.attributes
         }
+        for name, values in classes.items():
+            if len(values) != self.sizes[name]:
+                raise ConfigError(
+                    f"num_classes.{name}={self.sizes[name]}: {log.name} has {len(values)} values "
+                    "of it; leave num_classes to the log"
+                )
         text = json.dumps({name: values.to_list() for name, values in classes.items()})
         self.classes_json = _bytes(text, self.device)
         self.item_codes = self.codes_of(table).to(self.device)
