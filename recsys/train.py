@@ -67,6 +67,7 @@ KINDS = OF_A_TASK | {
     "logger.loggers": Sequence[object],
     "report.map_by": str | None,
     "seed": int,
+    "device": str,
 }
 
 

@@ -153,5 +153,7 @@ def test_every_precision_trains_or_says_what_does(precision: str, split: Split) 
 @pytest.mark.parametrize("precision", ["8-true", "half"])
 def test_a_precision_that_is_not_offered_is_an_error(precision: str) -> None:
     message = f"precision={precision} is not offered; .* 32-true, 16-mixed, bf16-mixed"
+    options = training()
+    object.__setattr__(options, "precision", precision)  # types are checked in tests alone
     with pytest.raises(ConfigError, match=message):
-        training(precision=precision)
+        options.__post_init__()
