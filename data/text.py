@@ -15,6 +15,7 @@ from recsys.data.cache import cached
 from recsys.errors import ConfigError
 from recsys.events import USER
 from recsys.ragged import Ragged
+from recsys.ranges import above
 from recsys.text import Template
 
 
@@ -38,8 +39,7 @@ class LogCorpus:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ConfigError(f"weight={self.weight} of {self.source}: give a positive number")
+        above(0, weight=self.weight)
 
     def read(self) -> tuple[pl.Series, Ragged]:
         """The words of items and events, and all users' rows of them, oldest first."""

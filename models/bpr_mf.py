@@ -22,6 +22,8 @@ from recsys.batch import BasketBatch
 from recsys.bounds import check_tensor
 from recsys.embedding import EmbeddingTable
 from recsys.module import Recommender
+from recsys.precision import wide
+from recsys.ranges import at_least
 from recsys.splits import Part, Split
 from recsys.types import ItemVectors, UserVectors
 
@@ -57,6 +59,8 @@ class BPRMF(Recommender):
         weight_decay: float = 0.5,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
+        at_least(1, num_items=num_items, num_users=num_users)
+        at_least(1, embedding_dim=embedding_dim, num_negatives=num_negatives)
         self.num_negatives = num_negatives
         self.items = EmbeddingTable(num_items, embedding_dim)
         self.users = EmbeddingTable(num_users, embedding_dim)
@@ -90,7 +94,7 @@ class BPRMF(Recommender):
         self, users: Tensor, owners: Tensor, positives: Tensor, drawn: Tensor
     ) -> Tensor:
         """(P, M), of users (B, D), each pair's user (P,), its item (P,) and those drawn (P, M)."""
-        user = users[owners].unsqueeze(1)
+        user = wide(users)[owners].unsqueeze(1)
         positive_scores = (user * self.items(positives).unsqueeze(1)).sum(-1)
         negative_scores = (user * self.items(drawn)).sum(-1)
         return losses.bpr(positive_scores, negative_scores)
@@ -101,15 +105,16 @@ class BPRMF(Recommender):
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         known = (batch.users >= 0) & self.trained[batch.users]
-        vectors = self.users(batch.users.clamp(min=0))
+        vectors = wide(self.users(batch.users.clamp(min=0)))
         return torch.where(known[:, None], vectors, self.fold_in(batch))
 
     def fold_in(self, batch: BasketBatch) -> UserVectors:
         """(B, D) from the histories alone."""
-        mean = nn.functional.embedding_bag(batch.items, self.items.weight, batch.offsets[:-1])
-        step = mean - self.items.vectors.mean(0)
+        items, users = wide(self.items.weight), wide(self.users.vectors)
+        mean = nn.functional.embedding_bag(batch.items, items, batch.offsets[:-1])
+        step = mean - items[:-1].mean(0)
         empty = batch.lengths() == 0
-        return torch.where(empty[:, None], self.users.vectors[self.trained].mean(0), step)
+        return torch.where(empty[:, None], users[self.trained].mean(0), step)
 
     def encode_items(self) -> ItemVectors:
         """(n, D), the table itself."""

@@ -22,6 +22,8 @@ from recsys.distributions import OutputHead
 from recsys.embedding import EmbeddingTable
 from recsys.losses import kl_standard_normal
 from recsys.module import Recommender
+from recsys.precision import wide
+from recsys.ranges import at_least, decays, proper_share
 from recsys.splits import Part, Split
 from recsys.types import ItemVectors, Scores, UserVectors
 
@@ -39,6 +41,9 @@ class CountVAE(Recommender):
         kl_weight: largest weight of the KL term.
         kl_steps: training steps over which the weight rises from 0.
         learning_rate, weight_decay: of AdamW.
+
+    Raises:
+        ConfigError: an option is out of its range.
     """
 
     def __init__(
@@ -56,6 +61,11 @@ class CountVAE(Recommender):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
+        at_least(1, num_items=num_items, embedding_dim=embedding_dim, latent_dim=latent_dim)
+        at_least(1, kl_steps=kl_steps)
+        at_least(0, kl_weight=kl_weight)
+        decays(decay=decay)
+        proper_share(dropout=dropout)
         self.head = head
         self.decay = decay
         self.kl_weight = kl_weight
@@ -81,14 +91,14 @@ class CountVAE(Recommender):
 
     def posterior_of(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance (B, Z) of the latent vector, from counts (B, n)."""
-        x = self.dropout(nn.functional.normalize(counts, dim=1))
+        x = self.dropout(nn.functional.normalize(counts, dim=1)).to(self.items.weight.dtype)
         hidden = torch.tanh(x @ self.items.vectors + self.input_bias)
-        mean, log_variance = self.posterior(hidden).chunk(2, dim=1)
+        mean, log_variance = wide(self.posterior(hidden)).chunk(2, dim=1)
         return mean, log_variance
 
     def decode(self, latent: Tensor) -> UserVectors:
         """(B, D), whose products with the item table, plus the bias, are the logits."""
-        return torch.tanh(self.decoder(latent))
+        return torch.tanh(self.decoder(latent.to(self.decoder.weight.dtype)))
 
     def loss(self, part: Part) -> Tensor:
         return self.reconstruct(part.history)[1].mean()
@@ -101,7 +111,7 @@ class CountVAE(Recommender):
         counts = history.sum(self.weights(history))
         mean, log_variance = self.posterior_of(counts)
         hidden = self.decode(mean + torch.randn_like(mean) * (0.5 * log_variance).exp())
-        logits = hidden @ self.items.vectors.T + self.item_bias
+        logits = wide(hidden) @ wide(self.items.vectors).T + self.item_bias
         weight = self.kl_weight * min(1.0, self.global_step / self.kl_steps)
         divergence = kl_standard_normal(mean, log_variance)
         return hidden, self.head.loss(logits, counts) + weight * divergence
@@ -124,4 +134,4 @@ class CountVAE(Recommender):
 
         Lists are made, and show, the logits.
         """
-        return self.head.mean(self.encode_users(batch) @ self.encode_items().T)
+        return self.head.mean(wide(self.encode_users(batch)) @ wide(self.encode_items()).T)

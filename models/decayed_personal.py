@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from recsys.batch import BasketBatch
-from recsys.errors import ConfigError
 from recsys.module import ClosedForm
+from recsys.ranges import at_least, decays
 from recsys.splits import Split
 from recsys.types import Scores
 
@@ -29,15 +29,15 @@ class DecayedPersonal(ClosedForm):
         popularity_weight: of the most popular item beside an item of the user's last basket.
 
     Raises:
-        ConfigError: `decay` is outside (0, 1].
+        ConfigError: `decay` is outside (0, 1], or the weight is negative.
     """
 
     popularity: Tensor
 
     def __init__(self, *, decay: float = 0.9, popularity_weight: float = 0.1) -> None:
         super().__init__()
-        if not 0 < decay <= 1:
-            raise ConfigError(f"decay={decay} is outside (0, 1]; 1 weighs every basket alike")
+        decays(decay=decay)
+        at_least(0, popularity_weight=popularity_weight)
         self.decay = decay
         self.popularity_weight = popularity_weight
 

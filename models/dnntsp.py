@@ -33,11 +33,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from recsys.batch import BasketBatch
 from recsys.devices import full_precision
 from recsys.embedding import EmbeddingTable
-from recsys.errors import ConfigError
 from recsys.graphs import GraphBatch, NodeBatch
 from recsys.memory import check_memory
 from recsys.module import Recommender
+from recsys.precision import wide
 from recsys.ragged import Ragged, offsets_of, pieces
+from recsys.ranges import at_least, heads
 from recsys.sparse import csr, matmul
 from recsys.splits import Part, Split
 from recsys.types import Scores
@@ -65,7 +66,7 @@ class DNNTSP(Recommender):
         learning_rate: of Adam, a tenth after ten epochs in which the training loss has not fallen.
 
     Raises:
-        ConfigError: `num_heads` does not divide `embedding_dim`, or `max_events` is not positive.
+        ConfigError: `num_heads` does not divide `embedding_dim`, or an option is out of its range.
         DataError: a batch would take more memory than there is.
     """
 
@@ -81,6 +82,7 @@ class DNNTSP(Recommender):
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=0.0)
         check_max_events(max_events)
+        at_least(1, num_items=num_items, embedding_dim=embedding_dim)
         self.max_events = max_events
         self.items = EmbeddingTable(num_items, embedding_dim, std=1.0)
         self.graph = DynamicGraph(embedding_dim, num_layers=num_layers, num_heads=num_heads)
@@ -115,9 +117,10 @@ class DNNTSP(Recommender):
         The output is linear: it mixes with the gate as the vectors would.
         """
         with full_precision(graphs.device):  # as the graph is
-            base = self.output(self.items.vectors).squeeze(1)
-            of_nodes = self.output(self.graph(self.items, graphs)).squeeze(1)
-            gate = self.gate.index_select(0, graphs.node_items)
+            output = wide(self.output.weight), wide(self.output.bias)
+            base = F.linear(wide(self.items.vectors), *output).squeeze(1)
+            of_nodes = F.linear(self.graph(self.items, graphs), *output).squeeze(1)
+            gate = wide(self.gate).index_select(0, graphs.node_items)
             own = torch.lerp(base.index_select(0, graphs.node_items), of_nodes, gate)
             return torch.cat([base, own])
 
@@ -135,22 +138,20 @@ class DynamicGraph(nn.Module):
         num_layers, num_heads: as of `DNNTSP`.
 
     Raises:
-        ConfigError: the heads do not divide D.
+        ConfigError: the heads do not divide D, or there is no layer.
     """
 
     def __init__(self, embedding_dim: int, *, num_layers: int = 2, num_heads: int = 4) -> None:
         super().__init__()
-        if embedding_dim % num_heads:
-            raise ConfigError(
-                f"num_heads={num_heads} does not divide embedding_dim={embedding_dim}"
-            )
+        heads(num_heads=num_heads, embedding_dim=embedding_dim)
+        at_least(1, num_layers=num_layers)
         self.convolutions = nn.ModuleList(Convolution(embedding_dim) for _ in range(num_layers))
         self.attention = GapAttention(embedding_dim, num_heads)
 
     def forward(self, items: EmbeddingTable, batch: BasketBatch) -> Tensor:
         """(N, D), a vector per node of `GraphBatch.of(batch)`, from an item table of any owner."""
         graphs = Timelines.of(batch)
-        states = items(graphs.node_items)
+        states = wide(items(graphs.node_items))
         if not len(graphs.items):
             return states
         graphs.check_memory(states.shape[1])
@@ -171,18 +172,22 @@ class Convolution(nn.Module):
 
     def forward(self, states: Tensor, matrix: SparseMatrix, graphs: Timelines) -> Tensor:
         """(R, D) to (E + 2N, D), by a matrix (E + 2N, R)."""
-        weight, bias, norm = self.linear.weight, self.linear.bias, self.norm
+        weight, bias, norm = wide(self.linear.weight), wide(self.linear.bias), self.norm
+        gamma, beta = wide(norm.weight), wide(norm.bias)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         if not self.training:
-            return norm(matrix @ (states @ weight.T) + bias).relu()
+            x = matrix @ (states @ weight.T) + bias
+            mean, variance = norm.running_mean.to(x.dtype), norm.running_var.to(x.dtype)
+            return F.batch_norm(x, mean, variance, gamma, beta, eps=norm.eps).relu()
         total = graphs.num_states
         share = graphs.state_counts.to(states.dtype) / total
         normed, mean, variance = _Convolve.apply(
-            matrix, share, states, weight, bias, norm.weight, norm.bias, norm.eps
+            matrix, share, states, weight, bias, gamma, beta, norm.eps
         )
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.running_mean.lerp_(mean, norm.momentum or 0.0)
-        norm.running_var.lerp_(variance * (total / max(total - 1, 1)), norm.momentum or 0.0)
+        unbiased = variance * (total / max(total - 1, 1))
+        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum or 0.0)
+        norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum or 0.0)
         return normed.relu()
 
 
@@ -207,8 +212,8 @@ class GapAttention(nn.Module):
 
     def forward(self, states: Tensor, graphs: Timelines) -> Tensor:
         """States (E + 2N, D) to a vector per node (N, D)."""
-        pooling = self.pooling.weight.view(self.num_heads, -1)
-        attended = _Attend.apply(states, self.projection.weight, self.num_heads, graphs)
+        pooling = wide(self.pooling.weight).view(self.num_heads, -1)
+        attended = _Attend.apply(states, wide(self.projection.weight), self.num_heads, graphs)
         return _Aggregate.apply(*attended, pooling, graphs).flatten(1)
 
 
@@ -385,8 +390,7 @@ def check_max_events(max_events: int) -> None:
     Raises:
         ConfigError: `max_events` is not positive.
     """
-    if max_events < 1:
-        raise ConfigError(f"max_events={max_events}; expected at least 1 event of a history")
+    at_least(1, max_events=max_events)
 
 
 def say_who_is_cut(history: BasketBatch, max_events: int, reader: str) -> None:

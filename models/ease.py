@@ -20,10 +20,10 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.bounds import check_tensor
-from recsys.errors import ConfigError
 from recsys.memory import check_memory
 from recsys.models._item_rows import held_items
 from recsys.module import ClosedForm
+from recsys.ranges import above
 from recsys.sparse import csr, matmul
 from recsys.splits import Split
 from recsys.types import Scores
@@ -46,8 +46,7 @@ class EASE(ClosedForm):
 
     def __init__(self, *, l2: float = 250.0) -> None:
         super().__init__()
-        if l2 <= 0:
-            raise ConfigError(f"l2={l2} is not positive; 100 to 1000 suits most logs")
+        above(0, l2=l2)
         self.l2 = l2
 
     def check_size(self, split: Split) -> None:

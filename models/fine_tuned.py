@@ -27,11 +27,12 @@ from recsys.module import Scorer
 from recsys.predictor import Predictor, Steps
 from recsys.questions import Questions
 from recsys.ragged import ranges
+from recsys.ranges import at_least, proper_share
 from recsys.splits import unsplit
 
 
 class FineTuned(Predictor):
-    """An encoder of profiles and a linear layer, trained together.
+    """An encoder of profiles and a linear layer, trained together, in float32 whatever the run's.
 
     Args:
         run: folder of a run whose model encodes profiles.
@@ -40,6 +41,9 @@ class FineTuned(Predictor):
         dropout: of the profile.
         steps: how the two are trained; the rows of some users are held out.
         seed: of weights, batches, dropout and the users held out.
+
+    Raises:
+        ConfigError: an option is out of its range.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class FineTuned(Predictor):
         steps: Steps = Steps(batch_size=64, max_epochs=10, patience=2),
         seed: int = 0,
     ) -> None:
+        at_least(1, max_events=max_events)
+        proper_share(dropout=dropout)
         self.run, self.from_scratch, self.max_events = run, from_scratch, max_events
         self.dropout, self.steps, self.seed = dropout, steps, seed
 
@@ -109,7 +115,7 @@ class FineTuned(Predictor):
         return torch.cat(scores).cpu()
 
     def _encoder(self, questions: Questions) -> Scorer:
-        model = checkpoint.load(self.run).model
+        model = checkpoint.load(self.run).model.float()  # steps get lost in a half
         check_training(questions, model)
         if self.from_scratch:
             fresh = dict(checkpoint.untrained(self.run).named_parameters())

@@ -46,7 +46,9 @@ from recsys.models.dnntsp import (
     say_who_is_cut,
 )
 from recsys.module import Recommender
+from recsys.precision import wide
 from recsys.prefixes import Prefixes
+from recsys.ranges import at_least
 from recsys.splits import Part, Split
 from recsys.types import Scores, UserVectors
 
@@ -79,8 +81,8 @@ class GLOIE(Recommender):
         learning_rate, weight_decay: of AdamW.
 
     Raises:
-        ConfigError: neither embedding is used, `calendar` without `personal`, no target, or
-            `max_events` that is not positive.
+        ConfigError: neither embedding is used, `calendar` without `personal`, or an option is
+            out of its range.
         DataError: a batch would take more memory than there is.
     """
 
@@ -115,8 +117,7 @@ class GLOIE(Recommender):
             raise ConfigError("use_global=false and use_local=false leave no embedding; use one")
         if calendar and not personal:
             raise ConfigError("calendar=true adds to personal=true, which is false; set both")
-        if num_targets is not None and num_targets < 1:
-            raise ConfigError(f"num_targets={num_targets}; expected at least 1, or null for all")
+        at_least(1, num_targets=num_targets)
         self.vae = CountVAE(
             num_items,
             head=head,
@@ -128,6 +129,7 @@ class GLOIE(Recommender):
             kl_steps=kl_steps,
         )
         check_max_events(max_events)
+        at_least(0, elbo_weight=elbo_weight)
         self.max_events = max_events
         self.use_global = use_global
         self.ranking_loss = softmax_cross_entropy if softmax else multilabel_soft_margin
@@ -185,15 +187,16 @@ class GLOIE(Recommender):
         """(B, n), from the decoder's hidden vectors (B, D) where there are global embeddings."""
         graphs = self._graphs(batch)
         users, items = graphs.node_owners(), graphs.node_items
-        rows, embeddings = self.vae.items(items), []
+        rows, table, embeddings = self.vae.items(items), wide(self.vae.items.vectors), []
         if hidden is None:
-            scores = (self.vae.items.vectors @ self.output + self.bias).repeat(len(batch), 1)
+            scores = (table @ wide(self.output) + self.bias).repeat(len(batch), 1)
         else:
-            scores = (hidden * self.output) @ self.vae.items.vectors.T + self.bias
+            scores = wide(hidden * self.output) @ table.T + self.bias
             embeddings.append(hidden[users] * rows)
         if self.local is not None:
             embeddings.append(self.local(self.vae.items, graphs))
-        own = self._join(torch.stack(embeddings, 1)) @ self.output + self.bias[items]
+        own = wide(self._join(torch.stack(embeddings, 1))) @ wide(self.output)
+        own = own + wide(self.bias)[items]
         if self.personal is not None:
             own = own + self.personal(graphs, own)
         return scores.index_put((users, items), own)
@@ -222,8 +225,9 @@ class LocalEmbedding(nn.Module):
 
     def forward(self, items: EmbeddingTable, graphs: Timelines) -> Tensor:
         """(N, D)."""
-        gate = self.gate[graphs.node_items, None]
-        return torch.lerp(items(graphs.node_items), self.graph(items, graphs), gate)
+        gate = wide(self.gate)[graphs.node_items, None]
+        rows = items(graphs.node_items)
+        return torch.lerp(wide(rows), self.graph(items, graphs), gate).to(rows.dtype)
 
 
 class EmbeddingAttention(nn.Module):
@@ -292,7 +296,8 @@ class PersonalFrequency(nn.Module):
     def forward(self, nodes: NodeBatch, scores: Tensor) -> Tensor:
         """(N,), to be added to the scores (N,) of the nodes."""
         features = (self.features(nodes) - self.mean) / self.std
-        return self.perceptron(torch.cat([features, scores[:, None]], 1)).squeeze(1)
+        inputs = torch.cat([features, scores[:, None]], 1)
+        return self.perceptron(inputs.to(next(self.perceptron.parameters()).dtype)).squeeze(1)
 
     def features(self, nodes: NodeBatch) -> Tensor:
         """(N, F)."""

@@ -11,6 +11,7 @@ the history is masked or not. A user of whom no member says anything gets popula
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from torch import nn
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError
 from recsys.module import ClosedForm, Scorer
+from recsys.ranges import above
 from recsys.splits import Split
 from recsys.types import Scores
 
@@ -33,7 +35,7 @@ class Hybrid(ClosedForm):
         weights: of each member, by the same names.
 
     Raises:
-        ConfigError: the names differ, or there are none.
+        ConfigError: the names differ, there are none, or a weight is infinite or no number.
     """
 
     def __init__(self, *, members: Mapping[str, Scorer], weights: Mapping[str, float]) -> None:
@@ -43,6 +45,7 @@ class Hybrid(ClosedForm):
                 f"members {sorted(members)} with weights {sorted(weights)}; expected at least one "
                 "member, and a weight by the name of each"
             )
+        above(-inf, **weights)
         # A list: members may be called what a module's own parts are.
         self.scorers = nn.ModuleList(members.values())
         self.weights = {name: weights[name] for name in members}

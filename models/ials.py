@@ -28,9 +28,9 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.bounds import check_tensor
-from recsys.errors import ConfigError
 from recsys.module import ClosedForm
 from recsys.ragged import Ragged, offsets_of
+from recsys.ranges import above, at_least
 from recsys.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
@@ -51,7 +51,7 @@ class IALS(ClosedForm):
         seed: of that start.
 
     Raises:
-        ConfigError: a weight is not positive.
+        ConfigError: an option is out of its range.
     """
 
     item_vectors: Tensor
@@ -69,9 +69,10 @@ class IALS(ClosedForm):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("unobserved_weight", unobserved_weight), ("l2", l2)):
-            if value <= 0:
-                raise ConfigError(f"{name}={value} is not positive; without it no solve is sure")
+        above(0, unobserved_weight=unobserved_weight, l2=l2)  # without them no solve is sure
+        above(0, std=std)
+        at_least(0, frequency_exponent=frequency_exponent)
+        at_least(1, embedding_dim=embedding_dim, num_epochs=num_epochs)
         self.embedding_dim = embedding_dim
         self.num_epochs = num_epochs
         self.unobserved_weight = unobserved_weight

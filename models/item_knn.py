@@ -24,8 +24,8 @@ from rich.progress import track
 from scipy.sparse import csr_array, vstack
 
 from recsys.batch import BasketBatch
-from recsys.errors import ConfigError
 from recsys.models._item_rows import ItemRows, check_pairs, held_items
+from recsys.ranges import at_least, decays
 from recsys.retrieval import top_k
 from recsys.splits import Split
 from recsys.types import Scores
@@ -53,12 +53,9 @@ class ItemKNN(ItemRows):
         self, *, num_neighbors: int | None = None, shrink: float = 0.0, decay: float = 1.0
     ) -> None:
         super().__init__()
-        if num_neighbors is not None and num_neighbors < 1:
-            raise ConfigError(f"num_neighbors={num_neighbors}: expected 1 or more, or null for all")
-        if shrink < 0:
-            raise ConfigError(f"shrink={shrink} is negative; 0 leaves the cosine as it is")
-        if not 0 < decay <= 1:
-            raise ConfigError(f"decay={decay} is outside (0, 1]; 1 weighs every event alike")
+        at_least(1, num_neighbors=num_neighbors)
+        at_least(0, shrink=shrink)
+        decays(decay=decay)
         self.num_neighbors = num_neighbors
         self.shrink = shrink
         self.decay = decay

@@ -19,6 +19,7 @@ from recsys.errors import ConfigError
 from recsys.features import Feature
 from recsys.predictor import FeaturePredictor
 from recsys.questions import Questions
+from recsys.ranges import above, at_least, share
 
 
 class LightGBM(FeaturePredictor):
@@ -36,7 +37,7 @@ class LightGBM(FeaturePredictor):
         seed: of the two fractions.
 
     Raises:
-        ConfigError: the package lightgbm is not installed.
+        ConfigError: the package lightgbm is not installed, or an option is out of its range.
     """
 
     def __init__(
@@ -53,6 +54,12 @@ class LightGBM(FeaturePredictor):
         seed: int = 0,
     ) -> None:
         super().__init__(features=features)
+        at_least(1, num_trees=num_trees)
+        at_least(2, num_leaves=num_leaves)
+        at_least(0, min_leaf=min_leaf, l2=l2)
+        above(0, learning_rate=learning_rate)
+        above(0, feature_fraction=feature_fraction, row_fraction=row_fraction)
+        share(feature_fraction=feature_fraction, row_fraction=row_fraction)
         self.num_trees = num_trees
         self.options = {
             "objective": "binary",

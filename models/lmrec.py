@@ -60,7 +60,9 @@ from recsys.errors import ConfigError, RunError
 from recsys.kept import Memo
 from recsys.losses import linear_cross_entropy
 from recsys.module import Recommender
+from recsys.precision import wide
 from recsys.ragged import Ragged, gather_positions, offsets_of
+from recsys.ranges import at_least, heads, proper_share, share
 from recsys.run_folder import read_json, read_tensors, reading
 from recsys.splits import Part, Split
 from recsys.text import (
@@ -93,7 +95,8 @@ class Decoder:
             on, and the first layer as their mean; otherwise all weights start at random.
 
     Raises:
-        ConfigError: dropout in blocks that have none.
+        ConfigError: dropout in blocks that have none, heads that do not divide the dimensions, or
+            an option is out of its range.
     """
 
     family: Literal["gpt_neox", "llama"] = "gpt_neox"
@@ -107,6 +110,10 @@ class Decoder:
     semantic_start: bool = True
 
     def __post_init__(self) -> None:
+        heads(num_heads=self.num_heads, embedding_dim=self.embedding_dim)
+        at_least(1, num_layers=self.num_layers, ffn_dim=self.ffn_dim)
+        at_least(1, vocab_size=self.vocab_size, max_length=self.max_length)
+        proper_share(dropout=self.dropout)
         if self.family == "llama" and self.dropout:
             raise ConfigError(f"dropout={self.dropout}: blocks of llama have none; set 0")
 
@@ -171,12 +178,16 @@ class Pretrained:
         read_weights: otherwise the model has the folder's shape, and random weights.
 
     Raises:
-        ConfigError: in building, no such folder, or one that asks for code of others.
+        ConfigError: a rank that is not positive; in building, no such folder, or one that asks for
+            code of others.
     """
 
     path: str
     lora_rank: int | None = None
     read_weights: bool = True
+
+    def __post_init__(self) -> None:
+        at_least(1, lora_rank=self.lora_rank)
 
     def build(self) -> nn.Module:
         check_pretrained(Path(self.path))
@@ -252,11 +263,18 @@ class Language:
         row_length: L, tokens a row.
         corpora: further text beside the training histories, by name. A row is drawn from each in
             proportion to its `weight`; that of the training histories is 1.
+
+    Raises:
+        ConfigError: an option is out of its range.
     """
 
     batch_size: int = 16
     row_length: int = 256
     corpora: Mapping[str, Corpus] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        at_least(0, batch_size=self.batch_size)
+        at_least(2, row_length=self.row_length)  # a token, and one that follows it
 
 
 @dataclass(frozen=True)
@@ -270,7 +288,8 @@ class Ranking:
         num_negatives: items drawn for a batch; None takes the whole catalogue.
 
     Raises:
-        ConfigError: binary cross-entropy without anything that is no target.
+        ConfigError: binary cross-entropy without anything that is no target, or an option is out of
+            its range.
     """
 
     weight: float = 1.0
@@ -278,6 +297,7 @@ class Ranking:
     num_negatives: int | None = 0
 
     def __post_init__(self) -> None:
+        at_least(0, weight=self.weight, num_negatives=self.num_negatives)
         if not self.softmax and self.num_negatives == 0:
             raise ConfigError("ranking.num_negatives=0 with softmax=false; draw at least one")
 
@@ -301,7 +321,7 @@ class LMRec(Recommender):
 
     Raises:
         ConfigError: `freeze` with L1, or with id vectors, which are learnt through the decoder;
-            neither L1 nor L2.
+            neither L1 nor L2; an option is out of its range.
         DataError: in preparation, the template names columns that the items or events do not have.
     """
 
@@ -332,6 +352,9 @@ class LMRec(Recommender):
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
         self.id_weight_decay = weight_decay if id_weight_decay is None else id_weight_decay
+        at_least(1, num_items=num_items)
+        at_least(0, id_weight_decay=id_weight_decay)
+        share(warmup=warmup)
         if freeze and (language.batch_size or use_ids):
             raise ConfigError(
                 "freeze=true trains the projections alone; set language.batch_size=0 and "
@@ -520,10 +543,10 @@ class LMRec(Recommender):
         states, targets = self._predictions(history)
         users = self.user_projection(states)
         candidates, drawn = self._candidates(targets)
-        scores = users @ self.item_vectors(candidates).T
+        scores = wide(users) @ wide(self.item_vectors(candidates)).T
         hit = torch.searchsorted(candidates, targets)
         if self.ranking.softmax:
-            return F.cross_entropy(scores.float() - self._log_inclusion(candidates, len(hit)), hit)
+            return F.cross_entropy(wide(scores) - self._log_inclusion(candidates, len(hit)), hit)
         positive = scores.gather(1, hit[:, None]).squeeze(1)
         negative = F.softplus(scores[:, torch.searchsorted(candidates, drawn)])
         return (F.softplus(-positive) + (negative * (drawn != targets[:, None])).mean(1)).mean()

@@ -22,6 +22,7 @@ from recsys.errors import ConfigError
 from recsys.features import Feature
 from recsys.predictor import FeaturePredictor
 from recsys.questions import Questions
+from recsys.ranges import above
 
 
 class LogisticRegression(FeaturePredictor):
@@ -40,6 +41,7 @@ class LogisticRegression(FeaturePredictor):
         self, *, features: Sequence[Feature], l2: float = 1000.0, standardise: bool = True
     ) -> None:
         super().__init__(features=features)
+        above(0, l2=l2)
         if l2 <= 0:
             raise ConfigError(f"l2={l2} is not positive; 1 to 1000 suits most features")
         self.l2, self.standardise = l2, standardise

@@ -37,6 +37,7 @@ from recsys.losses import softmax_cross_entropy
 from recsys.predictor import FeaturePredictor, Predictor, Steps
 from recsys.questions import AS_OF, Questions
 from recsys.ragged import Ragged
+from recsys.ranges import at_least, proper_share
 
 Loss: TypeAlias = Callable[[Tensor, "_Data"], Tensor]
 
@@ -56,7 +57,8 @@ class MLP(FeaturePredictor):
         seed: of weights, batches, dropout and the rows held out.
 
     Raises:
-        ConfigError: there are no features; a prior or candidate features where nothing is ranked.
+        ConfigError: there are no features; a prior or candidate features where nothing is ranked;
+            an option is out of its range.
     """
 
     def __init__(
@@ -73,6 +75,9 @@ class MLP(FeaturePredictor):
         seed: int = 0,
     ) -> None:
         super().__init__(features=features)
+        at_least(1, hidden_dim=hidden_dim, num_members=num_members)
+        at_least(0, num_layers=num_layers)
+        proper_share(dropout=dropout)
         self.candidate_features, self.prior = list(candidate_features), prior
         self.hidden_dim, self.num_layers, self.dropout = hidden_dim, num_layers, dropout
         self.steps, self.num_members, self.seed = steps, num_members, seed

@@ -22,6 +22,7 @@ from recsys.models.ease import ridge_weights
 from recsys.models.new_popularity import NewPopularity
 from recsys.predictor import candidate_events
 from recsys.questions import Questions
+from recsys.ranges import above
 from recsys.vocab import Vocabulary
 
 
@@ -32,10 +33,17 @@ class NewEASE(NewPopularity):
     Args:
         days: in which first events are recent.
         l2: penalty of EASE.
+
+    Raises:
+        ConfigError: no day, or a penalty that is not positive.
     """
 
     days: int | None = 28
     l2: float = 1000.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        above(0, l2=self.l2)
 
     def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
         pairs = candidate_events(questions, log).select(USER, "candidate").unique()

@@ -17,6 +17,7 @@ from recsys.events import TIME, USER, EventLog
 from recsys.moments import days_after
 from recsys.predictor import HistoryPredictor, candidate_events
 from recsys.questions import Questions
+from recsys.ranges import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,15 @@ class NewPopularity(HistoryPredictor):
 
     Args:
         days: before the last event of the log; None counts all users who had it.
+
+    Raises:
+        ConfigError: no day.
     """
 
     days: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, days=self.days)
 
     def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
         return self.newcomers(questions, log).expand(len(users), -1)

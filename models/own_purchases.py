@@ -18,6 +18,7 @@ from recsys.events import TIME, USER, EventLog
 from recsys.moments import days_after
 from recsys.predictor import HistoryPredictor, candidate_events
 from recsys.questions import Questions
+from recsys.ranges import at_least
 from recsys.vocab import Vocabulary
 
 
@@ -27,9 +28,15 @@ class OwnPurchases(HistoryPredictor):
 
     Args:
         days: before the last event of the log.
+
+    Raises:
+        ConfigError: no day.
     """
 
     days: int = 182
+
+    def __post_init__(self) -> None:
+        at_least(1, days=self.days)
 
     def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
         last = log.events.select(pl.col(TIME).max())[TIME]

@@ -12,6 +12,7 @@ from torch import Tensor
 from recsys.batch import BasketBatch
 from recsys.errors import ConfigError
 from recsys.module import ClosedForm
+from recsys.ranges import decays
 from recsys.splits import Split
 from recsys.types import Scores
 
@@ -32,8 +33,8 @@ class Popularity(ClosedForm):
 
     def __init__(self, *, targets_only: bool = False, decay: float | None = None) -> None:
         super().__init__()
-        if decay is not None and not 0 < decay <= 1:
-            raise ConfigError(f"decay={decay} is outside (0, 1]; null counts every basket alike")
+        if decay is not None:
+            decays(decay=decay)
         if decay is not None and targets_only:
             raise ConfigError(
                 f"decay={decay} changes nothing with targets_only=True; leave one of them out"

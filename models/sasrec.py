@@ -40,7 +40,9 @@ from recsys.errors import ConfigError
 from recsys.layout import Layout
 from recsys.models.text_tfidf import item_texts, tfidf
 from recsys.module import Recommender
+from recsys.precision import wide
 from recsys.ragged import Ragged, ranges
+from recsys.ranges import at_least, heads, proper_share
 from recsys.sparse import right_singular_vectors
 from recsys.splits import Part, Split
 from recsys.types import ItemVectors, UserVectors
@@ -70,7 +72,7 @@ class SASRec(Recommender):
 
     Raises:
         ConfigError: neither text nor id, no sampled negatives without softmax, or fewer than one,
-            `num_heads` that do not divide `embedding_dim`.
+            `num_heads` that do not divide `embedding_dim`, or an option is out of its range.
     """
 
     def __init__(
@@ -92,6 +94,8 @@ class SASRec(Recommender):
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
         self.id_weight_decay = weight_decay if id_weight_decay is None else id_weight_decay
+        at_least(1, num_items=num_items, embedding_dim=embedding_dim)
+        at_least(0, id_weight_decay=id_weight_decay)
         if num_negatives is None and not softmax:
             raise ConfigError("softmax=false needs num_negatives; set it, 1 as in the paper")
         if num_negatives is not None and not 1 <= num_negatives <= num_items:
@@ -141,6 +145,7 @@ class SASRec(Recommender):
     def _sampled_softmax(self, states: Tensor, items: Tensor, targets: Tensor) -> Tensor:
         """(E,), from states (E, D), items (n, D) and targets (E,)."""
         drawn = torch.randperm(len(items), device=items.device)[: self.num_negatives]
+        states, items = wide(states), wide(items)
         scores = states @ items[drawn].T
         scores = scores.masked_fill(targets[:, None] == drawn, -torch.inf)
         positive = (states * F.embedding(targets, items)).sum(1)
@@ -150,6 +155,7 @@ class SASRec(Recommender):
         self, states: Tensor, items: Tensor, targets: Tensor, sequences: Ragged, owners: Tensor
     ) -> Tensor:
         """(E,), with negatives outside of the sequence that owns a target (section III-E)."""
+        states, items = wide(states), wide(items)
         own = sequences.distinct(len(items))
         num_negatives = cast(int, self.num_negatives)
         drawn = negatives.uniform(own, len(items), num_negatives, rows=owners)
@@ -202,9 +208,15 @@ class SingularVectors:
 
     Attributes:
         dim: T.
+
+    Raises:
+        ConfigError: it is not positive.
     """
 
     dim: int = 256
+
+    def __post_init__(self) -> None:
+        at_least(1, dim=self.dim)
 
     def read(self, texts: pl.Series) -> Tensor:
         """(n, T). Raises ConfigError where the texts span fewer dimensions."""
@@ -275,7 +287,7 @@ class ItemVectorTable(nn.Module):
         if self.from_text is None:
             assert self.id is not None
             return self.id.vectors
-        from_text = self.from_text(self.text)
+        from_text = self.from_text(self.text.to(self.from_text.weight.dtype))
         return from_text if self.id is None else self.id.vectors + from_text
 
 
@@ -306,7 +318,7 @@ class CausalEncoder(nn.Module):
         dropout: see `SASRec`.
 
     Raises:
-        ConfigError: `num_heads` does not divide `embedding_dim`.
+        ConfigError: `num_heads` does not divide `embedding_dim`, or an option is out of its range.
     """
 
     def __init__(
@@ -319,10 +331,10 @@ class CausalEncoder(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        if embedding_dim % num_heads:
-            raise ConfigError(
-                f"num_heads={num_heads} does not divide embedding_dim={embedding_dim}"
-            )
+        heads(num_heads=num_heads, embedding_dim=embedding_dim)
+        at_least(0, num_layers=num_layers)
+        at_least(1, max_length=max_length)
+        proper_share(dropout=dropout)
         self.positions = nn.Embedding(max_length, embedding_dim)
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
@@ -339,7 +351,8 @@ class CausalEncoder(nn.Module):
             sequences: B rows of at most `max_length` item indices, E in all.
         """
         layout = Layout.of(sequences, NUM_GROUPS)
-        x = F.embedding(sequences.values, items) * items.shape[1] ** 0.5
+        # An item's gradient is a sum over all its events.
+        x = F.embedding(sequences.values, wide(items)).to(items.dtype) * items.shape[1] ** 0.5
         x = self.dropout(x + self.positions(layout.position))
         for block in self.blocks:
             x = block(x, layout)

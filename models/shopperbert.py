@@ -40,7 +40,9 @@ from recsys.embedding import EmbeddingTable
 from recsys.errors import ConfigError, DataError
 from recsys.layout import Layout
 from recsys.module import Recommender
+from recsys.precision import wide
 from recsys.ragged import Ragged, offsets_of, pieces, ranges
+from recsys.ranges import at_least, heads, proper_share, share
 from recsys.sentences import sentence_vectors
 from recsys.splits import Part, Split
 from recsys.types import Scores, UserVectors
@@ -63,6 +65,9 @@ class Encoder:
         num_layers, num_heads, ffn_dim: of the blocks.
         max_length: events of a window.
         dropout: of the embeddings and of what each layer adds.
+
+    Raises:
+        ConfigError: `num_heads` does not divide `embedding_dim`, or an option is out of its range.
     """
 
     embedding_dim: int = 64
@@ -73,10 +78,10 @@ class Encoder:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.embedding_dim % self.num_heads:
-            raise ConfigError(
-                f"num_heads={self.num_heads} does not divide embedding_dim={self.embedding_dim}"
-            )
+        heads(num_heads=self.num_heads, embedding_dim=self.embedding_dim)
+        at_least(0, num_layers=self.num_layers)
+        at_least(1, ffn_dim=self.ffn_dim, max_length=self.max_length)
+        proper_share(dropout=self.dropout)
 
 
 class ShopperBERT(Recommender):
@@ -101,7 +106,7 @@ class ShopperBERT(Recommender):
 
     Raises:
         ConfigError: no attribute, one that the items do not have, a pretext task that is no field,
-            or rates that are no shares.
+            or an option is out of its range.
     """
 
     measures = ("log_likelihood",)
@@ -129,10 +134,9 @@ class ShopperBERT(Recommender):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
-        rates = {"mask_rate": mask_rate, "shuffle_rate": shuffle_rate, "held_out": held_out}
-        for name, rate in rates.items():
-            if not 0 <= rate <= 1:
-                raise ConfigError(f"{name}={rate}; give a share, 0 to 1")
+        at_least(1, num_items=num_items)
+        share(mask_rate=mask_rate, shuffle_rate=shuffle_rate)
+        proper_share(held_out=held_out)
         self.fields = BehaviourFields(
             num_items,
             attributes=attributes,
@@ -293,7 +297,8 @@ class ShopperBERT(Recommender):
         num_products = self.fields.num_product_fields
         of_product = vectors[:num_products]
         if self.from_text is not None:
-            of_product.append(self.from_text(self.texts[self.text_of[items]]))
+            texts = self.texts[self.text_of[items]].to(self.from_text.weight.dtype)
+            of_product.append(self.from_text(texts))
         x = self.product(torch.cat(of_product, 1))
         for vector in vectors[num_products:]:
             x = x + vector
@@ -304,17 +309,18 @@ class ShopperBERT(Recommender):
         task = self.pretext_tasks.index(name)
         table = cast(EmbeddingTable, self.tables[list(self.fields.sizes).index(name)])
         bias = self.biases[task]
-        return F.linear(self.heads[task](context), table.vectors, bias).log_softmax(1)
+        head = wide(self.heads[task](context))
+        return F.linear(head, wide(table.vectors), wide(bias)).log_softmax(1)
 
     def encode_profiles(self, batch: BasketBatch) -> UserVectors:
         """(B, D): a vector of everything that is known of a user; zeros where that is nothing."""
         windows, owners = _windows(batch, self.max_length)
-        vectors = self.encoder.positions.weight.new_zeros(len(batch), self.mask_token.shape[0])
+        vectors = wide(self.mask_token).new_zeros(len(batch), len(self.mask_token))
         if not len(windows.items):
             return vectors
         for index in pieces(windows.lengths(), EVENTS_AT_ONCE):
             some = windows.rows(index)
-            states, cls = self.encoder(self._tokens(some), some.ragged)
+            states, cls = map(wide, self.encoder(self._tokens(some), some.ragged))
             if self.pooling == "cls":
                 lengths = some.lengths()[:, None].to(cls.dtype)
                 vectors = vectors.index_add(0, owners[index], cls * lengths)
@@ -447,8 +453,9 @@ class BidirectionalEncoder(nn.Module):
         is_cls = torch.zeros(len(tokens) + len(rows), dtype=torch.bool, device=tokens.device)
         is_cls[at_front] = True
         (place,) = (~is_cls).nonzero(as_tuple=True)
-        mean = tokens.new_zeros(len(rows), tokens.shape[1]).index_add(0, rows.owners(), tokens)
-        cls = self.cls + mean / rows.lengths.clamp(min=1)[:, None]
+        summed = wide(tokens)
+        summed = summed.new_zeros(len(rows), summed.shape[1]).index_add(0, rows.owners(), summed)
+        cls = self.cls + (summed / rows.lengths.clamp(min=1)[:, None]).to(tokens.dtype)
         x = tokens.new_empty(len(is_cls), tokens.shape[1])
         x = x.index_copy(0, place, tokens).index_copy(0, at_front, cls)
         offsets = rows.offsets + torch.arange(len(rows) + 1, device=tokens.device)

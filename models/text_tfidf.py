@@ -20,8 +20,9 @@ import torch
 from scipy.sparse import csr_array
 
 from recsys.batch import BasketBatch
-from recsys.errors import ConfigError, DataError
+from recsys.errors import DataError
 from recsys.models._item_rows import ItemRows
+from recsys.ranges import decays
 from recsys.sparse import matmul
 from recsys.splits import Split
 from recsys.text import tfidf_weights
@@ -41,8 +42,7 @@ class TextTFIDF(ItemRows):
 
     def __init__(self, *, decay: float = 0.7) -> None:
         super().__init__()
-        if not 0 < decay <= 1:
-            raise ConfigError(f"decay={decay} is outside (0, 1]; 1 weighs every event alike")
+        decays(decay=decay)
         self.decay = decay
 
     def compute(self, split: Split) -> None:

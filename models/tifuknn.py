@@ -27,9 +27,9 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.bounds import check_tensor
-from recsys.errors import ConfigError
 from recsys.models._neighbours import UserNeighbours
 from recsys.ragged import Ragged
+from recsys.ranges import at_least, share
 from recsys.retrieval import top_k
 from recsys.splits import Split
 from recsys.types import Scores
@@ -47,7 +47,7 @@ class TIFUKNN(UserNeighbours):
         with_targets: whether neighbours hold their targets, the last training baskets, too.
 
     Raises:
-        ConfigError: `num_groups` or `num_neighbors` is less than 1.
+        ConfigError: an option is out of its range.
     """
 
     squared_norms: Tensor
@@ -63,9 +63,8 @@ class TIFUKNN(UserNeighbours):
         with_targets: bool = True,
     ) -> None:
         super().__init__()
-        for name, value in (("num_groups", num_groups), ("num_neighbors", num_neighbors)):
-            if value < 1:
-                raise ConfigError(f"{name}={value}: expected 1 or more")
+        at_least(1, num_groups=num_groups, num_neighbors=num_neighbors)
+        share(within_decay=within_decay, group_decay=group_decay, alpha=alpha)
         self.num_groups = num_groups
         self.within_decay = within_decay
         self.group_decay = group_decay

@@ -19,8 +19,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from recsys.batch import BasketBatch
-from recsys.errors import ConfigError
 from recsys.models._neighbours import UserNeighbours
+from recsys.ranges import above, at_least, share
 from recsys.splits import Split
 from recsys.types import Scores
 
@@ -34,15 +34,16 @@ class UPCF(UserNeighbours):
         locality: q, above 1 to let near neighbours count more.
 
     Raises:
-        ConfigError: `num_recent` is less than 1.
+        ConfigError: an option is out of its range.
     """
 
     def __init__(
         self, *, num_recent: int = 10, asymmetry: float = 0.5, locality: float = 5.0
     ) -> None:
         super().__init__()
-        if num_recent < 1:
-            raise ConfigError(f"num_recent={num_recent}: expected 1 or more of the last baskets")
+        at_least(1, num_recent=num_recent)
+        share(asymmetry=asymmetry)
+        above(0, locality=locality)
         self.num_recent = num_recent
         self.asymmetry = asymmetry
         self.locality = locality

@@ -24,6 +24,7 @@ from recsys.bounds import check_index, check_tensor
 from recsys.errors import ConfigError, DataError
 from recsys.events import ITEM, TIME
 from recsys.kept import Keeper
+from recsys.ranges import at_least
 from recsys.splits import Split
 
 FIRST_YEAR, LAST_YEAR = 1970, 2069
@@ -56,8 +57,8 @@ class BehaviourFields(Keeper):
             date, with a `_` behind it where there is an attribute of that name.
 
     Raises:
-        ConfigError: no field at all, an attribute without a size, an unknown part of the date, or
-            one of them named twice.
+        ConfigError: no field at all, an attribute without a size, an unknown part of the date,
+            one of them named twice, or a negative number.
     """
 
     item_codes: Tensor
@@ -77,6 +78,8 @@ class BehaviourFields(Keeper):
         calendar: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        at_least(0, price_buckets=price_buckets)
+        at_least(0, **num_classes)
         if not attributes and not price_buckets:
             raise ConfigError("a behaviour has no field of what was taken; name attributes")
         if missing := [column for column in attributes if column not in num_classes]:
@@ -111,6 +114,7 @@ class BehaviourFields(Keeper):
         """Take the classes of the items, the price buckets and the time zone of a log.
 
         Raises:
+            ConfigError: an attribute has another number of values than was said.
             DataError: the log knows no dates, or no values, and fields ask for them.
         """
         log = split.log
@@ -122,6 +126,12 @@ class BehaviourFields(Keeper):
         classes = {
             c: table[c].cast(pl.String).unique().drop_nulls().sort() for c in self.attributes
         }
+        for name, values in classes.items():
+            if len(values) != self.sizes[name]:
+                raise ConfigError(
+                    f"num_classes.{name}={self.sizes[name]}: {log.name} has {len(values)} values "
+                    "of it; leave num_classes to the log"
+                )
         text = json.dumps({name: values.to_list() for name, values in classes.items()})
         self.classes_json = _bytes(text, self.device)
         self.item_codes = self.codes_of(table).to(self.device)

@@ -19,6 +19,7 @@ from torch.distributions import Distribution, Gamma, Independent, Multinomial, N
 from torch.distributions.utils import broadcast_all
 
 from recsys.errors import ConfigError
+from recsys.ranges import above
 from recsys.types import Scores
 
 # Means stay within exp(±12), from one event in 160,000 users to 160,000 events: beyond, mu^(1-p)
@@ -266,7 +267,7 @@ class TweedieHead:
 
     def __post_init__(self) -> None:
         _check_power(self.power)
-        _check_positive("dispersion", self.dispersion)
+        above(0, dispersion=self.dispersion)
 
     def loss(self, logits: Scores, counts: Scores) -> Float[Tensor, " users"]:
         return tweedie_loss(logits, counts, self.power).sum(-1) / self.dispersion
@@ -312,7 +313,7 @@ class GaussianHead:
     variance: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive("variance", self.variance)
+        above(0, variance=self.variance)
 
     def loss(self, logits: Scores, counts: Scores) -> Float[Tensor, " users"]:
         return (counts - logits).square().sum(-1) / (2 * self.variance)
@@ -332,8 +333,3 @@ def _check_power(power: float) -> None:
         raise ConfigError(
             f"power={power} is not between 1 and 2; 1.5 is usual, 1 is Poisson, 2 is gamma"
         )
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ConfigError(f"{name}={value} is not positive; 1.0 is usual")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from recsys.precision import wide
 from recsys.types import ItemVectors
 
 
@@ -37,7 +38,9 @@ class EmbeddingTable(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """(..., D) vectors of `index` (...) int64; the padding row takes no gradient."""
-        return nn.functional.embedding(index, self.weight, padding_idx=self.num_embeddings)
+        # A row's gradient is a sum over all its uses.
+        rows = nn.functional.embedding(index, wide(self.weight), padding_idx=self.num_embeddings)
+        return rows.to(self.weight.dtype)
 
 
 class Borrowed:

@@ -22,6 +22,7 @@ from recsys.errors import ConfigError, LeakError
 from recsys.events import BASKET, ITEM, TIME, USER, VALUE, EventLog, runs
 from recsys.memory import check_memory
 from recsys.questions import AS_OF, Questions, before
+from recsys.ranges import at_least
 
 ROW = "row"
 
@@ -163,6 +164,9 @@ class Counts:
         min_users: values of fewer users are left out.
         days: before the moment; None counts the whole history. Moments with unequal time before
             them are alike within a window.
+
+    Raises:
+        ConfigError: no user, or no day.
     """
 
     column: str
@@ -170,6 +174,9 @@ class Counts:
     normalise: bool = False
     min_users: int = 1
     days: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, min_users=self.min_users, days=self.days)
 
     def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
         value = column(self.column)
@@ -209,6 +216,9 @@ class RFM:
         windows: days before the moment.
         discounts: columns of the events, negative or positive amounts in units of `value`.
         distinct: columns of the events or items whose distinct values are counted.
+
+    Raises:
+        ConfigError: a window of no day.
     """
 
     windows: Sequence[int] = (7, 28, 56, 91)
@@ -218,6 +228,8 @@ class RFM:
     def __post_init__(self) -> None:
         for name in ("windows", "discounts", "distinct"):  # lists have no hash
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for days in self.windows:
+            at_least(1, windows=days)
 
     def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
         return self.frame(log, rows).to_numpy().astype(np.float32)

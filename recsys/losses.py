@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from recsys.precision import wide
 from recsys.ragged import Ragged
 
 # A block of logits that stays in a processor's cache; on a GPU, one that keeps it busy.
@@ -103,19 +104,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, items: Tensor, targets: Tensor) -> Tensor:
         # In mixed precision the products of matrices alone are in the lower one.
         states = states.to(items.dtype)
-        total = states.new_zeros(())
-        by_states, by_items = torch.empty_like(states), torch.zeros_like(items)
+        dtype = wide(items[:0]).dtype
+        total = states.new_zeros((), dtype=dtype)
+        by_states, by_items = (torch.zeros_like(x, dtype=dtype) for x in (states, items))
         cells = _CELLS.get(states.device.type, _CELLS_ELSEWHERE)
         step = max(_ROWS, cells // len(items))
         for block, target, gradient in zip(
             states.split(step), targets[:, None].split(step), by_states.split(step), strict=True
         ):
-            logits = (block @ items.T).log_softmax(1, dtype=items.dtype)
+            logits = (block @ items.T).log_softmax(1, dtype=dtype)
             total -= logits.gather(1, target).sum()
             # The gradient of a row's loss in its logits is softmax - one-hot.
             logits.exp_().scatter_add_(1, target, logits.new_full(target.shape, -1.0))
-            gradient.copy_(logits @ items)
-            by_items.addmm_(logits.T, block)
+            gradient.copy_(logits.to(items.dtype) @ items)
+            by_items.addmm_(logits.T, wide(block))
         ctx.save_for_backward(by_states, by_items)
         return total / len(states)
 

@@ -25,7 +25,9 @@ from recsys.bounds import check_tensor
 from recsys.devices import place_of
 from recsys.errors import ConfigError, DataError
 from recsys.kept import Keeper
+from recsys.precision import wide
 from recsys.ragged import Ragged
+from recsys.ranges import at_least
 from recsys.retrieval import ExactIndex, ItemIndex, TopK, top_k
 from recsys.splits import Part, Split
 from recsys.types import ItemVectors, Scores, UserVectors
@@ -53,7 +55,7 @@ class Scorer(Keeper):
         """
         users, items = self.encode_users(batch), self.encode_items()
         # In double precision, so that the order of a product's sums does not show.
-        return (users.double() @ items.double().T).to(users.dtype)
+        return (users.double() @ items.double().T).to(wide(users).dtype)
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         """(B, D), where scores are inner products of vectors."""
@@ -251,10 +253,14 @@ class Recommender(Scorer, LightningModule):
 
     Args:
         learning_rate, weight_decay: of AdamW.
+
+    Raises:
+        ConfigError: one of them is negative, infinite or no number.
     """
 
     def __init__(self, *, learning_rate: float, weight_decay: float) -> None:
         super().__init__()
+        at_least(0, learning_rate=learning_rate, weight_decay=weight_decay)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
 

@@ -21,6 +21,7 @@ from recsys.errors import ConfigError, DataError, LeakError
 from recsys.events import ITEM, TIME, USER, EventLog
 from recsys.features import Feature, computed
 from recsys.questions import AS_OF, Questions, before
+from recsys.ranges import above, at_least
 from recsys.vocab import Vocabulary
 
 
@@ -116,7 +117,7 @@ class Steps:
         held_out: share of the training users whose rows are held out.
 
     Raises:
-        ConfigError: no user is held out, or all are.
+        ConfigError: no user is held out, or all are; an option is out of its range.
     """
 
     learning_rate: float = 1e-3
@@ -127,6 +128,9 @@ class Steps:
     held_out: float = 0.15
 
     def __post_init__(self) -> None:
+        above(0, learning_rate=self.learning_rate)
+        at_least(0, weight_decay=self.weight_decay, max_epochs=self.max_epochs)
+        at_least(1, batch_size=self.batch_size, patience=self.patience)
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out={self.held_out} is no share; 0.1 to 0.3 suits most tables")
 

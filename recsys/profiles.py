@@ -52,7 +52,8 @@ class Profile:
 
     @cached_property
     def model(self) -> Scorer:
-        return checkpoint.load(self.run).model
+        # As features are: in a half, what else is in a batch would show.
+        return checkpoint.load(self.run).model.float()
 
     @property
     def trained_until(self) -> int | None:

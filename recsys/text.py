@@ -29,7 +29,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
 from recsys.errors import ConfigError, DataError
 from recsys.events import ITEM
@@ -373,27 +373,19 @@ class Documents:
 class TokenStream:
     """Documents end to end, read in full rows; none of a row is padding.
 
+    Where there is less text than one row, that row holds all of it, and padding behind.
+
     Attributes:
         tokens: (T,) int32, in memory or in a memory-mapped file.
         begins: (B,) int64, where documents begin, ascending from 0.
         row_length: L; what is left over after the last full row is not read.
         on_disk: whether `tokens` are a file's; such a stream is not moved to a device.
-
-    Raises:
-        DataError: there is less text than one row.
     """
 
     tokens: Tensor
     begins: Tensor
     row_length: int
     on_disk: bool = False
-
-    def __post_init__(self) -> None:
-        if len(self.tokens) < self.row_length:
-            raise DataError(
-                f"the text has {len(self.tokens)} tokens, less than a row of {self.row_length}; "
-                "lower language.row_length"
-            )
 
     @classmethod
     def of(
@@ -431,7 +423,7 @@ class TokenStream:
         return cls(tokens, begins[:-1], row_length, on_disk=True)
 
     def __len__(self) -> int:
-        return len(self.tokens) // self.row_length
+        return max(len(self.tokens) // self.row_length, 1)
 
     def to(self, device: torch.device | str) -> TokenStream:
         if self.on_disk:
@@ -441,11 +433,15 @@ class TokenStream:
     def rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and their positions within their document, (R, L) int64 each.
 
-        A document that a row cuts in two begins again in the next row.
+        A document that a row cuts in two begins again in the next row. Padding is tokens 0, each at
+        position 0, where nothing is predicted.
         """
         where = self.tokens.device
+        width = min(self.row_length, len(self.tokens))
         place = index.to(where)[:, None] * self.row_length
-        place = place + torch.arange(self.row_length, device=where)
+        place = place + torch.arange(width, device=where)
         begin = self.begins[torch.searchsorted(self.begins, place, right=True) - 1]
         positions = place - torch.maximum(begin, place[:, :1])
-        return self.tokens[place].long().to(index.device), positions.to(index.device)
+        found = self.tokens[place].long().to(index.device), positions.to(index.device)
+        tokens, positions = (pad(rows, (0, self.row_length - width)) for rows in found)
+        return tokens, positions

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import polars as pl
 import torch
@@ -38,10 +38,15 @@ from recsys.files import atomic_file, write_text
 from recsys.loader import KeptBatches, Loader
 from recsys.metrics import METRICS
 from recsys.module import ClosedForm, Recommender, Scorer
+from recsys.ranges import above, at_least
 from recsys.run_folder import read_checkpoint, reading
 from recsys.splits import VALIDATION, Part, Split
+from recsys.true_precision import TruePrecision
 
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+Precision: TypeAlias = Literal[
+    "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"
+]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,10 @@ class Training:
         evaluate_every: epochs between evaluations on the validation users.
         gradient_clip: largest norm of the gradient; None does not clip.
         device: as `recsys.devices.device_of` takes it; training runs on one.
-        precision: of `PRECISIONS`. Weights are float32; the mixed ones compute products in float16
-            (on a GPU) or bfloat16.
+        precision: of `PRECISIONS`. The mixed ones hold weights in float32 and compute products in
+            float16 (on a GPU) or bfloat16; the true ones hold weights, save them and compute in
+            float64, float16 or bfloat16, with master weights for the steps (`TruePrecision`). It
+            says nothing to models in closed form, nor to predictors, which have no trainer.
         seed: of everything random.
 
     Raises:
@@ -76,7 +83,7 @@ class Training:
     evaluate_every: int = 1
     gradient_clip: float | None = None
     device: str = "auto"
-    precision: str = "32-true"
+    precision: Precision = "32-true"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,14 +94,10 @@ class Training:
             )
         if self.precision not in PRECISIONS:
             raise ConfigError(
-                f"precision={self.precision} is not offered; weights are float32, choose among "
-                f"{', '.join(PRECISIONS)}"
+                f"precision={self.precision} is not offered; choose among {', '.join(PRECISIONS)}"
             )
-        for name in ("batch_size", "patience"):
-            if (value := getattr(self, name)) < 1:
-                raise ConfigError(f"{name}={value} is not at least 1; leave it out for the default")
-        if self.gradient_clip is not None and self.gradient_clip <= 0:
-            raise ConfigError(f"gradient_clip={self.gradient_clip} is not above 0; null clips none")
+        at_least(1, batch_size=self.batch_size, patience=self.patience)
+        above(0, gradient_clip=self.gradient_clip)
 
 
 def fit(
@@ -175,16 +178,18 @@ def _train(
     validate = Validate(split, protocol, training, folder)
     callbacks = [Reseed(training.seed), MeanLoss(), validate]
     bar = [RichProgressBar(leave=True)] if progress else []
+    is_true = training.precision in TruePrecision.DTYPES
+    true = [TruePrecision(training.precision, device)] if is_true else []
     with _quiet_lightning():
         trainer = Trainer(
             max_epochs=training.max_epochs,
             accelerator=device.type,
             devices=1 if device.index is None else [device.index],
-            precision=training.precision,  # type: ignore[arg-type]
+            precision=None if true else training.precision,
             gradient_clip_val=training.gradient_clip,
             callbacks=[*callbacks, *bar],
             logger=loggers,
-            plugins=[AtomicCheckpoints()],
+            plugins=[AtomicCheckpoints(), *true],
             reload_dataloaders_every_n_epochs=int(training.reshuffle),
             log_every_n_steps=1,
             enable_progress_bar=progress,

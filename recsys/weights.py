@@ -19,9 +19,11 @@ from torch import nn
 
 from recsys.batch import BasketBatch
 from recsys.kept import Keeper
+from recsys.precision import set_precision_as_saved
 
 Model = TypeVar("Model", bound=nn.Module)
 
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 MODULES_A_TENSOR = 16
 """A model has at most so many modules for each tensor, and so many more."""
 
@@ -38,9 +40,12 @@ def loaded(build: Callable[[], Model], path: Path, histories: BasketBatch) -> Mo
         ValueError: the file is not of this model, or holds what no training gives.
     """
     with safe_open(path, framework="pt") as file:
-        saved = {name: tuple(file.get_slice(name).get_shape()) for name in list(file.keys())}
+        pieces = {name: file.get_slice(name) for name in list(file.keys())}
+        saved = {name: tuple(piece.get_shape()) for name, piece in pieces.items()}
+        dtypes = {n: DTYPES[kind] for n, p in pieces.items() if (kind := p.get_dtype()) in DTYPES}
     _check_sizes(build, saved)
     model = build()
+    set_precision_as_saved(model, dtypes)
     load_model(model, path)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():

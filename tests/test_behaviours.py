@@ -88,6 +88,14 @@ def test_what_training_has_not_seen_is_read_as_unknown() -> None:
     assert fields.as_seen(codes).tolist() == [[0, 3, 46], [1, 0, 100]]
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_an_attribute_has_as_many_classes_as_the_log_has_values(count: int) -> None:
+    split = last_basket(log_of())
+    fields = BehaviourFields(split.num_items, attributes=["kind"], num_classes={"kind": count})
+    with pytest.raises(ConfigError, match=rf"num_classes.kind={count}: log has 2 values of it"):
+        fields.fit(split)
+
+
 def test_mistakes_are_said() -> None:
     split = leave_last_out(log_of())
     with pytest.raises(ConfigError, match=r"items have no column colour \(there are: item_id"):

@@ -494,7 +494,9 @@ def test_one_bad_value_does_not_end_a_sweep(run: Run, csv: Path, tmp_path: Path)
     command = table(csv, "--multirun", *values, f"hydra.sweep.dir={tmp_path / 'sweep'}")
     code, _, err = run(*command)
     assert code == 2
-    reason = "run 1 (model.decay=2.0): decay=2.0 is outside (0, 1]; 1 weighs every basket alike\n"
+    reason = (
+        "run 1 (model.decay=2.0): decay=2.0: expected above 0, to 1; leave it out for the default\n"
+    )
     assert err == f"recsys: {reason}recsys: 1 of 3 runs failed\n  {reason}"
     folders = {path.name for path in (tmp_path / "sweep").iterdir()}
     assert folders == {"0", "2", "multirun.yaml"}

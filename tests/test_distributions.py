@@ -294,9 +294,9 @@ def test_a_power_outside_one_to_two_is_refused(power: float) -> None:
 
 
 def test_options_that_are_not_positive_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"dispersion=0\.0 is not positive"):
+    with pytest.raises(ConfigError, match=r"dispersion=0\.0: expected above 0"):
         TweedieHead(dispersion=0.0)
-    with pytest.raises(ConfigError, match=r"variance=-1\.0 is not positive"):
+    with pytest.raises(ConfigError, match=r"variance=-1\.0: expected above 0"):
         GaussianHead(variance=-1.0)
 
 

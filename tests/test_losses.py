@@ -143,6 +143,26 @@ def test_linear_cross_entropy_in_mixed_precision() -> None:
         torch.testing.assert_close(one, other, rtol=0.05, atol=0.01)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_linear_cross_entropy_adds_up_in_float32_at_least(dtype: torch.dtype) -> None:
+    """A sum of 20,000 losses and of as many gradients, which a half cannot count up to."""
+    torch.manual_seed(0)
+    states = torch.randn(20_000, 8, dtype=dtype, requires_grad=True)
+    items = torch.randn(40, 8, dtype=dtype, requires_grad=True)
+    targets = torch.arange(20_000) % 40
+    loss = linear_cross_entropy(states, items, targets)
+    expected = torch.nn.functional.cross_entropy(states.double() @ items.double().T, targets)
+    assert loss.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-3, atol=0.0)
+    for one, other in zip(  # scaled, as training in float16 does
+        torch.autograd.grad(1024 * loss, [states, items]),
+        torch.autograd.grad(1024 * expected, [states, items]),
+        strict=True,
+    ):
+        assert one.dtype == dtype
+        assert (one.double() - other.double()).norm() < 0.01 * other.double().norm()
+
+
 def test_sampled_softmax_weighs_a_draw_for_all_that_it_stands_for() -> None:
     """n = 10 and two draws: -log(e / (e + 5 (e^2 + e^0)))."""
     loss = sampled_softmax(torch.tensor([1.0]), torch.tensor([[2.0, 0.0]]), 10)

@@ -158,7 +158,7 @@ def test_a_value_that_is_not_set_and_an_option_that_nothing_takes() -> None:
         ("task.filters=5", "task.filters=5: expected options by name"),
         ("+task.filters.most=5", "task.filters.most: filtered has no such option; it has"),
         ("trainer.max_epochs=three", "trainer.max_epochs=three: expected an integer"),
-        ("trainer.precision=8", "trainer.precision=8: expected 32-true or 64-true"),
+        ("trainer.precision=8", "trainer.precision=8: expected 32-true or 16-mixed"),
         ("trainer.gradient_clip=x", "trainer.gradient_clip=x: expected a number or null"),
         (
             "data.columns.user_id=5",

@@ -89,7 +89,7 @@ def test_a_prior_is_of_ranked_candidates() -> None:
 
 
 def test_options_that_cannot_be() -> None:
-    with pytest.raises(ConfigError, match=r"l2=0\.0 is not positive"):
+    with pytest.raises(ConfigError, match=r"l2=0\.0: expected above 0"):
         LogisticRegression(features=FEATURES, l2=0.0)
     with pytest.raises(ConfigError, match=r"held_out=1\.0 is no share"):
         Steps(held_out=1.0)

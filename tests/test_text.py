@@ -205,8 +205,12 @@ def test_full_rows_with_documents_kept_apart(stream_of: Callable[..., TokenStrea
 
 
 def test_less_text_than_a_row(stream_of: Callable[..., TokenStream]) -> None:
-    with pytest.raises(DataError, match="3 tokens, less than a row of 4"):
-        stream_of([[0]], 4)
+    """One row, of all of it, with padding where nothing is predicted."""
+    stream = stream_of([[0], []], 6)
+    assert len(stream) == 1
+    tokens, positions = stream.rows(torch.tensor([0, 0]))
+    assert tokens.tolist() == [[CLOSE, 5, CLOSE, CLOSE, 0, 0]] * 2
+    assert positions.tolist() == [[0, 1, 2, 0, 0, 0]] * 2
 
 
 @given(

@@ -93,14 +93,25 @@ def curve(folder: Path) -> pl.DataFrame:
     return pl.read_csv(folder / "train.csv")
 
 
-@pytest.mark.parametrize("make", [bpr_mf, count_vae, plateau])
+@pytest.mark.parametrize(
+    ("make", "precision"),
+    [
+        (bpr_mf, "32-true"),
+        (count_vae, "32-true"),
+        (plateau, "32-true"),
+        (count_vae, "64-true"),
+        (count_vae, "16-true"),
+        (count_vae, "bf16-true"),
+    ],
+)
 def test_a_run_that_dies_and_is_started_again_ends_the_same(
-    make: Any, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Any, precision: str, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    options = training(precision=precision)
     torch.manual_seed(1)
     model = make(split)
     whole, dying, resumed = model, deepcopy(model), make(split)
-    fit(whole, split, training(), PROTOCOL, folder=tmp_path / "whole")
+    fit(whole, split, options, PROTOCOL, folder=tmp_path / "whole")
 
     loss = type(dying).loss
 
@@ -112,12 +123,12 @@ def test_a_run_that_dies_and_is_started_again_ends_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(type(dying), "loss", loss_or_death)
         with pytest.raises(Killed):
-            fit(dying, split, training(), PROTOCOL, folder=tmp_path / "dead")
+            fit(dying, split, options, PROTOCOL, folder=tmp_path / "dead")
     assert curve(tmp_path / "dead")["epoch"].to_list() == [0, 1, 2]
     # A folder may have been moved in between.
     (tmp_path / "dead").rename(tmp_path / "moved")
     torch.manual_seed(2)
-    fit(resumed, split, training(), PROTOCOL, folder=tmp_path / "moved")
+    fit(resumed, split, options, PROTOCOL, folder=tmp_path / "moved")
 
     assert curve(tmp_path / "moved").equals(curve(tmp_path / "whole"))
     for name, tensor in whole.state_dict().items():

@@ -139,7 +139,7 @@ BAD_OPTIONS: list[tuple[dict[Any, Any], str]] = [
     ({3: 1}, "3: recsys.models.EASE has no such option"),
     ({"_partial_": "yes"}, "_partial_: 'yes' is neither true nor false"),
     ({"l3": 1}, "recsys.models.EASE: got an unexpected keyword argument 'l3'"),
-    ({"l2": -1.0}, "l2=-1.0 is not positive"),
+    ({"l2": -1.0}, "l2=-1.0: expected above 0"),
 ]
 
 

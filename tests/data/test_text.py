@@ -45,5 +45,5 @@ def test_what_is_no_source_is_not_called(source: str, tmp_path: Path) -> None:
 
 
 def test_a_weight_that_is_none() -> None:
-    with pytest.raises(ConfigError, match=r"weight=0\.0 of table\.table: give a positive number"):
+    with pytest.raises(ConfigError, match=r"weight=0\.0: expected above 0"):
         LogCorpus("table.table", TITLE, weight=0.0)

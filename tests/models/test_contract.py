@@ -1,20 +1,29 @@
 """The contract of `recsys.testing` for every model of the zoo."""
 
+from copy import deepcopy
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 import recsys.models
 from recsys import checkpoint
 from recsys.batch import BasketBatch
 from recsys.evaluate import Protocol, evaluate
 from recsys.events import EventLog
-from recsys.module import Scorer
+from recsys.module import Recommender, Scorer
 from recsys.splits import Split, last_basket
 from recsys.testing import ModelContract, checkerboard
 from recsys.training import Training, fit
+from recsys.true_precision import TruePrecision
+
+DTYPES = TruePrecision.DTYPES
 
 
 class Defaults(ModelContract):
@@ -273,6 +282,75 @@ def test_one_item_and_two_users(contract: type[ModelContract]) -> None:
     newcomer = BasketBatch.from_lists([[]], 1)
     assert model.top_k(newcomer, 1).items.tolist() == [[0]]
     assert model.top_k(split.test.history, 1, mask_history=True).items.tolist() == [[-1], [-1]]
+
+
+TRAINED = [
+    TestBPRMF,
+    TestCountVAE,
+    TestDNNTSP,
+    TestGLOIE,
+    TestGLOIEWithEveryExtra,
+    TestSASRec,
+    TestSASRecWithText,
+    TestSASRecWithThePapersLoss,
+    TestShopperBERT,
+    TestLMRec,
+    TestHybrid,
+]
+FAST = (TestGLOIE, TestSASRec)
+
+
+@pytest.mark.parametrize("precision", TruePrecision.DTYPES)
+@pytest.mark.parametrize(
+    "contract",
+    [pytest.param(c, marks=[] if c in FAST else pytest.mark.slow) for c in TRAINED],
+)
+def test_weights_of_any_precision(
+    contract: type[ModelContract], precision: str, tmp_path: Path
+) -> None:
+    """Trained as float32 is, evaluated, saved, loaded and asked."""
+    split = last_basket(checkerboard())
+    config, history, dtype = contract().config(split), split.test.history, DTYPES[precision]
+    protocol, losses = Protocol(ks=(5,)), {}
+    for each in ("32-true", precision):
+        training = replace(contract.training, max_epochs=2, evaluate_every=1, precision=each)
+        torch.manual_seed(0)
+        model = checkpoint.build(config)
+        fit(model, split, training, protocol, folder=tmp_path / each)
+        (curve,) = (tmp_path / each).rglob("train.csv")
+        losses[each] = pl.read_csv(curve)["train/loss"].to_list()
+    assert losses[precision] == pytest.approx(losses["32-true"], rel=0.1)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    scores = scores_of(model, history)
+    assert scores.dtype in (torch.float32, torch.float64)
+    assert alike(scores, scores_of(deepcopy(model).float(), history)) > 0.99
+    assert evaluate(model, split.test, protocol).means["recall@5"] > 0.0
+    checkpoint.save(tmp_path / "model", model, split, config, mask_history=False)
+    saved = load_file(tmp_path / "model/weights.safetensors")
+    assert {saved[n].dtype for n, _ in model.named_parameters() if n in saved} == {dtype}
+    loaded = checkpoint.load(tmp_path)
+    assert {p.dtype for p in loaded.model.parameters()} == {dtype}
+    assert scores_of(loaded.model, history).equal(scores)
+    assert len(loaded.recommend([0, 1], k=5)) == 10
+
+
+def test_every_trained_model_is_asked_for_weights_of_any_precision() -> None:
+    names = {case.__name__.removeprefix("Test").partition("With")[0] for case in TRAINED}
+    trained = {
+        n for n in recsys.models.__all__ if issubclass(getattr(recsys.models, n), Recommender)
+    }
+    assert names == trained | {"Hybrid"}
+
+
+def alike(scores: Tensor, others: Tensor) -> float:
+    """How alike two orders of the items are, a correlation of ranks over all users."""
+    ranks = [each.argsort(1).argsort(1).double().flatten() for each in (scores, others)]
+    return torch.corrcoef(torch.stack(ranks))[0, 1].item()
+
+
+@torch.inference_mode()
+def scores_of(model: Scorer, batch: BasketBatch) -> Tensor:
+    return model.score(batch)
 
 
 def test_every_model_keeps_the_contract() -> None:

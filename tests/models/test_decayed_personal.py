@@ -41,5 +41,5 @@ def test_without_decay_and_popularity_it_is_personal_top(split_of: Any) -> None:
 
 @pytest.mark.parametrize("decay", [0.0, 1.1])
 def test_a_decay_is_a_share(decay: float) -> None:
-    with pytest.raises(ConfigError, match=rf"decay={decay} is outside"):
+    with pytest.raises(ConfigError, match=rf"decay={decay}: expected above 0, to 1"):
         DecayedPersonal(decay=decay)

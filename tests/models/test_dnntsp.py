@@ -302,7 +302,7 @@ def test_a_batch_that_memory_would_not_hold(
 
 def test_a_history_has_an_event() -> None:
     for kind in ("DNNTSP", "GLOIE"):
-        with pytest.raises(ConfigError, match="max_events=0; expected at least 1"):
+        with pytest.raises(ConfigError, match="max_events=0: expected at least 1"):
             build(kind, 3, max_events=0)
 
 

@@ -61,6 +61,23 @@ def test_from_scratch_forgets_what_the_run_learnt(profile_run: Path) -> None:
     assert forgot.encoder.state_dict()["fields.classes_json"].equal(saved["fields.classes_json"])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_run_of_any_precision(dtype: torch.dtype, profile_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(profile_run, tmp_path / "run")
+    names = dict(checkpoint.load(run).model.named_parameters())
+    weights = run / "model/weights.safetensors"
+    save_file({n: t.to(dtype) if n in names else t for n, t in load_file(weights).items()}, weights)
+    assert {p.dtype for p in checkpoint.load(run).model.parameters()} == {dtype}
+    questions = colour_question()
+    train, test = next(folds(questions))
+    assert computed(questions, Profile(str(run))).dtype == np.float32
+    steps = Steps(learning_rate=0.03, batch_size=12, max_epochs=8, patience=2)
+    model = FineTuned(run=str(run), steps=steps).fit(questions, train)
+    assert {p.dtype for p in model.encoder.parameters()} == {torch.float32}
+    labels = questions.labels(test)[:, 0].numpy()
+    assert auroc(model.predict(questions, test)[:, 0].numpy(), labels)[0] > 0.95
+
+
 def test_training_that_diverges_is_an_error(profile_run: Path) -> None:
     questions = colour_question()
     train, _ = next(folds(questions))

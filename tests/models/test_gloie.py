@@ -229,7 +229,7 @@ def test_a_feature_that_no_training_history_varies_in_is_not_blown_up(
     [
         ({"use_global": False, "use_local": False}, "use_local=false leave no embedding; use one"),
         ({"calendar": True}, "calendar=true adds to personal=true, which is false"),
-        ({"num_targets": 0}, "num_targets=0; expected at least 1"),
+        ({"num_targets": 0}, "num_targets=0: expected at least 1"),
     ],
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -161,6 +161,38 @@ def test_some_history_is_cut(split: Split) -> None:
     model = model_of(split)
     users, _ = predictions(model, split.training)
     assert 0 < len(users) < len(split.training.items)
+
+
+@torch.no_grad()
+def test_language_modelling_of_less_text_than_a_row(split_of: Callable[..., Split]) -> None:
+    split = split_of([[[0], [1]]], 2)
+    options = {"template": Template(columns=["item_id"])}
+    model = model_of(split, language=Language(batch_size=3, row_length=64), **options)
+    text = torch.tensor([[0, *words(model, 0), *words(model, 1)]])
+    assert text.numel() < 64
+    expected = model.causal(input_ids=text, labels=text).loss
+    torch.testing.assert_close(model.language_loss(), expected)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [[[[0], [0]]], [[[0], [0]], [[0]], [[0]]], [[[0], [1]]], [[[0, 1], [1]], [[0]]]],
+    ids=["one item", "one event of most users", "two items", "two items in baskets"],
+)
+def test_hardly_any_text_trains_by_default(
+    training: list[list[list[int]]], split_of: Callable[..., Split]
+) -> None:
+    split = split_of(training, 1 + max(i for user in training for b in user for i in b))
+    model = LMRec(
+        split.num_items,
+        decoder=Decoder(),
+        template=Template(columns=["item_id"]),
+        language=Language(),
+        ranking=Ranking(),
+    )
+    fit(model, split, replace(TRAINING, monitor="ndcg@1"), Protocol(ks=(1,)))
+    assert evaluate(model, split.test, Protocol(ks=(1,))).means["ndcg@1"] >= 0.0
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ def test_counts_training_baskets(split_of: Any, options: dict[str, Any], expecte
 
 @pytest.mark.parametrize("decay", [0.0, -0.5, 1.5])
 def test_a_decay_is_a_share(decay: float) -> None:
-    with pytest.raises(ConfigError, match=rf"decay={decay} is outside"):
+    with pytest.raises(ConfigError, match=rf"decay={decay}: expected above 0, to 1"):
         Popularity(decay=decay)
 
 

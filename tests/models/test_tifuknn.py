@@ -122,7 +122,7 @@ def test_a_batch_of_any_size_has_the_same_neighbours(split_of: Any) -> None:
 
 @pytest.mark.parametrize("option", ["num_groups", "num_neighbors"])
 def test_groups_and_neighbours_are_one_or_more(option: str) -> None:
-    with pytest.raises(ConfigError, match=f"{option}=0: expected 1 or more"):
+    with pytest.raises(ConfigError, match=f"{option}=0: expected at least 1"):
         TIFUKNN(**{option: 0})
 
 

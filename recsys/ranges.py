@@ -1,0 +1,63 @@
+"""Bounds of numeric options: what constructors call, one line each.
+
+Numbers are given by the names of their options; None, which stands for a default, is left alone.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TypeAlias
+
+from recsys.errors import ConfigError
+
+Number: TypeAlias = int | float
+
+
+def at_least(low: Number, /, **options: Number | None) -> None:
+    """Raises ConfigError where an option is less, infinite or no number."""
+    for name, value in options.items():
+        _refuse_unless(value is None or value >= low, f"at least {low}", name, value)
+
+
+def above(low: Number, /, **options: Number | None) -> None:
+    """Raises ConfigError where an option is not more, infinite or no number."""
+    for name, value in options.items():
+        _refuse_unless(value is None or value > low, f"above {low}", name, value)
+
+
+def share(**options: Number | None) -> None:
+    """Raises ConfigError where an option is not in 0 .. 1."""
+    for name, value in options.items():
+        _refuse_unless(value is None or 0 <= value <= 1, "a share, 0 to 1", name, value)
+
+
+def proper_share(**options: Number) -> None:
+    """Raises ConfigError where an option is not in 0 .. 1, or is 1, which would leave nothing."""
+    for name, value in options.items():
+        _refuse_unless(0 <= value < 1, "from 0 to below 1", name, value)
+
+
+def decays(**options: Number) -> None:
+    """Raises ConfigError where a factor that is taken to the power of an age is not in (0, 1]."""
+    for name, value in options.items():
+        _refuse_unless(0 < value <= 1, "above 0, to 1", name, value)
+
+
+def heads(*, num_heads: int, embedding_dim: int) -> None:
+    """Raises ConfigError where the heads of an attention do not divide its dimensions."""
+    at_least(1, num_heads=num_heads, embedding_dim=embedding_dim)
+    if embedding_dim % num_heads:
+        raise ConfigError(
+            f"num_heads={num_heads} does not divide embedding_dim={embedding_dim}; "
+            f"choose another, such as {_nearest_divisor(embedding_dim, num_heads)}"
+        )
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    divisors = [d for d in range(1, min(number, 2 * wanted) + 1) if number % d == 0]
+    return min(divisors, key=lambda divisor: abs(divisor - wanted))
+
+
+def _refuse_unless(fits: bool, expected: str, name: str, value: Number | None) -> None:
+    if not fits or (value is not None and not isfinite(value)):
+        raise ConfigError(f"{name}={value}: expected {expected}; leave it out for the default")

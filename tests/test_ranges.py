@@ -1,0 +1,192 @@
+"""Numeric options out of their range: one line each, for every option of every model."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
+from math import inf, nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+import recsys
+from recsys import ranges
+from recsys.compose import compose
+from recsys.errors import ConfigError, RecsysError
+from recsys.evaluate import Protocol
+from recsys.module import Scorer
+from recsys.splits import last_basket
+from recsys.testing import checkerboard, colour_question, new_item_question
+from recsys.training import Training, fit
+from recsys.trust import build
+
+NAMES = sorted(p.stem for p in (Path(recsys.__file__).parent / "conf/model").glob("*.yaml"))
+MORE = {
+    "hybrid": [
+        "+model@model.members.ease=ease",
+        "+model.weights.ease=1.0",
+        "+model@model.members.popular=popularity",
+        "+model.weights.popular=0.5",
+    ],
+    "sasrec": ["+text@model.text=tfidf", "model.text.dim=1"],
+    "shopperbert": ["model.calendar=[weekday]"],
+    "fine_tuned": ["model.run=none"],
+}
+FEATURES = [{"_target_": "recsys.features.Counts", "column": "colour", "days": 30}]
+OPTIONAL: dict[str, dict[str, Any]] = {
+    "item_knn": {"num_neighbors": 3},
+    "popularity": {"decay": 0.5},
+    "new_popularity": {"days": 28},
+    "sasrec": {"num_negatives": 3, "id_weight_decay": 0.1},
+    "lmrec": {"id_weight_decay": 0.1},
+}
+"""Options that are null by default, and what they are otherwise."""
+
+
+@cache
+def model_config(name: str) -> dict[str, Any]:
+    """Of a model on the checkerboard, every option set."""
+    sizes = ["num_items=40", "num_users=60", "num_classes={item_id: 40, colour: 2}"]
+    overrides = ["data=table", "data.path=x", f"model={name}", *sizes]
+    config = compose([*overrides, *MORE.get(name, [])])
+    for member in (config.model, *config.model.get("members", {}).values()):
+        if "features" in member:
+            member.features = FEATURES
+    found = OmegaConf.to_container(config.model, resolve=True)
+    assert isinstance(found, dict)
+    return found | OPTIONAL.get(name, {})  # type: ignore[return-value]
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def numbers(section: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every numeric option: its name with dots, and where it is."""
+    for key, value in section.items() if isinstance(section, dict) else enumerate(section):
+        if isinstance(value, (dict, list)):
+            yield from numbers(value, f"{place}{key}.")
+        elif is_number(value):
+            yield f"{place}{key}", section, key
+
+
+def cases(*wrong: float) -> list[tuple[str, str, float]]:
+    """Models, their options, and values of the options' own types."""
+    return [
+        (name, option, type(section[key])(value))
+        for name in NAMES
+        for option, section, key in numbers(model_config(name))
+        for value in wrong
+        if isinstance(section[key], float) or value in (-1, 0)
+    ]
+
+
+def config_with(name: str, option: str, value: float) -> dict[str, Any]:
+    config = deepcopy(model_config(name))
+    ((section, key),) = [(s, k) for o, s, k in numbers(config) if o == option]
+    section[key] = value
+    return config
+
+
+def fitted(name: str, option: str, value: float) -> Tensor:
+    """Scores after an epoch, where there are epochs."""
+    torch.manual_seed(0)
+    model, split = build(config_with(name, option, value)), last_basket(checkerboard())
+    if isinstance(model, Scorer):
+        training = Training(max_epochs=1, monitor="ndcg@5", device="cpu")
+        fit(model, split, training, Protocol(ks=(5,)))
+        with torch.inference_mode():
+            return model.score(split.test.history)
+    ranks = name in ("candidate_size", "new_ease", "new_popularity", "own_purchases")
+    questions, rows = new_item_question() if ranks else colour_question(), torch.arange(30)
+    return model.fit(questions, rows).predict(questions, rows)
+
+
+@pytest.mark.parametrize(("name", "option", "value"), cases(-1, 0, nan, inf))
+def test_a_number_is_taken_or_refused_in_a_line(name: str, option: str, value: float) -> None:
+    own = option.rpartition(".")[2]
+    try:
+        build(config_with(name, option, value))
+    except RecsysError as error:
+        said = str(error)
+    else:
+        assert value in (-1, 0)
+        return
+    assert "\n" not in said
+    assert f"{own}={value}" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "option", "value"), [c for c in cases(-1, 0) if c[0] != "fine_tuned"]
+)
+def test_a_number_trains_or_is_refused_in_a_line(name: str, option: str, value: float) -> None:
+    try:
+        assert fitted(name, option, value).isfinite().all()
+    except RecsysError as error:
+        said = str(error)
+    else:
+        return
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("sasrec", "embedding_dim", -1),
+        ("sasrec", "max_length", 0),
+        ("sasrec", "max_length", -3),
+        ("sasrec", "learning_rate", -1.0),
+        ("count_vae", "kl_steps", 0),
+        ("gloie", "num_targets", 0),
+        ("dnntsp", "embedding_dim", 0),
+        ("bpr_mf", "num_negatives", -1),
+        ("ials", "embedding_dim", 0),
+    ],
+)
+def test_what_no_model_can_be(name: str, option: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"^{option}={value}: expected at least [01]; leave it"):
+        build(config_with(name, option, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("sasrec", "num_heads"),
+        ("dnntsp", "num_heads"),
+        ("gloie", "num_heads"),
+        ("shopperbert", "encoder.num_heads"),
+        ("lmrec", "decoder.num_heads"),
+    ],
+)
+def test_heads_divide_the_dimensions(name: str, option: str) -> None:
+    message = r"^num_heads=3 does not divide embedding_dim=\d+; choose another, such as [24]$"
+    with pytest.raises(ConfigError, match=message):
+        build(config_with(name, option, 3))
+
+
+def test_each_bound_at_its_ends() -> None:
+    ranges.at_least(0, x=0, y=0.0, z=None)
+    ranges.above(0, low=1e-9, x=None)  # any name will do
+    ranges.share(x=0, y=1.0, z=None)
+    ranges.proper_share(x=0, y=0.999)
+    ranges.decays(x=1, y=1e-9)
+    ranges.heads(num_heads=4, embedding_dim=8)
+    for bound in (ranges.at_least, ranges.above):
+        for value in (-1, nan, inf, -inf):
+            with pytest.raises(ConfigError, match=rf"^x={value}: expected (at least|above) 0; "):
+                bound(0, x=value)
+    with pytest.raises(ConfigError, match=r"^x=0: expected above 0; "):
+        ranges.above(0, x=0)
+    for value in (-0.1, 1.1, nan):
+        with pytest.raises(ConfigError, match=f"^x={value}: expected a share, 0 to 1; "):
+            ranges.share(x=value)
+    for value in (-0.1, 1, nan):
+        with pytest.raises(ConfigError, match=f"^x={value}: expected from 0 to below 1; "):
+            ranges.proper_share(x=value)
+    for value in (0, 1.1, nan):
+        with pytest.raises(ConfigError, match=f"^x={value}: expected above 0, to 1; "):
+            ranges.decays(x=value)
