@@ -68,11 +68,7 @@ def test_a_run_of_any_precision(dtype: torch.dtype, profile_run: Path, tmp_path:
     weights = run / "model/weights.safetensors"
     save_file({n: t.to(dtype) if n in names else t for n, t in load_file(weights).items()}, weights)
     manifest.write(weights.parent)
-<<<<<<< HEAD
     assert {p.dtype for p in saved_model.load(run).model.parameters()} == {dtype}
-=======
-    assert {p.dtype for p in checkpoint.load(run).model.parameters()} == {dtype}
->>>>>>> main
     questions = colour_question()
     train, test = next(folds(questions))
     assert computed(questions, Profile(str(run))).dtype == np.float32
