@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 TARGETS: Mapping[str, str] = {
-    "recsys.data.coupon": "recsys.data.coupon",
-    "recsys.data.coupon_response": "recsys.data.coupon_response",
+    "recsys.data.coupons.coupon": "recsys.data.coupon",
+    "recsys.data.coupons.coupon_response": "recsys.data.coupon_response",
     "recsys.data.questions.lapse": "recsys.tasks.lapse",
     "recsys.data.questions.new_items": "recsys.tasks.new_items",
     "recsys.data.questions.profiling": "recsys.tasks.profiling",
