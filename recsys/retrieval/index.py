@@ -1,4 +1,4 @@
-"""The k best items for each query: from a matrix of scores, or searched among item vectors.
+"""The k best items for each query, searched among item vectors.
 
 Every exact path gives one answer, whatever the batch size, the threads or the library: items in
 order of (score descending, index ascending). For vectors that takes more than one matrix product,
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from recsys.batch.ragged import Ragged, offsets_of
 from recsys.errors import DataError
-from recsys.retrieval.lists import TopK, _check, _ordered
+from recsys.retrieval.lists import TopK, check_asked, ordered
 from recsys.retrieval.tiles import NEVER, best_of, tiles
 from recsys.types import ItemVectors, UserVectors
 
@@ -66,7 +66,7 @@ class ItemIndex(ABC):
             CatalogueError: k is not in 1 .. n.
             DataError: a query is not finite, or `exclude` has not Q rows.
         """
-        _check(k, len(self.vectors), exclude, len(queries))
+        check_asked(k, len(self.vectors), exclude, len(queries))
         queries = queries.float()
         norms = _norms(queries, "queries")
         found = []
@@ -101,7 +101,7 @@ class ItemIndex(ABC):
         items = short.items.masked_fill(none, 0)
         row = torch.arange(len(items), device=items.device).repeat_interleave(items.shape[1])
         scores = self._score(queries, row, items.flatten()).view(items.shape)
-        best = _ordered(scores.masked_fill(none, NEVER), items)
+        best = ordered(scores.masked_fill(none, NEVER), items)
         return TopK(best.items[:, :k], best.scores[:, :k])
 
     def _search_above(self, queries: Tensor, floor: Tensor, k: int, exclude: Ragged | None) -> TopK:

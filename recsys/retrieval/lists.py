@@ -1,4 +1,4 @@
-"""The k largest scores of each user, ties by index."""
+"""The best k of each query: lists in order of (score descending, index ascending)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def top_k(scores: Scores, k: int, exclude: Ragged | None = None) -> TopK:
         DataError: a candidate's score is NaN, or `exclude` has not B rows.
     """
     n = scores.shape[1]
-    _check(k, n, exclude, len(scores))
+    check_asked(k, n, exclude, len(scores))
     if exclude is not None:
         scores = scores.clone()
         scores[exclude.owners(), exclude.values] = NEVER
@@ -60,7 +60,7 @@ def top_k(scores: Scores, k: int, exclude: Ragged | None = None) -> TopK:
     if k < n:
         tied = ((best[:, k - 1] == best[:, k]) & (best[:, k] > NEVER)).nonzero()[:, 0]
         items[tied] = _lowest_among_ties(scores[tied], best[tied, k - 1 : k], k)
-    return _ordered(scores.gather(1, items), items)
+    return ordered(scores.gather(1, items), items)
 
 
 def _lowest_among_ties(scores: Tensor, boundary: Tensor, k: int) -> Tensor:
@@ -71,14 +71,15 @@ def _lowest_among_ties(scores: Tensor, boundary: Tensor, k: int) -> Tensor:
     return place.topk(k, dim=1).indices
 
 
-def _ordered(scores: Tensor, items: Tensor) -> TopK:
+def ordered(scores: Tensor, items: Tensor) -> TopK:
     """Each row by (score descending, item ascending); items of score -inf become -1."""
     items, order = items.sort(dim=1)
     scores, order = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
     return TopK(items.gather(1, order).masked_fill(scores == NEVER, -1), scores)
 
 
-def _check(k: int, num_items: int, exclude: Ragged | None, num_queries: int) -> None:
+def check_asked(k: int, num_items: int, exclude: Ragged | None, num_queries: int) -> None:
+    """Refuse lists that no catalogue of `num_items` has, or exclusions of other queries."""
     if k < 1:
         raise CatalogueError(f"k={k} is not a length of list; expected at least 1")
     if k > num_items:

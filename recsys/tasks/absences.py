@@ -12,12 +12,12 @@ from recsys.log.time import Moment, days_after
 from recsys.log.vocabulary import Vocabulary
 from recsys.tasks.labels import PHASE, TEST, TRAIN, VALIDATION, Questions
 from recsys.tasks.windows import (
-    _between,
-    _refuse_no_days,
-    _windows,
+    between,
     chosen,
     no_values,
+    refuse_no_days,
     refuse_one_answer,
+    windows_of,
 )
 
 
@@ -46,15 +46,15 @@ def lapse(
         ConfigError: a moment is none of the log, its days after it are not all in the log, or
             nobody was active before it; or of a phase all users lapse, or none.
     """
-    _refuse_no_days(name, active_days=active_days, horizon_days=horizon_days)
+    refuse_no_days(name, active_days=active_days, horizon_days=horizon_days)
     if not train:
         raise ConfigError(f"{name}: train=[] leaves nothing to learn from; give earlier moments")
     frames = []
-    for window in _windows(log, name, train, validation, test, horizon_days):
-        active = _between(log.events, days_after(window.moment, -active_days), window.moment)
+    for window in windows_of(log, name, train, validation, test, horizon_days):
+        active = between(log.events, days_after(window.moment, -active_days), window.moment)
         users = active.select(pl.col(USER).unique().sort())
         window.refuse_nobody(users, f"had an event in the {active_days} days before")
-        back = _between(log.events, window.moment, window.until)[USER].unique()
+        back = between(log.events, window.moment, window.until)[USER].unique()
         frames.append(window.rows(users).with_columns(lapsed=~pl.col(USER).is_in(back.implode())))
     rows = pl.concat(frames)
     for phase, option in ((TRAIN, f"{train=}"), (VALIDATION, f"{validation=}"), (TEST, f"{test=}")):

@@ -13,12 +13,12 @@ from recsys.log.vocabulary import Vocabulary
 from recsys.tasks.labels import TRAIN, Questions, before
 from recsys.tasks.windows import (
     Window,
-    _between,
-    _by_user,
-    _refuse_no_days,
-    _windows,
+    between,
+    by_user,
     grouped,
     joined,
+    refuse_no_days,
+    windows_of,
 )
 
 
@@ -51,13 +51,13 @@ def new_items(
         ConfigError: the items have no such column, no value of it has so many users, a moment is
             none of the log, its days after it are not all in the log, or nobody is asked there.
     """
-    _refuse_no_days(name, horizon_days=horizon_days)
+    refuse_no_days(name, horizon_days=horizon_days)
     if column not in log.items.columns:
         raise ConfigError(
             f"{name}: {log.name} has no items' column {column}; there is "
             f"{', '.join(log.items.columns)}"
         )
-    windows = _windows(log, name, train, validation, test, horizon_days)
+    windows = windows_of(log, name, train, validation, test, horizon_days)
     of_item = log.items.select(ITEM, pl.col(column).alias("candidate"))
     events = log.events.select(USER, ITEM, TIME).join(of_item, on=ITEM, maintain_order="left")
     firsts = events.drop_nulls("candidate").group_by(USER, "candidate").agg(pl.col(TIME).min())
@@ -67,12 +67,12 @@ def new_items(
     frames, answers, excluded = [], [], []
     for window in windows:
         had = firsts.filter(pl.col(TIME) < window.moment[0])
-        new = _between(firsts, window.moment, window.until)
+        new = between(firsts, window.moment, window.until)
         users = new.select(pl.col(USER).unique().sort()).join(had, on=USER, how="semi").sort(USER)
         window.refuse_nobody(users, f"has one {column} before and a new one in {horizon_days} days")
         frames.append(window.rows(users))
-        answers.append(_by_user(users[USER], new))
-        excluded.append(_by_user(users[USER], had))
+        answers.append(by_user(users[USER], new))
+        excluded.append(by_user(users[USER], had))
     # What an item is may be told by its events: no later ones than are known when it is asked.
     first_asked = next(window.moment for window in windows if window.phase != TRAIN)
     stands_for = candidates.index_of(before(log, first_asked[0]).items[column])

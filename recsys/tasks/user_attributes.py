@@ -14,7 +14,7 @@ from recsys.log.event_log import USER, EventLog
 from recsys.log.time import Moment
 from recsys.log.vocabulary import Vocabulary
 from recsys.tasks.labels import AS_OF, TRAIN, Questions
-from recsys.tasks.windows import _in_class, _within_log, chosen, no_values, rows_of
+from recsys.tasks.windows import chosen, in_class, no_values, rows_of, within_log
 
 
 def profiling(
@@ -46,7 +46,7 @@ def profiling(
         there = ", ".join(log.users.columns)
         raise ConfigError(f"{name}: {log.name} has no users' column {column}; there is {there}")
     stated = log.users.drop_nulls(column)
-    member = np.stack([_in_class(stated[column], values) for values in classes.values()], axis=1)
+    member = np.stack([in_class(stated[column], values) for values in classes.values()], axis=1)
     for answer, share in zip(classes, member.mean(0), strict=True):
         if share in (0, 1):
             few = "nobody" if share == 0 else "everybody"
@@ -55,7 +55,7 @@ def profiling(
     rows = (
         stated.filter(pl.Series(asked))
         .select(USER)
-        .with_columns(pl.lit(_within_log(log, name, as_of)).first().alias(AS_OF))
+        .with_columns(pl.lit(within_log(log, name, as_of)).first().alias(AS_OF))
     )
     anonymous = replace(log, users=log.users.select(USER))
     return Questions(

@@ -76,7 +76,7 @@ def refuse_one_answer(option: str, answers: pl.Series, done: str) -> None:
         )
 
 
-def _windows(
+def windows_of(
     log: EventLog,
     name: str,
     train: Sequence[Moment],
@@ -99,7 +99,7 @@ def _windows(
     return found
 
 
-def _within_log(log: EventLog, name: str, when: Moment | None) -> pl.Series:
+def within_log(log: EventLog, name: str, when: Moment | None) -> pl.Series:
     """A moment with events before it and at most some of its day behind; None is after the last."""
     if when is None:
         return just_after(log.events.select(pl.col(TIME).max())[TIME])
@@ -125,13 +125,14 @@ def _refuse_no_past(log: EventLog, option: str, at: pl.Series) -> None:
         raise ConfigError(f"{option}: no event of {log.name} lies before; ask later than {first!s}")
 
 
-def _refuse_no_days(name: str, **options: int) -> None:
+def refuse_no_days(name: str, **options: int) -> None:
+    """Refuse lengths of time that are no whole days from 1."""
     for option, days in options.items():
         if not isinstance(days, int) or days < 1:
             raise ConfigError(f"{name}: {option}={days} is no number of days; give 1 or more")
 
 
-def _between(frame: pl.DataFrame, start: pl.Series, end: pl.Series) -> pl.DataFrame:
+def between(frame: pl.DataFrame, start: pl.Series, end: pl.Series) -> pl.DataFrame:
     """Rows from a moment on, and before another."""
     return frame.filter((pl.col(TIME) >= start[0]) & (pl.col(TIME) < end[0]))
 
@@ -143,14 +144,15 @@ def rows_of(users: pl.DataFrame, until: pl.Series | pl.Expr, phase: pl.Expr) -> 
     return users.with_columns(known.cast(kind).alias(UNTIL), phase.cast(pl.UInt8).alias(PHASE))
 
 
-def _in_class(values: pl.Series, wanted: Sequence[Any]) -> np.ndarray:
+def in_class(values: pl.Series, wanted: Sequence[Any]) -> np.ndarray:
+    """(users,) bool: whose value is among these, or between two numbers."""
     wanted = list(wanted)
     if values.dtype.is_numeric() and len(wanted) == 2:
         return ((values >= wanted[0]) & (values < wanted[1])).to_numpy()
     return values.cast(pl.String).is_in([str(value) for value in wanted]).to_numpy()
 
 
-def _by_user(users: pl.Series, pairs: pl.DataFrame) -> Ragged:
+def by_user(users: pl.Series, pairs: pl.DataFrame) -> Ragged:
     """Of each user the candidates, ascending, that `pairs` (`user_id`, `index`) name."""
     return grouped(Vocabulary(users).index_of(pairs[USER]), pairs["index"], len(users))
 
