@@ -1,3 +1,2 @@
-from .sasrec import SASRec as SASRec
 from .sasrec import SideBySide as SideBySide
 from .sasrec import SingularVectors as SingularVectors

@@ -1,2 +1,1 @@
 from .shopperbert import Encoder as Encoder
-from .shopperbert import ShopperBERT as ShopperBERT

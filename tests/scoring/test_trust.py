@@ -49,7 +49,7 @@ def test_what_a_run_is_composed_of_is_listed_for_its_purpose(group: str) -> None
     named = set(targets(group)) - OF_PREDICTORS
     assert named
     for target in named:
-        find(target, OF_GROUP[group])  # a new one needs its line in recsys/trust.py
+        find(target, OF_GROUP[group])  # a new one needs its line in recsys/scoring/trust.py
 
 
 def test_what_experiments_add_to_models_is_listed() -> None:

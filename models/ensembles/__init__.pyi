@@ -1,2 +1,0 @@
-from .blend import Blend as Blend
-from .hybrid import Hybrid as Hybrid
