@@ -19,13 +19,25 @@ import torch
 from torch import Tensor
 
 from recsys.batch.ragged import Ragged, offsets_of
-from recsys.errors import DataError
+from recsys.errors import CatalogueError, DataError
 from recsys.retrieval.tiles import NEVER, best_of, tiles
 from recsys.retrieval.top_k import TopK, _check, _ordered
 from recsys.types import ItemVectors, UserVectors
 
 _PAIRS_AT_ONCE = 2**12  # few, so that the vectors of the pairs stay in the cache
 _CELLS_AT_ONCE = 2**22
+
+
+def check_length(k: int, num_items: int) -> None:
+    """Refuse lists of k items of a catalogue.
+
+    Raises:
+        CatalogueError: k is below 1, or more than there are items.
+    """
+    if k < 1:
+        raise CatalogueError(f"k={k} is not a length of list; expected at least 1")
+    if k > num_items:
+        raise CatalogueError(f"k={k} exceeds the {num_items} items in the catalogue; lower k")
 
 
 class ItemIndex(ABC):

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recsys.batch.ragged import Ragged
-from recsys.errors import CatalogueError, DataError
+from recsys.errors import DataError
+from recsys.retrieval.index import check_length
 from recsys.retrieval.tiles import NEVER
 from recsys.types import Scores, TopItems
 
@@ -79,10 +80,7 @@ def _ordered(scores: Tensor, items: Tensor) -> TopK:
 
 
 def _check(k: int, num_items: int, exclude: Ragged | None, num_queries: int) -> None:
-    if k < 1:
-        raise CatalogueError(f"k={k} is not a length of list; expected at least 1")
-    if k > num_items:
-        raise CatalogueError(f"k={k} exceeds the {num_items} items in the catalogue; lower k")
+    check_length(k, num_items)
     if exclude is not None and len(exclude) != num_queries:
         raise DataError(
             f"exclude holds {len(exclude)} rows for {num_queries} queries; give a row for each"

@@ -67,6 +67,7 @@ def test_a_run_of_any_precision(dtype: torch.dtype, profile_run: Path, tmp_path:
     names = dict(saved_model.load(run).model.named_parameters())
     weights = run / "model/weights.safetensors"
     save_file({n: t.to(dtype) if n in names else t for n, t in load_file(weights).items()}, weights)
+    manifest.write(weights.parent)
     assert {p.dtype for p in saved_model.load(run).model.parameters()} == {dtype}
     questions = colour_question()
     train, test = next(folds(questions))
