@@ -26,7 +26,7 @@ from recsys.log.filters import filtered
 from recsys.reading import read_config, read_table, reading
 from recsys.report import tables
 from recsys.run import ranking
-from recsys.run.alike import check_alike
+from recsys.run.alike import check_alike, unlike_training
 from recsys.run.folder import about
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_runs
@@ -53,6 +53,8 @@ def evaluate(given: Namespace) -> None:
         ranking.write_results(given.output, results, split)
     label = f"{given.run} (test)"
     console.print(tables.metrics({label: results["test"]}, split.log.name, task.protocol))
+    if different := unlike_training(given.run, config["task"], ranking.about(split.log)):
+        ranking.say(f"{different}: the model may have learnt from what it is asked here")
 
 
 def _filtered_log(config: Mapping[str, Any]) -> EventLog:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recsys.batch.ragged import Ragged
-from recsys.errors import CatalogueError, DataError
+from recsys.errors import DataError
 from recsys.retrieval.tiles import NEVER
 from recsys.types import Scores, TopItems
 
@@ -78,12 +78,21 @@ def ordered(scores: Tensor, items: Tensor) -> TopK:
     return TopK(items.gather(1, order).masked_fill(scores == NEVER, -1), scores)
 
 
-def check_asked(k: int, num_items: int, exclude: Ragged | None, num_queries: int) -> None:
-    """Refuse lists that no catalogue of `num_items` has, or exclusions of other queries."""
+def check_length(k: int, num_items: int) -> None:
+    """Refuse lists that no catalogue of `num_items` has.
+
+    Raises:
+        CatalogueError: k is not in 1 .. n.
+    """
     if k < 1:
         raise CatalogueError(f"k={k} is not a length of list; expected at least 1")
     if k > num_items:
         raise CatalogueError(f"k={k} exceeds the {num_items} items in the catalogue; lower k")
+
+
+def check_asked(k: int, num_items: int, exclude: Ragged | None, num_queries: int) -> None:
+    """Refuse lists that no catalogue of `num_items` has, or exclusions of other queries."""
+    check_length(k, num_items)
     if exclude is not None and len(exclude) != num_queries:
         raise DataError(
             f"exclude holds {len(exclude)} rows for {num_queries} queries; give a row for each"

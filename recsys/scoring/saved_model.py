@@ -40,7 +40,7 @@ from recsys.log.event_log import ITEM, USER
 from recsys.log.vocabulary import UNKNOWN, Vocabulary
 from recsys.reading import read_json, read_table, read_tensors, reading
 from recsys.renamed import renamed
-from recsys.retrieval.lists import TopK
+from recsys.retrieval.lists import TopK, check_length
 from recsys.scoring import manifest, trust
 from recsys.scoring.lists import rank
 from recsys.scoring.scorer import Scorer
@@ -123,12 +123,13 @@ class SavedModel:
 
         Raises:
             UnknownIdError: a user or item that the log does not hold.
-            CatalogueError: k is larger than the catalogue.
+            CatalogueError: k is below 1, or larger than the catalogue.
             ConfigError: not one of the three is given, or texts to a model that reads ids alone.
             RunError: the options or weights of the model, which came from files, are not usable.
         """
         if sum(given is not None for given in (user_ids, histories, texts)) != 1:
             raise ConfigError("recommend takes user_ids, histories or texts; give one of them")
+        check_length(k, len(self.item_table))
         if texts is not None:
             return self._recommend_in_words(list(texts), k)
         if histories is None:

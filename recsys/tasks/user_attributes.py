@@ -39,14 +39,20 @@ def profiling(
         as_of: the moment; by default after the last event.
 
     Raises:
-        ConfigError: the log's users have no such attribute, nobody or everybody is in a class, or
-            the moment is not one between the first and the last event.
+        ConfigError: the log's users have no such attribute or none states it, there is no class or
+            one that is no range of numbers, nobody or everybody is in a class, or the moment is not
+            one between the first and the last event.
     """
-    if column not in log.users.columns or not len(classes):
+    if not len(classes):
+        raise ConfigError(f"{name}: classes={{}} asks for nothing; give one, as {{old: [60, 120]}}")
+    if column not in log.users.columns:
         there = ", ".join(log.users.columns)
         raise ConfigError(f"{name}: {log.name} has no users' column {column}; there is {there}")
     stated = log.users.drop_nulls(column)
-    member = np.stack([in_class(stated[column], values) for values in classes.values()], axis=1)
+    if not len(stated):
+        raise ConfigError(f"{name}: no user of {log.name} states {column}; ask about another")
+    each = [in_class(stated[column], f"{name}: {k}", values) for k, values in classes.items()]
+    member = np.stack(each, axis=1)
     for answer, share in zip(classes, member.mean(0), strict=True):
         if share in (0, 1):
             few = "nobody" if share == 0 else "everybody"

@@ -91,9 +91,12 @@ def windows_of(
         )
     given = [("train", TRAIN, when) for when in ([train] if isinstance(train, str) else train)]
     given += [] if validation is None else [("validation", VALIDATION, validation)]
-    found = []
+    found: list[Window] = []
     for option, phase, when in [*given, ("test", TEST, test)]:
         at = moment(log, f"{name}: {option}", when)
+        # Windows of two phases that overlap are refused with the rows that they would share.
+        if any((w.phase, w.moment[0]) == (phase, at[0]) for w in found):
+            raise ConfigError(f"{name}: {option} names {when} twice; name it once")
         window = Window(f"{name}: {option}={when}", phase, at, days_after(at, horizon_days))
         found.append(checked_window(log, window))
     return found
@@ -144,12 +147,19 @@ def rows_of(users: pl.DataFrame, until: pl.Series | pl.Expr, phase: pl.Expr) -> 
     return users.with_columns(known.cast(kind).alias(UNTIL), phase.cast(pl.UInt8).alias(PHASE))
 
 
-def in_class(values: pl.Series, wanted: Sequence[Any]) -> np.ndarray:
-    """(users,) bool: whose value is among these, or between two numbers."""
+def in_class(values: pl.Series, name: str, wanted: Sequence[Any]) -> np.ndarray:
+    """Whether each value is in a range, or one of those that are wanted, as text says them."""
     wanted = list(wanted)
     if values.dtype.is_numeric() and len(wanted) == 2:
+        if not all(isinstance(end, int | float) for end in wanted):
+            raise ConfigError(
+                f"{name}={wanted}: {values.name} is a number; give the range [from, below]"
+            )
         return ((values >= wanted[0]) & (values < wanted[1])).to_numpy()
-    return values.cast(pl.String).is_in([str(value) for value in wanted]).to_numpy()
+    text = values.cast(pl.String)
+    if all(isinstance(value, bool) for value in wanted):  # True in one file, and true in another
+        text, wanted = text.str.to_lowercase(), [str(value).lower() for value in wanted]
+    return text.is_in([str(value) for value in wanted]).to_numpy()
 
 
 def by_user(users: pl.Series, pairs: pl.DataFrame) -> Ragged:
