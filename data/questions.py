@@ -46,14 +46,20 @@ def profiling(
         as_of: the moment; by default after the last event.
 
     Raises:
-        ConfigError: the log's users have no such attribute, nobody or everybody is in a class, or
-            the moment is not one between the first and the last event.
+        ConfigError: the log's users have no such attribute or none states it, there is no class or
+            one that is no range of numbers, nobody or everybody is in a class, or the moment is not
+            one between the first and the last event.
     """
-    if column not in log.users.columns or not len(classes):
+    if not len(classes):
+        raise ConfigError(f"{name}: classes={{}} asks for nothing; give one, as {{old: [60, 120]}}")
+    if column not in log.users.columns:
         there = ", ".join(log.users.columns)
         raise ConfigError(f"{name}: {log.name} has no users' column {column}; there is {there}")
     stated = log.users.drop_nulls(column)
-    member = np.stack([_in_class(stated[column], values) for values in classes.values()], axis=1)
+    if not len(stated):
+        raise ConfigError(f"{name}: no user of {log.name} states {column}; ask about another")
+    each = [_in_class(stated[column], f"{name}: {k}", values) for k, values in classes.items()]
+    member = np.stack(each, axis=1)
     for answer, share in zip(classes, member.mean(0), strict=True):
         if share in (0, 1):
             few = "nobody" if share == 0 else "everybody"
@@ -281,9 +287,12 @@ def _windows(
         )
     given = [("train", TRAIN, when) for when in ([train] if isinstance(train, str) else train)]
     given += [] if validation is None else [("validation", VALIDATION, validation)]
-    found = []
+    found: list[Window] = []
     for option, phase, when in [*given, ("test", TEST, test)]:
         at = moment(log, f"{name}: {option}", when)
+        # Windows of two phases that overlap are refused with the rows that they would share.
+        if any((w.phase, w.moment[0]) == (phase, at[0]) for w in found):
+            raise ConfigError(f"{name}: {option} names {when} twice; name it once")
         window = Window(f"{name}: {option}={when}", phase, at, days_after(at, horizon_days))
         found.append(checked_window(log, window))
     return found
@@ -333,11 +342,19 @@ def rows_of(users: pl.DataFrame, until: pl.Series | pl.Expr, phase: pl.Expr) -> 
     return users.with_columns(known.cast(kind).alias(UNTIL), phase.cast(pl.UInt8).alias(PHASE))
 
 
-def _in_class(values: pl.Series, wanted: Sequence[Any]) -> np.ndarray:
+def _in_class(values: pl.Series, name: str, wanted: Sequence[Any]) -> np.ndarray:
+    """Whether each value is in a range, or one of those that are wanted, as text says them."""
     wanted = list(wanted)
     if values.dtype.is_numeric() and len(wanted) == 2:
+        if not all(isinstance(end, int | float) for end in wanted):
+            raise ConfigError(
+                f"{name}={wanted}: {values.name} is a number; give the range [from, below]"
+            )
         return ((values >= wanted[0]) & (values < wanted[1])).to_numpy()
-    return values.cast(pl.String).is_in([str(value) for value in wanted]).to_numpy()
+    text = values.cast(pl.String)
+    if all(isinstance(value, bool) for value in wanted):  # True in one file, and true in another
+        text, wanted = text.str.to_lowercase(), [str(value).lower() for value in wanted]
+    return text.is_in([str(value) for value in wanted]).to_numpy()
 
 
 def _by_user(users: pl.Series, pairs: pl.DataFrame) -> Ragged:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from recsys.batch import BasketBatch
 from recsys.bounds import check_tensor
+from recsys.errors import ConfigError
 from recsys.module import ClosedForm
 from recsys.ragged import Ragged, offsets_of
 from recsys.ranges import above, at_least
@@ -51,7 +52,8 @@ class IALS(ClosedForm):
         seed: of that start.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is out of its range, or, as vectors are solved for, `l2` is too
+            little beside `std`.
     """
 
     item_vectors: Tensor
@@ -118,7 +120,13 @@ class IALS(ClosedForm):
             system = torch.baddbmm(common, factors.mT, factors)
             system.diagonal(dim1=1, dim2=2).add_(self.l2 * scale[block, None])
             right = factors.sum(1).unsqueeze(2)
-            solved[block] = torch.cholesky_solve(right, torch.linalg.cholesky(system)).squeeze(2)
+            factor, failed = torch.linalg.cholesky_ex(system)
+            if failed.any():
+                raise ConfigError(
+                    f"l2={self.l2} is too little for these vectors to be solved for; raise it, or "
+                    f"lower std={self.std}"
+                )
+            solved[block] = torch.cholesky_solve(right, factor).squeeze(2)
         return solved
 
 

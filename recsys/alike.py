@@ -41,6 +41,34 @@ def check_alike(first: Path, second: Path) -> None:
             )
 
 
+def unlike_training(run: Path, task: Mapping[str, Any], log: Mapping[str, Any]) -> str | None:
+    """How a log and its split differ from those that a run's model was trained on, in words.
+
+    Args:
+        run: the folder of a run.
+        task: the section `task` of the config by which the log is asked.
+        log: as `recsys.train.about` says it.
+
+    Returns:
+        The first option or figure that differs; None where they are the same, or where the run
+        does not say which log it was trained on.
+
+    Raises:
+        RunError: as `check_alike`.
+    """
+    options, trained_on = _asked_of(run)
+    once, now = (
+        dict(_flat({f"task.{name}": section[name] for name in ("split", "filters")}))
+        for section in (options["task"], task)
+    )
+    once |= {f"log.{name}": value for name, value in trained_on.items()}
+    now |= {f"log.{name}": log[name] for name in trained_on if name in log}
+    for name, value in now.items():
+        if once.get(name) != value:
+            return f"{name} was {str(once.get(name))[:60]} in training, and is {str(value)[:60]}"
+    return None
+
+
 def _asked_of(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a run was asked of which log; a baseline and a member were asked what their run was."""
     place = run.absolute()

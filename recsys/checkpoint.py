@@ -39,7 +39,7 @@ from recsys.events import ITEM, USER
 from recsys.files import atomic_folder, write_parquet
 from recsys.module import Scorer
 from recsys.ragged import Ragged
-from recsys.retrieval import TopK
+from recsys.retrieval import TopK, check_length
 from recsys.run_folder import read_json, read_table, read_tensors, reading
 from recsys.splits import Part, Split
 from recsys.vocab import UNKNOWN, Vocabulary
@@ -121,12 +121,13 @@ class SavedModel:
 
         Raises:
             UnknownIdError: a user or item that the log does not hold.
-            CatalogueError: k is larger than the catalogue.
+            CatalogueError: k is below 1, or larger than the catalogue.
             ConfigError: not one of the three is given, or texts to a model that reads ids alone.
             RunError: the options or weights of the model, which came from files, are not usable.
         """
         if sum(given is not None for given in (user_ids, histories, texts)) != 1:
             raise ConfigError("recommend takes user_ids, histories or texts; give one of them")
+        check_length(k, len(self.item_table))
         if texts is not None:
             return self._recommend_in_words(list(texts), k)
         if histories is None:

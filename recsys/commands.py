@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from recsys import checkpoint, profiles, tables, train, trust
-from recsys.alike import check_alike
+from recsys.alike import check_alike, unlike_training
 from recsys.checkpoint import SavedModel
 from recsys.compose import compose, merge, one_line
 from recsys.data.audit import audit, describe
@@ -50,6 +50,8 @@ def evaluate(given: Namespace) -> None:
         train.write_results(given.output, results, split)
     label = f"{given.run} (test)"
     console.print(tables.metrics({label: results["test"]}, split.log.name, task.protocol))
+    if different := unlike_training(given.run, config["task"], train.about(split.log)):
+        train.say(f"{different}: the model may have learnt from what it is asked here")
 
 
 def _filtered_log(config: Mapping[str, Any]) -> EventLog:

@@ -22,6 +22,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from recsys.cli import CONF, Parser, failed, names, nearest, of_the_system
 from recsys.errors import ConfigError, RecsysError
+from recsys.memory import refused
 from recsys.options import argument
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name[0] != "_")
@@ -83,6 +84,12 @@ def _run(config: DictConfig, folder: Path) -> None:
             name, place = "hydra.sweep.dir", Path(HydraConfig.get().sweep.dir)
         again = argument(name, str(place))
         raise KeyboardInterrupt(f"stopped; the same command with {again} goes on") from stopped
+    except (RuntimeError, MemoryError) as error:
+        if (wanted := refused(error)) is None:
+            raise
+        raise RecsysError(
+            f"out of memory: {wanted}; lower trainer.batch_size or the sizes of the model"
+        ) from error
 
 
 def _is_sweep() -> bool:

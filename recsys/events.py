@@ -373,7 +373,10 @@ def _readable_times(events: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     lost = parsed.is_null() & times.is_not_null()
     if lost.any():
         value, row = times.filter(lost)[0], lost.arg_true()[0]
-        problems.append(f"timestamp: {lost.sum()} unreadable, the first {value!r} in row {row + 1}")
+        problems.append(
+            f"timestamp: {lost.sum()} unreadable, the first {value!r} in row {row + 1}; write all "
+            "in one form of ISO 8601, such as 2024-01-31 or 2024-01-31 18:05:00"
+        )
     if parsed.dtype.is_temporal():
         problems += (years := list(_impossible_years(parsed)))
         zone = getattr(parsed.dtype, "time_zone", None)
@@ -422,7 +425,8 @@ def _impossible_values(events: pl.DataFrame) -> Iterator[str]:
     for column in [c for c in (*REQUIRED, BASKET) if c in events.columns]:
         nulls = events[column].is_null()
         if nulls.any():
-            yield f"{column}: {nulls.sum()} null, the first in row {nulls.arg_true()[0] + 1}"
+            first = nulls.arg_true()[0] + 1
+            yield f"{column}: {nulls.sum()} null, the first in row {first}; leave such rows out"
     if QUANTITY in events.columns:
         yield from _bad_quantities(events[QUANTITY])
     if VALUE in events.columns:

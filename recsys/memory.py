@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -31,6 +32,16 @@ def check_memory(needed: int, what: str, remedy: str) -> None:
             f"{what} would take {needed / GIB:,.0f} GiB of memory, and {free / GIB:,.1f} GiB are "
             f"free; {remedy}"
         )
+
+
+def refused(error: BaseException) -> str | None:
+    """How much memory the system or a device had not, in words; None if that was not the error."""
+    # Torch's own on the processor is a RuntimeError like any other.
+    is_refusal = re.search(r"can't allocate memory|out of memory", str(error))
+    if not (isinstance(error, MemoryError) or is_refusal):
+        return None
+    wanted = re.search(r"(?:tried|unable) to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+    return f"{wanted[1]} more than there is" if wanted else "more than there is"
 
 
 def available_memory() -> int:

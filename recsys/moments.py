@@ -12,10 +12,13 @@ from typing import cast
 import polars as pl
 
 from recsys.errors import ConfigError
-from recsys.events import TIME, EventLog
+from recsys.events import FIRST_YEAR, LAST_YEAR, TIME, EventLog
 
 Moment = datetime | date | str | int
 """A time, or ISO 8601 text; an integer for a log that knows only an order."""
+
+MOST_DAYS = (LAST_YEAR - FIRST_YEAR) * 366
+"""From one end of what logs may hold to the other; beyond it are years that cannot be shown."""
 
 
 def moment(log: EventLog, name: str, when: Moment) -> pl.Series:
@@ -60,7 +63,14 @@ def days_after(when: pl.Series, days: int) -> pl.Series:
     """Moments so many days later, or earlier where `days` is negative, at the same hour.
 
     Where clocks are put forward over that hour, it is as much later as they are.
+
+    Raises:
+        ConfigError: so many days that no log could hold them.
     """
+    if abs(days) > MOST_DAYS:
+        raise ConfigError(
+            f"{abs(days)} days from {when[0]} are more than any log holds; give at most {MOST_DAYS}"
+        )
     return _from_clock(_clock(when).dt.offset_by(f"{days}d"), when)
 
 

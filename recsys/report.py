@@ -233,8 +233,8 @@ def _samples(folder: Path, asked: pl.DataFrame, *, num_users: int = 3) -> Iterat
 
 
 def _words(items: pl.DataFrame) -> pl.Series:
-    """What a person reads of each item: its title, else its text, else its id."""
-    known = [pl.col(name) for name in ("title", "text") if name in items.columns]
-    words = pl.coalesce(*known, pl.col(ITEM).cast(pl.String)).str.strip_chars()
+    """As `tables.words_of`, and of those at most 80 letters."""
+    words = pl.col("words")
     short = words.str.slice(0, 79) + "…"
-    return items.select(pl.when(words.str.len_chars() > 80).then(short).otherwise(words))[:, 0]
+    of_items = tables.words_of(items).alias("words").to_frame()
+    return of_items.select(pl.when(words.str.len_chars() > 80).then(short).otherwise(words))[:, 0]

@@ -94,11 +94,20 @@ def _ordered(scores: Tensor, items: Tensor) -> TopK:
     return TopK(items.gather(1, order).masked_fill(scores == NEVER, -1), scores)
 
 
-def _check(k: int, num_items: int, exclude: Ragged | None, num_queries: int) -> None:
+def check_length(k: int, num_items: int) -> None:
+    """Refuse lists of k items of a catalogue.
+
+    Raises:
+        CatalogueError: k is below 1, or more than there are items.
+    """
     if k < 1:
         raise CatalogueError(f"k={k} is not a length of list; expected at least 1")
     if k > num_items:
         raise CatalogueError(f"k={k} exceeds the {num_items} items in the catalogue; lower k")
+
+
+def _check(k: int, num_items: int, exclude: Ragged | None, num_queries: int) -> None:
+    check_length(k, num_items)
     if exclude is not None and len(exclude) != num_queries:
         raise DataError(
             f"exclude holds {len(exclude)} rows for {num_queries} queries; give a row for each"

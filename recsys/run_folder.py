@@ -48,6 +48,10 @@ def reading(
         yield
     except RecsysError:
         raise
+    except PermissionError as error:  # which says nothing of what is in the file
+        raise RunError(
+            f"{error.filename or what}: permission denied; get leave to use it"
+        ) from error
     # Whatever it is, the file is not what was written: some readers panic at what is no such file.
     except (Exception, pl.exceptions.PanicException) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -152,13 +152,18 @@ def _short(value: float) -> str:
     return f"{value:.4f}".removeprefix("0") if value < 1 else f"{value:.4f}"
 
 
+def words_of(items: pl.DataFrame) -> pl.Series:
+    """What a person reads of each item: its title, else its text, else its id."""
+    said = [
+        pl.col(name).cast(pl.String).str.strip_chars() for name in WORDS if name in items.columns
+    ]
+    words = [pl.when(text != "").then(text) for text in said]
+    return items.select(pl.coalesce(*words, pl.col(ITEM).cast(pl.String)))[:, 0]
+
+
 def samples(part: Part, top: TopK, split: Split, *, num_users: int = 3) -> Table:
     """What a few users have had of late and what they are recommended, in words."""
-    title = pl.coalesce(
-        *(pl.col(c) for c in ("title", "text") if c in split.item_table.columns),
-        pl.col("item_id").cast(pl.String),
-    )
-    words = split.item_table.select(title.alias("words"))["words"]
+    words = words_of(split.item_table)
     table = Table(
         "user", "latest in the history", "recommended (✓: in the target)", show_lines=True
     )

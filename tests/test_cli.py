@@ -655,6 +655,8 @@ AFTER_RUN = {
     "recommend {run} --users": "argument --users: expected at least one argument",
     "recommend {run} --users u01 --history item01": "not allowed with argument --users",
     "recommend {run} --users u01 -k 0": "k=0 is not a length of list",
+    "recommend {run} --users u01 -k -3": "k=-3 is not a length of list",
+    "recommend {run} --history item01 -k -3": "k=-3 is not a length of list",
     "recommend {run} --users u01 -k many": "argument -k: invalid int value: 'many'",
     "recommend {run} --users u01 --output lists.txt": "--output lists.txt: give a .csv or .parquet",
     "recommend {run} --users u01 --output {run}": "give a .csv or .parquet file",

@@ -173,6 +173,27 @@ def test_another_catalogue_is_refused_by_its_first_item(purchases: Path, tmp_pat
             asked(purchases / "run", f"data.path={tmp_path / 'log.csv'}")
 
 
+LEARNT = "the model may have learnt from what it is asked here"
+
+
+def test_what_is_not_as_in_training_is_said(
+    purchases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = purchases / "run"
+    asked(run, "task.ks=[3]", "task.mask_history=true")
+    assert "learnt" not in capsys.readouterr().out
+    events(13).write_csv(tmp_path / "log.csv")
+    asked(run, f"data.path={tmp_path / 'log.csv'}")
+    more = f"log.events was 72 in training, and is 78: {LEARNT}"
+    assert more in capsys.readouterr().out
+    asked(run, "task.filters.min_user_events=2")
+    filters = f"task.filters.min_user_events was 0 in training, and is 2: {LEARNT}"
+    assert filters in capsys.readouterr().out
+    asked(run, "task.split._target_=recsys.splits.last_basket")
+    split = "task.split._target_ was recsys.splits.leave_last_out in training, and is recsys.spl"
+    assert split in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("model", ["decayed_personal", "up_cf", "bpr_mf"])
 def test_users_are_known_by_their_ids(
     model: str, purchases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

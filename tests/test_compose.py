@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from recsys import cli, train
@@ -191,6 +192,18 @@ def test_a_sweep_ends_at_ctrl_c(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     code, _, err = run("train", "--multirun", *TABLE, "seed=1,2", "hydra.sweep.dir='a b'")
     assert (code, started) == (130, [1])
     assert err == "recsys: stopped; the same command with 'hydra.sweep.dir=\"a b\"' goes on\n"
+
+
+def test_more_memory_than_there_is_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "run", lambda *_: torch.empty(10**15))
+    code, _, err = run("train", *TABLE)
+    assert (code, err.count("\n")) == (2, 1)
+    assert (
+        "out of memory: 4000000000000000 bytes more than there is; lower trainer.batch_size" in err
+    )
+    monkeypatch.setattr(train, "run", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        run("train", *TABLE)
 
 
 def test_a_bug_in_a_sweep_keeps_its_traceback_and_the_others_go_on(

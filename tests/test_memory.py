@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from recsys import memory
 from recsys.errors import DataError
-from recsys.memory import available_memory, check_memory
+from recsys.memory import available_memory, check_memory, refused
 
 GIB = 2**30
 
@@ -53,3 +55,16 @@ def test_what_there_is_not_is_refused() -> None:
 def test_a_little_is_taken_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 0)
     check_memory(GIB, "a table", "take a smaller one")
+
+
+def test_memory_that_was_not_given() -> None:
+    with pytest.raises(RuntimeError) as of_torch:
+        torch.empty(10**15)
+    assert refused(of_torch.value) == "4000000000000000 bytes more than there is"
+    with pytest.raises(MemoryError) as of_numpy:
+        np.empty(10**16)
+    assert refused(of_numpy.value) == "71.1 PiB more than there is"
+    of_cuda = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has")
+    assert refused(of_cuda) == "20.00 GiB more than there is"
+    assert refused(MemoryError()) == "more than there is"
+    assert refused(RuntimeError("shapes do not fit")) is None

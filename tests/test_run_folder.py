@@ -207,6 +207,8 @@ def test_whatever_goes_wrong_is_one_line() -> None:
         raise ValueError("a\n  b")
     with pytest.raises(RunError, match=r"here is damaged \(AssertionError\)"), reading(here):
         raise AssertionError
+    with pytest.raises(RunError, match=r"^there: permission denied; get leave"), reading(here):
+        raise PermissionError(13, "Permission denied", "there")
     with pytest.raises(ConfigError, match="as it is"), reading(here):
         raise ConfigError("as it is")
     with pytest.raises(KeyboardInterrupt), reading(here):

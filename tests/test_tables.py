@@ -63,6 +63,10 @@ def test_the_closing_tables_of_a_run() -> None:
     assert ".5000 .5000–.5000" in out
 
 
+def test_an_item_without_words_is_shown_by_its_id() -> None:
+    assert "│ 3 " in lists(["Mug", "log", "model", ""])
+
+
 CONTROLS = "a\x1b[31mred\x07\x9b2J\x7f\rb\ud800"
 
 

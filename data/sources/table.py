@@ -213,7 +213,23 @@ def _timed(times: pl.Series, unit: str | None) -> pl.Series:
             f"timestamps such as {numbers.drop_nulls()[0]} look like {_UNITS[likely]} since 1970; "
             f"set data.time_unit={likely}, or data.time_unit={ORDER} if they only are in order"
         )
-    return numbers if unit in (None, ORDER) else _from_epoch(numbers, unit)
+    if unit in (None, ORDER):
+        return numbers if numbers.dtype.is_integer() else times
+    _refuse_coarse(times)
+    return _from_epoch(numbers, unit)
+
+
+def _refuse_coarse(times: pl.Series) -> None:
+    """Raise a `DataError` where floats are too short to tell neighbouring times apart."""
+    if times.dtype not in (pl.Float32, pl.Float16):
+        return
+    digits = 24 if times.dtype == pl.Float32 else 11
+    far = times.filter(times.abs() > 2**digits)
+    if len(far):
+        raise DataError(
+            f"timestamps such as {far[0]:.0f} are beyond 2**{digits}, where {times.dtype} no "
+            "longer tells neighbours apart; store them as integers"
+        )
 
 
 def _no_number(times: pl.Series) -> str:

@@ -1,5 +1,6 @@
 """Tables of questions by hand on a small log, and their populations on Complete Journey."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -133,6 +134,41 @@ def test_questions_that_cannot_be_asked() -> None:
         new_items(shop(), "q", test="2026-01-05", horizon_days=0)
     with pytest.raises(ConfigError, match="q: active_days=-2 is no number of days"):
         lapse(shop(), "q", train=["2026-01-04"], test="2026-01-05", active_days=-2)
+    when: dict[str, Any] = {"train": ["2026-01-04"], "test": "2026-01-06"}
+    for ask in (lapse, new_items):
+        with pytest.raises(ConfigError, match=r"^999999999999 days from 2026-01-0. .* at most"):
+            ask(shop(), "q", horizon_days=999_999_999_999, **when)
+    with pytest.raises(ConfigError, match=r"^999999999999 days from 2026-01-04"):
+        lapse(shop(), "q", active_days=999_999_999_999, horizon_days=2, **when)
+    with pytest.raises(ConfigError, match="q: train names 2026-01-04T00:00 twice; name it once"):
+        lapse(shop(), "q", train=["2026-01-04", "2026-01-04T00:00"], test="2026-01-06", **DAYS)
+
+
+@pytest.mark.parametrize(
+    ("column", "classes", "message"),
+    [
+        ("age", {}, r"q: classes=\{\} asks for nothing; give one"),
+        ("age", {"old": ["a", "b"]}, r"q: old=\['a', 'b'\]: age is a number; give the range"),
+        ("age", {"old": [1, None]}, r"q: old=\[1, None\]: age is a number; give the range"),
+        ("nothing", {"x": [1]}, "q: no user of log states nothing; ask about another"),
+    ],
+)
+def test_classes_that_are_none(column: str, classes: dict[str, Any], message: str) -> None:
+    log = shop()
+    log = replace(log, users=log.users.with_columns(nothing=pl.lit(None, dtype=pl.Int64)))
+    with pytest.raises(ConfigError, match=message):
+        profiling(log, "q", column=column, classes=classes)
+
+
+@pytest.mark.parametrize("yes", [True, "true", "True"])
+def test_a_class_of_true(yes: bool | str) -> None:
+    """What a file says of truth, whoever wrote it."""
+    no = False if yes is True else "False"
+    stated = pl.DataFrame({"user_id": ["a", "b", "c"], "club": [yes, no, yes]})
+    log = shop()
+    log = replace(log, users=log.users.select("user_id").join(stated, on="user_id", how="left"))
+    asked = profiling(log, "q", column="club", classes={"member": [True]})
+    assert answered(asked, 0) == {"a": ["member"], "b": [], "c": ["member"]}
 
 
 @pytest.mark.parametrize("zone", [None, "America/Santiago"])

@@ -105,6 +105,11 @@ def test_blocks_hold_every_row_once_and_do_not_change_the_result(
     torch.testing.assert_close(IALS(**OPTIONS).fit(split).encode_items(), whole)
 
 
+def test_systems_that_have_no_solution(split: Split) -> None:
+    with pytest.raises(ConfigError, match=r"l2=1e-30 is too little .* or lower std=1e\+30"):
+        IALS(**(OPTIONS | {"l2": 1e-30, "std": 1e30})).fit(split)
+
+
 @pytest.mark.parametrize("option", ["unobserved_weight", "l2"])
 def test_weights_must_be_positive(option: str) -> None:
     with pytest.raises(ConfigError, match=f"{option}=0"):

@@ -271,6 +271,27 @@ def test_times_are_counted_in_64_bits(
     ]
 
 
+@pytest.mark.parametrize(("dtype", "digits"), [(pl.Float32, 24), (pl.Float16, 11)])
+def test_times_that_floats_no_longer_tell_apart(
+    tmp_path: Path, dtype: pl.DataType, digits: int
+) -> None:
+    times = pl.Series(TIME, [0, 0, 2**digits + 2]).cast(dtype)
+    frame = pl.DataFrame({USER: [1, 1, 2], ITEM: [1, 3, 2]})
+    frame.with_columns(times).write_parquet(tmp_path / "log.parquet")
+    message = rf"such as {2**digits + 2} are beyond 2\*\*{digits}, where {dtype} no longer tells"
+    with pytest.raises(DataError, match=message):
+        table(str(tmp_path / "log.parquet"), time_unit="s")
+    frame.with_columns(times.clip(0, 1000)).write_parquet(tmp_path / "log.parquet")
+    assert table(str(tmp_path / "log.parquet"), time_unit="s").events[TIME].dt.year().max() == 1970
+
+
+def test_numbers_that_are_no_integers_are_named(tmp_path: Path) -> None:
+    for number in ("1.5", str(2**64 - 1)):
+        content = f"user_id,item_id,timestamp\n1,1,1\n2,1,2\n1,2,{number}\n"
+        with pytest.raises(DataError, match=f"1 unreadable, the first '{number}' in row 3; write"):
+            table(written(tmp_path, content))
+
+
 def test_fractions_of_seconds_are_kept(tmp_path: Path) -> None:
     content = "user_id,item_id,timestamp\n1,1,1704537844.311\n2,1,1704537844.3111119\n1,2,-1.5\n"
     log = table(written(tmp_path, content), time_unit="s")
