@@ -53,7 +53,7 @@ def evaluate(given: Namespace) -> None:
         ranking.write_results(given.output, results, split)
     label = f"{given.run} (test)"
     console.print(tables.metrics({label: results["test"]}, split.log.name, task.protocol))
-    if different := unlike_training(given.run, config["task"], ranking.about(split.log)):
+    if different := unlike_training(given.run, config["task"], about(split.log)):
         ranking.say(f"{different}: the model may have learnt from what it is asked here")
 
 

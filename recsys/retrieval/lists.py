@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recsys.batch.ragged import Ragged
-from recsys.errors import DataError
+from recsys.errors import CatalogueError, DataError
 from recsys.retrieval.tiles import NEVER
 from recsys.types import Scores, TopItems
 
