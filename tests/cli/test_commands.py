@@ -192,10 +192,8 @@ def test_what_is_not_as_in_training_is_said(
     asked(run, "task.filters.min_user_events=2")
     filters = f"task.filters.min_user_events was 0 in training, and is 2: {LEARNT}"
     assert filters in capsys.readouterr().out
-    asked(run, "task.split._target_=recsys.tasks.splits.last_basket")
-    split = (
-        "task.split._target_ was recsys.tasks.splits.leave_last_out in training, and is recsys.spl"
-    )
+    asked(run, "task.split._target_=recsys.tasks.last_basket")
+    split = "task.split._target_ was recsys.tasks.leave_last_out in training, and is recsys.tasks.l"
     assert split in capsys.readouterr().out
 
 
