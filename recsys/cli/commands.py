@@ -23,10 +23,10 @@ from recsys.evaluation.statistics import compare as compare_frames
 from recsys.files import write_parquet, write_text
 from recsys.log.event_log import EventLog
 from recsys.log.filters import filtered
-from recsys.reading import read_config, read_table, reading
+from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import tables
 from recsys.run import ranking
-from recsys.run.alike import check_alike, unlike_training
+from recsys.run.alike import UNLIKE, check_alike, unlike_training
 from recsys.run.folder import about
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_runs
@@ -47,14 +47,21 @@ def evaluate(given: Namespace) -> None:
         split = trust.build(config["task"]["split"], "split")(_filtered_log(config))
         task = ranking.task_of(split, protocol, config["retrieval"], "index")
     results = _ask(saved, task)
+    different = unlike_training(given.run, config["task"], about(split.log))
     if given.output is not None:
-        write_text(given.output / "log.json", json.dumps(about(split.log), indent=2))
+        told = about(split.log) | ({UNLIKE: different} if different else {})
+        write_text(given.output / "log.json", json.dumps(told, indent=2))
         write_text(given.output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         ranking.write_results(given.output, results, split)
     label = f"{given.run} (test)"
     console.print(tables.metrics({label: results["test"]}, split.log.name, task.protocol))
-    if different := unlike_training(given.run, config["task"], about(split.log)):
-        ranking.say(f"{different}: the model may have learnt from what it is asked here")
+    _warn(different)
+
+
+def _warn(different: str | None, run: str = "") -> None:
+    """Say that a model was asked otherwise than it was trained, if it was."""
+    if different:
+        ranking.say(f"{run}{different}: the model may have learnt from what it is asked here")
 
 
 def _filtered_log(config: Mapping[str, Any]) -> EventLog:
@@ -141,6 +148,9 @@ def compare(given: Namespace) -> None:
             table = compare_frames(*(_per_user(r, given.part) for r in (given.first, given.second)))
     asked = "folds" if of_questions else given.part
     console.print(tables.frame(table, title=f"{given.second} - {given.first} ({asked})"))
+    for run in (given.first, given.second):
+        if (run / "log.json").is_file():
+            _warn(read_json(run / "log.json").get(UNLIKE), f"{run}: ")
 
 
 def data(given: Namespace) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 from recsys.errors import RunError
 from recsys.reading import read_config, read_json, reading
 
+UNLIKE = "unlike_training"
+"""In `log.json` of what `recsys evaluate` wrote: how what was asked differs from the training."""
 NOT_OF_THE_TASK = ("ks", "features")
 """Of the section `task`: lists are compared at the lengths that both have, features are models'."""
 
@@ -65,7 +67,9 @@ def unlike_training(run: Path, task: Mapping[str, Any], log: Mapping[str, Any]) 
     now |= {f"log.{name}": log[name] for name in trained_on if name in log}
     for name, value in now.items():
         if once.get(name) != value:
-            return f"{name} was {str(once.get(name))[:60]} in training, and is {str(value)[:60]}"
+            letters = 12 if name == "log.sha256" else 60
+            was, now_is = (str(said)[:letters] for said in (once.get(name), value))
+            return f"{name} was {was} in training, and is {now_is}"
     return None
 
 
@@ -81,7 +85,7 @@ def _asked_of(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     with reading(place / "config.yaml"):
         task = {k: v for k, v in config["task"].items() if k not in NOT_OF_THE_TASK}
         options = {"task": task, "data": config["data"]}
-        return options, {k: v for k, v in log.items() if k != "name"}
+        return options, {k: v for k, v in log.items() if k not in ("name", UNLIKE)}
 
 
 def _flat(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,7 @@
 """A run's folder may come from a stranger, and its log may have changed since."""
 
 import json
+import re
 import shutil
 import sys
 from argparse import Namespace
@@ -189,6 +190,13 @@ def test_what_is_not_as_in_training_is_said(
     asked(run, f"data.path={tmp_path / 'log.csv'}")
     more = f"log.events was 72 in training, and is 78: {LEARNT}"
     assert more in capsys.readouterr().out
+    events().with_columns(item_id=11 - pl.col("item_id")).write_csv(tmp_path / "log.csv")
+    asked(run, f"data.path={tmp_path / 'log.csv'}", output=tmp_path / "out")
+    digest = rf"log\.sha256 was \w{{12}} in training, and is \w{{12}}: {LEARNT}"
+    assert re.search(digest, capsys.readouterr().out)
+    # A comparison says it of what was written there, too.
+    compared(tmp_path / "out", tmp_path / "out")
+    assert re.search(rf"out: {digest}", capsys.readouterr().out.replace("\n", ""))
     asked(run, "task.filters.min_user_events=2")
     filters = f"task.filters.min_user_events was 0 in training, and is 2: {LEARNT}"
     assert filters in capsys.readouterr().out
