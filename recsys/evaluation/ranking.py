@@ -46,6 +46,9 @@ class Protocol:
 
     Raises:
         ConfigError: there is no length, one below 1, or one twice.
+
+    >>> Protocol(ks=(10, 20), mask_history=True)
+    Protocol(ks=(10, 20), mask_history=True, batch_size=1024)
     """
 
     ks: Sequence[int] = (10,)
@@ -139,6 +142,12 @@ def evaluate(
 
     Raises:
         CatalogueError: a list is to be longer than the catalogue.
+
+    >>> rows = {"user_id": [1, 2] * 4, "item_id": [5, 5, 6, 6, 7, 7, 8, 8], "timestamp": range(8)}
+    >>> split = leave_last_out(EventLog.from_frames(pl.DataFrame(rows)))
+    >>> result = evaluate(Popularity().fit(split), split.test, Protocol(ks=(2, 4)))
+    >>> result.means["recall@2"], result.means["recall@4"]
+    (0.0, 1.0)
     """
     part = part.to("cpu")
     k = max(protocol.ks)

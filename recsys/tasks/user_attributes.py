@@ -41,6 +41,13 @@ def profiling(
     Raises:
         ConfigError: the log's users have no such attribute, nobody or everybody is in a class, or
             the moment is not one between the first and the last event.
+
+    >>> rows = {"user_id": [1, 2], "item_id": [7, 8], "timestamp": ["2024-01-01", "2024-01-02"]}
+    >>> users = pl.DataFrame({"user_id": [1, 2], "age": [31, 64]})
+    >>> log = EventLog.from_frames(pl.DataFrame(rows), users=users)
+    >>> table = profiling(log, "old", column="age", classes={"yes": [60, 120]})
+    >>> table.answers.lengths.tolist()
+    [0, 1]
     """
     if column not in log.users.columns or not len(classes):
         there = ", ".join(log.users.columns)
