@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -25,6 +26,9 @@ from recsys.cache import cache_folder, warn_not_kept
 from recsys.data.sources.files import data_folder, record, recorded
 from recsys.errors import DataError
 from recsys.log.event_log import EventLog
+from recsys.timing import timed
+
+logger = logging.getLogger(__name__)
 
 _FRAMES = ("events", "items", "users")
 
@@ -38,7 +42,7 @@ def cached(source: Callable[..., EventLog], **options: Any) -> EventLog:
     name = f"{source.__name__}-{_key(source, options)}"
     log = _loaded(name)
     if log is None:
-        with recorded() as inputs:
+        with timed(logger, "read %s from its source", source.__name__), recorded() as inputs:
             log = source(**options)
         try:
             _store(log, name, inputs)
@@ -69,17 +73,28 @@ def _absolute(value: Any) -> Any:
 def _loaded(name: str) -> EventLog | None:
     try:
         entry = cache_folder() / name
-        about = json.loads((entry / "entry.json").read_bytes())
-        files = {entry / f"{frame}.parquet": about["frames"][frame] for frame in _FRAMES}
-        if any(_digest(path) != digest for path, digest in files.items()):
-            return None
-        if any(record(Path(path)) != digest for path, digest in about["inputs"].items()):
-            return None
-        events, items, users = (pl.read_parquet(path, glob=False) for path in files)
-        item_columns = tuple(about["item_columns"])
-        return EventLog(about["name"], events, items, users, about["out_of_order"], item_columns)
+        with timed(logger, "read %s from the cache", entry):
+            return _read(entry)
     except (OSError, ValueError, LookupError, TypeError, DataError, pl.exceptions.PolarsError):
         return None
+
+
+def _read(entry: Path) -> EventLog:
+    """The log of an entry.
+
+    Raises:
+        ValueError: its inputs, or its own files, are not what they were.
+        OSError, LookupError, TypeError, DataError, PolarsError: it is incomplete or damaged.
+    """
+    about = json.loads((entry / "entry.json").read_bytes())
+    files = {entry / f"{frame}.parquet": about["frames"][frame] for frame in _FRAMES}
+    if any(_digest(path) != digest for path, digest in files.items()):
+        raise ValueError("a file of the entry has changed")
+    if any(record(Path(path)) != digest for path, digest in about["inputs"].items()):
+        raise ValueError("an input has changed")
+    events, items, users = (pl.read_parquet(path, glob=False) for path in files)
+    item_columns = tuple(about["item_columns"])
+    return EventLog(about["name"], events, items, users, about["out_of_order"], item_columns)
 
 
 def _store(log: EventLog, name: str, inputs: dict[str, str]) -> None:

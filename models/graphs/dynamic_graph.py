@@ -300,8 +300,11 @@ def say_who_is_cut(history: BasketBatch, max_events: int, reader: str) -> None:
     """Say on one line how many users have more events than are read of them."""
     if num_cut := int((history.lengths() > max_events).sum()):
         logger.warning(
-            f"{reader} reads the latest {max_events:,} events of {num_cut:,} training users who "
-            "have more; model.max_events says how many"
+            "%s reads the latest %s events of %s training users who have more; model.max_events "
+            "says how many",
+            reader,
+            f"{max_events:,}",
+            f"{num_cut:,}",
         )
 
 

@@ -25,6 +25,11 @@ class Part:
         name: `train`, `validation` or `test`.
         history: what is known of U users; `history.users` says who they are.
         target: U rows of distinct item indices, ascending.
+
+    >>> history = BasketBatch.from_lists([[[0], [1]], [[2]]], num_items=3)
+    >>> part = Part("test", history, Ragged.from_lists([[2], [0, 1]]))
+    >>> part.rows(torch.tensor([1])).target.values.tolist()
+    [0, 1]
     """
 
     name: str
@@ -74,6 +79,14 @@ class Prefixes(Part):
             name, history: as of `Part`.
             last: only for so many of a user's last baskets.
             max_events: the last so many events before the target are an example's history.
+
+        >>> history = BasketBatch.from_lists([[[0], [1], [2]]], num_items=3)
+        >>> examples = Prefixes.of("train", history)
+        >>> batch = examples.rows(torch.arange(len(examples)))
+        >>> batch.history.items.split(batch.history.lengths().tolist())
+        (tensor([0]), tensor([0, 1]))
+        >>> batch.target.values.tolist()
+        [1, 2]
         """
         _, begins = history.basket_rows()
         owners = history.owners()[begins[:-1]]

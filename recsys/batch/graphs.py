@@ -42,7 +42,14 @@ class NodeBatch(BasketBatch):
 
     @classmethod
     def of(cls, batch: BasketBatch) -> NodeBatch:
-        """The nodes of histories; of an item's repeats within a basket the first event stays."""
+        """The nodes of histories; of an item's repeats within a basket the first event stays.
+
+        >>> batch = NodeBatch.of(BasketBatch.from_lists([[[0, 2], [2]]], num_items=3))
+        >>> batch.node_items.tolist()
+        [0, 2]
+        >>> batch.nodes.tolist()
+        [0, 1, 1]
+        """
         if isinstance(batch, NodeBatch):
             return batch
         batch = batch.where(_first_of_item(batch))

@@ -73,7 +73,16 @@ class BasketBatch:
     def from_lists(
         cls, histories: Iterable[Sequence[Sequence[int]]], num_items: int
     ) -> BasketBatch:
-        """Histories of unknown users: per user a list of baskets, each a list of item indices."""
+        """Histories of unknown users: per user a list of baskets, each a list of item indices.
+
+        >>> batch = BasketBatch.from_lists([[[0, 2], [1]], [[2]]], num_items=3)
+        >>> batch.items.tolist()
+        [0, 2, 1, 2]
+        >>> batch.baskets.tolist()
+        [0, 0, 1, 0]
+        >>> batch.offsets.tolist()
+        [0, 3, 4]
+        """
         rows = [[(i, t) for t, basket in enumerate(h) for i in basket] for h in histories]
         items = Ragged.from_lists([[i for i, _ in row] for row in rows])
         baskets = Ragged.from_lists([[t for _, t in row] for row in rows]).values

@@ -16,6 +16,11 @@ class Loader:
         part: the users, on the device where the batches are wanted.
         batch_size: users a batch; the last may be smaller.
         shuffle_seed: gives the order of the users; None keeps that of the part.
+
+    >>> history = BasketBatch.from_lists([[[0]], [[1]], [[2]]], num_items=3)
+    >>> part = Part("train", history, Ragged.from_lists([[1], [2], [0]]))
+    >>> [batch.history.items.tolist() for batch in Loader(part, batch_size=2)]
+    [[0, 1], [2]]
     """
 
     def __init__(self, part: Part, batch_size: int, *, shuffle_seed: int | None = None) -> None:

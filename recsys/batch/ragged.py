@@ -28,6 +28,14 @@ class Ragged:
 
     Raises:
         ValueError: offsets are not one-dimensional int64 with at least one entry.
+
+    >>> rows = Ragged.from_lists([[4, 2], [], [7]])
+    >>> rows.offsets.tolist()
+    [0, 2, 2, 3]
+    >>> rows.owners().tolist()
+    [0, 0, 2]
+    >>> rows.rows(torch.tensor([2, 0])).values.tolist()
+    [7, 4, 2]
     """
 
     values: Tensor
@@ -70,7 +78,11 @@ class Ragged:
         return Ragged(self.values[positions], offsets)
 
     def last(self, count: int) -> Ragged:
-        """Each row's last `count` values; all of them where it has no more."""
+        """Each row's last `count` values; all of them where it has no more.
+
+        >>> Ragged.from_lists([[4, 2, 9], [7]]).last(2).values.tolist()
+        [2, 9, 7]
+        """
         lengths = self.lengths.clamp(max=count)
         positions, offsets = ranges(self.offsets[1:] - lengths, lengths)
         return Ragged(self.values[positions], offsets)
@@ -82,7 +94,12 @@ class Ragged:
         return mask
 
     def contains(self, candidates: Tensor, num_columns: int) -> Tensor:
-        """(U, k) bool: which of the candidates (U, k) their row holds; -1 is in no row."""
+        """(U, k) bool: which of the candidates (U, k) their row holds; -1 is in no row.
+
+        >>> rows = Ragged.from_lists([[4, 2], [7]])
+        >>> rows.contains(torch.tensor([[2, 3], [7, -1]]), 8).tolist()
+        [[True, False], [True, False]]
+        """
         # A mask of a few rows at a time stays in the cache, and is cleared where it was set.
         step = max(1, _CELLS_AT_ONCE // (num_columns + 1))
         ends = torch.cat([self.offsets[:-1:step], self.offsets[-1:]])

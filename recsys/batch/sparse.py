@@ -24,6 +24,10 @@ def csr(rows: Ragged, num_columns: int, weights: Tensor | None = None) -> Tensor
         rows: the columns that each of R rows holds, in any order.
         num_columns: all columns lie below it.
         weights: (E,) float32, one a value of `rows`; None: all 1.
+
+    >>> csr(Ragged.from_lists([[2, 0], [1]]), num_columns=3).to_dense()
+    tensor([[1., 0., 1.],
+            [0., 1., 0.]])
     """
     if weights is None:
         weights = torch.ones(len(rows.values), device=rows.values.device)
@@ -48,6 +52,11 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
     Args:
         left: (R, M) in CSR; what a row holds more than once adds up.
         right: (M, C), dense, or in CSR without repeats.
+
+    >>> counts = csr(Ragged.from_lists([[2, 0], [1]]), num_columns=3)
+    >>> matmul(counts, torch.tensor([[1.0], [2.0], [4.0]]))
+    tensor([[5.],
+            [2.]])
     """
     wide = torch.promote_types(right.dtype, torch.float32)
     with full_precision(right.device):

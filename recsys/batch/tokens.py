@@ -49,6 +49,13 @@ class Documents:
             item_tokens: a row per text, of an item or an event, each with its closing token.
             end: the token that opens a document.
             max_tokens: of a document; at least one more than the longest item. None cuts nothing.
+
+        >>> item_tokens = Ragged.from_lists([[5, 6, 1], [7, 1]])
+        >>> documents = Documents.of(Ragged.from_lists([[0, 1], [1]]), item_tokens, end=1)
+        >>> documents.tokens.tolist()
+        [1, 5, 6, 1, 7, 1, 1, 7, 1]
+        >>> documents.ends.tolist()
+        [0, 3, 5, 6, 8]
         """
         items, owners = histories.values, histories.owners()
         if max_tokens is not None:
@@ -171,6 +178,13 @@ class TokenStream:
             row_length: L.
             largest_in_memory: tokens; a longer stream is written to a file without a name, which
                 is gone with the stream.
+
+        >>> item_tokens = Ragged.from_lists([[5, 6, 1], [7, 1]])
+        >>> histories = Ragged.from_lists([[0, 1], [1]])
+        >>> stream = TokenStream.of(histories, item_tokens, end=1, row_length=4)
+        >>> stream.rows(torch.arange(len(stream)))[0]
+        tensor([[1, 5, 6, 1],
+                [7, 1, 1, 7]])
         """
         sizes = offsets_of(item_tokens.lengths[histories.values])[histories.offsets]
         begins = sizes + torch.arange(len(sizes))

@@ -7,12 +7,14 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from recsys import __version__
 from recsys.cli.names import CONF, Parser, failed, names, nearest, of_the_system
 from recsys.errors import ConfigError, RecsysError
 
+VERBOSE = ("-v", "--verbose")
 COMMANDS = ("train", "evaluate", "recommend", "vectors", "profile", "compare", "data", "models")
 
 OVERVIEW = """\
@@ -33,6 +35,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   experiments  {experiment}
 
 Every option: recsys train data=NAME model=NAME --cfg job
+What a command does, and how long it takes: -v or --verbose, before or behind the command
 """
 
 
@@ -42,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # not every encoding has the letters of a title
         sys.stdout.reconfigure(errors="replace")
     try:
-        return _dispatch(arguments)
+        with _messages(arguments):
+            return _dispatch(_without_verbose(arguments))
     except RecsysError as error:
         return failed(str(error))
     except BrokenPipeError:  # `| head` has seen enough
@@ -52,6 +56,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return failed(of_the_system(error))
     except KeyboardInterrupt as stopped:
         return failed(str(stopped) or "stopped", 130)
+
+
+def _messages(arguments: Sequence[str]) -> AbstractContextManager[None]:
+    """Shows what the package logs where `-v` is among the arguments."""
+    if _without_verbose(arguments) == list(arguments):
+        return nullcontext()
+    from recsys.cli.verbose import verbose  # logging comes with it
+
+    return verbose()
+
+
+def _without_verbose(arguments: Sequence[str]) -> list[str]:
+    """The arguments but `-v`; what is behind -- is no option."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [word for word in arguments[:end] if word not in VERBOSE] + list(arguments[end:])
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
@@ -91,7 +110,7 @@ def overview() -> str:
 
 def _parser(command: str) -> Parser:
     """What a command takes."""
-    parser = Parser(prog=f"recsys {command}")
+    parser = Parser(prog=f"recsys {command}", epilog="-v shows what is done and how long it takes")
     if command in ("evaluate", "recommend", "vectors", "profile"):
         parser.add_argument("run", type=Path)
         devices = "auto, cpu, cuda, cuda:1 or mps (default: auto)"

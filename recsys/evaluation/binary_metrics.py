@@ -18,6 +18,9 @@ def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = N
         scores: (N,).
         labels: (N,) bool.
         weights: (S, N) how often each row is drawn; once each by default.
+
+    >>> auroc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, True, False, True])).item()
+    0.875
     """
     yes, no = _by_score(scores, labels, weights)
     below = no.cumsum(1) - no
@@ -32,6 +35,9 @@ def average_precision(
 
     The sum over thresholds of the step in recall times the precision, rows with equal scores being
     one threshold. NaN where no row is a yes.
+
+    >>> average_precision(np.array([0.1, 0.4]), np.array([True, False])).item()
+    0.5
     """
     yes, no = (part[:, ::-1] for part in _by_score(scores, labels, weights))
     found = yes.cumsum(1)

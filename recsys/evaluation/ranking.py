@@ -7,6 +7,7 @@ user's metrics are kept in a frame beside the run, and everything else is comput
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,9 @@ from recsys.evaluation.statistics import bootstrap
 from recsys.retrieval.lists import TopK
 from recsys.scoring.lists import BuildIndex, rank
 from recsys.scoring.scorer import Scorer
+from recsys.timing import timed
+
+logger = logging.getLogger(__name__)
 
 ABOUT_USER = ("user", "history_length", "num_targets", "repeat_share", "target_popularity")
 """Columns of a per-user frame that are no metrics."""
@@ -42,6 +46,9 @@ class Protocol:
 
     Raises:
         ConfigError: there is no length, one below 1, or one twice.
+
+    >>> Protocol(ks=(10, 20), mask_history=True)
+    Protocol(ks=(10, 20), mask_history=True, batch_size=1024)
     """
 
     ks: Sequence[int] = (10,)
@@ -135,19 +142,27 @@ def evaluate(
 
     Raises:
         CatalogueError: a list is to be longer than the catalogue.
+
+    >>> rows = {"user_id": [1, 2] * 4, "item_id": [5, 5, 6, 6, 7, 7, 8, 8], "timestamp": range(8)}
+    >>> split = leave_last_out(EventLog.from_frames(pl.DataFrame(rows)))
+    >>> result = evaluate(Popularity().fit(split), split.test, Protocol(ks=(2, 4)))
+    >>> result.means["recall@2"], result.means["recall@4"]
+    (0.0, 1.0)
     """
     part = part.to("cpu")
     k = max(protocol.ks)
-    top = rank(
-        model,
-        part,
-        k,
-        mask_history=protocol.mask_history,
-        batch_size=protocol.batch_size,
-        build_index=build_index,
-        progress=progress,
-    )
-    targets, num_items = part.target, part.history.num_items
+    num_items = part.history.num_items
+    with timed(logger, "ranked %s items for %s users of %s", num_items, len(part), part.name):
+        top = rank(
+            model,
+            part,
+            k,
+            mask_history=protocol.mask_history,
+            batch_size=protocol.batch_size,
+            build_index=build_index,
+            progress=progress,
+        )
+    targets = part.target
     hits = metrics.hits(top.items, targets, num_items)
     measured = metrics.per_user(hits, targets.lengths, protocol.ks)
     repeated = _member(targets, part.history.ragged, num_items)

@@ -69,6 +69,11 @@ def compare(
 
     Raises:
         RunError: the frames hold different users, or no common metric.
+
+    >>> first = pl.DataFrame({"user_id": [1, 2, 3], "recall@10": [0.0, 0.5, 0.2]})
+    >>> second = pl.DataFrame({"user_id": [1, 2, 3], "recall@10": [0.6, 1.0, 1.0]})
+    >>> compare(first, second).select("first", "second", pl.col("p_value").round(3)).rows()
+    [(0.2333333333333333, 0.8666666666666667, 0.019)]
     """
     if set(first["user_id"]) != set(second["user_id"]):
         common = len(set(first["user_id"]) & set(second["user_id"]))

@@ -99,6 +99,13 @@ class EventLog:
             DataError: one message with everything that is wrong: missing columns, nulls,
                 unreadable timestamps, years outside 1900 to 2199, impossible quantities, duplicate
                 keys, no rows, one user.
+
+        >>> rows = {"user_id": ["ann", "bob", "ann"], "item_id": [7, 9, 8], "timestamp": [2, 1, 1]}
+        >>> log = EventLog.from_frames(pl.DataFrame(rows))
+        >>> log.events.rows()
+        [('ann', 8, 1), ('ann', 7, 2), ('bob', 9, 1)]
+        >>> log.items["item_id"].to_list()
+        [7, 8, 9]
         """
         tables = {"events": events, "items": items, "users": users}
         given = {table: frame for table, frame in tables.items() if frame is not None}

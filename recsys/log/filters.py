@@ -25,6 +25,11 @@ def filtered(
     Raises:
         ConfigError: a minimum below 0.
         DataError: nothing or one user is left.
+
+    >>> rows = {"user_id": [1, 1, 2, 2, 3], "item_id": [7, 8, 7, 7, 7], "timestamp": range(5)}
+    >>> log = filtered(EventLog.from_frames(pl.DataFrame(rows)), min_user_events=2)
+    >>> log.events.rows()
+    [(1, 7, 0), (1, 8, 1), (2, 7, 2), (2, 7, 3)]
     """
     for name, least in {"user": min_user_events, "item": min_item_events}.items():
         if least < 0:

@@ -21,7 +21,14 @@ _NUMBERS = (*_SIGNED, *_UNSIGNED, pl.Float32, pl.Float64)
 
 
 def fingerprint(tables: Iterable[pl.DataFrame]) -> str:
-    """64 hexadecimal digits for tables in their order."""
+    """64 hexadecimal digits for tables in their order.
+
+    >>> table = pl.DataFrame({"item_id": [7, 8]})
+    >>> fingerprint([table]) == fingerprint([table.head(1).extend(table.tail(1))])
+    True
+    >>> fingerprint([table]) == fingerprint([table.reverse()])
+    False
+    """
     digest = hashlib.sha256()
     for table in tables:
         digest.update(json.dumps([table.width, table.height]).encode())

@@ -31,6 +31,11 @@ def moment(log: EventLog, name: str, when: Moment) -> pl.Series:
 
     Raises:
         ConfigError: not a moment of the log's kind, or one that a change of clocks left out.
+
+    >>> rows = {"user_id": [1, 2], "item_id": [7, 7], "timestamp": ["2024-05-01", "2024-05-03"]}
+    >>> log = EventLog.from_frames(pl.DataFrame(rows))
+    >>> moment(log, "test_start", "2024-05-02")[0]
+    datetime.datetime(2024, 5, 2, 0, 0)
     """
     kind = log.events[TIME].dtype
     form = "a time, such as 2017-12-04" if log.has_calendar_time else "an integer"

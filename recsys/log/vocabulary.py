@@ -18,6 +18,12 @@ class Vocabulary:
 
     Attributes:
         ids: unique and without nulls, integers or strings.
+
+    >>> users = Vocabulary(pl.Series(["ann", "bob"]))
+    >>> users.index_of(pl.Series(["bob", "eve"])).to_list()
+    [1, -1]
+    >>> users.ids_of(pl.Series([0, -1])).to_list()
+    ['ann', None]
     """
 
     ids: pl.Series

@@ -26,6 +26,10 @@ class Template:
 
     Raises:
         ConfigError: no column, or a history that would not hold one item.
+
+    >>> items = pl.DataFrame({"item_id": [1, 2], "title": ["Tea", None], "brand": ["Oo", None]})
+    >>> Template(columns=("title", "brand")).texts(items).to_list()
+    ['Tea. Oo', '2']
     """
 
     columns: Sequence[str] = ("text",)

@@ -38,7 +38,12 @@ class Layout:
 
     @classmethod
     def of(cls, rows: Ragged, num_groups: int = 16) -> Layout:
-        """Rows in at most so many groups: more leave less padding, and take more calls."""
+        """Rows in at most so many groups: more leave less padding, and take more calls.
+
+        >>> layout = Layout.of(Ragged.from_lists([[4, 2, 9], [7]]), num_groups=1)
+        >>> layout.shapes, round(layout.padding, 2)
+        ([(2, 3)], 0.33)
+        """
         owners = rows.owners()
         position = torch.arange(len(owners), device=owners.device) - rows.offsets[owners]
         lengths, order = rows.lengths.sort()

@@ -260,6 +260,12 @@ class TweedieHead:
 
     Raises:
         ConfigError: power is not between 1 and 2, or dispersion is not positive.
+
+    >>> head = TweedieHead(power=1.5)
+    >>> head.mean(torch.tensor([[0.0, 1.0]]))
+    tensor([[1.0000, 2.7183]])
+    >>> head.loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 3.0]]))
+    tensor([10.9366])
     """
 
     power: float = 1.5
@@ -287,6 +293,9 @@ class MultinomialHead:
     """A user's events as draws from one softmax over the items (Liang et al., equation 2).
 
     The number of events is given, not modelled: `mean` and `distribution` are those of one event.
+
+    >>> MultinomialHead().loss(torch.zeros(1, 4), torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
+    tensor([1.3863])
     """
 
     def loss(self, logits: Scores, counts: Scores) -> Float[Tensor, " users"]:

@@ -21,6 +21,12 @@ class EmbeddingTable(nn.Module):
         num_embeddings: n; index n is the padding.
         embedding_dim: D.
         std: of the normal distribution that the vectors start from.
+
+    >>> table = EmbeddingTable(3, 4)
+    >>> table(torch.tensor([[0, 1]])).shape
+    torch.Size([1, 2, 4])
+    >>> table(torch.tensor([3])).tolist()
+    [[0.0, 0.0, 0.0, 0.0]]
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, *, std: float = 0.02) -> None:

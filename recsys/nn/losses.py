@@ -38,6 +38,9 @@ def bpr(
     Raises:
         ValueError: the two differ in their number of axes, so that broadcasting would pair
             scores of different examples.
+
+    >>> bpr(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0]))
+    tensor([0.1269, 0.6931])
     """
     if positive_scores.ndim != negative_scores.ndim:
         raise ValueError(
@@ -58,6 +61,9 @@ def multilabel_soft_margin(
     Args:
         scores: (B, n), before the sigmoid.
         targets: B rows of distinct items.
+
+    >>> multilabel_soft_margin(torch.zeros(1, 3), Ragged.from_lists([[0, 2]]))
+    tensor([0.6931])
     """
     owners = targets.owners()
     hits = scores.new_zeros(len(scores)).index_add(0, owners, scores[owners, targets.values])
@@ -72,6 +78,9 @@ def softmax_cross_entropy(
     Args:
         scores: (B, n).
         targets: B rows; 0 for a row without any.
+
+    >>> softmax_cross_entropy(torch.zeros(1, 4), Ragged.from_lists([[0, 2]]))
+    tensor([1.3863])
     """
     owners = targets.owners()
     share = 1 / targets.lengths.clamp(min=1).to(scores.dtype)
@@ -95,6 +104,10 @@ def linear_cross_entropy(
         states: (B, D), at least one row.
         items: (n, D).
         targets: (B,), 0 .. n - 1.
+
+    >>> states, items = torch.eye(2), torch.eye(3, 2)
+    >>> linear_cross_entropy(states, items, torch.tensor([0, 1]))
+    tensor(0.5514)
     """
     return _LinearCrossEntropy.apply(states, items, targets)
 
@@ -144,6 +157,9 @@ def sampled_softmax(
         positive_scores: (B,).
         negative_scores: (B, M), -inf where a draw was the positive itself.
         num_items: n.
+
+    >>> sampled_softmax(torch.zeros(1), torch.zeros(1, 2), num_items=4)
+    tensor([1.6094])
     """
     negatives = negative_scores.logsumexp(1) + math.log(num_items / negative_scores.shape[1])
     return torch.logaddexp(positive_scores, negatives) - positive_scores
@@ -157,6 +173,9 @@ def binary_cross_entropy(
     Args:
         positive_scores: (B,).
         negative_scores: (B, M).
+
+    >>> binary_cross_entropy(torch.zeros(1), torch.zeros(1, 2))
+    tensor([2.0794])
     """
     return F.softplus(-positive_scores) + F.softplus(negative_scores).sum(1)
 

@@ -13,6 +13,7 @@ Shapes: n texts, L tokens of the longest in a batch, D = 384.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +32,13 @@ from recsys.cache import cache_folder, warn_not_kept
 from recsys.devices import device_of
 from recsys.errors import ConfigError
 from recsys.files import atomic_file
+from recsys.timing import timed
 
 DIM = 384
 MAX_LENGTH = 256
 TOKENS_AT_ONCE = 2**12
 
+logger = logging.getLogger(__name__)
 console = Console(stderr=True)
 
 
@@ -93,9 +96,11 @@ def _kept(texts: pl.Series, folder: Path) -> Tensor:
         digest.update(text.encode())
     name = f"sentences-{digest.hexdigest()[:16]}.safetensors"
     try:
-        return load_file(cache_folder() / name)["vectors"]
+        with timed(logger, "read vectors of %s sentences from the cache", len(texts)):
+            return load_file(cache_folder() / name)["vectors"]
     except (OSError, SafetensorError, KeyError):
-        vectors = _encode(texts.to_list(), folder)
+        with timed(logger, "encoded %s sentences on %s", len(texts), device_of()):
+            vectors = _encode(texts.to_list(), folder)
     try:
         with atomic_file(cache_folder() / name) as scratch:
             save_file({"vectors": vectors}, scratch)

@@ -27,6 +27,10 @@ def tfidf_weights(words: pl.DataFrame) -> pl.DataFrame:
     Returns:
         `text`, `word` and `weight` (float64), by text and word. What one text alone or every text
         has tells nothing and is left out.
+
+    >>> words = pl.DataFrame({"text": [0, 0, 1, 2], "word": [5, 6, 5, 7]})
+    >>> tfidf_weights(words).rows()
+    [(0, 5, 1.0), (1, 5, 1.0)]
     """
     num_texts = words["text"].n_unique()
     count, texts = pl.col("count"), pl.col("texts")

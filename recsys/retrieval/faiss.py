@@ -37,6 +37,10 @@ class FaissIndex(ItemIndex):
         ConfigError: FAISS is not installed, or refuses the factory string or the parameters for
             these vectors.
         DataError: a vector is not finite.
+
+    >>> vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    >>> FaissIndex(vectors, factory="HNSW8").search(torch.tensor([[2.0, 1.0]]), k=2).items.tolist()
+    [[2, 0]]
     """
 
     queries_at_once = 1024

@@ -128,7 +128,13 @@ class ItemIndex(ABC):
 
 
 class ExactIndex(ItemIndex):
-    """Exact search where the vectors lie, on their device, tile by tile of the catalogue."""
+    """Exact search where the vectors lie, on their device, tile by tile of the catalogue.
+
+    >>> index = ExactIndex(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+    >>> top = index.search(torch.tensor([[2.0, 1.0]]), k=2)
+    >>> top.items.tolist(), top.scores.tolist()
+    ([[2, 0]], [[3.0, 2.0]])
+    """
 
     def shortlist(self, queries: Tensor, width: int, exclude: Ragged | None) -> TopK:
         scored = tiles(queries, self.vectors, exclude, at_least=width)

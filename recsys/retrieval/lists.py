@@ -46,6 +46,12 @@ def top_k(scores: Scores, k: int, exclude: Ragged | None = None) -> TopK:
     Raises:
         CatalogueError: k is not in 1 .. n.
         DataError: a candidate's score is NaN, or `exclude` has not B rows.
+
+    >>> scores = torch.tensor([[0.1, 0.9, 0.9, 0.5]])
+    >>> top_k(scores, 2).items.tolist()
+    [[1, 2]]
+    >>> top_k(scores, 2, exclude=Ragged.from_lists([[1]])).items.tolist()
+    [[2, 3]]
     """
     n = scores.shape[1]
     check_asked(k, n, exclude, len(scores))

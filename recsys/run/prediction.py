@@ -15,6 +15,7 @@ A table that is finished is kept: a run that was killed goes on with the next.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -41,7 +42,9 @@ from recsys.run.ranking import config_words, filtered_log, read, say
 from recsys.scoring import trust
 from recsys.scoring.predictor import Predictor
 from recsys.tasks.labels import Questions
+from recsys.timing import timed
 
+logger = logging.getLogger(__name__)
 console = Console()
 SIZES = ("num_items", "num_users", "num_classes")
 OF_A_RUN = ("data", "retrieval", "logger", "report", "seed", "device", *SIZES)
@@ -77,7 +80,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     """
     with folder_of_a_run(folder):
         check_options(ranking.as_values(config), KINDS, EXTRAS)
-        with running_on(config.device):
+        with running_on(config.device) as device:
+            logger.info("a run on %s, in %s", device, folder)
             return _run(config, folder)
 
 
@@ -131,6 +135,7 @@ def pretrain(config: DictConfig, parts: DictConfig, folder: Path) -> None:
             whole[size] = held.get(size)
         with folder_of_a_run(folder):
             claim(folder, whole, about(filtered_log(whole)))
+        logger.info("pre-training: read what %s holds", folder)
         return
     ranking.run(whole, folder)
 
@@ -161,9 +166,13 @@ def answered(
         if options is None:
             continue
         place = folder / "tables" / name
-        if not (place / "metrics.json").is_file():
+        if (place / "metrics.json").is_file():
+            logger.info("%s: read what %s holds", name, place)
+        else:
             here = replace(divided, **options.pop("folds", {}))
-            trial(questions, partial(build, options, seed), here).write(place)
+            answerer = options.get("_target_")
+            with timed(logger, "%s: %s answered %s rows", name, answerer, len(questions)):
+                trial(questions, partial(build, options, seed), here).write(place)
         found[name] = Trial.read(place)
     return found
 

@@ -20,6 +20,7 @@ and a file `.lock` while a process is at work on it.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -50,8 +51,10 @@ from recsys.run.options import check_options, unset
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import VALIDATION, Split
+from recsys.timing import timed
 from recsys.training.loop import fit
 
+logger = logging.getLogger(__name__)
 console = Console()
 
 OF_A_TASK = {
@@ -102,7 +105,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     """
     with folder_of_a_run(folder):
         check_options(as_values(config), KINDS)
-        with running_on(config.device):
+        with running_on(config.device) as device:
+            logger.info("a run on %s, in %s", device, folder)
             return _run(config, folder)
 
 
@@ -161,7 +165,9 @@ def prepare(config: DictConfig) -> Task:
     """
     check_options(as_values(config, "data", "task", "retrieval"), OF_A_TASK)
     protocol = protocol_of(_plain(config.task))
-    split = trust.build(_plain(config.task.split))(filtered_log(config))
+    log = filtered_log(config)
+    with timed(logger, "divided %s events into training, validation and test", log.num_events):
+        split = trust.build(_plain(config.task.split))(log)
     with open_dict(config):
         config.num_items, config.num_users = split.num_items, len(split.users)
         config.num_classes = split.num_classes
@@ -170,7 +176,9 @@ def prepare(config: DictConfig) -> Task:
 
 def filtered_log(config: DictConfig) -> EventLog:
     """The log of `config.data`, filtered as `config.task` says: what a run knows."""
-    return filtered(read(config.data), **_plain(config.task.filters))
+    log = read(config.data)
+    with timed(logger, "filtered %s", log.name):
+        return filtered(log, **_plain(config.task.filters))
 
 
 def protocol_of(asked: Mapping[str, Any]) -> Protocol:
@@ -230,7 +238,10 @@ def read(data: DictConfig) -> EventLog:
 def log_of(options: Mapping[str, Any], purpose: Literal["data"] | None = None) -> EventLog:
     """As `read`, from plain options: a user's own, or a folder's by their purpose."""
     source = trust.build({**options, trust.PARTIAL: True}, purpose)
-    return cached(source.func, **source.keywords)
+    log = cached(source.func, **source.keywords)
+    sizes = (log.num_events, len(log.users), len(log.items))
+    logger.info("%s: %s events, %s users, %s items", log.name, *sizes)
+    return log
 
 
 def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:

@@ -16,6 +16,7 @@ lists, and what the files hold is checked before it is used.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -46,6 +47,9 @@ from recsys.scoring.lists import rank
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.weights import loaded
 from recsys.tasks.splits import Split
+from recsys.timing import timed
+
+logger = logging.getLogger(__name__)
 
 Id = int | str
 History = Iterable[Id] | Iterable[Iterable[Id]]
@@ -372,7 +376,7 @@ def load(
     folder = Path(run) / "model"
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise RunError(f"{run} holds no finished run: there is no model/{missing[0]}")
-    with reading(folder, remedy="train the model again"):
+    with reading(folder, remedy="train the model again"), timed(logger, "read %s", folder):
         manifest.check(folder, *FILES)
         saved = _read(folder, trusted)
     return saved.to(there)

@@ -45,6 +45,13 @@ def lapse(
     Raises:
         ConfigError: a moment is none of the log, its days after it are not all in the log, or
             nobody was active before it; or of a phase all users lapse, or none.
+
+    >>> days = [f"2024-01-0{day}" for day in (1, 3, 5, 7, 1, 4)]
+    >>> rows = {"user_id": [1, 1, 1, 1, 2, 2], "item_id": [7] * 6, "timestamp": days}
+    >>> log = EventLog.from_frames(pl.DataFrame(rows))
+    >>> table = lapse(log, "lapse", train=["2024-01-02"], test="2024-01-05", horizon_days=2)
+    >>> table.rows["user_id"].to_list(), table.answers.lengths.tolist()
+    ([1, 2, 1, 2], [0, 1, 0, 1])
     """
     refuse_no_days(name, active_days=active_days, horizon_days=horizon_days)
     if not train:

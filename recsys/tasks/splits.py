@@ -202,6 +202,13 @@ def leave_last_out(log: EventLog) -> Split:
     Users with fewer than three events are training users only. The test history holds the
     validation event. Events after another user's target may be in training: the protocol of
     sequential recommendation, which `global_time` does not share.
+
+    >>> rows = {"user_id": [1, 2] * 4, "item_id": [5, 5, 6, 6, 7, 7, 8, 8], "timestamp": range(8)}
+    >>> split = leave_last_out(EventLog.from_frames(pl.DataFrame(rows)))
+    >>> split.items.ids_of(pl.Series(split.test.target.values.numpy())).to_list()
+    [8, 8]
+    >>> split.test.history.lengths().tolist(), split.training.lengths().tolist()
+    ([3, 3], [2, 2])
     """
     return _leave_last(log, by_basket=False)
 
@@ -220,6 +227,12 @@ def user_holdout(log: EventLog, *, column: str = "split") -> Split:
 
     Raises:
         DataError: no such column, another value in it, or a part without users.
+
+    >>> rows = {"user_id": [1, 1, 2, 2, 3, 3], "item_id": [5, 6] * 3, "timestamp": [1, 2] * 3}
+    >>> users = pl.DataFrame({"user_id": [1, 2, 3], "split": ["train", "validation", "test"]})
+    >>> split = user_holdout(EventLog.from_frames(pl.DataFrame(rows), users=users))
+    >>> split.test.history.users.tolist(), split.training.users.tolist()
+    ([2], [0])
     """
     if column not in log.users.columns:
         raise DataError(
@@ -259,6 +272,12 @@ def global_time(log: EventLog, *, validation_start: Moment, test_start: Moment) 
     Raises:
         ConfigError: the starts are not of the log's kind, or not in order.
         DataError: they leave a part empty.
+
+    >>> rows = {"user_id": [1, 1, 1, 2, 2, 2], "item_id": [7] * 6, "timestamp": [1, 2, 9, 1, 2, 5]}
+    >>> log = EventLog.from_frames(pl.DataFrame(rows))
+    >>> split = global_time(log, validation_start=4, test_start=8)
+    >>> split.validation.history.users.tolist(), split.test.history.users.tolist()
+    ([1], [0])
     """
     starts = pl.concat(
         moment(log, name, start)

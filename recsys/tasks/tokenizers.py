@@ -44,6 +44,12 @@ def tokenize(tokenizer: Tokenizer, texts: pl.Series, max_length: int, end: int) 
     """A row of tokens int32 for each text, at most `max_length` and then `end`.
 
     Whatever stands in a text is words: a text that holds the name of a special token does not end.
+
+    >>> texts = pl.Series(["green tea", "black tea"])
+    >>> tokenizer = train_tokenizer(texts, vocab_size=270)
+    >>> rows = tokenize(tokenizer, texts, max_length=20, end=0)
+    >>> tokenizer.decode_batch([row.tolist() for row in rows.values.split(rows.lengths.tolist())])
+    ['green tea', 'black tea']
     """
     tokenizer.encode_special_tokens = True
     encoded = tokenizer.encode_batch_fast(texts.to_list(), add_special_tokens=False)

@@ -42,6 +42,13 @@ def profiling(
         ConfigError: the log's users have no such attribute or none states it, there is no class or
             one that is no range of numbers, nobody or everybody is in a class, or the moment is not
             one between the first and the last event.
+
+    >>> rows = {"user_id": [1, 2], "item_id": [7, 8], "timestamp": ["2024-01-01", "2024-01-02"]}
+    >>> users = pl.DataFrame({"user_id": [1, 2], "age": [31, 64]})
+    >>> log = EventLog.from_frames(pl.DataFrame(rows), users=users)
+    >>> table = profiling(log, "old", column="age", classes={"yes": [60, 120]})
+    >>> table.answers.lengths.tolist()
+    [0, 1]
     """
     if not len(classes):
         raise ConfigError(f"{name}: classes={{}} asks for nothing; give one, as {{old: [60, 120]}}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,7 +26,10 @@ from recsys.files import atomic_file, write_text
 from recsys.reading import reading
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import VALIDATION, Split
+from recsys.timing import timed
 from recsys.training.options import Training
+
+logger = logging.getLogger(__name__)
 
 LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
 
@@ -145,7 +149,8 @@ class Validate(Callback):
         self._save(trainer, LAST)
 
     def _save(self, trainer: Trainer, name: Path, *, weights_only: bool = False) -> None:
-        trainer.save_checkpoint(self.folder / name, weights_only=weights_only)
+        with timed(logger, "epoch %s: wrote %s", trainer.current_epoch, self.folder / name):
+            trainer.save_checkpoint(self.folder / name, weights_only=weights_only)
 
     def _append(self, epoch: int, row: dict[str, float]) -> None:
         """Add a row to `train.csv`; a resumed run goes on where its checkpoint was."""

@@ -28,10 +28,13 @@ from recsys.reading import read_checkpoint, reading
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
+from recsys.timing import timed
 from recsys.training.batches import Epochs
 from recsys.training.callbacks import BEST, LAST, AtomicCheckpoints, MeanLoss, Reseed, Validate
 from recsys.training.options import Training
 from recsys.training.true_precision import TruePrecision
+
+logger = logging.getLogger(__name__)
 
 
 def fit(
@@ -83,7 +86,8 @@ def _fit(
         place = None if folder is None else folder / "members" / name
         fit(member, split, training, protocol, folder=place, loggers=loggers, progress=progress)
     if isinstance(model, ClosedForm):
-        model.fit(split)
+        with timed(logger, "fitted %s in closed form", type(model).__name__):
+            model.fit(split)
     elif isinstance(model, Recommender):
         measured = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS] + [*METRICS]
         measured += model.measures
@@ -138,8 +142,12 @@ def _train(
         start = last if last.exists() else None
         if start is not None:
             read_checkpoint(start)
+            logger.info("going on from %s", start)
+        num_weights = sum(parameter.numel() for parameter in model.parameters())
+        told = (type(model).__name__, num_weights, len(epochs.part), device)
         try:
-            trainer.fit(model, epochs, ckpt_path=start, weights_only=True)
+            with timed(logger, "trained %s: %s weights, %s rows, on %s", *told):
+                trainer.fit(model, epochs, ckpt_path=start, weights_only=True)
         except SystemExit as stopped:
             # What Lightning makes of Ctrl-C, and, as if all were well, of SIGTERM.
             raise KeyboardInterrupt from stopped

@@ -1,0 +1,73 @@
+"""The examples in docstrings of public names run, and say what comes of them.
+
+An example has the public names of the rooms, `np`, `pl` and `torch` at hand.
+"""
+
+import doctest
+import inspect
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import recsys.batch
+import recsys.evaluation
+import recsys.log
+import recsys.models
+import recsys.nn
+import recsys.retrieval
+import recsys.tasks
+
+ROOMS = (
+    recsys.batch,
+    recsys.evaluation,
+    recsys.log,
+    recsys.nn,
+    recsys.retrieval,
+    recsys.tasks,
+)
+AT_HAND = {"np": np, "pl": pl, "torch": torch, "Popularity": recsys.models.Popularity}
+AT_HAND |= {name: getattr(room, name) for room in ROOMS for name in room.__all__}
+
+
+def documented(room: ModuleType) -> Iterator[tuple[str, Any]]:
+    """Public names of a room, and the public methods of its classes."""
+    for name in room.__all__:
+        value = getattr(room, name)
+        yield f"{room.__name__}.{name}", value
+        if inspect.isclass(value):
+            for method in vars(value):
+                if not method.startswith("_"):
+                    yield f"{room.__name__}.{name}.{method}", getattr(value, method)
+
+
+def examples() -> dict[str, doctest.DocTest]:
+    parser, found = doctest.DocTestParser(), {}
+    for room in ROOMS:
+        for name, value in documented(room):
+            text = inspect.getdoc(value) if callable(value) else None
+            test = parser.get_doctest(text or "", dict(AT_HAND), name, name, 0)
+            if test.examples:
+                found[name] = test
+    return found
+
+
+EXAMPLES = examples()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_is_true(name: str) -> None:
+    torch.manual_seed(0)
+    said: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert runner.run(EXAMPLES[name], out=said.append, clear_globs=False).failed == 0, "".join(said)
+
+
+def test_every_room_has_examples() -> None:
+    for room in ROOMS:
+        of_room = [name for name in EXAMPLES if name.startswith(f"{room.__name__}.")]
+        assert len(of_room) >= 3, room.__name__
