@@ -199,7 +199,7 @@ class ShopperBERT(Recommender):
         return bool(self.fields.calendar)
 
     def read_items(self, items: pl.DataFrame) -> None:
-        self.fields.item_codes = self.fields.codes_of(items).to(self.device)
+        self.fields.read_items(items)
         self.item_share = torch.full((len(items),), 1 / len(items), device=self.device)
         self._read_texts(items)
 

@@ -9,8 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
-from weakref import WeakKeyDictionary
+from typing import Any, Self, cast
 
 import numpy as np
 import polars as pl
@@ -180,15 +179,11 @@ class HistoryPredictor(Predictor):
 
     def _at(self, questions: Questions, moment: Any) -> tuple[Vocabulary, Tensor]:
         """The scores of all users who are asked at a moment."""
-        kept = _scored.setdefault(questions, {})
-        if (self, moment) not in kept:
+        if (self, moment) not in questions.memo:
             users = questions.rows.filter(pl.col(AS_OF) == moment)[USER].unique().sort()
             scores = self.scores(questions, before(questions.log, moment), users)
-            kept[self, moment] = (Vocabulary(users), scores.float())
-        return kept[self, moment]
-
-
-_scored: WeakKeyDictionary[Questions, dict[Any, tuple[Vocabulary, Tensor]]] = WeakKeyDictionary()
+            questions.memo[self, moment] = (Vocabulary(users), scores.float())
+        return cast(tuple[Vocabulary, Tensor], questions.memo[self, moment])
 
 
 def candidate_events(questions: Questions, log: EventLog) -> pl.DataFrame:

@@ -13,8 +13,8 @@ Shapes: R rows, C candidates, E events of the log, n items.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -52,6 +52,8 @@ class Questions:
         ranked: whether candidates are ranked for a row, rather than rows by a candidate's score.
         items: (C) of each candidate the rows of `log.items` that it stands for; no values where it
             is none of items.
+        memo: what others have computed of the table, by what computes it, for as long as it lives;
+            another table, such as one of a log that is cut, has computed nothing yet.
 
     Raises:
         DataError: the parts are not of one length, or an answer is an excluded one.
@@ -66,6 +68,7 @@ class Questions:
     excluded: Ragged
     ranked: bool
     items: Ragged
+    memo: dict[Hashable, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = len(self.rows), len(self.answers), len(self.excluded)
