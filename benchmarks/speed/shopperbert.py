@@ -5,8 +5,8 @@
 Both sides are one network with the same weights, sizes and loss on the same masked baskets of the
 training windows of Complete Journey, on one thread: forwards, backwards and AdamW's step. One lays
 the tokens out as `recsys.nn.attention` does, the other pads each window to `max_length` and one
-token, [CLS], and keeps attention from the padding by a mask, as is usual. That losses and gradients are
-equal is checked before anything is timed. A token is an event of a window, masked or not.
+token, [CLS], and keeps attention from the padding by a mask, as is usual. That losses and gradients
+are equal is checked before anything is timed. A token is an event of a window, masked or not.
 
 Beside the times stands the share of the cells of the layout that hold no token: of every batch of
 an epoch, at the batch sizes that a run may have.

@@ -26,6 +26,7 @@ from recsys.log.event_log import ITEM, TIME
 from recsys.nn.buffers import Keeper
 from recsys.ranges import at_least
 from recsys.tasks.splits import Split
+from recsys.tasks.tensors import tensor_of
 
 FIRST_YEAR, LAST_YEAR = 1970, 2069
 CALENDAR_SIZES: Mapping[str, int] = {
@@ -317,8 +318,8 @@ def _offsets(zone: str | None) -> tuple[Tensor, Tensor]:
     changes = (offset != offset.shift()).fill_null(True)
     starts = hours.dt.epoch("s").filter(changes)
     return (
-        torch.from_numpy(starts.to_numpy().copy()),
-        torch.from_numpy(offset.filter(changes).to_numpy().copy()),
+        tensor_of(starts),
+        tensor_of(offset.filter(changes)),
     )
 
 

@@ -46,6 +46,7 @@ from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share, share
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split
+from recsys.tasks.tensors import tensor_of
 from recsys.types import Scores, UserVectors
 
 USERS_AT_ONCE = 128
@@ -222,7 +223,7 @@ class ShopperBERT(Recommender):
         each = texts.unique(maintain_order=True)
         rows = texts.replace_strict(each, range(len(each)), return_dtype=pl.Int64)
         self.keep("texts", sentence_vectors(each).to(self.device))
-        self.keep("text_of", torch.from_numpy(rows.to_numpy(writable=True)).to(self.device))
+        self.keep("text_of", tensor_of(rows).to(self.device))
 
     def loss(self, part: Part) -> Tensor:
         """The mean over fields of the cross-entropy of what the masked baskets held."""

@@ -22,6 +22,7 @@ from recsys.log.vocabulary import Vocabulary
 from recsys.ranges import above, at_least
 from recsys.tasks.features import Feature, computed
 from recsys.tasks.labels import AS_OF, Questions, before
+from recsys.tasks.tensors import tensor_of
 
 
 class Predictor(ABC):
@@ -169,12 +170,10 @@ class HistoryPredictor(Predictor):
         found = torch.empty(len(rows), len(questions.candidates))
         moments = questions.rows[AS_OF][rows.numpy()]
         for moment in moments.unique():
-            asked = torch.from_numpy((moments == moment).arg_true().to_numpy().astype(np.int64))
+            asked = tensor_of((moments == moment).arg_true())
             users = questions.rows[USER][rows[asked].numpy()]
             vocabulary, scores = self._at(questions, moment)
-            found[asked] = scores[
-                torch.from_numpy(vocabulary.index_of(users).to_numpy(writable=True))
-            ]
+            found[asked] = scores[tensor_of(vocabulary.index_of(users))]
         return found
 
     def _at(self, questions: Questions, moment: Any) -> tuple[Vocabulary, Tensor]:

@@ -25,6 +25,7 @@ from recsys.scoring import saved_model
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.labels import AS_OF, before, spans
 from recsys.tasks.splits import Split, unsplit
+from recsys.tasks.tensors import tensor_of
 
 VECTOR = "vector"
 EVENTS_AT_ONCE = 2**17
@@ -113,8 +114,7 @@ def _described(log: EventLog, moments: pl.Series) -> Iterator[tuple[Tensor, pl.D
         yield torch.arange(len(moments)), log.items
         return
     for when in moments.unique().sort():
-        asked = (moments == when).arg_true().to_numpy().astype(np.int64)
-        yield torch.from_numpy(asked), before(log, when).items
+        yield tensor_of((moments == when).arg_true()), before(log, when).items
 
 
 @torch.inference_mode()

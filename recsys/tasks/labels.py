@@ -28,6 +28,7 @@ from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import TIME, USER, EventLog
 from recsys.log.hashing import fingerprint
 from recsys.log.vocabulary import UNKNOWN, Vocabulary
+from recsys.tasks.tensors import tensor_of
 
 AS_OF, UNTIL, PHASE = "as_of", "until", "phase"
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -110,7 +111,7 @@ class Questions:
 
     def phase(self, phase: int) -> Tensor:
         """(P,) int64, the rows of a phase."""
-        return torch.from_numpy(np.flatnonzero(self.rows[PHASE].to_numpy() == phase))
+        return tensor_of((self.rows[PHASE] == phase).arg_true())
 
     @cached_property
     def users(self) -> Vocabulary:
@@ -130,8 +131,7 @@ class Questions:
 
     def user_of(self, rows: Tensor) -> Tensor:
         """(B,) int64, the place among `users` of who is asked in the rows (B,)."""
-        index = self.users.index_of(self.rows[USER][rows.numpy()])
-        return torch.from_numpy(index.to_numpy(writable=True)).long()
+        return tensor_of(self.users.index_of(self.rows[USER][rows.numpy()]))
 
     def labels(self, rows: Tensor) -> Tensor:
         """(B, C) bool, which candidates are right for the rows (B,)."""
