@@ -37,12 +37,14 @@ from recsys.cli.compose import compose
 from recsys.errors import RunError
 from recsys.files import atomic_file, locked
 from recsys.run.prediction import compare_runs
-from recsys.run.ranking import prepare
+from recsys.run.ranking import Sizes, completed, prepare, sized
 
 RESULTS = ROOT / "benchmarks" / "results"
 RUNS = ROOT / "runs"
 PACKAGES = ["recsys", "torch", "pytorch-lightning", "polars", "numpy", "scipy", "faiss-cpu"]
 SHOWN = ("recall@10", "ndcg@10", "phr@10")
+VARIANTS = {"shopperbert/small_without": "pretraining.without"}
+"""Experiments of several rows, and the option that tells these apart."""
 
 Run = dict[str, Any]
 
@@ -138,16 +140,22 @@ def _settings(config: str) -> dict[str, Any]:
 
 def planned(experiment: str, seeds: Iterable[int]) -> dict[int, Run]:
     """What is known of a run before it runs, by seed: its config and its log's fingerprint."""
-    config = compose(overrides(experiment, 0))
-    log = prepare(config).split.log
-    plans = {}
-    for seed in seeds:
-        config.seed = seed
-        plans[seed] = {"config": OmegaConf.to_yaml(config, resolve=True), "log": log.fingerprint}
-    return plans
+    composed = compose(overrides(experiment, 0))
+    split = prepare(composed).split
+    log = split.log.fingerprint
+    whole = sized(composed, Sizes.of(split))
+    configs = {seed: completed(whole, seed=seed) for seed in seeds}
+    return {
+        s: {"config": OmegaConf.to_yaml(c, resolve=True), "log": log} for s, c in configs.items()
+    }
 
 
 def overrides(experiment: str, seed: int) -> list[str]:
+    """Those of a row: `small_without_day` is `small_without` with its option set to `day`."""
+    for name, option in VARIANTS.items():
+        if experiment.startswith(f"{name}_"):
+            value = experiment.removeprefix(f"{name}_")
+            return [f"experiment={name}", f"{option}={value}", f"seed={seed}"]
     return [f"experiment={experiment}", f"seed={seed}"]
 
 

@@ -23,7 +23,7 @@ from benchmarks.record import ROOT, write
 from recsys.batch.examples import Part
 from recsys.cli.compose import compose
 from recsys.evaluation.ranking import Protocol, evaluate
-from recsys.run.ranking import prepare
+from recsys.run.ranking import Sizes, prepare, sized
 from recsys.scoring import saved_model
 from recsys.scoring.scorer import ClosedForm
 from recsys.tasks.splits import Split
@@ -44,7 +44,7 @@ def main() -> None:
     given = parser.parse_args()
     config = compose([f"data={given.data}", f"model={given.model}"])
     task = prepare(config)
-    base = OmegaConf.to_container(config.model, resolve=True)
+    base = OmegaConf.to_container(sized(config, Sizes.of(task.split)).model, resolve=True)
     assert isinstance(base, dict)
     started = time.perf_counter()
     points = search(base, dict(given.grid), task.split, task.protocol.mask_history)

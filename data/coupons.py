@@ -19,6 +19,7 @@ from recsys.log.event_log import ITEM, USER, EventLog
 from recsys.log.time import days_after, moment
 from recsys.log.vocabulary import Vocabulary
 from recsys.tasks.labels import PHASE, TEST, TRAIN, Questions
+from recsys.tasks.tensors import tensor_of
 from recsys.tasks.windows import (
     Window,
     checked_window,
@@ -105,9 +106,7 @@ def coupon(log: EventLog, name: str, *, train: Sequence[int], test: int) -> Ques
         frames.append(window.rows(users.to_frame()))
         right = candidates.index_of(redeemed["candidate"])
         answers.append(grouped(Vocabulary(users).index_of(redeemed[USER]), right, len(users)))
-        others = torch.from_numpy(
-            (ids[_CAMPAIGN] != campaign).arg_true().to_numpy().astype("int64")
-        )
+        others = tensor_of((ids[_CAMPAIGN] != campaign).arg_true())
         excluded.append(
             Ragged(others.repeat(len(users)), torch.arange(len(users) + 1) * len(others))
         )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import polars as pl
-import torch
-from torch import Tensor
 from torch_geometric.data import Data, TemporalData
 
 from recsys.batch.graphs import GraphBatch
 from recsys.tasks.splits import TRAIN, Split
+from recsys.tasks.tensors import tensor_of
 
 
 def snapshots(graphs: GraphBatch) -> Data:
@@ -62,14 +61,10 @@ def temporal_data(split: Split, *, until: int = TRAIN) -> TemporalData:
     """
     events = split.events.filter(pl.col("phase") <= until).sort("time", maintain_order=True)
     return TemporalData(
-        src=_int64(events["user"]),
-        dst=_int64(events["item"]) + len(split.users),
-        t=_int64(events["time"]),
-        msg=torch.from_numpy(events["quantity"].to_numpy(writable=True))[:, None],
-        phase=_int64(events["phase"]),
-        target=torch.from_numpy(events["target"].to_numpy(writable=True)),
+        src=tensor_of(events["user"]),
+        dst=tensor_of(events["item"]) + len(split.users),
+        t=tensor_of(events["time"]),
+        msg=tensor_of(events["quantity"])[:, None],
+        phase=tensor_of(events["phase"]),
+        target=tensor_of(events["target"]),
     )
-
-
-def _int64(values: pl.Series) -> Tensor:
-    return torch.from_numpy(values.cast(pl.Int64).to_numpy(writable=True))

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any, cast
+from typing import Any
 from zipfile import ZipFile
 
 import polars as pl
 import torch
 import yaml
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -96,6 +96,31 @@ def read_json(path: Path) -> dict[str, Any]:
         return found
 
 
+class ConfigLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+    """Reads YAML as OmegaConf does, which writes configs: dates are text, 1e-3 is a number."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # the name and kind are PyYAML's
+        first: [(tag, form) for tag, form in kinds if not tag.endswith(":timestamp")]
+        for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping without a name that stands twice, or is null."""
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        if len(found) < len(node.value):
+            raise ValueError(f"line {node.start_mark.line + 1}: a name twice")
+        if None in found:
+            raise ValueError(f"line {node.start_mark.line + 1}: null is no name")
+        return found
+
+
+ConfigLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(_[0-9]+)*(\.[0-9_]*)?[eE][-+]?[0-9]+\Z"),
+    [*"-+0123456789"],
+)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """A run's `config.yaml` as dicts, lists and values, and nothing that stands for another value.
 
@@ -107,10 +132,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     text = read_text(path)
     with reading(path):
         _check_plain(text)
-        config = OmegaConf.to_container(OmegaConf.create(text))
+        config = yaml.load(text, ConfigLoader)
+        if config is None:
+            return {}
         if not isinstance(config, dict):
             raise TypeError("no options")
-        return cast(dict[str, Any], renamed(config))
+        return renamed(config)
 
 
 def _check_plain(text: str) -> None:

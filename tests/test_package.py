@@ -190,3 +190,40 @@ def test_wheel_built_through_the_sdist_holds_the_tree(tmp_path: Path) -> None:
         str(site / "recsys/__init__.py"),
         str(site / "recsys/models/__init__.py"),
     ]
+
+
+SOURCES = [p for folder in ("recsys", *LINKS[:2]) for p in sorted((ROOT / folder).rglob("*.py"))]
+CLASSES = [
+    pytest.param(node, id=f"{path.stem}.{node.name}")
+    for path in SOURCES
+    for node in ast.walk(ast.parse(path.read_text("utf-8")))
+    if isinstance(node, ast.ClassDef)
+]
+
+
+def attributes_set(of: ast.AST) -> set[str]:
+    """The attributes of `self` that a function sets."""
+    return {
+        node.attr
+        for node in ast.walk(of)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and ast.unparse(node.value) == "self"
+    }
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_what_an_object_holds_is_in_its_constructor_or_declared(kind: ast.ClassDef) -> None:
+    declared = {ast.unparse(part.target) for part in kind.body if isinstance(part, ast.AnnAssign)}
+    functions = [part for part in kind.body if isinstance(part, ast.FunctionDef)]
+    for function in functions:
+        if function.name == "__init__":
+            declared |= attributes_set(function)
+    for function in functions:
+        assert attributes_set(function) <= declared, function.name
+
+
+def test_no_module_remembers_what_it_was_asked() -> None:
+    """What is computed once is held by the object that it was computed of."""
+    held = re.compile(r"weakref|lru_cache|@cache\b|^\s+global ", re.MULTILINE)
+    assert not [path for path in SOURCES if held.search(path.read_text("utf-8"))]

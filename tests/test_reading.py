@@ -11,10 +11,15 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+import yaml
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from recsys.cli.compose import compose
+from recsys.cli.names import CONF, names
 from recsys.errors import ConfigError, RunError
 from recsys.reading import (
+    ConfigLoader,
     read_checkpoint,
     read_config,
     read_json,
@@ -54,7 +59,12 @@ CONFIGS = {
     "a: 1\nb: !!python/object/apply:os.getcwd []": "line 2: a tag, tag:yaml.org,2002:python/obj",
     "a: !!python/object/apply:pathlib.Path [x]": "line 1: a tag",
     "a: !!set {x}": "line 1: a tag",
-    "a: 1\na: 2": "found duplicate key a",
+    "a: 1\na: 2": "line 1: a name twice",
+    "a: 1\nb: {c: 1, d: 2, c: 3}": "line 2: a name twice",
+    "1: a\n1: b": "line 1: a name twice",
+    "~: 1": "line 1: null is no name",
+    "x": "no options",
+    "false": "no options",
     "[" * 40 + "]" * 40: "more than 32 levels",
     "- 1": "no options",
     "a: [": "while parsing",
@@ -72,6 +82,40 @@ def test_a_config_that_says_something_else(text: str, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=rf"config\.yaml is damaged \(.*({words})") as caught:
         read_config(written(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+NUMBERS = """1 -1 +1 1e-3 1E5 1.e5 1.5e3 1.5E+3 -1.5e3 .5 .5e3 .5e-3 -.5 1_000 1_0e3 1__0 1_e3
+1_000.5e3 1.5_0 1e3_0 1e 1e+ e5 _1 . + 1. 1._ 0.1.2 0x1F 010 0o10 0b11 1:30 1:30.5 .inf -.INF
+.nan inf nan 00 08 12e03"""
+WORDS = """yes No on OFF true True TRUE null Null NULL ~ 2017-10-30 2017-10-30T10:00:00
+"2017" '1e-3' ??? a:b a_b /a/b.csv [1e3,x] {1e3:x} {1:[]} {true:no}"""
+SCALARS = [*NUMBERS.split(), *WORDS.split(), "2017-10-30 10:00:00", "'a: b'", "", "|\n  a\n  b"]
+
+
+@pytest.mark.parametrize("value", SCALARS)
+def test_a_value_is_read_as_omegaconf_reads_it(value: str) -> None:
+    text = f"a: {value}"
+    expected = OmegaConf.to_container(OmegaConf.create(text))
+    assert repr(yaml.load(text, ConfigLoader)) == repr(expected)  # nan is not nan
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONF.rglob("*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
+def test_a_file_of_options_is_read_as_omegaconf_reads_it(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert yaml.load(text, ConfigLoader) == OmegaConf.to_container(OmegaConf.create(text))
+
+
+CHOICES = [f"{group}={name}" for group in ("data", "task", "model") for name in names(group)]
+CHOICES += [f"experiment={name}" for name in names("experiment")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_composed_config_is_read_as_omegaconf_reads_it(choice: str) -> None:
+    text = OmegaConf.to_yaml(compose([choice]))
+    assert yaml.load(text, ConfigLoader) == OmegaConf.to_container(OmegaConf.create(text))
 
 
 def test_a_config_of_which_each_line_doubles_what_it_holds(tmp_path: Path) -> None:

@@ -189,6 +189,7 @@ class Clock:
         self.model, self.device = model, device
         self.epochs: list[float] = []
         self.num_events = self.num_steps = 0
+        self.started = 0.0
         # As a method of the model's own would be, Lightning calls it.
         model.on_train_batch_start = self.before  # type: ignore[method-assign, assignment]
         model.on_train_batch_end = self.after  # type: ignore[method-assign, assignment]

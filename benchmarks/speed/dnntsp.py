@@ -42,7 +42,9 @@ class Timed(DNNTSP):
     def __init__(self, num_items: int, num_batches: int | None = None) -> None:
         super().__init__(num_items)
         self.num_batches = num_batches
+        self.started: Clocks = {}
         self.seconds: Clocks = {}
+        self.mean_loss = 0.0
 
     def prepare(self, split: Split) -> Part:
         part = super().prepare(split)

@@ -63,6 +63,7 @@ class Laps:
 
     def __init__(self) -> None:
         self.steps: dict[str, dict[str, float]] = {}
+        self.wall = self.cpu = 0.0
         self.start()
 
     def start(self) -> None:

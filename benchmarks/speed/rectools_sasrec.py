@@ -32,7 +32,7 @@ class Clock(Callback):
     """Seconds of each epoch, to the start of the next, and its mean training loss."""
 
     def __init__(self):
-        self.starts, self.losses = [], []
+        self.starts, self.losses, self.batches = [], [], []
 
     def on_train_epoch_start(self, trainer, module):
         self.starts.append((time.perf_counter(), time.process_time()))

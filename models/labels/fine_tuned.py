@@ -46,6 +46,9 @@ class FineTuned(Predictor):
         ConfigError: an option is out of its range.
     """
 
+    encoder: Scorer
+    head: nn.Module
+
     def __init__(
         self,
         *,

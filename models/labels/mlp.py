@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from typing import Self, TypeAlias
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -38,6 +37,7 @@ from recsys.ranges import at_least, proper_share
 from recsys.scoring.predictor import FeaturePredictor, Predictor, Steps
 from recsys.tasks.features import CandidateFeature, Feature
 from recsys.tasks.labels import AS_OF, Questions
+from recsys.tasks.tensors import tensor_of
 
 Loss: TypeAlias = Callable[[Tensor, "_Data"], Tensor]
 
@@ -125,14 +125,14 @@ class MLP(FeaturePredictor):
         prior = None
         if self.prior is not None:
             prior = (self.prior.predict(questions, rows).clamp(min=0) + self.floor).log()
-        moments = questions.rows[AS_OF].rank("dense").cast(pl.Int64).to_numpy(writable=True)
+        moments = tensor_of(questions.rows[AS_OF].rank("dense"))
         return _Data(
             torch.from_numpy(inputs.astype(np.float32)),
             prior,
             questions.answers.rows(rows),
             questions.excluded.rows(rows),
             questions.user_of(rows),
-            torch.from_numpy(moments)[rows],
+            moments[rows],
         )
 
     def _about_candidates(self, questions: Questions) -> Tensor | None:

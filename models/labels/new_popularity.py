@@ -18,6 +18,7 @@ from recsys.log.time import days_after
 from recsys.ranges import at_least
 from recsys.scoring.predictor import HistoryPredictor, candidate_events
 from recsys.tasks.labels import Questions
+from recsys.tasks.tensors import tensor_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,5 +47,5 @@ class NewPopularity(HistoryPredictor):
         if self.days is not None:
             start = days_after(log.events.select(pl.col(TIME).max())[TIME], -self.days)
             firsts = firsts.filter(pl.col(TIME) >= start[0])
-        found = torch.from_numpy(firsts["candidate"].to_numpy(writable=True))
+        found = tensor_of(firsts["candidate"])
         return torch.bincount(found, minlength=len(questions.candidates)).float()

@@ -20,6 +20,7 @@ from recsys.log.vocabulary import Vocabulary
 from recsys.ranges import at_least
 from recsys.scoring.predictor import HistoryPredictor, candidate_events
 from recsys.tasks.labels import Questions
+from recsys.tasks.tensors import tensor_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,6 @@ class OwnPurchases(HistoryPredictor):
         row = Vocabulary(users).index_of(events[USER])
         counted = events.with_columns(row.alias("row")).filter(pl.col("row") >= 0)
         counts = torch.zeros(len(users), len(questions.candidates))
-        place = tuple(
-            torch.from_numpy(counted[c].to_numpy(writable=True)) for c in ("row", "candidate")
-        )
+        place = tensor_of(counted["row"]), tensor_of(counted["candidate"])
         counts.index_put_(place, torch.ones(len(counted)), accumulate=True)
         return counts / questions.items.lengths.float().add(1).log1p()

@@ -209,6 +209,7 @@ class LMRec(Recommender):
         if compile:
             self.causal.base_model.compile(dynamic=True)
         self._streams: list[TokenStream] = []
+        self._trained_on = BasketBatch.from_lists([], num_items)
         self._item_vectors: Memo[Tensor] = Memo()
         self._frozen_histories: Memo[Ragged] = Memo()
         self._frozen_items: Memo[Tensor] = Memo()

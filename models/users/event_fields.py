@@ -26,6 +26,7 @@ from recsys.log.event_log import ITEM, TIME
 from recsys.nn.buffers import Keeper
 from recsys.ranges import at_least
 from recsys.tasks.splits import Split
+from recsys.tasks.tensors import tensor_of
 
 FIRST_YEAR, LAST_YEAR = 1970, 2069
 CALENDAR_SIZES: Mapping[str, int] = {
@@ -134,7 +135,7 @@ class BehaviourFields(Keeper):
                 )
         text = json.dumps({name: values.to_list() for name, values in classes.items()})
         self.classes_json = _bytes(text, self.device)
-        self.item_codes = self.codes_of(table).to(self.device)
+        self.read_items(table)
         zone = getattr(log.events[TIME].dtype, "time_zone", None)
         self.zone_starts, self.zone_offsets = (t.to(self.device) for t in _offsets(zone))
         if self.price_buckets:
@@ -175,6 +176,14 @@ class BehaviourFields(Keeper):
         """The values of each attribute, in the order of their codes."""
         read = json.loads(bytes(self.classes_json.cpu().numpy()))
         return {name: pl.Series(name, values, pl.String) for name, values in read.items()}
+
+    def read_items(self, items: pl.DataFrame) -> None:
+        """Describe the items by a table, which may be another log's.
+
+        Raises:
+            DataError: the table lacks an attribute.
+        """
+        self.item_codes = self.codes_of(items).to(self.device)
 
     def codes_of(self, items: pl.DataFrame) -> Tensor:
         """(n, A) int64: the codes of a table of items, which may be another log's.
@@ -309,8 +318,8 @@ def _offsets(zone: str | None) -> tuple[Tensor, Tensor]:
     changes = (offset != offset.shift()).fill_null(True)
     starts = hours.dt.epoch("s").filter(changes)
     return (
-        torch.from_numpy(starts.to_numpy().copy()),
-        torch.from_numpy(offset.filter(changes).to_numpy().copy()),
+        tensor_of(starts),
+        tensor_of(offset.filter(changes)),
     )
 
 

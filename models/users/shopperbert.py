@@ -46,6 +46,7 @@ from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share, share
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split
+from recsys.tasks.tensors import tensor_of
 from recsys.types import Scores, UserVectors
 
 USERS_AT_ONCE = 128
@@ -199,7 +200,7 @@ class ShopperBERT(Recommender):
         return bool(self.fields.calendar)
 
     def read_items(self, items: pl.DataFrame) -> None:
-        self.fields.item_codes = self.fields.codes_of(items).to(self.device)
+        self.fields.read_items(items)
         self.item_share = torch.full((len(items),), 1 / len(items), device=self.device)
         self._read_texts(items)
 
@@ -222,7 +223,7 @@ class ShopperBERT(Recommender):
         each = texts.unique(maintain_order=True)
         rows = texts.replace_strict(each, range(len(each)), return_dtype=pl.Int64)
         self.keep("texts", sentence_vectors(each).to(self.device))
-        self.keep("text_of", torch.from_numpy(rows.to_numpy(writable=True)).to(self.device))
+        self.keep("text_of", tensor_of(rows).to(self.device))
 
     def loss(self, part: Part) -> Tensor:
         """The mean over fields of the cross-entropy of what the masked baskets held."""

@@ -24,26 +24,6 @@ _LATEST = 2**62  # seconds: shifted by a time zone, it still is a number of 64 b
 
 
 @dataclass(frozen=True, eq=False)
-class SequenceBatch:
-    """Item sequences, the latest item at the right, padding (index n) at the left.
-
-    Attributes:
-        items: (B, L) int64.
-        times: (B, L) int64, 0 at the padding.
-        num_items: n, also the padding index.
-    """
-
-    items: Tensor
-    times: Tensor
-    num_items: int
-
-    @property
-    def mask(self) -> Tensor:
-        """(B, L) bool, true where there is an item."""
-        return self.items != self.num_items
-
-
-@dataclass(frozen=True, eq=False)
 class BasketBatch:
     """Histories of B users, each a sequence of baskets, as flat tensors and offsets.
 
@@ -251,20 +231,3 @@ class BasketBatch:
     def multi_hot(self) -> Tensor:
         """(B, n) float32, 1 where a user's history holds the item."""
         return self.ragged.dense(self.num_items).float()
-
-    def sequences(self, max_length: int) -> SequenceBatch:
-        """Each user's last `max_length` events; L is the longest of them, at least 1."""
-        lengths = self.lengths().clamp(max=max_length)
-        width = max(int(lengths.max()) if len(self) else 0, 1)
-        column = torch.arange(width, device=self.device)
-        position = self.offsets[1:, None] - width + column
-        real = column >= width - lengths[:, None]
-        position = torch.where(real, position, 0)
-        if not len(self.items):
-            empty = torch.full((len(self), width), self.num_items, device=self.device)
-            return SequenceBatch(empty, torch.zeros_like(empty), self.num_items)
-        return SequenceBatch(
-            torch.where(real, self.items[position], self.num_items),
-            torch.where(real, self.times[position], 0),
-            self.num_items,
-        )

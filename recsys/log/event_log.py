@@ -14,8 +14,8 @@ log that is cut to fewer events describes its items by those.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
@@ -56,6 +56,8 @@ class EventLog:
         out_of_order: how many rows the input gave after a later event of their user.
         item_columns: of the events, those that describe their item. `items` holds of each the first
             value that the item's events have, in order of time.
+        memo: what others have computed of the log, by what computes it, for as long as it lives; a
+            log that is cut has computed nothing yet.
     """
 
     name: str
@@ -64,6 +66,7 @@ class EventLog:
     users: pl.DataFrame
     out_of_order: int = 0
     item_columns: tuple[str, ...] = ()
+    memo: dict[Hashable, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         # Whoever cuts the events: items never know more than those that are left.

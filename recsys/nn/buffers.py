@@ -73,12 +73,12 @@ class Memo(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self.clear()
+        self._state: list[tuple[int, int, int]] = []
+        self._value: T | None = None
 
     def clear(self) -> None:
         """Forget the value."""
-        self._state: list[tuple[int, int, int]] = []
-        self._value: T | None = None
+        self._state, self._value = [], None
 
     def get(self, compute: Callable[[], T], module: nn.Module, *others: Tensor) -> T:
         """The value kept, or what `compute` gives now.

@@ -213,30 +213,6 @@ def tweedie_loss(
     return expected / (2 - power) - missed / (1 - power) + tangent
 
 
-def tweedie_deviance(
-    mean: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"], power: float
-) -> Float[Tensor, "*shape"]:
-    """Unit deviance: twice the log-likelihood lost by predicting `mean` and not `target` itself.
-
-    2 [y^(2-p) / ((1-p)(2-p)) - y mu^(1-p) / (1-p) + mu^(2-p) / (2-p)], 0 at mean = target.
-
-    Args:
-        mean: > 0.
-        target: >= 0.
-        power: 1 < power < 2.
-
-    Returns:
-        One value an element, not reduced.
-
-    Raises:
-        ConfigError: power is not between 1 and 2.
-    """
-    _check_power(power)
-    saturated = target ** (2 - power) / ((1 - power) * (2 - power))
-    fitted = target * mean ** (1 - power) / (1 - power) - mean ** (2 - power) / (2 - power)
-    return 2 * (saturated - fitted)
-
-
 @runtime_checkable
 class OutputHead(Protocol):
     """What a decoder's logits mean: one logit, and one count, for every user and item."""

@@ -1,4 +1,4 @@
-"""EmbeddingTable: one matrix of vectors with one owner and any number of borrowers."""
+"""EmbeddingTable: one matrix of vectors, whoever uses it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from recsys.types import ItemVectors
 class EmbeddingTable(nn.Module):
     """Vectors of n items and one padding row of zeros, on one device, trained once.
 
-    A model that makes the table assigns it as an attribute and so owns it: the table is among its
-    parameters and in its checkpoint. A model that is handed the table keeps it as
-    `Borrowed(table)`: it reads and trains the same storage, but leaves it out of its own parameters
-    and state, so that an optimiser steps it once and a checkpoint holds it once.
+    What uses a table is given the module, never a copy of its weight, and so reads and trains the
+    same storage: an optimiser steps it once, and a saved model holds it once.
 
     Args:
         num_embeddings: n; index n is the padding.
@@ -47,17 +45,3 @@ class EmbeddingTable(nn.Module):
         # A row's gradient is a sum over all its uses.
         rows = nn.functional.embedding(index, wide(self.weight), padding_idx=self.num_embeddings)
         return rows.to(self.weight.dtype)
-
-
-class Borrowed:
-    """A reference that `nn.Module` does not take for a part of the borrower; call it for the table.
-
-    Args:
-        table: whose owner saves it and moves it between devices.
-    """
-
-    def __init__(self, table: EmbeddingTable) -> None:
-        self._table = table
-
-    def __call__(self) -> EmbeddingTable:
-        return self._table

@@ -14,10 +14,9 @@ A table that is finished is kept: a run that was killed goes on with the next.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +37,7 @@ from recsys.report import prediction_page, tables
 from recsys.run import ranking
 from recsys.run.folder import about, claim, folder_of_a_run
 from recsys.run.options import check_options
-from recsys.run.ranking import config_words, filtered_log, read, say
+from recsys.run.ranking import Sizes, completed, config_words, filtered_log, read, say
 from recsys.scoring import trust
 from recsys.scoring.predictor import Predictor
 from recsys.tasks.labels import Questions
@@ -46,7 +45,7 @@ from recsys.timing import timed
 
 logger = logging.getLogger(__name__)
 console = Console()
-SIZES = ("num_items", "num_users", "num_classes")
+SIZES = tuple(field.name for field in fields(Sizes))
 OF_A_RUN = ("data", "retrieval", "logger", "report", "seed", "device", *SIZES)
 """What a run of pre-training has in common with the questions that follow."""
 OTHER_TASKS = ("split", "filters", "mask_history", "ks")
@@ -86,14 +85,11 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
-    with open_dict(config):
-        config.folder = str(folder)
-        pretraining = config.pop("pretraining", None)
-    if pretraining is not None:
-        pretrain(config, pretraining, folder / "pretraining")
+    if config.get("pretraining") is not None:
+        pretrain(config, folder / "pretraining")
+    config = completed(without_other_tasks(config), folder=str(folder))
     log, asked = prepare(config)
-    claimed = copy.deepcopy(config)
-    claimed.folder = "."  # wherever it stands
+    claimed = completed(config, folder=".")  # wherever it stands
     of_tables = {f"questions/{name}": table.fingerprint for name, table in asked.items()}
     claim(folder, claimed, about(log) | of_tables)
     say(*map(describe, asked.values()))
@@ -117,22 +113,18 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     return means(results[label])
 
 
-def pretrain(config: DictConfig, parts: DictConfig, folder: Path) -> None:
-    """Run what comes first; a folder that holds it, finished and of the same config, is kept.
+def pretrain(config: DictConfig, folder: Path) -> None:
+    """Run `config.pretraining`; a folder that holds it, finished and of the same config, is kept.
 
     Raises:
         ConfigError: the folder holds another run.
     """
     shared = [name for name in OF_A_RUN if name in config]
     whole = OmegaConf.masked_copy(config, shared)
-    OmegaConf.set_struct(whole, False)
-    whole.baselines = {}
-    for name, part in parts.items():
-        whole[name] = part
+    whole = completed(whole, baselines={}, **dict(config.pretraining.items()))
     if (folder / "report.html").is_file():
         held = read_config(folder)
-        for size in SIZES:
-            whole[size] = held.get(size)
+        whole = completed(whole, **{size: held.get(size) for size in SIZES})
         with folder_of_a_run(folder):
             claim(folder, whole, about(filtered_log(whole)))
         logger.info("pre-training: read what %s holds", folder)
@@ -140,12 +132,18 @@ def pretrain(config: DictConfig, parts: DictConfig, folder: Path) -> None:
     ranking.run(whole, folder)
 
 
-def prepare(config: DictConfig) -> tuple[EventLog, dict[str, Questions]]:
-    """The log, and the tables of questions about it that a config names, by name."""
-    with open_dict(config):  # what the log brings for tasks that ask what comes next
+def without_other_tasks(config: DictConfig) -> DictConfig:
+    """A copy of a config without pretraining, and what a log brings to ask what comes next."""
+    config = completed(config, num_items=None, num_users=None)
+    with open_dict(config):
+        config.pop("pretraining", None)
         for name in OTHER_TASKS:
             config.task.pop(name, None)
-        config.num_items = config.num_users = None
+    return config
+
+
+def prepare(config: DictConfig) -> tuple[EventLog, dict[str, Questions]]:
+    """The log, and the tables of questions about it that a config names, by name."""
     log = read(config.data)
     made = OmegaConf.to_container(config.task.questions, resolve=True)
     assert isinstance(made, dict)

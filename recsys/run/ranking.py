@@ -19,6 +19,7 @@ and a file `.lock` while a process is at work on it.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -77,6 +78,25 @@ KINDS = OF_A_TASK | {
 }
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What a log tells of its size; `conf/train.yaml` has the same names, and models refer to them.
+
+    Attributes:
+        num_items, num_users: of the split.
+        num_classes: how many values each column of the items takes.
+    """
+
+    num_items: int
+    num_users: int
+    num_classes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, split: Split) -> Sizes:
+        """Those of a split."""
+        return cls(split.num_items, len(split.users), split.num_classes)
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """A split of a log and how it is asked about.
@@ -112,6 +132,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
 def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     task = prepare(config)
+    config = sized(config, Sizes.of(task.split))
     known = attributes(task.split.log.users)
     if (by := config.report.map_by) not in (None, *known):
         raise ConfigError(f"report.map_by={by}: of users is known {', '.join(known) or 'nothing'}")
@@ -148,16 +169,28 @@ def as_values(config: DictConfig, *sections: str) -> dict[str, Any]:
         ConfigError: an option that has no default is not set.
     """
     config = OmegaConf.masked_copy(config, list(sections or map(str, config)))
-    with open_dict(config):
-        config.update(num_items=1, num_users=1, num_classes={}, folder=".")
+    config = sized(completed(config, folder="."), Sizes(1, 1, {}))
     # Before what refers to them is resolved.
     if missing := sorted(unset(OmegaConf.to_container(config, resolve=False))):
         raise ConfigError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
     return _plain(config)
 
 
+def completed(config: DictConfig, **values: Any) -> DictConfig:
+    """A copy of a config that says something more, or says it otherwise."""
+    config = copy.deepcopy(config)
+    with open_dict(config):
+        config.update(values)
+    return config
+
+
+def sized(config: DictConfig, sizes: Sizes) -> DictConfig:
+    """A copy of a config with the sizes of its log: what a run writes to its folder."""
+    return completed(config, **vars(sizes))
+
+
 def prepare(config: DictConfig) -> Task:
-    """Read the log, filter it and split it; sets the sizes in `config`.
+    """Read the log, filter it and split it.
 
     Raises:
         ConfigError: an option that is not what is expected.
@@ -168,9 +201,6 @@ def prepare(config: DictConfig) -> Task:
     log = filtered_log(config)
     with timed(logger, "divided %s events into training, validation and test", log.num_events):
         split = trust.build(_plain(config.task.split))(log)
-    with open_dict(config):
-        config.num_items, config.num_users = split.num_items, len(split.users)
-        config.num_classes = split.num_classes
     return task_of(split, protocol, _plain(config.retrieval))
 
 

@@ -9,8 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
-from weakref import WeakKeyDictionary
+from typing import Any, Self, cast
 
 import numpy as np
 import polars as pl
@@ -23,6 +22,7 @@ from recsys.log.vocabulary import Vocabulary
 from recsys.ranges import above, at_least
 from recsys.tasks.features import Feature, computed
 from recsys.tasks.labels import AS_OF, Questions, before
+from recsys.tasks.tensors import tensor_of
 
 
 class Predictor(ABC):
@@ -170,25 +170,19 @@ class HistoryPredictor(Predictor):
         found = torch.empty(len(rows), len(questions.candidates))
         moments = questions.rows[AS_OF][rows.numpy()]
         for moment in moments.unique():
-            asked = torch.from_numpy((moments == moment).arg_true().to_numpy().astype(np.int64))
+            asked = tensor_of((moments == moment).arg_true())
             users = questions.rows[USER][rows[asked].numpy()]
             vocabulary, scores = self._at(questions, moment)
-            found[asked] = scores[
-                torch.from_numpy(vocabulary.index_of(users).to_numpy(writable=True))
-            ]
+            found[asked] = scores[tensor_of(vocabulary.index_of(users))]
         return found
 
     def _at(self, questions: Questions, moment: Any) -> tuple[Vocabulary, Tensor]:
         """The scores of all users who are asked at a moment."""
-        kept = _scored.setdefault(questions, {})
-        if (self, moment) not in kept:
+        if (self, moment) not in questions.memo:
             users = questions.rows.filter(pl.col(AS_OF) == moment)[USER].unique().sort()
             scores = self.scores(questions, before(questions.log, moment), users)
-            kept[self, moment] = (Vocabulary(users), scores.float())
-        return kept[self, moment]
-
-
-_scored: WeakKeyDictionary[Questions, dict[Any, tuple[Vocabulary, Tensor]]] = WeakKeyDictionary()
+            questions.memo[self, moment] = (Vocabulary(users), scores.float())
+        return cast(tuple[Vocabulary, Tensor], questions.memo[self, moment])
 
 
 def candidate_events(questions: Questions, log: EventLog) -> pl.DataFrame:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import polars as pl
@@ -26,6 +25,7 @@ from recsys.scoring import saved_model
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.labels import AS_OF, before, spans
 from recsys.tasks.splits import Split, unsplit
+from recsys.tasks.tensors import tensor_of
 
 VECTOR = "vector"
 EVENTS_AT_ONCE = 2**17
@@ -66,24 +66,17 @@ class Profile:
         A log's tables of questions often ask the same users at the same moments, who are encoded
         once.
         """
-        of_run = _known.setdefault(log, {})
         asked = rows.select(USER, AS_OF)
-        known, vectors = of_run.get(self, (asked.clear(), None))
+        known, vectors = log.memo.get(self, (asked.clear(), None))
         new = asked.unique(maintain_order=True).join(known, on=[USER, AS_OF], how="anti")
         if len(new):
             found = profiles(self.model, log, new)
             known = pl.concat([known, new])
             vectors = found if vectors is None else torch.cat([vectors, found])
-            of_run[self] = known, vectors
+            log.memo[self] = known, vectors
         place = asked.join(known.with_row_index("_place"), on=[USER, AS_OF], maintain_order="left")
         assert vectors is not None
         return vectors.numpy()[place["_place"].to_numpy()]
-
-
-_known: WeakKeyDictionary[EventLog, dict[Profile, tuple[pl.DataFrame, Tensor]]] = (
-    WeakKeyDictionary()
-)
-"""By log and run the rows that have been encoded, and their vectors."""
 
 
 @torch.inference_mode()
@@ -121,8 +114,7 @@ def _described(log: EventLog, moments: pl.Series) -> Iterator[tuple[Tensor, pl.D
         yield torch.arange(len(moments)), log.items
         return
     for when in moments.unique().sort():
-        asked = (moments == when).arg_true().to_numpy().astype(np.int64)
-        yield torch.from_numpy(asked), before(log, when).items
+        yield tensor_of((moments == when).arg_true()), before(log, when).items
 
 
 @torch.inference_mode()

@@ -47,6 +47,7 @@ from recsys.scoring.lists import rank
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.weights import loaded
 from recsys.tasks.splits import Split
+from recsys.tasks.tensors import tensor_of
 from recsys.timing import timed
 
 logger = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ class SavedModel:
             ConfigError: the catalogue is another.
         """
         _check_same(self.items, split.items)
-        users = torch.from_numpy(self._index_of(split.users.ids).to_numpy(writable=True))
+        users = tensor_of(self._index_of(split.users.ids))
         rows = self._rows_of(split, users)
         parts = []
         for part in (split.validation, split.test):
@@ -455,4 +456,4 @@ def _indices(vocabulary: Vocabulary, ids: pl.Series, what: str) -> Tensor:
         raise UnknownIdError(
             f"{what} {unknown[0]!r} is not among the {len(vocabulary)} that the model knows"
         )
-    return torch.from_numpy(index.to_numpy(writable=True))
+    return tensor_of(index)

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
-from weakref import WeakKeyDictionary
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -64,9 +63,6 @@ def check_training(questions: Questions, learnt: Learnt) -> None:
         )
 
 
-_computed: WeakKeyDictionary[Questions, dict[Feature, np.ndarray]] = WeakKeyDictionary()
-
-
 def computed(
     questions: Questions, feature: Feature, *, sample: int = 32, seed: int = 0
 ) -> np.ndarray:
@@ -81,15 +77,14 @@ def computed(
     Raises:
         LeakError: the two differ, or it was trained on what came later.
     """
-    kept = _computed.setdefault(questions, {})
-    if feature not in kept:
+    if feature not in questions.memo:
         if isinstance(feature, Learnt):
             check_training(questions, feature)
         asked = questions.rows.select(USER, AS_OF)
         values = feature(questions.log, asked)
         check_leaks(questions, feature, values, sample=sample, seed=seed)
-        kept[feature] = values
-    return kept[feature]
+        questions.memo[feature] = values
+    return cast(np.ndarray, questions.memo[feature])
 
 
 def check_leaks(

@@ -13,8 +13,8 @@ Shapes: R rows, C candidates, E events of the log, n items.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import TIME, USER, EventLog
 from recsys.log.hashing import fingerprint
 from recsys.log.vocabulary import UNKNOWN, Vocabulary
+from recsys.tasks.tensors import tensor_of
 
 AS_OF, UNTIL, PHASE = "as_of", "until", "phase"
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -52,6 +53,8 @@ class Questions:
         ranked: whether candidates are ranked for a row, rather than rows by a candidate's score.
         items: (C) of each candidate the rows of `log.items` that it stands for; no values where it
             is none of items.
+        memo: what others have computed of the table, by what computes it, for as long as it lives;
+            another table, such as one of a log that is cut, has computed nothing yet.
 
     Raises:
         DataError: the parts are not of one length, or an answer is an excluded one.
@@ -66,6 +69,7 @@ class Questions:
     excluded: Ragged
     ranked: bool
     items: Ragged
+    memo: dict[Hashable, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = len(self.rows), len(self.answers), len(self.excluded)
@@ -107,7 +111,7 @@ class Questions:
 
     def phase(self, phase: int) -> Tensor:
         """(P,) int64, the rows of a phase."""
-        return torch.from_numpy(np.flatnonzero(self.rows[PHASE].to_numpy() == phase))
+        return tensor_of((self.rows[PHASE] == phase).arg_true())
 
     @cached_property
     def users(self) -> Vocabulary:
@@ -127,8 +131,7 @@ class Questions:
 
     def user_of(self, rows: Tensor) -> Tensor:
         """(B,) int64, the place among `users` of who is asked in the rows (B,)."""
-        index = self.users.index_of(self.rows[USER][rows.numpy()])
-        return torch.from_numpy(index.to_numpy(writable=True)).long()
+        return tensor_of(self.users.index_of(self.rows[USER][rows.numpy()]))
 
     def labels(self, rows: Tensor) -> Tensor:
         """(B, C) bool, which candidates are right for the rows (B,)."""

@@ -19,7 +19,6 @@ training is a candidate like any other and counts as missed where a model cannot
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -35,10 +34,9 @@ from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog, as_told, runs
 from recsys.log.time import Moment, moment
 from recsys.log.vocabulary import Vocabulary
+from recsys.tasks.tensors import tensor_of
 
 TRAIN, VALIDATION, TEST, NEVER = 0, 1, 2, 3
-
-Splitter = Callable[[EventLog], "Split"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +132,7 @@ class Split:
         theirs = self.events["user"].is_in(users.implode())
         new = theirs & (((phases == phase) & asked) | ((phases == phase + 1) & ~asked))
         told = new | (theirs & ((phases < phase) | ((phases == phase) & ~asked)))
-        return self._batch(told, users), torch.from_numpy(new.filter(told).to_numpy(writable=True))
+        return self._batch(told, users), tensor_of(new.filter(told))
 
     def _phases_of_log(self) -> pl.Series:
         """The phase of every row of `log.events`: a basket's rows stand together and share it."""
@@ -150,7 +148,7 @@ class Split:
         is_asked[users.to_numpy()] = True
         past = (phases < phase) | ((phases == phase) & ~is_target)
         past &= pl.Series(is_asked[self.events["user"].to_numpy()])
-        target = Ragged(_tensor(asked["item"]), _offsets(asked["user"], users))
+        target = Ragged(tensor_of(asked["item"]), _offsets(asked["user"], users))
         history = self._batch(past, users)
         return Part(name, history, target.distinct(self.num_items))
 
@@ -160,14 +158,14 @@ class Split:
         events = columns if which is None else columns.filter(which)
         users = events["user"].unique(maintain_order=True) if users is None else users
         return BasketBatch(
-            items=_tensor(events["item"]),
-            baskets=_tensor(events["basket"]),
-            times=_tensor(events["time"]),
-            quantities=torch.from_numpy(events["quantity"].to_numpy(writable=True)),
-            values=torch.from_numpy(events["value"].to_numpy(writable=True)),
-            log_rows=_tensor(events["log_row"]),
+            items=tensor_of(events["item"]),
+            baskets=tensor_of(events["basket"]),
+            times=tensor_of(events["time"]),
+            quantities=tensor_of(events["quantity"]),
+            values=tensor_of(events["value"]),
+            log_rows=tensor_of(events["log_row"]),
             offsets=_offsets(events["user"], users),
-            users=_tensor(users),
+            users=tensor_of(users),
             num_items=self.num_items,
         )
 
@@ -184,11 +182,11 @@ def unsplit(log: EventLog) -> BasketBatch:
     if BASKET in log.events.columns:
         numbers = runs(frame["user"], log.events[BASKET]).to_numpy().copy()
     return BasketBatch(
-        items=_tensor(frame["item"]),
-        baskets=_tensor(_within_user(numbers, frame["user"])),
-        times=_tensor(frame["time"]),
-        quantities=torch.from_numpy(frame["quantity"].to_numpy(writable=True)),
-        values=torch.from_numpy(frame["value"].to_numpy(writable=True)),
+        items=tensor_of(frame["item"]),
+        baskets=tensor_of(_within_user(numbers, frame["user"])),
+        times=tensor_of(frame["time"]),
+        quantities=tensor_of(frame["quantity"]),
+        values=tensor_of(frame["value"]),
         log_rows=torch.arange(log.num_events),
         offsets=_offsets(frame["user"], pl.int_range(len(users), eager=True)),
         users=torch.arange(len(users)),
@@ -400,10 +398,6 @@ def _checked(split: Split) -> Split:
                 f"{split.log.name}: no user is left for {name}; the log is too short for this split"
             )
     return split
-
-
-def _tensor(values: pl.Series) -> Tensor:
-    return torch.from_numpy(values.cast(pl.Int64).to_numpy(writable=True))
 
 
 def _offsets(owner: pl.Series, users: pl.Series) -> Tensor:

@@ -11,6 +11,7 @@ from tokenizers.trainers import BpeTrainer
 from recsys.batch.ragged import Ragged, offsets_of
 from recsys.batch.tokens import END
 from recsys.errors import ConfigError
+from recsys.tasks.tensors import tensor_of
 
 
 def train_tokenizer(texts: pl.Series, vocab_size: int) -> Tokenizer:
@@ -56,5 +57,4 @@ def tokenize(tokenizer: Tokenizer, texts: pl.Series, max_length: int, end: int) 
     rows = pl.Series([e.ids for e in encoded], dtype=pl.List(pl.Int32)).list.head(max_length)
     rows = rows.list.concat(pl.Series([[end]], dtype=pl.List(pl.Int32)))
     values = torch.from_numpy(rows.explode().to_numpy(writable=True))
-    lengths = rows.list.len().cast(pl.Int64).to_numpy(writable=True)
-    return Ragged(values, offsets_of(torch.from_numpy(lengths)))
+    return Ragged(values, offsets_of(tensor_of(rows.list.len())))

@@ -15,6 +15,7 @@ from recsys.log.event_log import TIME, USER, EventLog
 from recsys.log.time import Moment, days_after, just_after, moment, next_day
 from recsys.log.vocabulary import Vocabulary
 from recsys.tasks.labels import AS_OF, PHASE, TEST, TRAIN, UNTIL, VALIDATION
+from recsys.tasks.tensors import tensor_of
 
 
 def grouped(group: pl.Series, values: pl.Series, num_groups: int) -> Ragged:
@@ -22,8 +23,7 @@ def grouped(group: pl.Series, values: pl.Series, num_groups: int) -> Ragged:
     pairs = pl.DataFrame({"group": group, "value": values.cast(pl.Int64)})
     pairs = pairs.filter(pl.col("group") >= 0).sort("group", "value")
     lengths = np.bincount(pairs["group"].to_numpy(), minlength=num_groups)
-    found = torch.from_numpy(pairs["value"].to_numpy(writable=True))
-    return Ragged(found, offsets_of(torch.from_numpy(lengths)))
+    return Ragged(tensor_of(pairs["value"]), offsets_of(torch.from_numpy(lengths)))
 
 
 class Window(NamedTuple):

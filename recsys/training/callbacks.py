@@ -16,6 +16,7 @@ from pytorch_lightning import (
     Trainer,
 )
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys.batch.examples import Part
@@ -53,6 +54,9 @@ class MeanLoss(Callback):
     Raises:
         DataError: at an epoch's end, the loss is not finite.
     """
+
+    total: Tensor
+    num_users: int
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.total = torch.zeros((), device=pl_module.device)

@@ -133,21 +133,6 @@ def test_sums_and_counts_by_user_and_item(users: list[History]) -> None:
     assert batch.multi_hot().tolist() == [[min(c, 1) for c in row] for row in counts]
 
 
-@given(histories, st.integers(1, 6))
-def test_sequences_hold_the_latest_events_at_the_right(
-    users: list[History], max_length: int
-) -> None:
-    batch = batch_of(users)
-    sequences = batch.sequences(max_length)
-    flat = [[i for basket in user for i in basket][-max_length:] for user in users]
-    times = [[t for t, b in enumerate(user) for _ in b][-max_length:] for user in users]
-    width = max([1, *map(len, flat)])
-    assert sequences.items.shape == (len(users), width)
-    assert sequences.items.tolist() == [[N] * (width - len(f)) + f for f in flat]
-    assert sequences.times.tolist() == [[0] * (width - len(t)) + t for t in times]
-    assert sequences.mask.tolist() == [[False] * (width - len(f)) + [True] * len(f) for f in flat]
-
-
 def test_a_batch_moves_whole() -> None:
     there = batch_of([[[0, 1]], [[2]]]).to("meta")
     tensors = [value for value in vars(there).values() if isinstance(value, torch.Tensor)]
@@ -162,9 +147,8 @@ def test_views_are_the_same_on_a_gpu(cuda: str) -> None:
 
     def views(batch: BasketBatch) -> list[Any]:
         last = batch.last(1)
-        sequences = batch.sequences(2)
         rows = batch.rows(torch.tensor([2, 0], device=batch.device))
-        tensors = [batch.age(), batch.counts(), last.items, last.offsets, sequences.items]
+        tensors = [batch.age(), batch.counts(), last.items, last.offsets]
         return [t.tolist() for t in [*tensors, rows.items, rows.offsets]]
 
     assert views(there) == views(here)

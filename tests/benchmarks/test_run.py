@@ -10,7 +10,9 @@ import pytest
 
 from benchmarks import run as benchmarks
 from benchmarks.record import ROOT
+from benchmarks.run import RESULTS, overrides
 from recsys.cli.compose import compose
+from recsys.cli.names import names
 from recsys.errors import RunError
 from recsys.files import locked
 from recsys.run import ranking
@@ -187,3 +189,18 @@ def test_what_a_record_of_questions_reached_is_said(
     monkeypatch.setattr(sys, "argv", [*sys.argv, "questions"])
     benchmarks.main()
     assert capsys.readouterr().out == "questions {'kids/auroc': 0.6543}\n"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json")), ids=lambda path: path.stem)
+def test_what_a_record_is_of_can_be_run_again(path: Path) -> None:
+    experiment, *_ = overrides(json.loads(path.read_text())["experiment"], 3)
+    assert experiment.removeprefix("experiment=") in names("experiment")
+
+
+def test_a_row_of_an_experiment_of_several() -> None:
+    for without in ("department", "hour"):
+        config = compose(overrides(f"shopperbert/small_without_{without}", 3))
+        tasks = config.pretraining.model.pretext_tasks
+        assert len(tasks) == 8
+        assert without not in tasks
+        assert config.seed == 3

@@ -22,7 +22,6 @@ from recsys.nn.distributions import (
     OutputHead,
     Tweedie,
     TweedieHead,
-    tweedie_deviance,
     tweedie_loss,
 )
 
@@ -257,36 +256,11 @@ def test_loss_near_power_one_is_the_poisson_loss() -> None:
     torch.testing.assert_close(loss, poisson, rtol=1e-5, atol=1e-5)
 
 
-@settings(deadline=None)
-@given(mean=means, y=st.one_of(st.just(0.0), means), power=powers)
-def test_deviance_is_zero_only_at_the_mean_and_twice_the_excess_loss(
-    mean: float, y: float, power: float
-) -> None:
-    mu, target = double(mean, y)
-    deviance = tweedie_deviance(mu, target, power).item()
-    best = -(y ** (2 - power)) / ((1 - power) * (2 - power))
-    excess = 2 * (tweedie_loss(mu.log(), target, power).item() - best)
-    size = 1 + abs(best)
-    assert deviance == pytest.approx(excess, rel=1e-9, abs=1e-9 * size)
-    assert tweedie_deviance(mu, mu, power).item() == pytest.approx(0, abs=1e-12 * mean + 1e-9)
-    if abs(mean - y) > 0.01 * mean:
-        assert deviance > 0
-
-
-def test_deviance_near_power_two_and_one_is_that_of_gamma_and_poisson() -> None:
-    mean, target = double(2.0, 5.0)
-    gamma = 2 * (-math.log(5 / 2) + (5 - 2) / 2)
-    poisson = 2 * (5 * math.log(5 / 2) - (5 - 2))
-    assert tweedie_deviance(mean, target, 2 - 1e-6).item() == pytest.approx(gamma, rel=1e-5)
-    assert tweedie_deviance(mean, target, 1 + 1e-6).item() == pytest.approx(poisson, rel=1e-5)
-
-
 @pytest.mark.parametrize("power", [1.0, 2.0, 0.0, math.nan])
 def test_a_power_outside_one_to_two_is_refused(power: float) -> None:
     one = torch.ones(())
     for build in (
         lambda: tweedie_loss(one, one, power),
-        lambda: tweedie_deviance(one, one, power),
         lambda: TweedieHead(power=power),
     ):
         with pytest.raises(ConfigError, match=f"power={power} is not between 1 and 2"):

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from functools import partial
 from html import unescape
 from html.parser import HTMLParser
@@ -22,7 +23,7 @@ from recsys.report import ranking_page
 from recsys.run import ranking
 from recsys.scoring import saved_model
 from recsys.scoring.scorer import ClosedForm
-from recsys.tasks.splits import Splitter, global_time, last_basket, leave_last_out, user_holdout
+from recsys.tasks.splits import Split, global_time, last_basket, leave_last_out, user_holdout
 
 EVIL = "<script>alert('item 3')</script>"
 WORDS = [EVIL if item == 3 else f"item {item}" for item in range(12)]
@@ -71,7 +72,7 @@ def shop(*, titles: bool = True) -> EventLog:
 
 
 def write_run(
-    folder: Path, *, splitter: Splitter = last_basket, titles: bool = True
+    folder: Path, *, splitter: Callable[[EventLog], Split] = last_basket, titles: bool = True
 ) -> pl.DataFrame:
     """The files of a run with two baselines; returns the test users' metrics."""
     split = splitter(shop(titles=titles))
@@ -192,7 +193,9 @@ def test_p_values_are_corrected_over_all_that_are_shown(finished: Path, text: st
     ],
     ids=["last_basket", "leave_last_out", "user_holdout", "global_time"],
 )
-def test_hits_are_those_of_the_evaluation(tmp_path: Path, splitter: Splitter) -> None:
+def test_hits_are_those_of_the_evaluation(
+    tmp_path: Path, splitter: Callable[[EventLog], Split]
+) -> None:
     asked = write_run(tmp_path, splitter=splitter)
     shown = page(tmp_path).split('<div class="user">')[1:]
     found = []

@@ -2,17 +2,20 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from torch import Tensor
 
+from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import EventLog
 from recsys.models import ShopperBERT
 from recsys.models.users.shopperbert import Encoder
-from recsys.scoring.profiles import everyone, of_training, profiles
+from recsys.scoring.profiles import Profile, everyone, of_training, profiles
 from recsys.tasks.labels import before
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
@@ -114,3 +117,37 @@ def test_what_users_are_called_as_ours_is_left_out(split: Split) -> None:
     found = of_training(model_of(made), made)
     assert found.columns == ["user_id", "as_of", "vector", *log.users.columns[1:], "age"]
     assert found["as_of"].dtype == log.events["timestamp"].dtype
+
+
+class Counting(ShopperBERT):
+    """That counts the histories that it encodes."""
+
+    encoded = 0
+
+    def encode_profiles(self, batch: BasketBatch) -> Tensor:
+        Counting.encoded += len(batch)
+        return super().encode_profiles(batch)
+
+
+def test_tables_of_one_log_share_the_profiles_of_a_run(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the users whom both ask; a log that is cut, or another log, has none yet."""
+    model = model_of(split)
+    model.__class__ = Counting
+    monkeypatch.setattr(Counting, "encoded", 0)
+    monkeypatch.setattr(Profile, "model", model)
+    log, run = checkerboard(num_baskets=6), str(tmp_path)
+    rows = everyone(log)
+    some, most = rows[:10], rows[5:40]
+    first = Profile(run)(log, some)
+    assert Counting.encoded == 10
+    np.testing.assert_array_equal(Profile(run)(log, some), first)
+    assert Counting.encoded == 10
+    second = Profile(run)(log, most)
+    assert Counting.encoded == 40
+    np.testing.assert_array_equal(second[:5], first[5:])
+    cut = before(log, rows["as_of"][0])
+    assert not cut.memo
+    np.testing.assert_allclose(Profile(run)(cut, some), first, rtol=1e-5, atol=1e-6)
+    assert Counting.encoded == 50
