@@ -8,7 +8,8 @@ from torch import Tensor
 from torch_geometric.data import Data, TemporalData
 
 from recsys.batch.graphs import GraphBatch
-from recsys.tasks.splits import TRAIN, Split
+from recsys.tasks.phases import TRAIN
+from recsys.tasks.splits import Split
 
 
 def snapshots(graphs: GraphBatch) -> Data:

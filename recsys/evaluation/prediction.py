@@ -38,7 +38,8 @@ from recsys.files import atomic_folder, write_parquet
 from recsys.log.event_log import USER
 from recsys.reading import read_json, read_table
 from recsys.scoring.predictor import Predictor
-from recsys.tasks.labels import TEST, VALIDATION, Questions, folds
+from recsys.tasks.labels import Questions, folds
+from recsys.tasks.phases import PHASES, TEST, TRAIN, VALIDATION
 
 K = 10
 BY_CANDIDATE = {"auroc": auroc, "ap": average_precision}
@@ -229,9 +230,9 @@ def trial(questions: Questions, build: Callable[[], Predictor], divided: Folds =
 
 
 def _whole(questions: Questions, build: Callable[[], Predictor]) -> dict[str, Answers]:
-    predictor = build().fit(questions, questions.phase(0))
+    predictor = build().fit(questions, questions.phase(TRAIN))
     predictor.check_leaks(questions, questions.phase(TEST))
-    parts = {"validation": questions.phase(VALIDATION), "test": questions.phase(TEST)}
+    parts = {PHASES[phase]: questions.phase(phase) for phase in (VALIDATION, TEST)}
     return {
         part: Answers(questions, rows, _scores(predictor, questions, rows))
         for part, rows in parts.items()

@@ -40,6 +40,7 @@ from recsys.run.ranking import config_words, filtered_log, read, say
 from recsys.scoring import trust
 from recsys.scoring.predictor import Predictor
 from recsys.tasks.labels import Questions
+from recsys.tasks.phases import PHASES
 
 console = Console()
 SIZES = ("num_items", "num_users", "num_classes")
@@ -236,7 +237,7 @@ def _together(of: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, di
 def describe(questions: Questions) -> str:
     """One line: how many rows are asked, by phase, and what can be answered."""
     sizes = questions.rows["phase"].value_counts().sort("phase").rows()
-    phases = ", ".join(f"{n:,} {('train', 'validation', 'test')[p]}" for p, n in sizes)
+    phases = ", ".join(f"{n:,} {PHASES[p]}" for p, n in sizes)
     if not questions.has_phases:
         phases = f"{len(questions):,}, by folds"
     named = len(questions.candidates)

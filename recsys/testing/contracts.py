@@ -37,7 +37,8 @@ from recsys.scoring.predictor import Predictor
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.labels import Questions, folds
-from recsys.tasks.splits import VALIDATION, Split, last_basket
+from recsys.tasks.phases import TEST, TRAIN, VALIDATION
+from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard, colour_question, new_item_question
 from recsys.testing.second_device import second_device
 from recsys.training.loop import fit
@@ -290,7 +291,7 @@ class PredictorContract:
         """The questions, the rows to learn from and those to predict."""
         if cls.ranked:
             questions = new_item_question()
-            return questions, questions.phase(0), questions.phase(2)
+            return questions, questions.phase(TRAIN), questions.phase(TEST)
         questions = colour_question()
         return questions, *next(folds(questions))
 

@@ -24,7 +24,8 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_text
 from recsys.reading import reading
 from recsys.scoring.scorer import Scorer
-from recsys.tasks.splits import VALIDATION, Split
+from recsys.tasks.phases import VALIDATION
+from recsys.tasks.splits import Split
 from recsys.training.options import Training
 
 LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
