@@ -42,7 +42,7 @@ from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard, colour_question, new_item_question
 from recsys.testing.second_device import second_device
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 
 class ModelContract:
@@ -62,7 +62,7 @@ class ModelContract:
     finds_colours: ClassVar[bool] = True
     finds_new_items: ClassVar[bool] = True
     ranks_newcomers: ClassVar[bool] = False
-    training: ClassVar[Training] = Training(
+    training: ClassVar[TrainingOptions] = TrainingOptions(
         max_epochs=30, batch_size=16, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
     k: ClassVar[int] = 5

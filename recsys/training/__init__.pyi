@@ -1,3 +1,3 @@
 from .loop import fit as fit
 from .minimise import Minimiser as Minimiser
-from .options import Training as Training
+from .options import TrainingOptions as TrainingOptions

@@ -26,7 +26,7 @@ from recsys.reading import reading
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
 
@@ -90,7 +90,9 @@ class Validate(Callback):
         folder: for the checkpoints and `train.csv`.
     """
 
-    def __init__(self, split: Split, protocol: Protocol, training: Training, folder: Path) -> None:
+    def __init__(
+        self, split: Split, protocol: Protocol, training: TrainingOptions, folder: Path
+    ) -> None:
         self.split = split
         self.protocol = protocol
         self.training = training

@@ -30,14 +30,14 @@ from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
 from recsys.training.batches import Epochs
 from recsys.training.callbacks import BEST, LAST, AtomicCheckpoints, MeanLoss, Reseed, Validate
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 from recsys.training.true_precision import TruePrecision
 
 
 def fit(
     model: Scorer,
     split: Split,
-    training: Training,
+    training: TrainingOptions,
     protocol: Protocol,
     *,
     folder: Path | None = None,
@@ -72,7 +72,7 @@ def fit(
 def _fit(
     model: Scorer,
     split: Split,
-    training: Training,
+    training: TrainingOptions,
     protocol: Protocol,
     folder: Path | None,
     loggers: Callable[[Path], list[Logger]],
@@ -99,7 +99,7 @@ def _fit(
 def _train(
     model: Recommender,
     split: Split,
-    training: Training,
+    training: TrainingOptions,
     protocol: Protocol,
     folder: Path,
     loggers: list[Logger],
