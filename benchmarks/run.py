@@ -36,7 +36,7 @@ from benchmarks.record import ROOT, stamp, write
 from recsys.cli.compose import compose
 from recsys.errors import RunError
 from recsys.files import atomic_file, locked
-from recsys.run.prediction import compare_runs
+from recsys.run.prediction import compare_tables
 from recsys.run.ranking import Sizes, completed, prepare, sized
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -202,7 +202,7 @@ def reached(folder: Path) -> Run:
 def paired(first: Path, second: Path) -> list[dict[str, Any]]:
     """Differences of two runs of questions over the folds that both were asked by."""
     try:
-        return compare_runs(first, second).to_dicts()
+        return compare_tables(first, second).to_dicts()
     except RunError:  # none in common
         return []
 

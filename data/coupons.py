@@ -18,7 +18,8 @@ from recsys.errors import ConfigError
 from recsys.log.event_log import ITEM, USER, EventLog
 from recsys.log.time import days_after, moment
 from recsys.log.vocabulary import Vocabulary
-from recsys.tasks.labels import PHASE, TEST, TRAIN, Questions
+from recsys.tasks.labels import PHASE, Questions
+from recsys.tasks.phases import TEST, TRAIN
 from recsys.tasks.tensors import tensor_of
 from recsys.tasks.windows import (
     Window,

@@ -6,7 +6,8 @@ import polars as pl
 from torch_geometric.data import Data, TemporalData
 
 from recsys.batch.graphs import GraphBatch
-from recsys.tasks.splits import TRAIN, Split
+from recsys.tasks.phases import TRAIN
+from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
 
 

@@ -36,6 +36,7 @@ TARGETS: Mapping[str, str] = {
     "recsys.splits.leave_last_out": "recsys.tasks.leave_last_out",
     "recsys.splits.user_holdout": "recsys.tasks.user_holdout",
     "recsys.text.Template": "recsys.log.Template",
+    "recsys.training.Training": "recsys.training.TrainingOptions",
 }
 
 

@@ -17,7 +17,7 @@ from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
 from recsys.testing.second_device import second_device
 from recsys.training.loop import fit
-from recsys.training.options import PRECISIONS, Training
+from recsys.training.options import PRECISIONS, TrainingOptions
 from recsys.training.true_precision import TruePrecision
 
 PROTOCOL = Protocol(ks=(5,))
@@ -33,8 +33,8 @@ def bpr_mf(split: Split) -> BPRMF:
     return BPRMF(split.num_items, len(split.users), embedding_dim=4)
 
 
-def training(**options: Any) -> Training:
-    return Training(**{"max_epochs": 2, "batch_size": 16, "monitor": "ndcg@5", **options})
+def training(**options: Any) -> TrainingOptions:
+    return TrainingOptions(**{"max_epochs": 2, "batch_size": 16, "monitor": "ndcg@5", **options})
 
 
 def places(model: Scorer) -> set[torch.device]:

@@ -61,7 +61,7 @@ PRETRAINING = {
         "embedding_dim": 4,
     },
     "trainer": {
-        "_target_": "recsys.training.Training",
+        "_target_": "recsys.training.TrainingOptions",
         "max_epochs": 2,
         "monitor": "ndcg@3",
     },

@@ -22,7 +22,7 @@ from recsys.scoring.trust import build
 from recsys.tasks.splits import last_basket
 from recsys.testing.logs import checkerboard, colour_question, new_item_question
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 NAMES = sorted(p.stem for p in (Path(recsys.__file__).parent / "conf/model").glob("*.yaml"))
 MORE = {
@@ -97,7 +97,7 @@ def fitted(name: str, option: str, value: float) -> Tensor:
     torch.manual_seed(0)
     model, split = build(config_with(name, option, value)), last_basket(checkerboard())
     if isinstance(model, Scorer):
-        training = Training(max_epochs=1, monitor="ndcg@5", device="cpu")
+        training = TrainingOptions(max_epochs=1, monitor="ndcg@5", device="cpu")
         fit(model, split, training, Protocol(ks=(5,)))
         with torch.inference_mode():
             return model.score(split.test.history)

@@ -38,7 +38,7 @@ from recsys.tasks.labels import folds
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard, colour_question
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 PROTOCOL = Protocol(ks=(5,))
 METRIC = "ndcg@5"
@@ -118,7 +118,7 @@ def ranked(
 
 def trained(make: Callable[[], Scorer], split: Split, device: str, epochs: int) -> Scorer:
     torch.manual_seed(0)
-    training = Training(
+    training = TrainingOptions(
         max_epochs=epochs,
         batch_size=16,
         monitor=METRIC,

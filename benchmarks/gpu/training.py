@@ -38,7 +38,7 @@ from recsys.nn.distributions import TweedieHead
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split, last_basket
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 BIG = Decoder(
     num_layers=12,
@@ -144,7 +144,7 @@ def measured(case: Case, device: torch.device) -> dict[str, Any]:
     split = last_basket(case.log)
     model = case.make(split)
     clock = Clock(model, device)
-    training = Training(
+    training = TrainingOptions(
         max_epochs=case.epochs,
         batch_size=case.batch_size,
         evaluate_every=case.epochs,

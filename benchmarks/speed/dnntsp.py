@@ -29,7 +29,7 @@ from recsys.evaluation.ranking import Protocol
 from recsys.models import DNNTSP
 from recsys.tasks.splits import Split, user_holdout
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 RESULT = ROOT / "benchmarks/speed/results/dnntsp.json"
 BATCH_SIZE = 64
@@ -140,7 +140,7 @@ def trained(kind: type[Timed], split: Split, num_batches: int | None, seed: int)
     """After two epochs, of which the first warms up."""
     torch.manual_seed(seed)
     model = kind(split.num_items, num_batches)
-    training = Training(max_epochs=2, batch_size=BATCH_SIZE, reshuffle=False, device="cpu")
+    training = TrainingOptions(max_epochs=2, batch_size=BATCH_SIZE, reshuffle=False, device="cpu")
     fit(model, split, training, Protocol(ks=(10,)))
     return model
 

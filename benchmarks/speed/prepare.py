@@ -130,7 +130,8 @@ def ours(path: Path) -> dict:
 
     from recsys.log.event_log import EventLog
     from recsys.log.filters import k_core
-    from recsys.tasks.splits import TEST, VALIDATION, leave_last_out
+    from recsys.tasks.phases import TEST, VALIDATION
+    from recsys.tasks.splits import leave_last_out
 
     laps, imports = Laps(), _peak_mib()
     events = pl.read_parquet(path, glob=False)

@@ -37,7 +37,7 @@ from recsys.log.filters import filtered
 from recsys.models import SASRec
 from recsys.tasks.splits import Split, leave_last_out
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 RESULT = ROOT / "benchmarks/speed/results/sasrec.json"
 DRIVER = ROOT / "benchmarks/speed/rectools_sasrec.py"
@@ -73,7 +73,7 @@ class Timed(SASRec):
 def ours(split: Split, max_length: int, epochs: int) -> dict[str, Any]:
     torch.manual_seed(0)
     model = Timed(split.num_items, max_length=max_length, **SIZES)
-    training = Training(
+    training = TrainingOptions(
         max_epochs=epochs + 1,
         batch_size=BATCH_SIZE,
         evaluate_every=epochs + 1,

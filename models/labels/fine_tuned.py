@@ -11,7 +11,7 @@ Shapes: B rows, C candidates, D dimensions.
 
 from __future__ import annotations
 
-import copy
+from functools import partial
 from typing import Self
 
 import torch
@@ -29,6 +29,7 @@ from recsys.scoring.scorer import Scorer
 from recsys.tasks.features import check_training
 from recsys.tasks.labels import Questions
 from recsys.tasks.splits import unsplit
+from recsys.training.minimise import Minimiser
 
 
 class FineTuned(Predictor):
@@ -83,33 +84,16 @@ class FineTuned(Predictor):
     def _train(self, questions: Questions, rows: Tensor) -> None:
         """Until the loss on the rows held out no longer falls; the best weights are kept."""
         networks = nn.ModuleList([self.encoder, self.head])
-        inside = self.steps.some_users(questions.user_of(rows))
-        train, held_out = rows[~inside], rows[inside].split(self.steps.batch_size)
-        histories = self._histories(questions)
         optimiser = torch.optim.AdamW(
             networks.parameters(),
             lr=self.steps.learning_rate,
             weight_decay=self.steps.weight_decay,
         )
-        best, since, kept = torch.inf, 0, copy.deepcopy(networks.state_dict())
-        for _ in range(self.steps.max_epochs):
-            networks.train()
-            for part in train[torch.randperm(len(train))].split(self.steps.batch_size):
-                optimiser.zero_grad()
-                self._loss(questions, histories, part).backward()
-                nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
-                optimiser.step()
-            networks.eval()
-            with torch.no_grad():
-                value = sum(float(self._loss(questions, histories, p)) * len(p) for p in held_out)
-            self.steps.check(value, self)
-            since += 1
-            if value < best:
-                best, since, kept = value, 0, copy.deepcopy(networks.state_dict())
-            if since == self.steps.patience:
-                break
-        networks.load_state_dict(kept)
-        networks.eval()
+        inside = self.steps.some_users(questions.user_of(rows))
+        loss = partial(self._loss, questions, self._histories(questions))
+        minimiser = Minimiser(self, networks, optimiser, loss, self.steps, gradient_clip=1.0)
+        held_out = rows[inside].split(self.steps.batch_size)
+        minimiser.until_lowest(rows[~inside], held_out, untrained=False)
 
     def predict(self, questions: Questions, rows: Tensor) -> Tensor:
         histories = self._histories(questions)

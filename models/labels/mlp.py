@@ -19,10 +19,9 @@ Shapes: B rows, C candidates, F features, G features of a candidate, H hidden.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import Self
 
 import numpy as np
 import torch
@@ -38,8 +37,7 @@ from recsys.scoring.predictor import FeaturePredictor, Predictor, Steps
 from recsys.tasks.features import CandidateFeature, Feature
 from recsys.tasks.labels import AS_OF, Questions
 from recsys.tasks.tensors import tensor_of
-
-Loss: TypeAlias = Callable[[Tensor, "_Data"], Tensor]
+from recsys.training.minimise import Minimiser
 
 
 class MLP(FeaturePredictor):
@@ -81,7 +79,7 @@ class MLP(FeaturePredictor):
         self.candidate_features, self.prior = list(candidate_features), prior
         self.hidden_dim, self.num_layers, self.dropout = hidden_dim, num_layers, dropout
         self.steps, self.num_members, self.seed = steps, num_members, seed
-        self.members: list[_Network] = []
+        self.members: list[nn.Module] = []
         self.shift = self.scale = np.zeros(0)
         self.floor = 0.0
 
@@ -143,68 +141,55 @@ class MLP(FeaturePredictor):
 
     def _member(
         self, questions: Questions, data: _Data, about: Tensor | None, seed: int
-    ) -> _Network:
+    ) -> nn.Module:
         """A network at the epoch with the lowest loss on the rows held out, on the device in use.
 
         What holds at the next moment shows at the last one: where there are several, its rows are
         held out, and then learnt from as well, for as many epochs as were best. Else users are.
         """
         torch.manual_seed(seed)
-
         device = device_of()
-
-        def fresh() -> _Network:
-            shape = data.inputs.shape[1], len(questions.candidates)
-            return _Network(self, *shape, about).to(device)
-
-        loss = _ranking_loss if questions.ranked else _binary_loss
         several = len(data.moments.unique()) > 1
         inside = (
             data.moments == data.moments.max() if several else self.steps.some_users(data.users)
         )
-        train, held_out = (data.take(rows.nonzero()[:, 0]).to(device) for rows in (~inside, inside))
-        network, best, epochs = fresh(), torch.inf, 0
-        kept = copy.deepcopy(network.state_dict())
-        for epoch, value in self._epochs(network, train, held_out, loss):
-            if value < best:
-                best, epochs, kept = value, epoch, copy.deepcopy(network.state_dict())
-            if epoch - epochs >= self.steps.patience:
-                break
-        network.load_state_dict(kept)
-        if several:
-            network = fresh()
-            for epoch, _ in self._epochs(network, data.to(device), held_out, loss):
-                if epoch == epochs:
-                    break
-        return network.eval()
+        data = data.to(device)
+        train, held_out = (rows.nonzero()[:, 0].to(device) for rows in (~inside, inside))
 
-    def _epochs(
-        self, network: _Network, train: _Data, held_out: _Data, loss: Loss
-    ) -> Iterator[tuple[int, float]]:
-        """Epochs trained, from 0, with the loss on the rows held out after each."""
-        steps = self.steps
+        def fresh() -> Minimiser:
+            shape = data.inputs.shape[1], len(questions.candidates)
+            network = _Network(self, *shape, about).to(device)
+            return self._minimiser(network, data, ranked=questions.ranked)
+
+        minimiser = fresh()
+        epochs = minimiser.until_lowest(train, held_out.split(1024), untrained=True)
+        if several:
+            if epochs + self.steps.patience > self.steps.max_epochs:
+                # Not stopped early: a seed's numbers are those after the draws of a pass more.
+                minimiser.one_pass(train)
+            minimiser = fresh()
+            for _ in range(epochs):
+                minimiser.one_pass(torch.arange(len(data), device=device))
+            minimiser.held_out_loss(held_out.split(1024))  # raises where training has diverged
+        return minimiser.network.eval()
+
+    def _minimiser(self, network: _Network, data: _Data, *, ranked: bool) -> Minimiser:
         weights = [p for name, p in network.named_parameters() if name != "prior_weight"]
         optimiser = torch.optim.AdamW(
             [
-                {"params": weights, "weight_decay": steps.weight_decay},
+                {"params": weights, "weight_decay": self.steps.weight_decay},
                 # One number that all rows tell of; as slow as the others it would hardly move.
-                {"params": [network.prior_weight], "lr": 30 * steps.learning_rate},
+                {"params": [network.prior_weight], "lr": 30 * self.steps.learning_rate},
             ],
-            lr=steps.learning_rate,
+            lr=self.steps.learning_rate,
             weight_decay=0.0,
         )
-        for epoch in range(steps.max_epochs + 1):
-            network.eval()
-            with torch.no_grad():
-                parts = held_out.split(1024)
-                value = sum(float(loss(network(p), p)) * len(p) for p in parts) / len(held_out)
-            steps.check(value, self)
-            yield epoch, value
-            network.train()
-            for part in train.shuffled().split(steps.batch_size):
-                optimiser.zero_grad()
-                loss(network(part), part).backward()
-                optimiser.step()
+
+        def loss(rows: Tensor) -> Tensor:
+            part = data.take(rows)
+            return (_ranking_loss if ranked else _binary_loss)(network(part), part)
+
+        return Minimiser(self, network, optimiser, loss, self.steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,9 +231,6 @@ class _Data:
             self.users.to(device),
             self.moments.to(device),
         )
-
-    def shuffled(self) -> _Data:
-        return self.take(torch.randperm(len(self)).to(self.inputs.device))
 
     def split(self, size: int) -> list[_Data]:
         every = torch.arange(len(self), device=self.inputs.device)

@@ -18,8 +18,8 @@ from recsys.cli.compose import compose, merge, one_line
 from recsys.data.description import audit, describe
 from recsys.devices import running_on
 from recsys.errors import ConfigError, RunError
+from recsys.evaluation import statistics
 from recsys.evaluation.ranking import Evaluation, Protocol
-from recsys.evaluation.statistics import compare as compare_frames
 from recsys.files import write_parquet, write_text
 from recsys.log.event_log import EventLog
 from recsys.log.filters import filtered
@@ -29,7 +29,7 @@ from recsys.run import ranking
 from recsys.run.alike import UNLIKE, check_alike, unlike_training
 from recsys.run.folder import about
 from recsys.run.options import check_options
-from recsys.run.prediction import compare_runs
+from recsys.run.prediction import compare_tables
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.saved_model import SavedModel
 from recsys.tasks.labels import AS_OF
@@ -143,9 +143,10 @@ def compare(given: Namespace) -> None:
     of_questions = all((run / "tables").is_dir() for run in (given.first, given.second))
     with reading(given.second, fault="cannot be compared"):
         if of_questions:
-            table = compare_runs(given.first, given.second)
+            table = compare_tables(given.first, given.second)
         else:
-            table = compare_frames(*(_per_user(r, given.part) for r in (given.first, given.second)))
+            frames = (_per_user(run, given.part) for run in (given.first, given.second))
+            table = statistics.compare(*frames)
     asked = "folds" if of_questions else given.part
     console.print(tables.frame(table, title=f"{given.second} - {given.first} ({asked})"))
     for run in (given.first, given.second):

@@ -5,7 +5,7 @@ training rows, for `validation` and `test`; and by repeated folds, in which no u
 training and test, for `folds`. A table without order in time is answered by folds alone, and their
 mean is its `test`.
 
-Shapes: R rows of the table, B rows asked, C candidates, S resamples, U users.
+Shapes: R rows of the table, B rows asked, C candidates, S resamples, U users, M metrics.
 """
 
 from __future__ import annotations
@@ -24,18 +24,26 @@ from torch import Tensor
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation import metrics
 from recsys.evaluation.binary_metrics import auroc, average_precision
-from recsys.evaluation.statistics import PAIRED, interval, paired_t, with_holm
+from recsys.evaluation.statistics import (
+    PAIRED,
+    bootstrap,
+    compare_folds,
+    draws_at_once,
+    mean_of_defined,
+    ratio,
+    same_folds,
+    with_holm,
+)
 from recsys.files import atomic_folder, write_parquet
 from recsys.log.event_log import USER
 from recsys.reading import read_json, read_table
 from recsys.scoring.predictor import Predictor
-from recsys.tasks.labels import TEST, VALIDATION, Questions, folds
+from recsys.tasks.labels import Questions, folds
+from recsys.tasks.phases import PHASES, TEST, TRAIN, VALIDATION
 
 K = 10
 BY_CANDIDATE = {"auroc": auroc, "ap": average_precision}
 BY_ROW = (f"hr@{K}", f"ndcg@{K}", "mrr")
-FOLD = ("repeat", "fold", "train", "test")
-"""Columns of `Trial.folds` that are no metrics."""
 _CELLS_AT_ONCE = 2**22
 
 
@@ -114,6 +122,11 @@ class Answers:
     rows: Tensor
     scores: Tensor
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of its M metrics."""
+        return BY_ROW if self.questions.ranked else tuple(BY_CANDIDATE)
+
     def measured(self) -> pl.DataFrame:
         """A row per row asked: hit rate and nDCG among the first 10, and the reciprocal rank."""
         answers = self.questions.answers.rows(self.rows)
@@ -139,24 +152,21 @@ class Answers:
         labels = self.questions.labels(self.rows).numpy()
         columns = list(zip(self.scores.numpy().T, labels.T, strict=True))
         return {
-            name: _mean(np.stack([metric(*column, weights) for column in columns]))
+            name: mean_of_defined(np.stack([metric(*column, weights) for column in columns]))
             for name, metric in BY_CANDIDATE.items()
         }
 
-    def resampled(self, draws: np.ndarray) -> dict[str, np.ndarray]:
-        """Every metric for resamples, given as how often each user of the table is drawn (S, U)."""
+    def resampled(self, drawn: np.ndarray) -> np.ndarray:
+        """Every metric (S, M) of resamples, given how often each user is drawn (S, U)."""
         user = self.questions.user_of(self.rows).numpy()
         if not self.questions.ranked:
             step = max(1, _CELLS_AT_ONCE // max(1, len(user)))
-            parts = [
-                self.by_candidate(d[:, user])
-                for d in np.split(draws, range(step, len(draws), step))
-            ]
-            return {name: np.concatenate([p[name] for p in parts]) for name in BY_CANDIDATE}
-        weights = draws[:, user].astype(np.float64)
-        values = self.measured()
-        total = weights.sum(1)
-        return {n: _ratio(weights @ values[n].to_numpy(), total) for n in BY_ROW}
+            parts = np.split(drawn, range(step, len(drawn), step))
+            found = [np.stack([*self.by_candidate(p[:, user]).values()], axis=1) for p in parts]
+            return np.concatenate(found)
+        weights = drawn[:, user].astype(np.float64)
+        values, total = self.measured(), weights.sum(1)
+        return np.stack([ratio(weights @ values[n].to_numpy(), total) for n in BY_ROW], axis=1)
 
     def frame(self, part: str, fold: int | None) -> pl.DataFrame:
         """What is kept of them."""
@@ -206,21 +216,23 @@ def trial(questions: Questions, build: Callable[[], Predictor], divided: Folds =
     together = {name: [answers] for name, answers in whole.items()}
     if by_fold:
         together["folds" if whole else "test"] = by_fold
-    names = BY_ROW if questions.ranked else tuple(BY_CANDIDATE)
     means = {
-        part: {name: float(_mean(np.array([a.means()[name] for a in answers]))) for name in names}
+        part: {
+            name: float(mean_of_defined(np.array([a.means()[name] for a in answers])))
+            for name in answers[0].metrics
+        }
         for part, answers in together.items()
     }
-    intervals = {part: bootstrap(answers) for part, answers in together.items()}
+    intervals = {part: user_intervals(answers) for part, answers in together.items()}
     kept = [answers.frame(part, None) for part, answers in whole.items()]
     kept += [answers.frame("folds", number) for number, answers in enumerate(by_fold)]
     return Trial(means, intervals, per_fold, pl.concat(kept))
 
 
 def _whole(questions: Questions, build: Callable[[], Predictor]) -> dict[str, Answers]:
-    predictor = build().fit(questions, questions.phase(0))
+    predictor = build().fit(questions, questions.phase(TRAIN))
     predictor.check_leaks(questions, questions.phase(TEST))
-    parts = {"validation": questions.phase(VALIDATION), "test": questions.phase(TEST)}
+    parts = {PHASES[phase]: questions.phase(phase) for phase in (VALIDATION, TEST)}
     return {
         part: Answers(questions, rows, _scores(predictor, questions, rows))
         for part, rows in parts.items()
@@ -248,69 +260,20 @@ def _scores(predictor: Predictor, questions: Questions, rows: Tensor) -> Tensor:
     return scores
 
 
-def bootstrap(
+def user_intervals(
     answers: list[Answers], *, level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Percentile intervals of the mean over folds of each metric, users drawn with replacement.
+    """Bootstrap intervals of the mean over folds of each metric, users drawn with replacement.
 
     A resample that leaves a fold without users, or without one of two classes, has no number there.
     """
-    num_users = len(answers[0].questions.users)
-    generator = np.random.default_rng(seed)
-    draws = generator.multinomial(num_users, np.full(num_users, 1 / num_users), size=resamples)
-    found = [a.resampled(draws) for a in answers]
-    means = {name: _mean(np.stack([f[name] for f in found])) for name in found[0]}
-    return {name: list(interval(values, level)) for name, values in means.items()}
 
+    def means(drawn: np.ndarray) -> np.ndarray:
+        return mean_of_defined(np.stack([a.resampled(drawn) for a in answers]))
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean of (N, …) over the rows that are numbers; NaN where none is."""
-    known = ~np.isnan(values)
-    return _ratio(np.asarray(np.where(known, values, 0).sum(0)), np.asarray(known.sum(0)))
-
-
-def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """A mean; NaN where it is of nothing."""
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-
-
-def compare(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
-    """Paired comparison of two trials on the same folds: corrected resampled t-test.
-
-    A row per metric: `metric, first, second, difference, low, high, p_value`; interval and p-value
-    are null where a fold has no figure. Folds share training rows, which makes their differences
-    alike: Nadeau & Bengio (2003, eq. 14) add to the variance of the mean the ratio of the rows held
-    out to those trained on, 1/4 in five folds.
-
-    Args:
-        first, second: `Trial.folds`.
-
-    Raises:
-        RunError: they are of different folds.
-    """
-    if not same_folds(first, second):
-        raise RunError("the trials were divided into other folds; compare trials of one table")
-    names = [name for name in first.columns if name not in FOLD]
-    ratio = _held_out(first)
-    rows = [paired_t(name, first[name], second[name], overlap=ratio) for name in names]
-    return pl.DataFrame(rows, schema=PAIRED)
-
-
-def same_folds(first: pl.DataFrame, second: pl.DataFrame) -> bool:
-    """Whether two trials can be compared: both were asked by folds, and by the same."""
-    return not first.is_empty() and first.select(FOLD).equals(second.select(FOLD))
-
-
-def _held_out(folds: pl.DataFrame) -> float:
-    """Training rows that a fold holds out over those it trains on.
-
-    The other folds' training rows hold each row out once: together they are all rows so many times.
-    """
-    others = pl.len().over("repeat") - 1
-    whole = pl.col("train").sum().over("repeat") / others
-    # Without any the users are divided all the same.
-    ratio = ((whole - pl.col("train")) / pl.col("train")).fill_nan(1 / others)
-    return float(folds.select(ratio.mean()).item())
+    draws = draws_at_once(len(answers[0].questions.users), resamples, seed)
+    intervals = bootstrap(means, draws, level=level)
+    return {name: list(ends) for name, ends in zip(answers[0].metrics, intervals, strict=True)}
 
 
 def leads(tables: Mapping[str, Mapping[str, Trial]]) -> pl.DataFrame:
@@ -320,17 +283,18 @@ def leads(tables: Mapping[str, Mapping[str, Trial]]) -> pl.DataFrame:
         tables: by table and model.
 
     Returns:
-        a row per table, other model and metric: `table, against`, the columns of `compare`, whose
-        `second` is the first model, and `p_holm`, Holm's correction over all rows.
+        a row per table, other model and metric: `table, against`, the columns of `compare_folds`,
+        whose `second` is the first model, and `p_holm`, Holm's correction over all rows.
     """
-    found = [pl.DataFrame(schema={"table": pl.String, "against": pl.String, **PAIRED})]
+    columns = {"table": pl.String, "against": pl.String, **PAIRED}
+    found = [pl.DataFrame(schema=columns)]
     for name, models in tables.items():
         ahead, *others = models
         for other in others:
             pair = models[other].folds, models[ahead].folds
             if same_folds(*pair):
                 about = {"table": pl.lit(name), "against": pl.lit(other)}
-                found.append(compare(*pair).select(pl.all(), **about).select(found[0].columns))
+                found.append(compare_folds(*pair).with_columns(**about).select(*columns))
     return with_holm(pl.concat(found))
 
 

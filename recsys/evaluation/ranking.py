@@ -22,7 +22,7 @@ from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged, offsets_of
 from recsys.errors import ConfigError
 from recsys.evaluation import metrics
-from recsys.evaluation.statistics import bootstrap
+from recsys.evaluation.statistics import mean_intervals
 from recsys.retrieval.lists import TopK
 from recsys.scoring.lists import BuildIndex, rank
 from recsys.scoring.scorer import Scorer
@@ -93,7 +93,7 @@ class Evaluation:
         self, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
     ) -> dict[str, tuple[float, float]]:
         """Percentile bootstrap intervals of the per-user means, users drawn with replacement."""
-        return bootstrap(self.per_user.select(self.metrics), level, resamples, seed)
+        return mean_intervals(self.per_user.select(self.metrics), level, resamples, seed)
 
     def slices(self, by: str, metric: str, *, num_groups: int = 4) -> pl.DataFrame:
         """A metric's mean and standard error in groups of users of about equal size.

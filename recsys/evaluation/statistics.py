@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -16,31 +16,73 @@ PAIRED = {
     **dict.fromkeys(("first", "second", "difference", "low", "high", "p_value"), pl.Float64),
 }
 """Columns of a comparison."""
+FOLD = ("repeat", "fold", "train", "test")
+"""Columns of a frame of folds that are no metrics."""
 
 
 def bootstrap(
+    measure: Callable[[np.ndarray], np.ndarray], draws: Iterable[np.ndarray], *, level: float = 0.95
+) -> list[tuple[float, float]]:
+    """Percentile bootstrap intervals of M metrics over S resamples of U users.
+
+    A resample in which a metric is undefined does not count for it.
+
+    Args:
+        measure: the metrics (s, M) of some resamples (s, U); NaN is undefined.
+        draws: the resamples, in parts (s, U): how often each user is drawn.
+        level: the share of the resamples' metrics that lies within an interval.
+    """
+    resampled = np.concatenate([measure(drawn) for drawn in draws])
+    return [interval(values, level) for values in resampled.T]
+
+
+def draws_of_users(num_users: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Draws with replacement, a resample (1, U) at a time: of many users all would be too large."""
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        drawn = generator.integers(num_users, size=num_users)
+        yield np.bincount(drawn, minlength=num_users)[None]
+
+
+def draws_at_once(num_users: int, resamples: int, seed: int) -> list[np.ndarray]:
+    """Draws with replacement, all resamples (S, U) at once: for metrics that sort before they sum.
+
+    They are others than those of `draws_of_users`.
+    """
+    generator = np.random.default_rng(seed)
+    share = np.full(num_users, 1 / num_users)
+    return [generator.multinomial(num_users, share, size=resamples)]
+
+
+def mean_intervals(
     per_user: pl.DataFrame, level: float, resamples: int, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of each column's mean over resampled rows.
+    """The bootstrap interval of each column's mean over users, nulls left out.
 
-    Nulls are left out, and so is a resample that draws nothing else. A column without any value has
-    no interval.
+    A column without any value has no interval.
     """
     per_user = per_user.select(c.name for c in per_user if c.null_count() < len(c))
     values = per_user.to_numpy().astype(np.float64)
     defined = ~np.isnan(values)
     # Sums and counts in one product.
     summed = np.hstack([np.where(defined, values, 0.0), defined])
-    generator = np.random.default_rng(seed)
-    users, columns = values.shape
-    totals = np.empty((resamples, 2 * columns))
-    for total in totals:
-        drawn = np.bincount(generator.integers(users, size=users), minlength=users)
-        total[:] = drawn.astype(np.float64) @ summed
-    counts = totals[:, columns:]
-    undefined = np.full(counts.shape, np.nan)
-    means = np.divide(totals[:, :columns], counts, out=undefined, where=counts > 0)
-    return {name: interval(means[:, c], level) for c, name in enumerate(per_user.columns)}
+
+    def means(drawn: np.ndarray) -> np.ndarray:
+        return ratio(*np.split(drawn.astype(np.float64) @ summed, 2, axis=1))
+
+    intervals = bootstrap(means, draws_of_users(len(values), resamples, seed), level=level)
+    return dict(zip(per_user.columns, intervals, strict=True))
+
+
+def ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """A mean; NaN where it is of nothing."""
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """Mean of (N, …) over the rows that are numbers; NaN where none is."""
+    defined = ~np.isnan(values)
+    return ratio(np.asarray(np.where(defined, values, 0).sum(0)), np.asarray(defined.sum(0)))
 
 
 def interval(resampled: np.ndarray, level: float) -> tuple[float, float]:
@@ -94,10 +136,47 @@ def compare(
     return with_holm(pl.DataFrame(rows, schema=PAIRED))
 
 
+def compare_folds(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
+    """Paired comparison of two trials on the same folds: corrected resampled t-test.
+
+    A row per metric: `metric, first, second, difference, low, high, p_value`; interval and p-value
+    are null where a fold has no figure.
+
+    Args:
+        first, second: `Trial.folds`.
+
+    Raises:
+        RunError: they are of different folds.
+    """
+    if not same_folds(first, second):
+        raise RunError("the trials were divided into other folds; compare trials of one table")
+    names = [name for name in first.columns if name not in FOLD]
+    held_out = held_out_ratio(first)
+    rows = [paired_t(n, first[n], second[n], test_train_ratio=held_out) for n in names]
+    return pl.DataFrame(rows, schema=PAIRED)
+
+
+def same_folds(first: pl.DataFrame, second: pl.DataFrame) -> bool:
+    """Whether two trials can be compared: both were asked by folds, and by the same."""
+    return not first.is_empty() and first.select(FOLD).equals(second.select(FOLD))
+
+
+def held_out_ratio(folds: pl.DataFrame) -> float:
+    """Training rows that a fold holds out over those it trains on.
+
+    The other folds' training rows hold each row out once: together they are all rows so many times.
+    """
+    others = pl.len().over("repeat") - 1
+    whole = pl.col("train").sum().over("repeat") / others
+    # Without any the users are divided all the same.
+    ratio = ((whole - pl.col("train")) / pl.col("train")).fill_nan(1 / others)
+    return float(folds.select(ratio.mean()).item())
+
+
 def paired_t(
-    name: str, first: pl.Series, second: pl.Series, *, overlap: float = 0.0
+    name: str, first: pl.Series, second: pl.Series, *, test_train_ratio: float = 0.0
 ) -> dict[str, object]:
-    """A row of `compare`: Student's t of the differences second - first.
+    """A row of `compare` or `compare_folds`: Student's t of the differences second - first.
 
     Pairs of which one is null are left out. One that is no number cannot be left out, since it was
     to be measured: then there is no test. Nor is there of a single pair.
@@ -105,8 +184,9 @@ def paired_t(
     Args:
         name: of the metric.
         first, second: paired values, each of the two on the same line.
-        overlap: what is added to 1 / count in the variance of the mean, where the differences are
-            alike because what they were measured with was.
+        test_train_ratio: test rows over training rows where a pair is a fold. Folds share training
+            rows, which makes their differences alike: Nadeau & Bengio (2003, eq. 14) add the ratio
+            to 1 / count in the variance of the mean.
     """
     pairs = pl.DataFrame([first.rename("first"), second.rename("second")])
     pairs = pairs.cast(pl.Float64).drop_nulls()
@@ -116,7 +196,7 @@ def paired_t(
     row = {"metric": name, **known.mean().row(0, named=True), "difference": mean}
     if mean is None or count < max(len(pairs), 2):
         return row | dict.fromkeys(("low", "high", "p_value"))
-    error = float(difference.std(ddof=1)) * math.sqrt(1 / count + overlap)
+    error = float(difference.std(ddof=1)) * math.sqrt(1 / count + test_train_ratio)
     # Where all differ alike, it is by nothing, or surely.
     p_value = float(2 * stats.t.sf(abs(mean / error), count - 1)) if error > 0 else float(mean == 0)
     margin = float(stats.t.ppf(0.975, count - 1)) * error

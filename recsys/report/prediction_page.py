@@ -1,8 +1,4 @@
-"""The page of a run that asks questions, in the manner of `recsys.report.ranking_page`.
-
-Everything on it is read from the run's folder: `write` can be called on a finished run at any time
-and gives the same bytes.
-"""
+"""The page of a run that asks questions, as `recsys.report.page` writes it."""
 
 from __future__ import annotations
 
@@ -15,11 +11,9 @@ import numpy as np
 import polars as pl
 
 from recsys.evaluation.prediction import Trial, best, leads
-from recsys.files import write_text
-from recsys.reading import read_config, reading
-from recsys.report import plots
+from recsys.report import page, plots
+from recsys.report.page import name_of
 from recsys.report.plots import Bar, Plot
-from recsys.report.ranking_page import check_finished, rendered
 
 TEMPLATE = "prediction.html.jinja"
 
@@ -33,15 +27,11 @@ def write(folder: Path) -> None:
     Raises:
         RunError: the folder holds no finished run.
     """
-    check_finished(folder)
-    with reading(folder, fault="cannot be shown"):
-        page = rendered(TEMPLATE, _content(folder))
-    write_text(folder / "report.html", page)
+    page.write(folder, TEMPLATE, _content)
 
 
-def _content(folder: Path) -> dict[str, Any]:
+def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """What the template shows."""
-    config = read_config(folder)
     models = {label_of(config["model"]): folder}
     models |= {str(name): folder / "baselines" / str(name) for name in config["baselines"]}
     found = {name: _trials(place / "tables") for name, place in models.items()}
@@ -51,14 +41,11 @@ def _content(folder: Path) -> dict[str, Any]:
     }
     ahead = leads(by_table)
     return {
-        "model": next(iter(models)),
-        "data": label_of(config["data"]),
-        "seed": config["seed"],
+        "model_name": next(iter(models)),
+        "data": name_of(config["data"]),
         "models": list(models),
         "tables": [_table(name, of, ahead.filter(table=name)) for name, of in by_table.items()],
         "num_comparisons": ahead["p_holm"].count(),
-        "config": (folder / "config.yaml").read_text("utf-8"),
-        "colours": plots.COLOURS,
     }
 
 
@@ -98,6 +85,6 @@ def _bars(name: str, metric: str, trials: Mapping[str, Trial]) -> Iterator[Plot]
         yield plots.bars(f"{name} {metric}", found, limit=limit)
 
 
-def label_of(config: Any) -> str:
-    """The class that a config names; `model` where it has one for each table."""
-    return str(config.get("_target_", "model")).rpartition(".")[2]
+def label_of(model: Mapping[str, Any]) -> str:
+    """The class that a model's config names; `model` where it has one for each table."""
+    return name_of(model) if "_target_" in model else "model"

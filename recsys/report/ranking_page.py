@@ -1,8 +1,4 @@
-"""A run's page: `report.html`, one file without scripts that needs no network.
-
-Everything on it is read from the run's folder: `write` can be called on a finished run at any time
-and gives the same bytes.
-"""
+"""The page of a run that says what comes next, as `recsys.report.page` writes it."""
 
 from __future__ import annotations
 
@@ -14,16 +10,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from recsys.errors import RunError
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.evaluation.statistics import compare, with_holm
-from recsys.files import write_text
 from recsys.log.event_log import ITEM, USER
 from recsys.log.vocabulary import Vocabulary
-from recsys.reading import read_config, read_json, read_table, read_tensors, reading
-from recsys.report import plots, tables
+from recsys.reading import read_json, read_table, read_tensors
+from recsys.report import page, plots, tables
+from recsys.report.page import name_of
 from recsys.report.plots import Bar, Plot
 from recsys.report.user_map import UserMap, user_map
 from recsys.retrieval.lists import TopK
@@ -40,29 +34,7 @@ def write(folder: Path) -> None:
     Raises:
         RunError: the folder holds no finished run.
     """
-    check_finished(folder)
-    with reading(folder, fault="cannot be shown"):
-        page = rendered(TEMPLATE, _content(folder))
-    write_text(folder / "report.html", page)
-
-
-def check_finished(folder: Path) -> None:
-    """Raise a `RunError` unless a folder holds a finished run."""
-    for name in ("config.yaml", "metrics.json"):
-        if not (folder / name).is_file():
-            raise RunError(f"{folder} holds no finished run: there is no {name}")
-
-
-def rendered(template: str, content: dict[str, Any]) -> str:
-    """The page that a template beside this file makes of its content."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,  # titles and ids are whatever the log holds
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(content)
+    page.write(folder, TEMPLATE, _content)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,27 +68,26 @@ class Result:
         return Evaluation(self.per_user, {}, TopK(no_items, no_items.float())).slices(by, metric)
 
 
-def _content(folder: Path) -> dict[str, Any]:
+def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """What the template shows."""
-    config = read_config(folder)
     task, data = config["task"], config["data"]
     k = task["ks"][0]
-    model = Result.read(folder, _last_name(config["model"]))
+    model = Result.read(folder, name_of(config["model"]))
     baselines = [
         Result.read(folder / "baselines" / str(name), str(name)) for name in config["baselines"]
     ]
     results = [model, *baselines]
     shown = [f"{name}@{k}" for name in tables.SHOWN]
     return {
-        "data": _last_name(data),
+        "data": name_of(data),
         "file": Path(data.get("path") or "").name,
-        "split": _last_name(task["split"]).replace("_", " "),
+        "split": name_of(task["split"]).replace("_", " "),
         "history_rule": tables.history_rule(Protocol(mask_history=task["mask_history"])),
         "num_items": config["num_items"],
         "num_users": len(read_table(folder / "model" / "users.parquet")),
-        "seed": config["seed"],
         "k": k,
         "metrics": shown,
+        "model_name": model.name,
         "model": model,
         "results": results,
         "differences": _differences(model, baselines, shown),
@@ -126,8 +97,6 @@ def _content(folder: Path) -> dict[str, Any]:
         "repeats": list(_bars([f"repeat/recall@{k}", f"explore/recall@{k}"], results)),
         "map": _map(folder, config.get("report", {}).get("map_by")),
         "samples": list(_samples(folder, model.per_user)),
-        "config": (folder / "config.yaml").read_text(),
-        "colours": plots.COLOURS,
     }
 
 
@@ -143,10 +112,6 @@ def _differences(
     ]
     rows = with_holm(pl.concat(found)).partition_by("against", maintain_order=True)
     return {other.name: of.to_dicts() for other, of in zip(baselines, rows, strict=True)}
-
-
-def _last_name(config: dict[str, Any]) -> str:
-    return str(config["_target_"]).rpartition(".")[2]
 
 
 def _bars(metrics: Sequence[str], results: Sequence[Result]) -> Iterator[Plot]:

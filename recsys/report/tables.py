@@ -19,7 +19,8 @@ from recsys.evaluation.prediction import Trial, best
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, WORDS, EventLog
 from recsys.retrieval.lists import TopK
-from recsys.tasks.splits import TEST, Split
+from recsys.tasks.phases import TEST
+from recsys.tasks.splits import Split
 
 SHOWN = ("recall", "ndcg", "phr", "mrr")
 FEW = 0.01

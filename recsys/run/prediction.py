@@ -28,8 +28,7 @@ from rich.console import Console
 
 from recsys.devices import running_on
 from recsys.errors import ConfigError, RunError
-from recsys.evaluation.prediction import Folds, Trial, compare, leads, same_folds, to_json, trial
-from recsys.evaluation.statistics import with_holm
+from recsys.evaluation.prediction import Folds, Trial, leads, to_json, trial
 from recsys.files import write_text
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config
@@ -41,6 +40,7 @@ from recsys.run.ranking import Sizes, completed, config_words, filtered_log, rea
 from recsys.scoring import trust
 from recsys.scoring.predictor import Predictor
 from recsys.tasks.labels import Questions
+from recsys.tasks.phases import PHASES
 from recsys.timing import timed
 
 logger = logging.getLogger(__name__)
@@ -199,25 +199,25 @@ def build(model: dict[str, Any], seed: int) -> Predictor:
     return built
 
 
-def compare_runs(first: Path, second: Path) -> pl.DataFrame:
+def compare_tables(first: Path, second: Path) -> pl.DataFrame:
     """Paired differences of two runs' folds, a row per table and metric that both answered.
 
-    As `recsys.evaluation.prediction.compare`, with Holm's correction over all rows as `p_holm`.
+    As `recsys.evaluation.statistics.compare_folds`, with Holm's correction over all rows as
+    `p_holm`.
 
     Raises:
         RunError: they answered no table in common by folds, or by other folds.
     """
-    found = []
-    for place in sorted((first / "tables").glob("[!.]*")):
-        if (other := second / "tables" / place.name).is_dir():
-            folds = Trial.read(place).folds, Trial.read(other).folds
-            if not same_folds(*folds):
-                continue
-            rows = compare(*folds)
-            found.append(rows.with_columns(metric=f"{place.name}/" + pl.col("metric")))
-    if not found:
+    places = {place.name: place for place in sorted((first / "tables").glob("[!.]*"))}
+    pairs = {
+        name: {"second": Trial.read(other), "first": Trial.read(place)}
+        for name, place in places.items()
+        if (other := second / "tables" / name).is_dir()
+    }
+    found = leads(pairs)
+    if found.is_empty():
         raise RunError(f"{first} and {second} answered no questions in common; compare others")
-    return with_holm(pl.concat(found))
+    return found.with_columns(metric=pl.format("{}/{}", "table", "metric")).drop("table", "against")
 
 
 def means(trials: Trials) -> dict[str, dict[str, float]]:
@@ -244,7 +244,7 @@ def _together(of: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, di
 def describe(questions: Questions) -> str:
     """One line: how many rows are asked, by phase, and what can be answered."""
     sizes = questions.rows["phase"].value_counts().sort("phase").rows()
-    phases = ", ".join(f"{n:,} {('train', 'validation', 'test')[p]}" for p, n in sizes)
+    phases = ", ".join(f"{n:,} {PHASES[p]}" for p, n in sizes)
     if not questions.has_phases:
         phases = f"{len(questions):,}, by folds"
     named = len(questions.candidates)

@@ -51,7 +51,8 @@ from recsys.run.folder import about, claim, folder_of_a_run
 from recsys.run.options import check_options, unset
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.scorer import Scorer
-from recsys.tasks.splits import VALIDATION, Split
+from recsys.tasks.phases import VALIDATION
+from recsys.tasks.splits import Split
 from recsys.timing import timed
 from recsys.training.loop import fit
 

@@ -10,7 +10,8 @@ from recsys.errors import ConfigError
 from recsys.log.event_log import USER, EventLog
 from recsys.log.time import Moment, days_after
 from recsys.log.vocabulary import Vocabulary
-from recsys.tasks.labels import PHASE, TEST, TRAIN, VALIDATION, Questions
+from recsys.tasks.labels import PHASE, Questions
+from recsys.tasks.phases import TEST, TRAIN, VALIDATION
 from recsys.tasks.windows import (
     between,
     chosen,

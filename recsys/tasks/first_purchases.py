@@ -10,7 +10,8 @@ from recsys.errors import ConfigError
 from recsys.log.event_log import ITEM, TIME, USER, EventLog
 from recsys.log.time import Moment
 from recsys.log.vocabulary import Vocabulary
-from recsys.tasks.labels import TRAIN, Questions, before
+from recsys.tasks.labels import Questions, before
+from recsys.tasks.phases import TRAIN
 from recsys.tasks.windows import (
     Window,
     between,

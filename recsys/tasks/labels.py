@@ -28,10 +28,10 @@ from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import TIME, USER, EventLog
 from recsys.log.hashing import fingerprint
 from recsys.log.vocabulary import UNKNOWN, Vocabulary
+from recsys.tasks.phases import TEST, TRAIN, VALIDATION
 from recsys.tasks.tensors import tensor_of
 
 AS_OF, UNTIL, PHASE = "as_of", "until", "phase"
-TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False)

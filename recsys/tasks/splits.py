@@ -34,9 +34,8 @@ from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog, as_told, runs
 from recsys.log.time import Moment, moment
 from recsys.log.vocabulary import Vocabulary
+from recsys.tasks.phases import PHASES, TEST, TRAIN, VALIDATION
 from recsys.tasks.tensors import tensor_of
-
-TRAIN, VALIDATION, TEST, NEVER = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,15 +61,15 @@ class Split:
 
     @cached_property
     def train(self) -> Part:
-        return self._part("train", TRAIN)
+        return self._part(TRAIN)
 
     @cached_property
     def validation(self) -> Part:
-        return self._part("validation", VALIDATION)
+        return self._part(VALIDATION)
 
     @cached_property
     def test(self) -> Part:
-        return self._part("test", TEST)
+        return self._part(TEST)
 
     @cached_property
     def training(self) -> BasketBatch:
@@ -140,7 +139,7 @@ class Split:
         rows = np.diff(self.events["log_row"].to_numpy()[begins], append=self.log.num_events)
         return pl.Series(np.repeat(self.events["phase"].to_numpy()[begins], rows))
 
-    def _part(self, name: str, phase: int) -> Part:
+    def _part(self, phase: int) -> Part:
         phases, is_target = self.events["phase"], self.events["target"]
         asked = self.events.select("user", "item").filter((phases == phase) & is_target)
         users = asked["user"].unique(maintain_order=True)
@@ -150,7 +149,7 @@ class Split:
         past &= pl.Series(is_asked[self.events["user"].to_numpy()])
         target = Ragged(tensor_of(asked["item"]), _offsets(asked["user"], users))
         history = self._batch(past, users)
-        return Part(name, history, target.distinct(self.num_items))
+        return Part(PHASES[phase], history, target.distinct(self.num_items))
 
     def _batch(self, which: pl.Series | None = None, users: pl.Series | None = None) -> BasketBatch:
         """The events at `which`, of the `users` given or of those with such an event."""
@@ -237,15 +236,13 @@ def user_holdout(log: EventLog, *, column: str = "split") -> Split:
             f"{log.name}: users have no column {column!r}; user_holdout needs train, validation "
             "or test for every user"
         )
-    names = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
     found = set(log.users[column].unique())
-    if found != set(names):
+    if found != set(PHASES):
         raise DataError(
-            f"{log.name}: users.{column} holds {sorted(map(str, found))}; expected {list(names)}"
+            f"{log.name}: users.{column} holds {sorted(map(str, found))}; expected {list(PHASES)}"
         )
-    phase = log.users.select(
-        USER, phase=pl.col(column).replace_strict(names, return_dtype=pl.UInt8)
-    )
+    named = pl.col(column).replace_strict(PHASES, [TRAIN, VALIDATION, TEST], return_dtype=pl.UInt8)
+    phase = log.users.select(USER, phase=named)
     frame, users, items = _encoded(log)
     phases = users.ids.rename(USER).to_frame().join(phase, on=USER, maintain_order="left")["phase"]
     last = _of_last_row(frame["basket"].to_numpy(), frame["user"])

@@ -13,7 +13,8 @@ from recsys.errors import ConfigError
 from recsys.log.event_log import USER, EventLog
 from recsys.log.time import Moment
 from recsys.log.vocabulary import Vocabulary
-from recsys.tasks.labels import AS_OF, TRAIN, Questions
+from recsys.tasks.labels import AS_OF, Questions
+from recsys.tasks.phases import TRAIN
 from recsys.tasks.windows import chosen, in_class, no_values, rows_of, within_log
 
 

@@ -14,7 +14,8 @@ from recsys.errors import ConfigError
 from recsys.log.event_log import TIME, USER, EventLog
 from recsys.log.time import Moment, days_after, just_after, moment, next_day
 from recsys.log.vocabulary import Vocabulary
-from recsys.tasks.labels import AS_OF, PHASE, TEST, TRAIN, UNTIL, VALIDATION
+from recsys.tasks.labels import AS_OF, PHASE, UNTIL
+from recsys.tasks.phases import TEST, TRAIN, VALIDATION
 from recsys.tasks.tensors import tensor_of
 
 

@@ -37,11 +37,12 @@ from recsys.scoring.predictor import Predictor
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.labels import Questions, folds
-from recsys.tasks.splits import VALIDATION, Split, last_basket
+from recsys.tasks.phases import TEST, TRAIN, VALIDATION
+from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard, colour_question, new_item_question
 from recsys.testing.second_device import second_device
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 
 class ModelContract:
@@ -61,7 +62,7 @@ class ModelContract:
     finds_colours: ClassVar[bool] = True
     finds_new_items: ClassVar[bool] = True
     ranks_newcomers: ClassVar[bool] = False
-    training: ClassVar[Training] = Training(
+    training: ClassVar[TrainingOptions] = TrainingOptions(
         max_epochs=30, batch_size=16, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
     k: ClassVar[int] = 5
@@ -290,7 +291,7 @@ class PredictorContract:
         """The questions, the rows to learn from and those to predict."""
         if cls.ranked:
             questions = new_item_question()
-            return questions, questions.phase(0), questions.phase(2)
+            return questions, questions.phase(TRAIN), questions.phase(TEST)
         questions = colour_question()
         return questions, *next(folds(questions))
 

@@ -1,2 +1,3 @@
 from .loop import fit as fit
-from .options import Training as Training
+from .minimise import Minimiser as Minimiser
+from .options import TrainingOptions as TrainingOptions

@@ -10,13 +10,13 @@ from pytorch_lightning import (
 from recsys.batch.examples import Part
 from recsys.batch.loader import KeptBatches, Loader
 from recsys.training.callbacks import epoch_seed
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 
 class Epochs(LightningDataModule):
     """The training users of a split on the training device, in a new order each epoch or one."""
 
-    def __init__(self, part: Part, training: Training) -> None:
+    def __init__(self, part: Part, training: TrainingOptions) -> None:
         super().__init__()
         self.part = part
         self.training = training

@@ -26,9 +26,10 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_text
 from recsys.reading import reading
 from recsys.scoring.scorer import Scorer
-from recsys.tasks.splits import VALIDATION, Split
+from recsys.tasks.phases import VALIDATION
+from recsys.tasks.splits import Split
 from recsys.timing import timed
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,9 @@ class Validate(Callback):
         folder: for the checkpoints and `train.csv`.
     """
 
-    def __init__(self, split: Split, protocol: Protocol, training: Training, folder: Path) -> None:
+    def __init__(
+        self, split: Split, protocol: Protocol, training: TrainingOptions, folder: Path
+    ) -> None:
         self.split = split
         self.protocol = protocol
         self.training = training

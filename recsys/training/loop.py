@@ -31,7 +31,7 @@ from recsys.tasks.splits import Split
 from recsys.timing import timed
 from recsys.training.batches import Epochs
 from recsys.training.callbacks import BEST, LAST, AtomicCheckpoints, MeanLoss, Reseed, Validate
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 from recsys.training.true_precision import TruePrecision
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 def fit(
     model: Scorer,
     split: Split,
-    training: Training,
+    training: TrainingOptions,
     protocol: Protocol,
     *,
     folder: Path | None = None,
@@ -75,7 +75,7 @@ def fit(
 def _fit(
     model: Scorer,
     split: Split,
-    training: Training,
+    training: TrainingOptions,
     protocol: Protocol,
     folder: Path | None,
     loggers: Callable[[Path], list[Logger]],
@@ -103,7 +103,7 @@ def _fit(
 def _train(
     model: Recommender,
     split: Split,
-    training: Training,
+    training: TrainingOptions,
     protocol: Protocol,
     folder: Path,
     loggers: list[Logger],

@@ -15,7 +15,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingOptions:
     """How a model with a loss is trained.
 
     Attributes:

@@ -16,15 +16,8 @@ from recsys import Split
 from recsys.batch.graphs import GraphBatch
 from recsys.batch.histories import BasketBatch
 from recsys.data import snapshots, temporal_data
-from recsys.tasks.splits import (
-    NEVER,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    global_time,
-    last_basket,
-    user_holdout,
-)
+from recsys.tasks.phases import NEVER, TEST, TRAIN, VALIDATION
+from recsys.tasks.splits import global_time, last_basket, user_holdout
 from recsys.testing.logs import checkerboard
 
 N = 6

@@ -12,13 +12,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from scipy import stats
 from torch import Tensor
 
 from recsys.batch.ragged import Ragged
 from recsys.errors import LeakError, RunError
-from recsys.evaluation.prediction import Answers, Folds, Trial, bootstrap, compare, leads, trial
-from recsys.evaluation.statistics import holm
+from recsys.evaluation.prediction import Answers, Folds, Trial, leads, trial, user_intervals
+from recsys.evaluation.statistics import compare_folds, holm
 from recsys.log.event_log import EventLog
 from recsys.log.vocabulary import Vocabulary
 from recsys.scoring.predictor import Predictor
@@ -135,69 +134,9 @@ def test_a_score_that_is_no_number_is_refused() -> None:
         trial(colour_question(), lambda: Given([float("nan")]))
 
 
-def frame(values: Sequence[float], test: int = 20) -> pl.DataFrame:
-    count = len(values)
-    about = {"repeat": [0] * count, "fold": range(count), "train": [80] * count}
-    return pl.DataFrame({**about, "test": [test] * count, "auroc": values})
-
-
-def test_the_corrected_resampled_t_test_of_nadeau_and_bengio() -> None:
-    first, second = [0.6, 0.7, 0.65, 0.62, 0.68], [0.63, 0.71, 0.7, 0.62, 0.72]
-    row = compare(frame(first), frame(second)).row(0, named=True)
-    difference = np.subtract(second, first)
-    error = math.sqrt((1 / 5 + 20 / 80) * difference.var(ddof=1))
-    assert row["difference"] == pytest.approx(difference.mean())
-    assert row["p_value"] == pytest.approx(2 * stats.t.sf(difference.mean() / error, 4))
-    assert row["high"] - row["low"] == pytest.approx(2 * stats.t.ppf(0.975, 4) * error)
-    plain = stats.ttest_rel(second, first).pvalue
-    assert row["p_value"] > plain
-
-
-def timed(num_users: int, moments: int, num_folds: int) -> pl.DataFrame:
-    """Folds of a table whose users are asked at some moments in training, and once in the test."""
-    held_out = [num_users // num_folds + (f < num_users % num_folds) for f in range(num_folds)]
-    generator = np.random.default_rng(num_users)
-    return pl.DataFrame(
-        {
-            "repeat": [r for r in range(2) for _ in held_out],
-            "fold": [*range(num_folds)] * 2,
-            "train": [moments * (num_users - n) for n in held_out] * 2,
-            "test": held_out * 2,
-            "auroc": generator.random(2 * num_folds),
-        }
-    )
-
-
-@pytest.mark.parametrize("moments", [1, 4, 9])
-@pytest.mark.parametrize("num_folds", [2, 5, 10])
-def test_the_ratio_is_of_training_rows_however_often_users_are_asked(
-    moments: int, num_folds: int
-) -> None:
-    first = timed(100, moments, num_folds)
-    second = first.with_columns(pl.col("auroc") + pl.Series(np.linspace(0, 0.1, 2 * num_folds)))
-    row = compare(first, second).row(0, named=True)
-    difference = np.linspace(0, 0.1, 2 * num_folds)
-    error = math.sqrt((1 / len(difference) + 1 / (num_folds - 1)) * difference.var(ddof=1))
-    expected = 2 * stats.t.sf(difference.mean() / error, len(difference) - 1)
-    assert row["p_value"] == pytest.approx(expected)
-
-
-def test_the_ratio_where_no_row_is_trained_on() -> None:
-    first = timed(100, 1, 5).with_columns(train=0)
-    second = first.with_columns(pl.col("auroc") + pl.Series(np.linspace(0, 0.1, 10)))
-    again = [frame.with_columns(train=80) for frame in (first, second)]
-    assert compare(first, second).equals(compare(*again))
-
-
-def test_a_fold_without_a_figure_gives_no_p_value() -> None:
-    """In which all users are of one class."""
-    whole, part = [0.6, 0.7, 0.65], [0.7, math.nan, 0.85]
-    for first, second in ((whole, part), (part, whole), (part, part)):
-        row = compare(frame(first), frame(second)).row(0, named=True)
-        assert (row["low"], row["high"], row["p_value"]) == (None, None, None)
-    row = compare(frame(whole), frame(part)).row(0, named=True)
-    assert row["difference"] == pytest.approx(0.15)
-    assert (row["first"], row["second"]) == (pytest.approx(0.625), pytest.approx(0.775))
+def folds_of(values: Sequence[float]) -> pl.DataFrame:
+    about = {"repeat": 0, "fold": range(len(values)), "train": 80, "test": 20}
+    return pl.DataFrame({**about, "auroc": values})
 
 
 def a_trial(folds: pl.DataFrame) -> Trial:
@@ -206,17 +145,17 @@ def a_trial(folds: pl.DataFrame) -> Trial:
 
 def test_the_leads_of_a_run_are_corrected_together() -> None:
     best, near, far = [0.7, 0.72, 0.71], [0.69, 0.715, 0.7], [0.5, 0.6, 0.4]
-    none = a_trial(frame(best).clear())
+    none = a_trial(folds_of(best).clear())
     found = leads(
         {
-            "kids": {"m": a_trial(frame(best)), "near": a_trial(frame(near)), "none": none},
+            "kids": {"m": a_trial(folds_of(best)), "near": a_trial(folds_of(near)), "none": none},
             "lapse": {
-                "m": a_trial(frame(best)),
-                "far": a_trial(frame(far)),
-                "nan": a_trial(frame([math.nan, 0.5, 0.5])),
-                "other": a_trial(frame(best[:2])),
+                "m": a_trial(folds_of(best)),
+                "far": a_trial(folds_of(far)),
+                "nan": a_trial(folds_of([math.nan, 0.5, 0.5])),
+                "other": a_trial(folds_of(best[:2])),
             },
-            "alone": {"m": a_trial(frame(best))},
+            "alone": {"m": a_trial(folds_of(best))},
         }
     )
     assert found.select("table", "against").rows() == [
@@ -224,20 +163,21 @@ def test_the_leads_of_a_run_are_corrected_together() -> None:
         ("lapse", "far"),
         ("lapse", "nan"),
     ]
-    one, two = (compare(frame(v), frame(best))["p_value"][0] for v in (near, far))
+    one, two = (compare_folds(folds_of(v), folds_of(best))["p_value"][0] for v in (near, far))
     assert found["p_value"].to_list() == [one, two, None]
     assert found["p_holm"].to_list() == [*holm(np.array([one, two])), None]
     assert (found["difference"] > 0).all()
-    assert leads({"alone": {"m": a_trial(frame(best))}}).is_empty()
+    assert leads({"alone": {"m": a_trial(folds_of(best))}}).is_empty()
 
 
 def test_a_resample_without_users_of_the_fold_does_not_count() -> None:
     """One user alone is asked in the fold: the interval is that user's figure, not down to 0."""
     questions = ranking([[0], [1], [2]], [[], [], []], 3)
     one = Answers(questions, torch.tensor([1]), torch.tensor([[0.5, 0.4, 0.3]]))
-    assert bootstrap([one])["mrr"] == [0.5, 0.5]
+    assert user_intervals([one])["mrr"] == [0.5, 0.5]
     draws = np.array([[1, 1, 1], [2, 0, 1]])
-    assert one.resampled(draws)["mrr"] == pytest.approx([0.5, math.nan], nan_ok=True)
+    mrr = one.resampled(draws)[:, one.metrics.index("mrr")]
+    assert mrr == pytest.approx([0.5, math.nan], nan_ok=True)
 
 
 @pytest.mark.parametrize("ranked", [True, False])
@@ -245,7 +185,7 @@ def test_of_nobody_there_is_no_figure(ranked: bool) -> None:
     questions = ranking([[0], [1]], [[], []], 3) if ranked else colour_question()
     nobody = Answers(questions, torch.arange(0), torch.zeros(0, len(questions.candidates)))
     assert all(math.isnan(mean) for mean in nobody.means().values())
-    assert all(map(math.isnan, bootstrap([nobody])["mrr" if ranked else "ap"]))
+    assert all(map(math.isnan, user_intervals([nobody])["mrr" if ranked else "ap"]))
 
 
 def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
@@ -261,16 +201,6 @@ def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
     assert math.isnan(again.means["test"]["auroc"])
     assert all(map(math.isnan, again.intervals["test"]["auroc"]))
     assert again.intervals["test"]["ap"] == [0.25, 0.75]
-
-
-def test_trials_that_are_the_same_do_not_differ() -> None:
-    row = compare(frame([0.6, 0.7]), frame([0.6, 0.7])).row(0, named=True)
-    assert (row["difference"], row["p_value"]) == (0, 1)
-
-
-def test_trials_of_other_folds_are_not_compared() -> None:
-    with pytest.raises(RunError, match="divided into other folds"):
-        compare(frame([0.6, 0.7]), frame([0.6, 0.7], test=21))
 
 
 def test_a_column_without_a_pair_is_left_out_of_the_mean(tmp_path: Path) -> None:

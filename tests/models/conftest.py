@@ -14,7 +14,7 @@ from recsys.scoring import saved_model
 from recsys.tasks.splits import Split, last_basket, user_holdout
 from recsys.testing.logs import checkerboard
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 Baskets = list[list[int]]
 
@@ -71,7 +71,7 @@ def profile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     torch.manual_seed(0)
     model = saved_model.build(config)
-    training = Training(max_epochs=1, batch_size=16, monitor="ndcg@5", device="cpu")
+    training = TrainingOptions(max_epochs=1, batch_size=16, monitor="ndcg@5", device="cpu")
     fit(model, split, training, Protocol(ks=(5,)))
     saved_model.save(folder / "model", model, split, config, mask_history=False)
     return folder

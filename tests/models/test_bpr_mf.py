@@ -17,7 +17,7 @@ from recsys.nn import negatives
 from recsys.tasks.splits import Split, last_basket, user_holdout
 from recsys.testing.logs import checkerboard
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_users_without_training_events_are_folded_in() -> None:
     split = user_holdout(replace(log, users=named))
     torch.manual_seed(0)
     model = BPRMF(split.num_items, len(split.users), embedding_dim=8, learning_rate=0.05)
-    training = Training(
+    training = TrainingOptions(
         max_epochs=30, batch_size=16, evaluate_every=10, monitor="ndcg@5", device="cpu"
     )
     fit(model, split, training, Protocol(ks=(5,)))
@@ -163,7 +163,7 @@ def test_ml_100k_as_other_implementations(public_data: Any) -> None:
     protocol = Protocol(ks=(10,), mask_history=True)
     torch.manual_seed(0)
     model = BPRMF(split.num_items, len(split.users))
-    fit(model, split, Training(max_epochs=60, evaluate_every=5, device="cpu"), protocol)
+    fit(model, split, TrainingOptions(max_epochs=60, evaluate_every=5, device="cpu"), protocol)
     means = evaluate(model, split.validation, protocol).means
     assert means["recall@10"] > 0.123
     assert means["ndcg@10"] > 0.0636

@@ -23,7 +23,7 @@ from recsys.tasks.splits import Split, last_basket
 from recsys.testing.contracts import ModelContract
 from recsys.testing.logs import checkerboard
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 from recsys.training.true_precision import TruePrecision
 
 DTYPES = TruePrecision.DTYPES
@@ -116,7 +116,7 @@ class TestDNNTSP(ModelContract):
 
     finds_new_items = False
     ranks_newcomers = True
-    training = Training(
+    training = TrainingOptions(
         max_epochs=40, batch_size=64, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
 
@@ -138,7 +138,7 @@ class TestGLOIE(ModelContract):
     """In the paper's shape; on so few users the autoencoder's loss weighs more."""
 
     ranks_newcomers = True
-    training = Training(
+    training = TrainingOptions(
         max_epochs=40, batch_size=30, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
 
@@ -159,7 +159,7 @@ class TestGLOIE(ModelContract):
 class TestGLOIEWithEveryExtra(TestGLOIE):
     """Beyond the paper."""
 
-    training = Training(
+    training = TrainingOptions(
         max_epochs=20, batch_size=60, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
 
@@ -222,7 +222,7 @@ class TestLMRec(ModelContract):
     """In the words of the items alone."""
 
     ranks_newcomers = True
-    training = Training(
+    training = TrainingOptions(
         max_epochs=20, batch_size=20, monitor="ndcg@5", evaluate_every=10, device="cpu"
     )
 
@@ -278,7 +278,7 @@ def test_one_item_and_two_users(contract: type[ModelContract]) -> None:
     config = contract().config(split)
     if "text" in config:
         pytest.skip("one text has no words in common with others")
-    training = Training(max_epochs=1, batch_size=2, monitor="ndcg@1", device="cpu")
+    training = TrainingOptions(max_epochs=1, batch_size=2, monitor="ndcg@1", device="cpu")
     model = fit(saved_model.build(config), split, training, Protocol(ks=(1,)))
     everyone = evaluate(model, split.test, Protocol(ks=(1,)))
     assert everyone.means["recall@1"] == 1.0

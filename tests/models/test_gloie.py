@@ -27,7 +27,7 @@ from recsys.scoring import saved_model
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 History = list[list[int]]
 N = 7
@@ -351,7 +351,7 @@ def tables(tensors: dict[str, Tensor], num_items: int) -> list[str]:
     return [name for name, t in tensors.items() if t.shape in ((num_items, 8), (num_items + 1, 8))]
 
 
-TRAINING = Training(max_epochs=2, batch_size=20, monitor="ndcg@5", device="cpu")
+TRAINING = TrainingOptions(max_epochs=2, batch_size=20, monitor="ndcg@5", device="cpu")
 
 
 def test_it_is_one_item_table_that_a_step_moves_once(split: Split) -> None:

@@ -14,7 +14,7 @@ from recsys.models import BPRMF, EASE, Hybrid, ItemKNN, Markov, Popularity, Text
 from recsys.scoring.scorer import ClosedForm
 from recsys.tasks.splits import Split, leave_last_out
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 
 class Constant(ClosedForm):
@@ -63,7 +63,7 @@ def test_members_are_fitted_once_each_in_its_own_way(split_of: Any) -> None:
     model = Hybrid(
         members={"closed": closed, "learnt": learnt}, weights={"closed": 1.0, "learnt": 1.0}
     )
-    training = Training(max_epochs=1, monitor="ndcg@1", device="cpu")
+    training = TrainingOptions(max_epochs=1, monitor="ndcg@1", device="cpu")
     fit(model, split, training, Protocol(ks=(1,)))
     assert closed.fitted == 1
     after = learnt.state_dict()
@@ -81,7 +81,7 @@ def test_state_has_the_members_places_before_it(split_of: Any) -> None:
         )
 
     model = made()
-    fit(model, split, Training(), Protocol())
+    fit(model, split, TrainingOptions(), Protocol())
     state = model.state_dict()
     assert {"scorers.0.values", "scorers.1.popularity", "scorers.2.scorers.0.values"} < set(state)
     loaded = made()
@@ -98,7 +98,7 @@ def test_a_member_too_large_is_refused_before_the_others_are_fitted(
     members = {"first": first, "inner": Hybrid(members={"ease": EASE()}, weights={"ease": 1.0})}
     model = Hybrid(members=members, weights={"first": 1.0, "inner": 1.0})
     with pytest.raises(DataError, match=r"EASE on 7,000 items would take 1 GiB"):
-        fit(model, split, Training(), Protocol())
+        fit(model, split, TrainingOptions(), Protocol())
     assert first.fitted == 0
 
 
@@ -109,7 +109,7 @@ def test_a_member_may_be_called_anything(split_of: Any) -> None:
     model, loaded = (
         Hybrid(members={name: Markov() for name in names}, weights=weights) for _ in range(2)
     )
-    fit(model, split, Training(), Protocol())
+    fit(model, split, TrainingOptions(), Protocol())
     loaded.load_state_dict(model.state_dict())
     assert [name for name, _ in loaded.members()] == names
     alone = Hybrid(members={"": Markov().fit(split)}, weights={"": sum(weights.values())})
@@ -132,7 +132,7 @@ def test_reference_on_scientific(
     split = leave_last_out(scientific())
     members = {"item_knn": ItemKNN(), "text_tfidf": TextTFIDF(), "markov": Markov()}
     weights = {"item_knn": 1.0, "text_tfidf": 1.0, "markov": 0.5}
-    model = fit(Hybrid(members=members, weights=weights), split, Training(), Protocol())
+    model = fit(Hybrid(members=members, weights=weights), split, TrainingOptions(), Protocol())
     means = evaluate(model, split.test, Protocol(ks=(10,), mask_history=masked)).means
     assert means["recall@10"] == pytest.approx(recall, abs=0.003)
     assert means["ndcg@10"] == pytest.approx(ndcg, abs=0.003)

@@ -32,7 +32,7 @@ from recsys.nn.text_vectors import semantic_vectors
 from recsys.scoring import manifest, saved_model
 from recsys.tasks.splits import Split, leave_last_out
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 WORDS = [
     "red lamp",
@@ -47,7 +47,7 @@ N = len(WORDS)
 HISTORIES = [[0, 2, 3, 0, 6], [4, 4, 4, 4, 1, 5], [3, 6, 5, 1], [5, 1, 2], [1], [2, 0, 3, 6]]
 TINY = Decoder(num_layers=2, embedding_dim=16, num_heads=2, ffn_dim=32, vocab_size=300)
 
-TRAINING = Training(max_epochs=1, device="cpu", monitor="ndcg@3")
+TRAINING = TrainingOptions(max_epochs=1, device="cpu", monitor="ndcg@3")
 
 
 def log() -> EventLog:
@@ -629,7 +629,7 @@ def test_words_of_events_are_those_of_the_models_own_log(split: Split, tmp_path:
 
 def test_trained_in_bfloat16_it_ranks_in_float32(split: Split) -> None:
     config = config_of(language={"batch_size": 2, "row_length": 16}, use_ids=True)
-    training = Training(
+    training = TrainingOptions(
         max_epochs=1, device="cpu", monitor="ndcg@3", precision="bf16-mixed", gradient_clip=0.1
     )
     model = fit(saved_model.build(config), split, training, Protocol(ks=[3]))

@@ -13,7 +13,7 @@ from recsys.scoring import saved_model
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 
 TRAINING = [[[3], [3, 1], [1, 2]], [[1], [3]], [[1]]]
 POPULAR = [1, 3, 2, 0, 4]
@@ -33,7 +33,7 @@ def both() -> Hybrid:
 
 @pytest.mark.parametrize("build", [EASE, IALS, ItemKNN, Markov, both])
 def test_a_history_that_training_never_saw(build: Callable[[], Scorer], split: Split) -> None:
-    model = fit(build(), split, Training(), Protocol())
+    model = fit(build(), split, TrainingOptions(), Protocol())
     unseen = BasketBatch.from_lists([[[4]], [[0], [4]], [[3], [1]]], 5)
     assert model.top_k(unseen, 5).items[:2].tolist() == [POPULAR, POPULAR]
     masked = model.top_k(unseen, 5, mask_history=True).items
@@ -45,7 +45,7 @@ def test_a_history_that_training_never_saw(build: Callable[[], Scorer], split: S
 def test_what_remains_when_the_own_items_are_masked(
     build: Callable[[], Scorer], split: Split
 ) -> None:
-    model = fit(build(), split, Training(), Protocol())
+    model = fit(build(), split, TrainingOptions(), Protocol())
     unseen = BasketBatch.from_lists([[[4]]], 5)
     assert model.top_k(unseen, 1).items.tolist() == [[4]]
     assert model.top_k(unseen, 1, mask_history=True).items.tolist() == [[1]]

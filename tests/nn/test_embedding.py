@@ -15,7 +15,7 @@ from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import last_basket
 from recsys.testing.logs import checkerboard
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 from recsys.types import ItemVectors, UserVectors
 
 
@@ -90,7 +90,7 @@ def test_it_is_one_table_after_fit_save_and_load(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Pair(split.num_items)
     table, start = model.items, model.items.weight.detach().clone()
-    training = Training(max_epochs=2, monitor="ndcg@5", device="cpu")
+    training = TrainingOptions(max_epochs=2, monitor="ndcg@5", device="cpu")
     fit(model, split, training, Protocol(ks=(5,)))
     assert not model.items.weight.equal(start)
     assert model.reader.table is model.items is table

@@ -35,7 +35,7 @@ task:
   ks: [3, 5]
   mask_history: false
 model: {_target_: recsys.models.Again}
-trainer: {_target_: recsys.training.Training, monitor: recall@3}
+trainer: {_target_: recsys.training.TrainingOptions, monitor: recall@3}
 baselines: %s
 seed: 7
 num_items: 12

@@ -199,7 +199,7 @@ def test_what_a_model_has_learnt_before_answers_questions(
     assert set(json.loads((profile / "metrics.json").read_text())) == {"test"}
     assert set(json.loads((folder / "metrics.json").read_text())) == {"test", "folds"}
     with pytest.raises(RunError, match="no questions in common"):
-        prediction.compare_runs(profile, folder)
+        prediction.compare_tables(profile, folder)
     for other in ("elsewhere", "never"):
         assert json.loads((folder / "baselines" / other / "metrics.json").read_text()) == {}
     monkeypatch.setattr("recsys.run.ranking.run", lambda *_: pytest.fail("it was trained again"))
@@ -285,11 +285,11 @@ def test_compare_two_runs_of_questions(run: Run, csv: Path, tmp_path: Path) -> N
     code, out, err = run("compare", tmp_path / "logistic_regression", tmp_path / "lightgbm")
     assert code == 0, err
     assert "p_h" in out  # the column, however narrow the terminal
-    found = prediction.compare_runs(tmp_path / "logistic_regression", tmp_path / "lightgbm")
+    found = prediction.compare_tables(tmp_path / "logistic_regression", tmp_path / "lightgbm")
     assert found["metric"].to_list() == ["lapse/auroc", "lapse/ap"]
     assert (found["p_holm"] >= found["p_value"]).all()
     with pytest.raises(RunError, match="answered no questions in common"):
-        prediction.compare_runs(tmp_path / "logistic_regression", tmp_path / "nothing")
+        prediction.compare_tables(tmp_path / "logistic_regression", tmp_path / "nothing")
 
 
 def test_what_cannot_be_tested_is_shown_as_such(run: Run, csv: Path, tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_what_cannot_be_tested_is_shown_as_such(run: Run, csv: Path, tmp_path: P
     broken.write(trees / "tables" / "lapse")
     prediction_page.write(folder)
     assert (folder / "report.html").read_text().count("no p-value") == 1
-    assert prediction.compare_runs(trees, folder)["p_holm"].is_null().to_list() == [True, False]
+    assert prediction.compare_tables(trees, folder)["p_holm"].is_null().to_list() == [True, False]
     _, out, _ = run("compare", trees, folder)
     assert "–" in out
     models = {"model": Trial.read(folder / "tables" / "lapse"), "trees": broken}

@@ -27,7 +27,7 @@ from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
 from recsys.training.callbacks import epoch_seed
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 from recsys.types import Scores
 
 PROTOCOL = Protocol(ks=(5,))
@@ -38,9 +38,9 @@ def split() -> Split:
     return last_basket(checkerboard())
 
 
-def training(**options: Any) -> Training:
+def training(**options: Any) -> TrainingOptions:
     defaults = {"max_epochs": 6, "batch_size": 16, "monitor": "ndcg@5", "device": "cpu"}
-    return Training(**{**defaults, **options})
+    return TrainingOptions(**{**defaults, **options})
 
 
 def bpr_mf(split: Split) -> BPRMF:

@@ -15,7 +15,7 @@ from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
 from recsys.training.loop import fit
-from recsys.training.options import Training
+from recsys.training.options import TrainingOptions
 from recsys.training.true_precision import TruePrecision
 from recsys.types import Scores
 
@@ -48,7 +48,7 @@ def split() -> Split:
 
 def trained(model: Recommender, split: Split, folder: Path, **options: Any) -> Recommender:
     """After 16 steps."""
-    training = Training(
+    training = TrainingOptions(
         max_epochs=4, batch_size=16, monitor="ndcg@5", evaluate_every=4, device="cpu", **options
     )
     return fit(model, split, training, Protocol(ks=(5,)), folder=folder)  # type: ignore[return-value]

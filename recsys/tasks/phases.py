@@ -1,0 +1,5 @@
+"""Phases: from when an event may be seen, and when a row is asked."""
+
+TRAIN, VALIDATION, TEST, NEVER = 0, 1, 2, 3
+PHASES = ("train", "validation", "test")
+"""Their names; an event that is never seen has none."""
