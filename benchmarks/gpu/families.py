@@ -30,6 +30,7 @@ from recsys.models.language.lmrec import Language, Ranking
 from recsys.models.users.shopperbert import Encoder
 from recsys.nn.distributions import TweedieHead
 from recsys.scoring import saved_model
+from recsys.scoring.kinds import members_of
 from recsys.scoring.predictor import Predictor, Steps
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
@@ -109,7 +110,7 @@ def ranked(
         "trained_there": measured(trained(make, split, str(device), epochs), split),
     }
     agrees = torch.allclose(moved, scores, rtol=1e-3, atol=1e-4)
-    learns = any(isinstance(m, Recommender) for m in (here, *(m for _, m in here.members())))
+    learns = any(isinstance(m, Recommender) for m in (here, *(m for _, m in members_of(here))))
     allowed = WORSE if learns else 1e-3
     as_good = means["trained_there"] >= means["trained_here"] - allowed
     difference = float((moved - scores).abs().max())

@@ -24,6 +24,7 @@ from recsys.nn import losses, negatives
 from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
 from recsys.ranges import at_least
+from recsys.scoring.kinds import VectorScorer
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
@@ -32,7 +33,7 @@ VALUES_AT_ONCE = 2**26
 """Of the vectors of pairs."""
 
 
-class BPRMF(Recommender):
+class BPRMF(VectorScorer, Recommender):
     """A vector for each user and item; a score is their inner product.
 
     A user without training events, known to the log or not, is folded in: the mean vector of the

@@ -24,12 +24,13 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.losses import kl_standard_normal
 from recsys.precision import wide
 from recsys.ranges import at_least, decays, proper_share
+from recsys.scoring.kinds import VectorScorer
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, Scores, UserVectors
 
 
-class CountVAE(Recommender):
+class CountVAE(VectorScorer, Recommender):
     """Encodes a history to a normal distribution and decodes it to expected counts.
 
     Args:

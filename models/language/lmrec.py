@@ -61,6 +61,7 @@ from recsys.precision import wide
 from recsys.ranges import at_least, share
 from recsys.reading import read_tensors, reading
 from recsys.scoring import manifest
+from recsys.scoring.kinds import TextEncoder
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
@@ -131,7 +132,7 @@ class Ranking:
             raise ConfigError("ranking.num_negatives=0 with softmax=false; draw at least one")
 
 
-class LMRec(Recommender):
+class LMRec(TextEncoder, Recommender):
     """Scores are inner products of projected hidden states of a history's and an item's text.
 
     Args:
@@ -509,7 +510,6 @@ class LMRec(Recommender):
         return self._encode(self._documents(self._texts(batch)))
 
     def encode_texts(self, histories: Sequence[Sequence[str]]) -> UserVectors:
-        """(B, D) of histories whose items are given in words, oldest first."""
         texts = pl.Series([text for history in histories for text in history], dtype=pl.String)
         words = self.tokens_of(texts)
         rows = Ragged(

@@ -44,6 +44,7 @@ from recsys.nn.attention import Layout
 from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share
+from recsys.scoring.kinds import VectorScorer
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
@@ -52,7 +53,7 @@ NUM_GROUPS = 8
 """Of users of about one length, which attention lays out side by side."""
 
 
-class SASRec(Recommender):
+class SASRec(VectorScorer, Recommender):
     """Encodes a history to the state after its last item; a score is its product with an item.
 
     Args:

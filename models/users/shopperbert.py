@@ -44,6 +44,7 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.sentences import sentence_vectors
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share, share
+from recsys.scoring.kinds import ProfileEncoder
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split
 from recsys.types import Scores, UserVectors
@@ -85,7 +86,7 @@ class Encoder:
         proper_share(dropout=self.dropout)
 
 
-class ShopperBERT(Recommender):
+class ShopperBERT(ProfileEncoder, Recommender):
     """Predicts masked baskets from the rest of a user's log, and so learns what a user is.
 
     Args:
@@ -191,7 +192,7 @@ class ShopperBERT(Recommender):
         return order[:count].sort().values, order[count:].sort().values
 
     @property
-    def trained_until(self) -> int | None:
+    def trained_until(self) -> int:
         return int(self.until)
 
     @property

@@ -31,6 +31,7 @@ from recsys.run.folder import about
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_runs
 from recsys.scoring import profiles, saved_model, trust
+from recsys.scoring.kinds import profile_encoder
 from recsys.scoring.saved_model import SavedModel
 from recsys.tasks.labels import AS_OF
 
@@ -118,7 +119,9 @@ def profile(given: Namespace) -> None:
     with running_on(given.device or device):
         model = saved_model.load(given.run).model
         with saved_model.asking(model):
-            vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
+            vectors = profiles.profiles(
+                profile_encoder(model), log, rows, progress=console.is_terminal
+            )
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
     name = "_".join([log.name, *moments[-1:]])
     output = given.output or given.run / "profiles" / f"{name}.parquet"

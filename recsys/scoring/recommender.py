@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
@@ -28,9 +30,9 @@ class Recommender(Scorer, LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
 
+    @abstractmethod
     def loss(self, part: Part) -> Tensor:
         """A scalar for a batch of training users, each with a history and a target."""
-        raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def prepare(self, split: Split) -> Part:
         """Start from what the training data says, and return the users to train on.

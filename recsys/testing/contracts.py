@@ -33,6 +33,7 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.retrieval.index import ExactIndex
 from recsys.retrieval.lists import top_k
 from recsys.scoring import saved_model, trust
+from recsys.scoring.kinds import VectorScorer, members_of
 from recsys.scoring.predictor import Predictor
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
@@ -147,7 +148,7 @@ class ModelContract:
         built = saved_model.build(self.config(split))
         with torch.autocast("cpu", torch.bfloat16):
             assert _scores(model, split.test.history).isfinite().all()
-            for member in (built, *(member for _, member in built.members())):
+            for member in (built, *(member for _, member in members_of(built))):
                 if isinstance(member, Recommender):
                     loss = member.loss(member.prepare(split).rows(torch.arange(8)))
                     loss.backward()
@@ -201,7 +202,7 @@ class ModelContract:
                 assert _scores(loaded.model, history).equal(_scores(model, history)), name
 
     def test_vectors_rank_as_scores_do(self, model: Scorer, split: Split) -> None:
-        if not model.has_vectors:
+        if not isinstance(model, VectorScorer):
             pytest.skip("this model has no vectors")
         history = split.test.history
         with torch.inference_mode():
@@ -227,7 +228,7 @@ class ModelContract:
     def test_all_of_it_learns_on_one_device(self, split: Split) -> None:
         torch.manual_seed(0)
         model = saved_model.build(self.config(split))
-        for member in (model, *(member for _, member in model.members())):
+        for member in (model, *(member for _, member in members_of(model))):
             if not isinstance(member, Recommender):
                 continue
             part = member.prepare(split)
@@ -257,7 +258,9 @@ def _scores(model: Scorer, batch: BasketBatch) -> Tensor:
 @torch.inference_mode()
 def _ranked(model: Scorer, batch: BasketBatch) -> Tensor:
     """(B, n), what the lists are made by."""
-    return Scorer.score(model, batch) if model.has_vectors else model.score(batch)
+    return (
+        VectorScorer.score(model, batch) if isinstance(model, VectorScorer) else model.score(batch)
+    )
 
 
 class PredictorContract:

@@ -25,6 +25,7 @@ from recsys.evaluation.ranking import ABOUT_USER, Evaluation, Protocol, evaluate
 from recsys.evaluation.statistics import bootstrap, compare, holm, with_holm
 from recsys.retrieval.index import ExactIndex
 from recsys.retrieval.lists import TopK
+from recsys.scoring.kinds import VectorScorer
 from recsys.scoring.scorer import Scorer
 from recsys.types import ItemVectors, Scores, UserVectors
 
@@ -40,7 +41,7 @@ class Given(Scorer):
         return self.table[batch.users]
 
 
-class GivenVectors(Given):
+class GivenVectors(VectorScorer, Given):
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         return self.table[batch.users]
 

@@ -11,6 +11,7 @@ from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.evaluation.ranking import Protocol
 from recsys.nn.embedding import Borrowed, EmbeddingTable
+from recsys.scoring.kinds import VectorScorer
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import last_basket
 from recsys.testing.logs import checkerboard
@@ -28,7 +29,7 @@ class Borrower(nn.Module):
         return self.table()(index)
 
 
-class Pair(Recommender):
+class Pair(VectorScorer, Recommender):
     """Scores by the mean of a history's vectors; owner and borrower each give half of it."""
 
     def __init__(self, num_items: int) -> None:

@@ -21,6 +21,7 @@ from recsys.errors import ConfigError, DataError, RunError
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.models import BPRMF, CountVAE, Popularity
 from recsys.nn.distributions import TweedieHead
+from recsys.scoring.kinds import Composite
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split, last_basket
@@ -291,7 +292,7 @@ def test_another_seed_trains_otherwise(split: Split) -> None:
     assert not weights[0].equal(weights[2])
 
 
-class Both(Scorer):
+class Both(Composite):
     """The sum of a model with a loss and one in closed form."""
 
     def __init__(self, split: Split) -> None:
