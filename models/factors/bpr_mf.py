@@ -25,7 +25,7 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
 from recsys.ranges import at_least
 from recsys.scoring.kinds import VectorScorer
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
@@ -74,7 +74,7 @@ class BPRMF(VectorScorer, Recommender):
         self.trained[history.users] = True
         return Part("train", history, history.ragged.distinct(split.num_items))
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         """BPR-Opt without its regulariser, a mean over the pairs and their negatives."""
         positives = part.target
         drawn = negatives.uniform(positives, self.items.num_embeddings, self.num_negatives)

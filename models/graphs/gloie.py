@@ -48,7 +48,7 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.losses import multilabel_soft_margin, softmax_cross_entropy
 from recsys.precision import wide
 from recsys.ranges import at_least
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.types import Scores, UserVectors
 
@@ -171,10 +171,10 @@ class GLOIE(Recommender):
             return Prefixes.of("train", split.training, last=last, max_events=most)
         return Part("train", self._graphs(nodes), latest)
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         if not self.use_global:
             return self.ranking_loss(self._score(part.history, None), part.target).mean()
-        hidden, evidence = self.vae.reconstruct(part.history)
+        hidden, evidence = self.vae.reconstruct(part.history, progress)
         ranking = self.ranking_loss(self._score(part.history, hidden), part.target)
         return (ranking + self.elbo_weight * evidence).mean()
 

@@ -62,7 +62,7 @@ from recsys.ranges import at_least, share
 from recsys.reading import read_tensors, reading
 from recsys.scoring import manifest
 from recsys.scoring.kinds import TextEncoder
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
 from recsys.tasks.tokenizers import tokenize
@@ -287,9 +287,6 @@ class LMRec(TextEncoder, Recommender):
         if tokenizer.id_to_token(int(self.end)) is None:
             raise ValueError(f"end={int(self.end)} is no token")
 
-    def on_fit_start(self) -> None:
-        self._streams = [stream.to(self.device) for stream in self._streams]
-
     def _keep_tokenizer(self, json: str, end: int) -> None:
         # In the weights, so that a saved model is whole without another file.
         self.keep("tokenizer_json", torch.tensor(list(json.encode()), dtype=torch.uint8))
@@ -327,24 +324,32 @@ class LMRec(TextEncoder, Recommender):
         """Texts as tokens, each with its closing [EOS]."""
         return tokenize(self.tokenizer, texts, self.template.max_item_tokens, int(self.end))
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         """L1 + lambda L2, or one of them alone; lambda falls by a cosine to a tenth."""
-        if not self.ranking.weight:
-            return self.language_loss()
-        ranking = self.ranking_loss(part.history)
-        if not self.language.batch_size:
-            return ranking
-        language = self.language_loss()
-        if self._trainer is not None:
-            each = {"train/language_loss": language, "train/ranking_loss": ranking}
-            self.log_dict(each, on_step=False, on_epoch=True, batch_size=len(part))
-        return language + self.ranking.weight * _cosine(self._progress()) * ranking
+        return self._joined(self.losses(part), progress)
 
-    def _progress(self) -> float:
-        """Share of the training steps that were taken."""
-        if self._trainer is None:
-            return 0.0
-        return self.global_step / self.trainer.estimated_stepping_batches
+    def losses(self, part: Part) -> dict[str, Tensor]:
+        """`ranking_loss` and `language_loss`, those of them that there are."""
+        found = {}
+        if self.ranking.weight:
+            found["ranking_loss"] = self.ranking_loss(part.history)
+        if self.language.batch_size:
+            found["language_loss"] = self.language_loss()
+        return found
+
+    def _joined(self, losses: dict[str, Tensor], progress: Progress) -> Tensor:
+        if len(losses) == 1:
+            return next(iter(losses.values()))
+        weight = self.ranking.weight * _cosine(progress.share)
+        return losses["language_loss"] + weight * losses["ranking_loss"]
+
+    def training_step(self, part: Part, batch_index: int) -> Tensor:
+        """The loss; where there are two, each is logged, too."""
+        losses = self.losses(part)
+        if len(losses) > 1:
+            each = {f"train/{name}": loss for name, loss in losses.items()}
+            self.log_dict(each, on_step=False, on_epoch=True, batch_size=len(part))
+        return self._joined(losses, self._progress())
 
     def language_loss(self) -> Tensor:
         """L1: mean cross-entropy of the next token, on rows drawn from the streams."""
@@ -352,6 +357,7 @@ class LMRec(TextEncoder, Recommender):
         rows = self.language.batch_size
         drawn = torch.multinomial(torch.tensor(weights), rows, replacement=True)
         counts = drawn.bincount(minlength=len(weights)).tolist()
+        self._streams = [stream.to(self.device) for stream in self._streams]
         read = []
         for stream, count in zip(self._streams, counts, strict=True):
             index = torch.randint(len(stream), (count,), device=self.device)
@@ -537,7 +543,7 @@ class LMRec(TextEncoder, Recommender):
             self._item_vectors.clear()
         return super().train(mode)
 
-    def configure_optimizers(self) -> Any:
+    def optimizer(self, num_steps: int) -> Any:
         """AdamW; the rate rises over the warm-up and falls by a cosine to a tenth."""
         ids = [] if self.items is None else [self.items.weight]
         others = [p for p in self.parameters() if p.requires_grad and all(p is not i for i in ids)]
@@ -546,8 +552,7 @@ class LMRec(TextEncoder, Recommender):
             {"params": ids, "weight_decay": self.id_weight_decay},
         ]
         optimizer = AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98), eps=1e-6)
-        steps = int(self.trainer.estimated_stepping_batches)
-        rate = LambdaLR(optimizer, partial(_rate, steps=steps, warmup=self.warmup))
+        rate = LambdaLR(optimizer, partial(_rate, steps=num_steps, warmup=self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def export(self, folder: Path) -> None:

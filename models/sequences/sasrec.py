@@ -45,7 +45,7 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share
 from recsys.scoring.kinds import VectorScorer
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
@@ -128,7 +128,7 @@ class SASRec(VectorScorer, Recommender):
         history = history.take(events, offsets, history.users[users])
         return Part("train", history, history.ragged)
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         """A mean over all events but each user's first."""
         sequences = part.history.ragged
         is_last = torch.zeros_like(sequences.values, dtype=torch.bool)
@@ -180,7 +180,7 @@ class SASRec(VectorScorer, Recommender):
     def encode_items(self) -> ItemVectors:
         return self.items()
 
-    def configure_optimizers(self) -> Optimizer:
+    def optimizer(self, num_steps: int) -> Optimizer:
         ids = [] if self.items.id is None else list(self.items.id.parameters())
         others = [p for p in self.parameters() if all(p is not of_id for of_id in ids)]
         groups = [

@@ -45,7 +45,7 @@ from recsys.nn.sentences import sentence_vectors
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share, share
 from recsys.scoring.kinds import ProfileEncoder
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.types import Scores, UserVectors
 
@@ -225,7 +225,7 @@ class ShopperBERT(ProfileEncoder, Recommender):
         self.keep("texts", sentence_vectors(each).to(self.device))
         self.keep("text_of", torch.from_numpy(rows.to_numpy(writable=True)).to(self.device))
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         """The mean over fields of the cross-entropy of what the masked baskets held."""
         batch = _shuffled(part.history, self.shuffle_rate)
         rows, offsets = batch.basket_rows()
@@ -411,13 +411,12 @@ class ShopperBERT(ProfileEncoder, Recommender):
                         found[name].append(nll)
         return {f"{name}/{suffix}": torch.cat(nll).mean().item() for name, nll in found.items()}
 
-    def configure_optimizers(self) -> Any:
+    def optimizer(self, num_steps: int) -> Any:
         """AdamW; the rate rises over a tenth of the steps and falls by a cosine."""
         optimizer = AdamW(
             self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        steps = int(self.trainer.estimated_stepping_batches)
-        rate = OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.1)
+        rate = OneCycleLR(optimizer, self.learning_rate, total_steps=num_steps, pct_start=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def score(self, batch: BasketBatch) -> Scores:

@@ -117,11 +117,9 @@ def profile(given: Namespace) -> None:
         log, device = _log(given.run, config), config["device"]
     rows = profiles.everyone(log, moments[-1] if moments else None)
     with running_on(given.device or device):
-        model = saved_model.load(given.run).model
+        model = profile_encoder(saved_model.load(given.run).model)
         with saved_model.asking(model):
-            vectors = profiles.profiles(
-                profile_encoder(model), log, rows, progress=console.is_terminal
-            )
+            vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
     name = "_".join([log.name, *moments[-1:]])
     output = given.output or given.run / "profiles" / f"{name}.parquet"

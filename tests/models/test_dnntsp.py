@@ -19,7 +19,10 @@ from recsys.errors import ConfigError, DataError
 from recsys.models import DNNTSP, GLOIE
 from recsys.models.graphs.dynamic_graph import Timelines, _Aggregate, _Attend, _Convolve, work
 from recsys.nn.distributions import TweedieHead
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
+
+START = Progress(0, 1)
 
 History = list[list[int]]
 
@@ -151,7 +154,7 @@ def test_scores_loss_gradients_and_statistics_are_those_of_the_plain_computation
     loss = nn.MultiLabelSoftMarginLoss()(expected, wanted)
     part = Part("train", batch, Ragged.from_lists(targets))
     torch.testing.assert_close(deepcopy(model).score(batch), expected, rtol=1e-5, atol=1e-6)
-    ours = model.loss(part)
+    ours = model.loss(part, START)
     torch.testing.assert_close(ours, loss)
 
     found, true = gradients(model, ours), gradients(plain.model, loss)
@@ -258,7 +261,7 @@ def test_of_long_histories_the_latest_events_are_read(
     # At most 20 events each: squares of 20 edges, pairs and steps, and a little more.
     assert len(nodes.items) <= 20 * len(nodes)
     assert (work(nodes).amax(1) <= torch.tensor([20**2, 20 * 21, 20**2])).all()
-    assert model.loss(batch).isfinite()
+    assert model.loss(batch, START).isfinite()
 
 
 def test_work_is_that_of_what_is_computed() -> None:
@@ -298,7 +301,7 @@ def test_a_batch_that_memory_would_not_hold(
     monkeypatch.setattr("recsys.memory.LITTLE", 2**28)
     message = r"a batch of 2 users with 2,\d+,\d+ pairs .* 0\.2 GiB are free; lower trainer.batch_s"
     with pytest.raises(DataError, match=message):
-        model.loss(part.rows(torch.arange(2)))
+        model.loss(part.rows(torch.arange(2)), START)
 
 
 def test_a_history_has_an_event() -> None:
@@ -313,7 +316,7 @@ def test_heads_that_do_not_divide_the_dimension() -> None:
 
 
 def test_the_learning_rate_falls_when_the_loss_does_not() -> None:
-    configured = DNNTSP(5, learning_rate=0.5).configure_optimizers()
+    configured = DNNTSP(5, learning_rate=0.5).optimizer(num_steps=100)
     (group,) = configured["optimizer"].param_groups
     scheduler = configured["lr_scheduler"]["scheduler"]
     for _ in range(11):

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -30,9 +29,12 @@ from recsys.models.language.decoders import Decoder, Pretrained
 from recsys.models.language.lmrec import Language, Ranking
 from recsys.nn.text_vectors import semantic_vectors
 from recsys.scoring import manifest, saved_model
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split, leave_last_out
 from recsys.training.loop import fit
 from recsys.training.options import Training
+
+START = Progress(0, 1)
 
 WORDS = [
     "red lamp",
@@ -227,7 +229,7 @@ def test_the_joint_loss_adds_up(split: Split) -> None:
     model = model_of(split, **options)
     part = model.prepare(split)
     torch.manual_seed(1)
-    loss = model.loss(part)
+    loss = model.loss(part, START)
     torch.manual_seed(1)
     ranking, language = model.ranking_loss(part.history), model.language_loss()
     torch.testing.assert_close(loss, language + 0.5 * ranking)
@@ -238,7 +240,7 @@ def test_language_alone(split: Split) -> None:
     model = model_of(split, **options)
     part = model.prepare(split)
     torch.manual_seed(1)
-    loss = model.loss(part)
+    loss = model.loss(part, START)
     torch.manual_seed(1)
     assert loss.equal(model.language_loss())
     with pytest.raises(ConfigError, match="nothing to train on"):
@@ -363,12 +365,9 @@ def test_vectors_of_ids_reach_users_and_items(split: Split) -> None:
 
 
 @pytest.mark.parametrize(("given", "of_ids"), [({}, 0.5), ({"id_weight_decay": 4.0}, 4.0)])
-def test_ids_decay_by_themselves(
-    split: Split, monkeypatch: pytest.MonkeyPatch, given: dict[str, float], of_ids: float
-) -> None:
+def test_ids_decay_by_themselves(split: Split, given: dict[str, float], of_ids: float) -> None:
     model = model_of(split, use_ids=True, weight_decay=0.5, **given)
-    monkeypatch.setattr(LMRec, "trainer", SimpleNamespace(estimated_stepping_batches=10))
-    (ordinary, ids) = model.configure_optimizers()["optimizer"].param_groups
+    (ordinary, ids) = model.optimizer(num_steps=10)["optimizer"].param_groups
     assert ordinary["weight_decay"] == 0.5
     assert ids["weight_decay"] == of_ids
     assert model.items is not None
@@ -409,7 +408,7 @@ def test_item_vectors_are_those_of_the_weights_after_every_step(
     for _ in range(3):
         model.train()
         optimiser.zero_grad()
-        model.loss(part).backward()
+        model.loss(part, START).backward()
         optimiser.step()
         model.eval()
         afresh = model_of(split, **options).eval()
@@ -509,7 +508,7 @@ def test_low_rank_updates_of_a_pretrained_model(run: Path, split: Split, tmp_pat
     pytest.importorskip("peft")
     options = Pretrained(path=str(run / "model"), lora_rank=2)
     model = model_of(split, decoder=options, language=Language(batch_size=2, row_length=16))
-    model.loss(model.prepare(split)).backward()
+    model.loss(model.prepare(split), START).backward()
     learnt = {name for name, p in model.decoder.named_parameters() if p.grad is not None}
     assert learnt
     assert all("lora" in name for name in learnt)
@@ -704,7 +703,7 @@ def test_a_catalogue_of_one_item(ranking: Ranking) -> None:
     items = pl.DataFrame({"item_id": [5], "text": ["red tea cup"]})
     alone = leave_last_out(EventLog.from_frames(events, items))
     model = model_of(alone, ranking=ranking)
-    loss = model.loss(Part("train", alone.training, alone.training.ragged))
+    loss = model.loss(Part("train", alone.training, alone.training.ragged), START)
     loss.backward()
     assert loss.isfinite()
     assert model.top_k(alone.test.history, 1).items.tolist() == [[0], [0]]

@@ -25,7 +25,10 @@ from recsys.models.sequences.sasrec import (
 )
 from recsys.nn import losses, negatives
 from recsys.nn.attention import Layout
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split, leave_last_out
+
+START = Progress(0, 1)
 
 N, D = 11, 8
 SEQUENCES = [[3, 1, 4, 1, 5, 9, 2], [6, 5], [3, 5, 8], [9, 7, 9, 3, 2, 3, 8], [4, 6, 2, 6]]
@@ -115,7 +118,7 @@ def test_loss_and_gradients_are_those_of_padded_sequences(
     model = model_of(**options)
     if options:
         model.items.text.normal_()
-    loss, expected = model.loss(part_of(SEQUENCES)), padded_loss(model, SEQUENCES)
+    loss, expected = model.loss(part_of(SEQUENCES), START), padded_loss(model, SEQUENCES)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradients(model, loss), gradients(model, expected))
 
@@ -193,7 +196,7 @@ def test_the_papers_loss_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(negatives, "uniform", uniform)
     model = model_of(softmax=False, num_negatives=1)
     sequences = [*SEQUENCES[:3], [9, 7]]
-    loss = model.loss(part_of(sequences))
+    loss = model.loss(part_of(sequences), START)
     states, items = padded_states(model, [row[:-1] for row in sequences]), model.items()
     places = [(u, t, item) for u, row in enumerate(sequences) for t, item in enumerate(row[1:])]
     terms = [
@@ -211,13 +214,13 @@ def test_a_user_who_had_everything_has_no_negative() -> None:
     part = part_of([list(range(N))])
     states = padded_states(model, [list(range(N - 1))])[0]
     expected = F.softplus(-(states * model.items()[1:]).sum(1)).mean()
-    torch.testing.assert_close(model.loss(part), expected)
+    torch.testing.assert_close(model.loss(part, START), expected)
 
 
 def test_with_every_item_drawn_the_sampled_softmax_is_the_full_one() -> None:
     sampled, full = model_of(num_negatives=N), model_of()
     part = part_of(SEQUENCES)
-    torch.testing.assert_close(sampled.loss(part), full.loss(part))
+    torch.testing.assert_close(sampled.loss(part, START), full.loss(part, START))
 
 
 def test_the_sampled_softmax_estimates_the_full_one() -> None:
@@ -331,7 +334,7 @@ def test_ids_decay_by_themselves(given: dict[str, float], of_ids: float) -> None
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    model.configure_optimizers().step()
+    model.optimizer(num_steps=1).step()
     for name, parameter in model.named_parameters():
         rate = of_ids if name.startswith("items.id.") else 0.5
         torch.testing.assert_close(parameter, before[name] * (1 - 0.1 * rate))

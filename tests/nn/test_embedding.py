@@ -12,7 +12,7 @@ from recsys.batch.histories import BasketBatch
 from recsys.evaluation.ranking import Protocol
 from recsys.nn.embedding import Borrowed, EmbeddingTable
 from recsys.scoring.kinds import VectorScorer
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import last_basket
 from recsys.testing.logs import checkerboard
 from recsys.training.loop import fit
@@ -37,7 +37,7 @@ class Pair(VectorScorer, Recommender):
         self.items = EmbeddingTable(num_items, 4)
         self.borrower = Borrower(self.items)
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         scores = self.score(part.history)[part.target.owners()]
         return nn.functional.cross_entropy(scores, part.target.values)
 

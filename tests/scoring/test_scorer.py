@@ -20,7 +20,7 @@ from recsys.scoring.kinds import (
     VectorScorer,
     members_of,
 )
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
@@ -68,7 +68,7 @@ class Linear(Recommender):
         super().__init__(learning_rate=0.3, weight_decay=0.7)
         self.weight = nn.Parameter(torch.ones(2))
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         return self.weight.sum()
 
     def score(self, batch: BasketBatch) -> Scores:
@@ -248,7 +248,7 @@ def test_what_was_computed_may_change_its_size() -> None:
 
 def test_a_trained_model_learns_by_adamw_from_last_baskets() -> None:
     model = Linear()
-    optimizer = model.configure_optimizers()
+    optimizer = model.optimizer(num_steps=1)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults["lr"] == 0.3
     assert optimizer.defaults["weight_decay"] == 0.7
