@@ -132,6 +132,49 @@ class Ranking:
             raise ConfigError("ranking.num_negatives=0 with softmax=false; draw at least one")
 
 
+@dataclass(frozen=True)
+class Ids:
+    """Vectors of item ids beside those of texts.
+
+    Attributes:
+        use_ids: add a vector of each item's id to its text's.
+        id_weight_decay: of these, where it is another: a large one keeps them to what the words do
+            not say.
+
+    Raises:
+        ConfigError: an option is out of its range.
+    """
+
+    use_ids: bool = False
+    id_weight_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        at_least(0, id_weight_decay=self.id_weight_decay)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the decoder is trained.
+
+    Attributes:
+        start: folder of a run of LMRec, whose decoder, tokenizer and projections are taken.
+        freeze: keep the decoder as it is; its hidden states are then computed once.
+        compile: run it through `torch.compile`.
+        warmup: share of the steps over which the learning rate rises.
+
+    Raises:
+        ConfigError: an option is out of its range.
+    """
+
+    start: str | None = None
+    freeze: bool = False
+    compile: bool = False
+    warmup: float = 0.01
+
+    def __post_init__(self) -> None:
+        share(warmup=self.warmup)
+
+
 class LMRec(TextEncoder, Recommender):
     """Scores are inner products of projected hidden states of a history's and an item's text.
 
@@ -140,14 +183,9 @@ class LMRec(TextEncoder, Recommender):
         decoder: a `Decoder` or a `Pretrained` one.
         template: what is read of an item and a history.
         language, ranking: the two losses.
-        use_ids: add a vector of each item's id to its text's.
-        start: folder of a run of this class, whose decoder, tokenizer and projections are taken.
-        freeze: keep the decoder as it is; its hidden states are then computed once.
-        compile: run the decoder through `torch.compile`.
-        warmup: share of the steps over which the learning rate rises.
+        ids: vectors of ids, too.
+        tuning: how the decoder is trained.
         learning_rate, weight_decay: of AdamW with betas (.9, .98).
-        id_weight_decay: of the ids' vectors, where it is another: a large one keeps them to what
-            the words do not say.
 
     Raises:
         ConfigError: `freeze` with L1, or with id vectors, which are learnt through the decoder;
@@ -171,21 +209,16 @@ class LMRec(TextEncoder, Recommender):
         template: Template,
         language: Language,
         ranking: Ranking,
-        use_ids: bool = False,
-        start: str | None = None,
-        freeze: bool = False,
-        compile: bool = False,
-        warmup: float = 0.01,
+        ids: Ids = Ids(),
+        tuning: Tuning = Tuning(),
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
-        id_weight_decay: float | None = None,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
-        self.id_weight_decay = weight_decay if id_weight_decay is None else id_weight_decay
+        decay = ids.id_weight_decay
+        self.id_weight_decay = weight_decay if decay is None else decay
         at_least(1, num_items=num_items)
-        at_least(0, id_weight_decay=id_weight_decay)
-        share(warmup=warmup)
-        if freeze and (language.batch_size or use_ids):
+        if tuning.freeze and (language.batch_size or ids.use_ids):
             raise ConfigError(
                 "freeze=true trains the projections alone; set language.batch_size=0 and "
                 "use_ids=false"
@@ -196,10 +229,10 @@ class LMRec(TextEncoder, Recommender):
             )
         self.options, self.template = decoder, template
         self.language, self.ranking = language, ranking
-        self.start, self.frozen, self.warmup = start, freeze, warmup
+        self.start, self.frozen, self.warmup = tuning.start, tuning.freeze, tuning.warmup
         self.decoder: nn.Module = decoder.build()
         hidden = self.causal.config.hidden_size
-        self.items = EmbeddingTable(num_items, hidden) if use_ids else None
+        self.items = EmbeddingTable(num_items, hidden) if ids.use_ids else None
         self.user_projection = nn.Linear(hidden, hidden, bias=False)
         self.item_projection = nn.Linear(hidden, hidden, bias=False)
         for projection in (self.user_projection, self.item_projection):
@@ -207,7 +240,7 @@ class LMRec(TextEncoder, Recommender):
             with torch.no_grad():
                 projection.weight.copy_(torch.eye(hidden) * hidden**-0.25)
         self.num_items = num_items
-        if compile:
+        if tuning.compile:
             self.causal.base_model.compile(dynamic=True)
         self._streams: list[TokenStream] = []
         self._item_vectors: Memo[Tensor] = Memo()

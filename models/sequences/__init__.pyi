@@ -1,3 +1,5 @@
+from .sasrec import Encoder as Encoder
+from .sasrec import Ranking as Ranking
 from .sasrec import SASRec as SASRec
 from .sasrec import SideBySide as SideBySide
 from .sasrec import SingularVectors as SingularVectors

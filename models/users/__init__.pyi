@@ -1,2 +1,4 @@
 from .shopperbert import Encoder as Encoder
+from .shopperbert import Pretext as Pretext
+from .shopperbert import Product as Product
 from .shopperbert import ShopperBERT as ShopperBERT

@@ -17,6 +17,7 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError, DataError
 from recsys.models import DNNTSP, GLOIE
+from recsys.models.graphs import Autoencoder, Graph
 from recsys.models.graphs.dynamic_graph import Timelines, _Aggregate, _Attend, _Convolve, work
 from recsys.nn.distributions import TweedieHead
 from recsys.scoring.recommender import Progress
@@ -228,10 +229,11 @@ def test_batches_of_prepared_users_are_those_of_their_histories(
 def build(kind: str, num_items: int, **options: Any) -> DNNTSP | GLOIE:
     """A model with the graph, ready to score."""
     torch.manual_seed(0)
-    sizes = {"embedding_dim": 8, "num_heads": 2} | options
     if kind == "DNNTSP":
-        return DNNTSP(num_items, **sizes).eval()
-    return GLOIE(num_items, head=TweedieHead(), latent_dim=4, **sizes).eval()
+        return DNNTSP(num_items, embedding_dim=8, num_heads=2, **options).eval()
+    autoencoder = Autoencoder(TweedieHead(), latent_dim=4)
+    graph = Graph(num_heads=2, **options)
+    return GLOIE(num_items, autoencoder=autoencoder, embedding_dim=8, graph=graph).eval()
 
 
 def long_histories() -> list[History]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,15 @@ from recsys.evaluation.ranking import Protocol
 from recsys.models import GLOIE
 from recsys.models.factors.count_vae import CountVAE
 from recsys.models.graphs.dynamic_graph import Timelines
-from recsys.models.graphs.gloie import UNSEEN, PersonalFrequency
-from recsys.nn.distributions import TweedieHead
+from recsys.models.graphs.gloie import (
+    UNSEEN,
+    Autoencoder,
+    Frequency,
+    Graph,
+    Join,
+    PersonalFrequency,
+    Ranking,
+)
 from recsys.scoring import saved_model
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split, last_basket
@@ -38,11 +45,24 @@ N = 7
 HISTORIES: list[History] = [[[3, 1]], [[0, 2], [2, 5, 2], [0], [5, 6, 2]], [], [[4]]]
 
 
+SECTIONS = {
+    "autoencoder": Autoencoder,
+    "graph": Graph,
+    "join": Join,
+    "ranking": Ranking,
+    "frequency": Frequency,
+}
+
+
 def config_of(num_items: int = N, **options: Any) -> dict[str, Any]:
-    sizes = {"embedding_dim": 8, "latent_dim": 4, "num_heads": 2}
+    """Each option in the section that has it."""
     head = {"_target_": "recsys.nn.TweedieHead"}
-    target = {"_target_": "recsys.models.GLOIE", "num_items": num_items, "head": head}
-    return {**target, **sizes, **options}
+    given = {"embedding_dim": 8, "latent_dim": 4, "num_heads": 2, "head": head} | options
+    config: dict[str, Any] = {"_target_": "recsys.models.GLOIE", "num_items": num_items}
+    for name, kind in SECTIONS.items():
+        inner = {f.name: given.pop(f.name) for f in fields(kind) if f.name in given}
+        config[name] = {"_target_": f"recsys.models.graphs.{kind.__name__}", **inner}
+    return config | given
 
 
 def model_of(num_items: int = N, **options: Any) -> GLOIE:
@@ -238,7 +258,7 @@ def test_a_feature_that_no_training_history_varies_in_is_not_blown_up(
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        GLOIE(N, head=TweedieHead(), **options)
+        model_of(**options)
 
 
 def test_days_of_a_log_that_knows_only_an_order(

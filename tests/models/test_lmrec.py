@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from recsys.log.event_log import EventLog
 from recsys.log.words import Template
 from recsys.models import LMRec
 from recsys.models.language.decoders import Decoder, Pretrained
-from recsys.models.language.lmrec import Language, Ranking
+from recsys.models.language.lmrec import Ids, Language, Ranking, Tuning
 from recsys.nn.text_vectors import semantic_vectors
 from recsys.scoring import manifest, saved_model
 from recsys.scoring.recommender import Progress
@@ -72,7 +72,10 @@ def model_of(split: Split, **options: Any) -> LMRec:
         "language": Language(batch_size=0),
         "ranking": Ranking(),
     }
-    model = LMRec(split.num_items, **{**parts, **options})
+    given = {**parts, **options}
+    for name, kind in (("ids", Ids), ("tuning", Tuning)):
+        given[name] = kind(**{f.name: given.pop(f.name) for f in fields(kind) if f.name in given})
+    model = LMRec(split.num_items, **given)
     model.prepare(split)
     if model.items is not None:
         with torch.no_grad():
@@ -453,6 +456,7 @@ def config_of(**options: Any) -> dict[str, Any]:
         "template": {"_target_": "recsys.log.Template", **template},
         "language": part("Language", options.pop("language", {"batch_size": 0})),
         "ranking": part("Ranking", options.pop("ranking", {})),
+        "tuning": part("Tuning", options.pop("tuning", {})),
         **options,
     }
 
@@ -472,7 +476,9 @@ def test_hugging_face_reads_what_was_saved(run: Path, split: Split) -> None:
 
 
 def test_a_frozen_decoder_is_read_once_and_stays(run: Path, split: Split) -> None:
-    started = saved_model.build(config_of(start=str(run), freeze=True, learning_rate=0.1))
+    started = saved_model.build(
+        config_of(tuning={"start": str(run), "freeze": True}, learning_rate=0.1)
+    )
     assert isinstance(started, LMRec)
     part = started.prepare(split)
     loss = started.ranking_loss(part.history)
@@ -489,7 +495,7 @@ def test_a_frozen_decoder_is_read_once_and_stays(run: Path, split: Split) -> Non
 
 
 def test_without_training_another_runs_weights_rank(run: Path, split: Split) -> None:
-    config = config_of(start=str(run), freeze=True, learning_rate=0.0)
+    config = config_of(tuning={"start": str(run), "freeze": True}, learning_rate=0.0)
     model = fit(saved_model.build(config), split, TRAINING, Protocol(ks=[3]))
     history = split.test.history
     with torch.no_grad():
@@ -498,7 +504,7 @@ def test_without_training_another_runs_weights_rank(run: Path, split: Split) -> 
 
 
 def test_no_run_to_start_from(split: Split, tmp_path: Path) -> None:
-    model = saved_model.build(config_of(start=str(tmp_path)))
+    model = saved_model.build(config_of(tuning={"start": str(tmp_path)}))
     with pytest.raises(RunError, match=r"holds no finished run: there is no weights\.safetensors"):
         model.prepare(split)
 
@@ -591,7 +597,7 @@ def test_a_run_to_start_from_that_is_damaged(run: Path, split: Split, tmp_path: 
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     path = copy / "model" / "weights.safetensors"
     whole = load_file(path)
-    model = saved_model.build(config_of(start=str(copy)))
+    model = saved_model.build(config_of(tuning={"start": str(copy)}))
     tokens = torch.tensor(list(b'{"version": "1.0"}'), dtype=torch.uint8)
     for name, tensor in (("end", torch.tensor(300)), ("tokenizer_json", tokens)):
         save_file({**whole, name: tensor}, path)
@@ -627,7 +633,10 @@ def test_words_of_events_are_those_of_the_models_own_log(split: Split, tmp_path:
 
 
 def test_trained_in_bfloat16_it_ranks_in_float32(split: Split) -> None:
-    config = config_of(language={"batch_size": 2, "row_length": 16}, use_ids=True)
+    config = config_of(
+        language={"batch_size": 2, "row_length": 16},
+        ids={"_target_": "recsys.models.language.Ids", "use_ids": True},
+    )
     training = Training(
         max_epochs=1, device="cpu", monitor="ndcg@3", precision="bf16-mixed", gradient_clip=0.1
     )

@@ -1,6 +1,7 @@
 """SASRec against torch's own encoder on padded sequences, and what its losses are made of."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from recsys.models import SASRec
 from recsys.models.neighbours.text_tfidf import tfidf
 from recsys.models.sequences.sasrec import (
     CausalEncoder,
+    Encoder,
+    Ranking,
     SideBySide,
     SingularVectors,
     leading_vectors,
@@ -34,11 +37,20 @@ N, D = 11, 8
 SEQUENCES = [[3, 1, 4, 1, 5, 9, 2], [6, 5], [3, 5, 8], [9, 7, 9, 3, 2, 3, 8], [4, 6, 2, 6]]
 
 
+def in_sections(options: dict[str, Any]) -> dict[str, Any]:
+    """Each option in the section that has it."""
+    left = dict(options)
+    return {
+        name: kind(**{f.name: left.pop(f.name) for f in fields(kind) if f.name in left})
+        for name, kind in (("encoder", Encoder), ("ranking", Ranking))
+    } | left
+
+
 def model_of(**options: Any) -> SASRec:
     """In double precision, without dropout, and with vectors large enough to matter."""
     torch.manual_seed(0)
     given = {"embedding_dim": D, "num_heads": 2, "max_length": 6, "dropout": 0.0} | options
-    model = SASRec(N, **given).double()
+    model = SASRec(N, **in_sections(given)).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
@@ -163,7 +175,7 @@ def test_training_takes_the_last_events_of_users_with_two() -> None:
             }
         )
     )
-    part = SASRec(N, max_length=4).prepare(leave_last_out(log))
+    part = SASRec(N, encoder=Encoder(max_length=4)).prepare(leave_last_out(log))
     # Of user 3 the last two events are asked for later, of 4 too.
     assert [row.tolist() for row in part.history.ragged.values.split([2, 5, 2])] == [
         [1, 2],
@@ -325,7 +337,7 @@ def test_a_log_without_text(texts_of: Callable[..., Split]) -> None:
 )
 def test_options_that_make_no_model(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        SASRec(N, **options)
+        SASRec(N, **in_sections(options))
 
 
 @pytest.mark.parametrize(("given", "of_ids"), [({}, 0.5), ({"id_weight_decay": 4.0}, 4.0)])
@@ -342,7 +354,7 @@ def test_ids_decay_by_themselves(given: dict[str, float], of_ids: float) -> None
 
 def test_dropout_is_for_training_only() -> None:
     torch.manual_seed(0)
-    encoder = CausalEncoder(D, num_layers=1, num_heads=2, max_length=6, dropout=0.5)
+    encoder = CausalEncoder(D, Encoder(num_layers=1, num_heads=2, max_length=6, dropout=0.5))
     items, rows = torch.randn(N, D), Ragged.from_lists(SEQUENCES[1:3])
     assert not encoder(items, rows).equal(encoder(items, rows))
     encoder.eval()

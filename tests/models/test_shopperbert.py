@@ -1,5 +1,6 @@
 """ShopperBERT: what a masked basket is told from, and what is a user's vector."""
 
+from dataclasses import fields, replace
 from typing import Any
 
 import polars as pl
@@ -14,7 +15,7 @@ from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import EventLog
 from recsys.models import ShopperBERT
-from recsys.models.users.shopperbert import Encoder, Windows
+from recsys.models.users.shopperbert import Encoder, Pretext, Product, Windows
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
@@ -33,6 +34,8 @@ def model_of(split: Split, **options: Any) -> ShopperBERT:
     """Prepared, without dropout, with weights large enough to matter."""
     torch.manual_seed(0)
     given = {"attributes": ["colour", "item_id"], "encoder": SMALL} | options
+    for name, kind in (("product", Product), ("pretext", Pretext)):
+        given[name] = kind(**{f.name: given.pop(f.name) for f in fields(kind) if f.name in given})
     model = ShopperBERT(split.num_items, num_classes=split.num_classes, **given)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -158,7 +161,10 @@ def test_a_long_history_is_the_mean_over_its_windows(split: Split) -> None:
 
 def test_cls_is_another_vector(split: Split) -> None:
     batch = BasketBatch.from_lists([[[0], [3]]], 40)
-    mean, cls = (model_of(split, pooling=p).encode_profiles(batch) for p in ("mean", "cls"))
+    mean, cls = (
+        model_of(split, encoder=replace(SMALL, pooling=p)).encode_profiles(batch)
+        for p in ("mean", "cls")
+    )
     assert mean.shape == cls.shape
     assert not torch.allclose(mean, cls)
 
@@ -256,7 +262,7 @@ def test_many_classes_are_predicted_some_baskets_at_a_time(
 def test_long_logs_are_encoded_some_windows_at_a_time(
     split: Split, pooling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = model_of(split, pooling=pooling)
+    model = model_of(split, encoder=replace(SMALL, pooling=pooling))
     whole = model.encode_profiles(split.latest)
     monkeypatch.setattr("recsys.models.users.shopperbert.EVENTS_AT_ONCE", 10)
     seen: list[int] = []
@@ -305,7 +311,9 @@ def test_words_are_read_where_they_are_wanted(
     model.read_items(items.with_columns(text=pl.when(pl.col("item_id") > 3).then("text")))
     assert asked[1].to_list() == ["", *items["text"][4:]]  # null is no text
     assert not torch.allclose(model.encode_profiles(batch), before)
-    with pytest.raises(DataError, match=r"items have no column text; set model.sentences=false"):
+    with pytest.raises(
+        DataError, match=r"items have no column text; set model.product.sentences=false"
+    ):
         model.read_items(items.drop("text"))
 
 
