@@ -36,6 +36,7 @@ from benchmarks.record import ROOT, stamp, write
 from recsys.cli.compose import compose
 from recsys.errors import RunError
 from recsys.files import atomic_file, locked
+from recsys.renamed import renamed
 from recsys.run.prediction import compare_tables
 from recsys.run.ranking import Sizes, completed, prepare, sized
 
@@ -132,7 +133,7 @@ def is_same(plan: Run, run: Run) -> bool:
 
 
 def _settings(config: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(config)
+    found: dict[str, Any] = renamed(yaml.safe_load(config))
     found.pop("device", None)
     found["trainer"].pop("accelerator", None)  # as older records call it
     return found

@@ -1,4 +1,4 @@
-"""Names of targets that moved: what a folder of an earlier version says, as this one calls it.
+"""Targets and options that moved: what a folder of an earlier version says, as this one calls it.
 
 Kept for one release: a run that was saved before 0.1.0 loads with 0.1.
 """
@@ -40,14 +40,102 @@ TARGETS: Mapping[str, str] = {
 }
 
 
+OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "recsys.models.GLOIE": {
+        "head": "autoencoder.head",
+        "latent_dim": "autoencoder.latent_dim",
+        "decay": "autoencoder.decay",
+        "dropout": "autoencoder.dropout",
+        "kl_weight": "autoencoder.kl_weight",
+        "kl_steps": "autoencoder.kl_steps",
+        "elbo_weight": "autoencoder.elbo_weight",
+        "num_layers": "graph.num_layers",
+        "num_heads": "graph.num_heads",
+        "max_events": "graph.max_events",
+        "use_global": "join.use_global",
+        "use_local": "join.use_local",
+        "attention": "join.attention",
+        "softmax": "ranking.softmax",
+        "num_targets": "ranking.num_targets",
+        "latest_popularity": "ranking.latest_popularity",
+        "personal": "frequency.personal",
+        "calendar": "frequency.calendar",
+    },
+    "recsys.models.LMRec": {
+        "use_ids": "ids.use_ids",
+        "id_weight_decay": "ids.id_weight_decay",
+        "start": "tuning.start",
+        "freeze": "tuning.freeze",
+        "compile": "tuning.compile",
+        "warmup": "tuning.warmup",
+    },
+    "recsys.models.SASRec": {
+        "num_layers": "encoder.num_layers",
+        "num_heads": "encoder.num_heads",
+        "max_length": "encoder.max_length",
+        "dropout": "encoder.dropout",
+        "softmax": "ranking.softmax",
+        "num_negatives": "ranking.num_negatives",
+    },
+    "recsys.models.ShopperBERT": {
+        "price_buckets": "product.price_buckets",
+        "sentences": "product.sentences",
+        "pooling": "encoder.pooling",
+        "pretext_tasks": "pretext.pretext_tasks",
+        "mask_rate": "pretext.mask_rate",
+        "shuffle_rate": "pretext.shuffle_rate",
+        "held_out": "pretext.held_out",
+    },
+}
+"""By target, options that moved into a section: where each is now."""
+
+SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "recsys.models.GLOIE": {
+        "autoencoder": "recsys.models.graphs.Autoencoder",
+        "graph": "recsys.models.graphs.Graph",
+        "join": "recsys.models.graphs.Join",
+        "ranking": "recsys.models.graphs.Ranking",
+        "frequency": "recsys.models.graphs.Frequency",
+    },
+    "recsys.models.LMRec": {
+        "ids": "recsys.models.language.Ids",
+        "tuning": "recsys.models.language.Tuning",
+    },
+    "recsys.models.SASRec": {
+        "encoder": "recsys.models.sequences.Encoder",
+        "ranking": "recsys.models.sequences.Ranking",
+    },
+    "recsys.models.ShopperBERT": {
+        "product": "recsys.models.users.Product",
+        "encoder": "recsys.models.users.Encoder",
+        "pretext": "recsys.models.users.Pretext",
+    },
+}
+"""By target, what its sections make."""
+
+
 def renamed(config: Any) -> Any:
-    """A config of dicts, lists and values with the names of today as its targets."""
+    """A config of dicts, lists and values with the names and the sections of today."""
     if isinstance(config, dict):
         found = {name: renamed(value) for name, value in config.items()}
         target = found.get("_target_")
         if isinstance(target, str):
             found["_target_"] = TARGETS.get(target, target)
+            return _in_sections(found)
         return found
     if isinstance(config, list):
         return [renamed(value) for value in config]
     return config
+
+
+def _in_sections(config: dict[str, Any]) -> dict[str, Any]:
+    """The options of one call where they are now."""
+    target = config["_target_"]
+    places = OPTIONS.get(target, {})
+    found = {name: value for name, value in config.items() if name not in places}
+    for name, place in places.items():
+        if name in config:
+            section, option = place.split(".")
+            made = {"_target_": SECTIONS[target][section]}
+            found.setdefault(section, made)[option] = config[name]
+    return found

@@ -41,8 +41,8 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     "item_knn": {"num_neighbors": 3},
     "popularity": {"decay": 0.5},
     "new_popularity": {"days": 28},
-    "sasrec": {"num_negatives": 3, "id_weight_decay": 0.1},
-    "lmrec": {"id_weight_decay": 0.1},
+    "sasrec": {"ranking": {"num_negatives": 3}, "id_weight_decay": 0.1},
+    "lmrec": {"ids": {"id_weight_decay": 0.1}},
 }
 """Options that are null by default, and what they are otherwise."""
 
@@ -57,8 +57,8 @@ def model_config(name: str) -> dict[str, Any]:
         if "features" in member:
             member.features = FEATURES
     found = OmegaConf.to_container(config.model, resolve=True)
-    assert isinstance(found, dict)
-    return found | OPTIONAL.get(name, {})  # type: ignore[return-value]
+    optional = OmegaConf.merge(found, OPTIONAL.get(name, {}))
+    return OmegaConf.to_container(optional)  # type: ignore[return-value]
 
 
 def is_number(value: Any) -> bool:
@@ -138,27 +138,28 @@ def test_a_number_trains_or_is_refused_in_a_line(name: str, option: str, value: 
     ("name", "option", "value"),
     [
         ("sasrec", "embedding_dim", -1),
-        ("sasrec", "max_length", 0),
-        ("sasrec", "max_length", -3),
+        ("sasrec", "encoder.max_length", 0),
+        ("sasrec", "encoder.max_length", -3),
         ("sasrec", "learning_rate", -1.0),
         ("count_vae", "kl_steps", 0),
-        ("gloie", "num_targets", 0),
+        ("gloie", "ranking.num_targets", 0),
         ("dnntsp", "embedding_dim", 0),
         ("bpr_mf", "num_negatives", -1),
         ("ials", "embedding_dim", 0),
     ],
 )
 def test_what_no_model_can_be(name: str, option: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"^{option}={value}: expected at least [01]; leave it"):
+    own = option.rpartition(".")[2]
+    with pytest.raises(ConfigError, match=rf"^{own}={value}: expected at least [01]; leave it"):
         build(config_with(name, option, value))
 
 
 @pytest.mark.parametrize(
     ("name", "option"),
     [
-        ("sasrec", "num_heads"),
+        ("sasrec", "encoder.num_heads"),
         ("dnntsp", "num_heads"),
-        ("gloie", "num_heads"),
+        ("gloie", "graph.num_heads"),
         ("shopperbert", "encoder.num_heads"),
         ("lmrec", "decoder.num_heads"),
     ],

@@ -25,11 +25,13 @@ from recsys.devices import running_on
 from recsys.evaluation.binary_metrics import auroc
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.log.words import Template
+from recsys.models.graphs import Autoencoder, Frequency
 from recsys.models.language.decoders import Decoder
 from recsys.models.language.lmrec import Language, Ranking
 from recsys.models.users.shopperbert import Encoder
 from recsys.nn.distributions import TweedieHead
 from recsys.scoring import saved_model
+from recsys.scoring.kinds import members_of
 from recsys.scoring.predictor import Predictor, Steps
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
@@ -54,16 +56,24 @@ DECODER = {"num_layers": 1, "embedding_dim": 16, "num_heads": 2, "ffn_dim": 32}
 def scorers(split: Split) -> dict[str, Callable[[], Scorer]]:
     """Every model that ranks, in a small shape."""
     n = split.num_items
-    autoencoder: dict[str, Any] = {"embedding_dim": 16, "latent_dim": 8, "kl_steps": 100}
     found: dict[str, Callable[[], Scorer]] = {name: getattr(models, name) for name in PLAIN}
     found |= {
         "BPRMF": lambda: models.BPRMF(n, len(split.users), embedding_dim=8, learning_rate=0.05),
         "CountVAE": lambda: models.CountVAE(
-            n, head=TweedieHead(), **autoencoder, learning_rate=0.02
+            n,
+            head=TweedieHead(),
+            embedding_dim=16,
+            latent_dim=8,
+            kl_steps=100,
+            learning_rate=0.02,
         ),
         "DNNTSP": lambda: models.DNNTSP(n, embedding_dim=16, learning_rate=0.03),
         "GLOIE": lambda: models.GLOIE(
-            n, head=TweedieHead(), **autoencoder, personal=True, elbo_weight=0.1, learning_rate=0.02
+            n,
+            embedding_dim=16,
+            autoencoder=Autoencoder(TweedieHead(), latent_dim=8, kl_steps=100, elbo_weight=0.1),
+            frequency=Frequency(personal=True),
+            learning_rate=0.02,
         ),
         "SASRec": lambda: models.SASRec(n, embedding_dim=16, learning_rate=0.01),
         "ShopperBERT": lambda: shopperbert(split),
@@ -109,7 +119,7 @@ def ranked(
         "trained_there": measured(trained(make, split, str(device), epochs), split),
     }
     agrees = torch.allclose(moved, scores, rtol=1e-3, atol=1e-4)
-    learns = any(isinstance(m, Recommender) for m in (here, *(m for _, m in here.members())))
+    learns = any(isinstance(m, Recommender) for m in (here, *(m for _, m in members_of(here))))
     allowed = WORSE if learns else 1e-3
     as_good = means["trained_there"] >= means["trained_here"] - allowed
     difference = float((moved - scores).abs().max())

@@ -31,6 +31,7 @@ from recsys import models
 from recsys.evaluation.ranking import Protocol
 from recsys.log.event_log import EventLog
 from recsys.log.words import Template
+from recsys.models import graphs, sequences
 from recsys.models.language.decoders import Decoder
 from recsys.models.language.lmrec import Language, Ranking
 from recsys.models.users.shopperbert import Encoder
@@ -97,7 +98,11 @@ def cases(small: bool) -> dict[str, Case]:
         "GLOIE": Case(gloie, shop, 256),
         "DNNTSP": Case(lambda split: models.DNNTSP(split.num_items), shop, 64),
         "SASRec": Case(
-            lambda split: models.SASRec(split.num_items, num_heads=2, max_length=200), films, 128
+            lambda split: models.SASRec(
+                split.num_items, encoder=sequences.Encoder(num_heads=2, max_length=200)
+            ),
+            films,
+            128,
         ),
         "ShopperBERT": Case(
             lambda split: models.ShopperBERT(
@@ -128,14 +133,10 @@ def cases(small: bool) -> dict[str, Case]:
 def gloie(split: Split) -> Recommender:
     return models.GLOIE(
         split.num_items,
-        head=TweedieHead(),
+        autoencoder=graphs.Autoencoder(TweedieHead(), latent_dim=64, elbo_weight=0.03),
         embedding_dim=128,
-        latent_dim=64,
-        softmax=True,
-        elbo_weight=0.03,
-        personal=True,
-        num_targets=None,
-        latest_popularity=True,
+        ranking=graphs.Ranking(softmax=True, num_targets=None, latest_popularity=True),
+        frequency=graphs.Frequency(personal=True),
     )
 
 

@@ -27,6 +27,7 @@ from recsys.batch.examples import Part
 from recsys.data.sources import temporal_sets
 from recsys.evaluation.ranking import Protocol
 from recsys.models import DNNTSP
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split, user_holdout
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
@@ -69,7 +70,7 @@ class Plain(Timed):
         super().__init__(num_items, num_batches)
         self.loss_function = nn.MultiLabelSoftMarginLoss()
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         histories = baskets_of(part)
         longest = max(len(history) for history in histories)
         nodes = [sorted({i for basket in h for i in basket}) for h in histories]

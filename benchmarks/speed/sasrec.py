@@ -35,13 +35,14 @@ from recsys.evaluation.ranking import Protocol
 from recsys.log.event_log import EventLog
 from recsys.log.filters import filtered
 from recsys.models import SASRec
+from recsys.models.sequences import Encoder
 from recsys.tasks.splits import Split, leave_last_out
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
 
 RESULT = ROOT / "benchmarks/speed/results/sasrec.json"
 DRIVER = ROOT / "benchmarks/speed/rectools_sasrec.py"
-SIZES = {"embedding_dim": 64, "num_layers": 2, "num_heads": 2}
+DIM, NUM_LAYERS, NUM_HEADS = 64, 2, 2
 BATCH_SIZE = 128
 
 
@@ -72,7 +73,8 @@ class Timed(SASRec):
 
 def ours(split: Split, max_length: int, epochs: int) -> dict[str, Any]:
     torch.manual_seed(0)
-    model = Timed(split.num_items, max_length=max_length, **SIZES)
+    sizes = Encoder(num_layers=NUM_LAYERS, num_heads=NUM_HEADS, max_length=max_length)
+    model = Timed(split.num_items, embedding_dim=DIM, encoder=sizes)
     training = TrainingOptions(
         max_epochs=epochs + 1,
         batch_size=BATCH_SIZE,
@@ -156,7 +158,8 @@ def main() -> None:
         for side, values in found["sides"].items():
             print(f"{name} {side}: {values['targets_per_cpu_second']} targets a CPU second")
         print(f"{name} rectools/ours: {found['ratios']['rectools/ours']['cpu']['median']:.2f} CPU")
-    settings = {"threads": 1, "batch_size": BATCH_SIZE, "rectools": "0.19.0", **SIZES}
+    settings = {"threads": 1, "batch_size": BATCH_SIZE, "rectools": "0.19.0"}
+    settings |= {"embedding_dim": DIM, "num_layers": NUM_LAYERS, "num_heads": NUM_HEADS}
     packages = ["recsys", "torch", "pytorch-lightning", "polars", "numpy"]
     ratios = {
         f"{pair}, {name}": clocks

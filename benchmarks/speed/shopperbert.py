@@ -34,6 +34,7 @@ from recsys.log.filters import filtered
 from recsys.models import ShopperBERT
 from recsys.models.users.shopperbert import BidirectionalEncoder, Block, Encoder
 from recsys.nn.attention import Layout
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split, global_time
 
 RESULT = ROOT / "benchmarks/speed/results/shopperbert.json"
@@ -99,7 +100,7 @@ def epoch(model: ShopperBERT, batches: list[Part]) -> Callable[[], None]:
         torch.manual_seed(0)
         for batch in batches:
             optimizer.zero_grad()
-            model.loss(batch).backward()
+            model.loss(batch, Progress(0, 1)).backward()
             optimizer.step()
 
     return run
@@ -111,7 +112,7 @@ def check_equal(models: dict[str, ShopperBERT], batch: Part) -> float:
     for model in models.values():
         model.eval()
         torch.manual_seed(0)
-        loss = model.loss(batch)
+        loss = model.loss(batch, Progress(0, 1))
         loss.backward()
         found.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
         model.train()
@@ -126,7 +127,7 @@ def padding(model: ShopperBERT, windows: Part, batch_size: int) -> dict[str, Any
     encoder.padding = []
     torch.manual_seed(0)
     for batch in Loader(windows, batch_size, shuffle_seed=0):
-        model.loss(batch)
+        model.loss(batch, Progress(0, 1))
     return spread(encoder.padding)
 
 

@@ -19,12 +19,13 @@ from torch import nn
 from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError
 from recsys.ranges import above
+from recsys.scoring.kinds import Composite
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
 
-class Hybrid(ClosedForm):
+class Hybrid(Composite, ClosedForm):
     """Adds the scores of its members, whatever they are.
 
     `recsys.training.fit` fits the members first, each in its own way; `fit` itself takes them as

@@ -24,7 +24,8 @@ from recsys.nn import losses, negatives
 from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
 from recsys.ranges import at_least
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.kinds import VectorScorer
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
@@ -32,7 +33,7 @@ VALUES_AT_ONCE = 2**26
 """Of the vectors of pairs."""
 
 
-class BPRMF(Recommender):
+class BPRMF(VectorScorer, Recommender):
     """A vector for each user and item; a score is their inner product.
 
     A user without training events, known to the log or not, is folded in: the mean vector of the
@@ -73,7 +74,7 @@ class BPRMF(Recommender):
         self.trained[history.users] = True
         return Part("train", history, history.ragged.distinct(split.num_items))
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         """BPR-Opt without its regulariser, a mean over the pairs and their negatives."""
         positives = part.target
         drawn = negatives.uniform(positives, self.items.num_embeddings, self.num_negatives)

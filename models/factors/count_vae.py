@@ -24,12 +24,13 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.losses import kl_standard_normal
 from recsys.precision import wide
 from recsys.ranges import at_least, decays, proper_share
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.kinds import VectorScorer
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, Scores, UserVectors
 
 
-class CountVAE(Recommender):
+class CountVAE(VectorScorer, Recommender):
     """Encodes a history to a normal distribution and decodes it to expected counts.
 
     Args:
@@ -101,10 +102,10 @@ class CountVAE(Recommender):
         """(B, D), whose products with the item table, plus the bias, are the logits."""
         return torch.tanh(self.decoder(latent.to(self.decoder.weight.dtype)))
 
-    def loss(self, part: Part) -> Tensor:
-        return self.reconstruct(part.history)[1].mean()
+    def loss(self, part: Part, progress: Progress) -> Tensor:
+        return self.reconstruct(part.history, progress)[1].mean()
 
-    def reconstruct(self, history: BasketBatch) -> tuple[UserVectors, Tensor]:
+    def reconstruct(self, history: BasketBatch, progress: Progress) -> tuple[UserVectors, Tensor]:
         """A decoded sample (B, D), and the negative evidence lower bound of the counts (B,).
 
         The KL term is weighed (eq. 7).
@@ -113,7 +114,7 @@ class CountVAE(Recommender):
         mean, log_variance = self.posterior_of(counts)
         hidden = self.decode(mean + torch.randn_like(mean) * (0.5 * log_variance).exp())
         logits = wide(hidden) @ wide(self.items.vectors).T + self.item_bias
-        weight = self.kl_weight * min(1.0, self.global_step / self.kl_steps)
+        weight = self.kl_weight * min(1.0, progress.step / self.kl_steps)
         divergence = kl_standard_normal(mean, log_variance)
         return hidden, self.head.loss(logits, counts) + weight * divergence
 

@@ -31,6 +31,7 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, offsets_of
 from recsys.errors import ConfigError
 from recsys.ranges import above, at_least
+from recsys.scoring.kinds import VectorScorer
 from recsys.scoring.scorer import ClosedForm
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
@@ -39,7 +40,7 @@ _CELLS_AT_ONCE = 2**17
 """Padded values in a block of rows, at least D a row; times D numbers of memory."""
 
 
-class IALS(ClosedForm):
+class IALS(VectorScorer, ClosedForm):
     """User and item vectors whose inner products tell held items from the rest.
 
     Args:

@@ -42,7 +42,7 @@ from recsys.models.graphs.dynamic_graph import (
 from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
 from recsys.ranges import at_least
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
@@ -91,7 +91,7 @@ class DNNTSP(Recommender):
         history = split.train.history.latest(self.max_events)
         return Examples.of(replace(split.train, history=history))
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         """Multi-label soft margin, a mean over users and items (section 4.5)."""
         examples = Examples.of(part)
         scores = self._distinct_scores(examples.history)
@@ -120,7 +120,7 @@ class DNNTSP(Recommender):
             own = torch.lerp(base.index_select(0, graphs.node_items), of_nodes, gate)
             return torch.cat([base, own])
 
-    def configure_optimizers(self) -> Any:
+    def optimizer(self, num_steps: int) -> Any:
         optimizer = Adam(self.parameters(), lr=self.learning_rate, fused=True)
         scheduler = {"scheduler": ReduceLROnPlateau(optimizer), "monitor": "train/loss"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

@@ -26,6 +26,7 @@ Shapes: B users, n items, E events, N nodes (a user's distinct items), D dimensi
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -48,11 +49,121 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.losses import multilabel_soft_margin, softmax_cross_entropy
 from recsys.precision import wide
 from recsys.ranges import at_least
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.types import Scores, UserVectors
 
 UNSEEN = 0.3  # targets that an item without any is taken to have
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """The global embeddings, see `CountVAE`.
+
+    Attributes:
+        head: the likelihood of the counts.
+        latent_dim, decay, dropout, kl_weight, kl_steps: as there.
+        elbo_weight: of its loss beside the ranking loss.
+
+    Raises:
+        ConfigError: `elbo_weight` is out of its range.
+    """
+
+    head: OutputHead
+    latent_dim: int = 32
+    decay: float = 0.9
+    dropout: float = 0.5
+    kl_weight: float = 0.2
+    kl_steps: int = 1000
+    elbo_weight: float = 0.003
+
+    def __post_init__(self) -> None:
+        at_least(0, elbo_weight=self.elbo_weight)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The local embeddings, see `DNNTSP`.
+
+    Attributes:
+        num_layers, num_heads: as there.
+        max_events: of a longer history the latest are read; the work grows with their square.
+
+    Raises:
+        ConfigError: `max_events` is out of its range.
+    """
+
+    num_layers: int = 2
+    num_heads: int = 4
+    max_events: int = MAX_EVENTS
+
+    def __post_init__(self) -> None:
+        check_max_events(self.max_events)
+
+
+@dataclass(frozen=True)
+class Join:
+    """Which embeddings there are, and what makes one of two.
+
+    Attributes:
+        use_global, use_local: without the global one, an item scores by its row of the table and
+            the autoencoder is not trained.
+        attention: joins the two; otherwise their mean does.
+
+    Raises:
+        ConfigError: neither is used.
+    """
+
+    use_global: bool = True
+    use_local: bool = True
+    attention: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.use_global or self.use_local):
+            raise ConfigError("use_global=false and use_local=false leave no embedding; use one")
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """What `PersonalFrequency` adds to the score of an item of the history.
+
+    Attributes:
+        personal: whether it does.
+        calendar: gives it the days between the baskets too.
+
+    Raises:
+        ConfigError: `calendar` without `personal`.
+    """
+
+    personal: bool = False
+    calendar: bool = False
+
+    def __post_init__(self) -> None:
+        if self.calendar and not self.personal:
+            raise ConfigError("calendar=true adds to personal=true, which is false; set both")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The ranking loss, and the baskets that are its targets.
+
+    Attributes:
+        softmax: the softmax cross-entropy of the targets, and not the multi-label soft margin.
+        num_targets: so many of a training user's last baskets, each as the target of those before
+            it; None: all but the first.
+        latest_popularity: the bias starts at the share of training users whose last basket holds an
+            item, not at the share of all baskets that do.
+
+    Raises:
+        ConfigError: `num_targets` is out of its range.
+    """
+
+    softmax: bool = False
+    num_targets: int | None = 1
+    latest_popularity: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(1, num_targets=self.num_targets)
 
 
 class GLOIE(Recommender):
@@ -60,29 +171,15 @@ class GLOIE(Recommender):
 
     Args:
         num_items: n.
-        head: the likelihood of the autoencoder's counts.
+        autoencoder, graph: of the global and the local embeddings.
         embedding_dim: D, of the item table, the autoencoder's hidden layers and the graph.
-        latent_dim, decay, dropout, kl_weight, kl_steps: of the autoencoder, see `CountVAE`.
-        num_layers, num_heads: of the graph, see `DNNTSP`.
-        max_events: of a longer history the latest are read; the graph's work grows with their
-            square.
-        use_global, use_local: which embeddings there are. Without the global one, an item scores by
-            its row of the table and the autoencoder is not trained.
-        attention: joins the two; otherwise their mean does.
-        softmax: ranks by the softmax cross-entropy of the targets, and not by the multi-label soft
-            margin.
-        elbo_weight: of the autoencoder's loss beside the ranking loss.
-        personal: adds to the score of an item of the history what `PersonalFrequency` says.
-        calendar: gives it the days between the baskets too.
-        num_targets: trains on so many of a training user's last baskets, each as the target of
-            those before it; None: on all but the first.
-        latest_popularity: the bias starts at the share of training users whose last basket holds an
-            item, not at the share of all baskets that do.
+        join: of the two.
+        ranking: the loss beside the autoencoder's.
+        frequency: a scorer of personal frequency and recency.
         learning_rate, weight_decay: of AdamW.
 
     Raises:
-        ConfigError: neither embedding is used, `calendar` without `personal`, or an option is
-            out of its range.
+        ConfigError: an option is out of its range.
         DataError: a batch would take more memory than there is.
     """
 
@@ -90,59 +187,40 @@ class GLOIE(Recommender):
         self,
         num_items: int,
         *,
-        head: OutputHead,
+        autoencoder: Autoencoder,
         embedding_dim: int = 64,
-        latent_dim: int = 32,
-        decay: float = 0.9,
-        dropout: float = 0.5,
-        kl_weight: float = 0.2,
-        kl_steps: int = 1000,
-        num_layers: int = 2,
-        num_heads: int = 4,
-        max_events: int = MAX_EVENTS,
-        use_global: bool = True,
-        use_local: bool = True,
-        attention: bool = True,
-        softmax: bool = False,
-        elbo_weight: float = 0.003,
-        personal: bool = False,
-        calendar: bool = False,
-        num_targets: int | None = 1,
-        latest_popularity: bool = False,
+        graph: Graph = Graph(),
+        join: Join = Join(),
+        ranking: Ranking = Ranking(),
+        frequency: Frequency = Frequency(),
         learning_rate: float = 2e-3,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
-        if not (use_global or use_local):
-            raise ConfigError("use_global=false and use_local=false leave no embedding; use one")
-        if calendar and not personal:
-            raise ConfigError("calendar=true adds to personal=true, which is false; set both")
-        at_least(1, num_targets=num_targets)
         self.vae = CountVAE(
             num_items,
-            head=head,
+            head=autoencoder.head,
             embedding_dim=embedding_dim,
-            latent_dim=latent_dim,
-            decay=decay,
-            dropout=dropout,
-            kl_weight=kl_weight,
-            kl_steps=kl_steps,
+            latent_dim=autoencoder.latent_dim,
+            decay=autoencoder.decay,
+            dropout=autoencoder.dropout,
+            kl_weight=autoencoder.kl_weight,
+            kl_steps=autoencoder.kl_steps,
         )
-        check_max_events(max_events)
-        at_least(0, elbo_weight=elbo_weight)
-        self.max_events = max_events
-        self.use_global = use_global
-        self.ranking_loss = softmax_cross_entropy if softmax else multilabel_soft_margin
-        self.elbo_weight = elbo_weight
-        self.num_targets = num_targets
-        self.latest_popularity = latest_popularity
-        graph = DynamicGraph(embedding_dim, num_layers=num_layers, num_heads=num_heads)
-        self.local = LocalEmbedding(num_items, graph) if use_local else None
-        joined = attention and use_global and use_local
+        self.elbo_weight = autoencoder.elbo_weight
+        self.max_events = graph.max_events
+        self.use_global = join.use_global
+        self.ranking = ranking
+        self.ranking_loss = softmax_cross_entropy if ranking.softmax else multilabel_soft_margin
+        layers = DynamicGraph(embedding_dim, num_layers=graph.num_layers, num_heads=graph.num_heads)
+        self.local = LocalEmbedding(num_items, layers) if join.use_local else None
+        joined = join.attention and join.use_global and join.use_local
         self.attention = EmbeddingAttention(embedding_dim) if joined else None
         self.output = nn.Parameter(torch.ones(embedding_dim))
         self.bias = nn.Parameter(torch.zeros(num_items))
-        self.personal = PersonalFrequency(calendar=calendar) if personal else None
+        self.personal = (
+            PersonalFrequency(calendar=frequency.calendar) if frequency.personal else None
+        )
 
     def prepare(self, split: Split) -> Part:
         """The autoencoder's bias and ours start at mean counts; graphs are counted once.
@@ -156,7 +234,7 @@ class GLOIE(Recommender):
         latest = split.train.target
         items, baskets = (
             (latest.values, len(latest))
-            if self.latest_popularity
+            if self.ranking.latest_popularity
             else (split.training.items, int(split.training.num_baskets().sum()))
         )
         counts = torch.bincount(items, minlength=split.num_items).clamp(min=UNSEEN)
@@ -166,15 +244,15 @@ class GLOIE(Recommender):
         nodes = NodeBatch.of(split.train.history.latest(self.max_events))
         if self.personal is not None:
             self.personal.standardise(nodes)
-        if self.num_targets != 1:
-            last, most = self.num_targets, self.max_events
+        if self.ranking.num_targets != 1:
+            last, most = self.ranking.num_targets, self.max_events
             return Prefixes.of("train", split.training, last=last, max_events=most)
         return Part("train", self._graphs(nodes), latest)
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         if not self.use_global:
             return self.ranking_loss(self._score(part.history, None), part.target).mean()
-        hidden, evidence = self.vae.reconstruct(part.history)
+        hidden, evidence = self.vae.reconstruct(part.history, progress)
         ranking = self.ranking_loss(self._score(part.history, hidden), part.target)
         return (ranking + self.elbo_weight * evidence).mean()
 

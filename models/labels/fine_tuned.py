@@ -24,8 +24,8 @@ from recsys.devices import place_of
 from recsys.nn.losses import softmax_cross_entropy
 from recsys.ranges import at_least, proper_share
 from recsys.scoring import saved_model
+from recsys.scoring.kinds import ProfileEncoder, profile_encoder
 from recsys.scoring.predictor import Predictor, Steps
-from recsys.scoring.scorer import Scorer
 from recsys.tasks.features import check_training
 from recsys.tasks.labels import Questions
 from recsys.tasks.splits import unsplit
@@ -47,7 +47,7 @@ class FineTuned(Predictor):
         ConfigError: an option is out of its range.
     """
 
-    encoder: Scorer
+    encoder: ProfileEncoder
     head: nn.Module
 
     def __init__(
@@ -101,8 +101,9 @@ class FineTuned(Predictor):
             scores = [self._scores(histories, part) for part in rows.split(self.steps.batch_size)]
         return torch.cat(scores).cpu()
 
-    def _encoder(self, questions: Questions) -> Scorer:
-        model = saved_model.load(self.run).model.float()  # steps get lost in a half
+    def _encoder(self, questions: Questions) -> ProfileEncoder:
+        model = profile_encoder(saved_model.load(self.run).model)
+        model.float()  # steps get lost in a half
         check_training(questions, model)
         if self.from_scratch:
             fresh = dict(saved_model.untrained(self.run).named_parameters())

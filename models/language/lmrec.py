@@ -61,7 +61,8 @@ from recsys.precision import wide
 from recsys.ranges import at_least, share
 from recsys.reading import read_tensors, reading
 from recsys.scoring import manifest
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.kinds import TextEncoder
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
 from recsys.tasks.tokenizers import tokenize
@@ -131,7 +132,50 @@ class Ranking:
             raise ConfigError("ranking.num_negatives=0 with softmax=false; draw at least one")
 
 
-class LMRec(Recommender):
+@dataclass(frozen=True)
+class Ids:
+    """Vectors of item ids beside those of texts.
+
+    Attributes:
+        use_ids: add a vector of each item's id to its text's.
+        id_weight_decay: of these, where it is another: a large one keeps them to what the words do
+            not say.
+
+    Raises:
+        ConfigError: an option is out of its range.
+    """
+
+    use_ids: bool = False
+    id_weight_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        at_least(0, id_weight_decay=self.id_weight_decay)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the decoder is trained.
+
+    Attributes:
+        start: folder of a run of LMRec, whose decoder, tokenizer and projections are taken.
+        freeze: keep the decoder as it is; its hidden states are then computed once.
+        compile: run it through `torch.compile`.
+        warmup: share of the steps over which the learning rate rises.
+
+    Raises:
+        ConfigError: an option is out of its range.
+    """
+
+    start: str | None = None
+    freeze: bool = False
+    compile: bool = False
+    warmup: float = 0.01
+
+    def __post_init__(self) -> None:
+        share(warmup=self.warmup)
+
+
+class LMRec(TextEncoder, Recommender):
     """Scores are inner products of projected hidden states of a history's and an item's text.
 
     Args:
@@ -139,14 +183,9 @@ class LMRec(Recommender):
         decoder: a `Decoder` or a `Pretrained` one.
         template: what is read of an item and a history.
         language, ranking: the two losses.
-        use_ids: add a vector of each item's id to its text's.
-        start: folder of a run of this class, whose decoder, tokenizer and projections are taken.
-        freeze: keep the decoder as it is; its hidden states are then computed once.
-        compile: run the decoder through `torch.compile`.
-        warmup: share of the steps over which the learning rate rises.
+        ids: vectors of ids, too.
+        tuning: how the decoder is trained.
         learning_rate, weight_decay: of AdamW with betas (.9, .98).
-        id_weight_decay: of the ids' vectors, where it is another: a large one keeps them to what
-            the words do not say.
 
     Raises:
         ConfigError: `freeze` with L1, or with id vectors, which are learnt through the decoder;
@@ -170,21 +209,16 @@ class LMRec(Recommender):
         template: Template,
         language: Language,
         ranking: Ranking,
-        use_ids: bool = False,
-        start: str | None = None,
-        freeze: bool = False,
-        compile: bool = False,
-        warmup: float = 0.01,
+        ids: Ids = Ids(),
+        tuning: Tuning = Tuning(),
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
-        id_weight_decay: float | None = None,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
-        self.id_weight_decay = weight_decay if id_weight_decay is None else id_weight_decay
+        decay = ids.id_weight_decay
+        self.id_weight_decay = weight_decay if decay is None else decay
         at_least(1, num_items=num_items)
-        at_least(0, id_weight_decay=id_weight_decay)
-        share(warmup=warmup)
-        if freeze and (language.batch_size or use_ids):
+        if tuning.freeze and (language.batch_size or ids.use_ids):
             raise ConfigError(
                 "freeze=true trains the projections alone; set language.batch_size=0 and "
                 "use_ids=false"
@@ -195,10 +229,10 @@ class LMRec(Recommender):
             )
         self.options, self.template = decoder, template
         self.language, self.ranking = language, ranking
-        self.start, self.frozen, self.warmup = start, freeze, warmup
+        self.start, self.frozen, self.warmup = tuning.start, tuning.freeze, tuning.warmup
         self.decoder: nn.Module = decoder.build()
         hidden = self.causal.config.hidden_size
-        self.items = EmbeddingTable(num_items, hidden) if use_ids else None
+        self.items = EmbeddingTable(num_items, hidden) if ids.use_ids else None
         self.user_projection = nn.Linear(hidden, hidden, bias=False)
         self.item_projection = nn.Linear(hidden, hidden, bias=False)
         for projection in (self.user_projection, self.item_projection):
@@ -206,7 +240,7 @@ class LMRec(Recommender):
             with torch.no_grad():
                 projection.weight.copy_(torch.eye(hidden) * hidden**-0.25)
         self.num_items = num_items
-        if compile:
+        if tuning.compile:
             self.causal.base_model.compile(dynamic=True)
         self._streams: list[TokenStream] = []
         self._trained_on = BasketBatch.from_lists([], num_items)
@@ -287,9 +321,6 @@ class LMRec(Recommender):
         if tokenizer.id_to_token(int(self.end)) is None:
             raise ValueError(f"end={int(self.end)} is no token")
 
-    def on_fit_start(self) -> None:
-        self._streams = [stream.to(self.device) for stream in self._streams]
-
     def _keep_tokenizer(self, json: str, end: int) -> None:
         # In the weights, so that a saved model is whole without another file.
         self.keep("tokenizer_json", torch.tensor(list(json.encode()), dtype=torch.uint8))
@@ -327,24 +358,32 @@ class LMRec(Recommender):
         """Texts as tokens, each with its closing [EOS]."""
         return tokenize(self.tokenizer, texts, self.template.max_item_tokens, int(self.end))
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         """L1 + lambda L2, or one of them alone; lambda falls by a cosine to a tenth."""
-        if not self.ranking.weight:
-            return self.language_loss()
-        ranking = self.ranking_loss(part.history)
-        if not self.language.batch_size:
-            return ranking
-        language = self.language_loss()
-        if self._trainer is not None:
-            each = {"train/language_loss": language, "train/ranking_loss": ranking}
-            self.log_dict(each, on_step=False, on_epoch=True, batch_size=len(part))
-        return language + self.ranking.weight * _cosine(self._progress()) * ranking
+        return self._joined(self.losses(part), progress)
 
-    def _progress(self) -> float:
-        """Share of the training steps that were taken."""
-        if self._trainer is None:
-            return 0.0
-        return self.global_step / self.trainer.estimated_stepping_batches
+    def losses(self, part: Part) -> dict[str, Tensor]:
+        """`ranking_loss` and `language_loss`, those of them that there are."""
+        found = {}
+        if self.ranking.weight:
+            found["ranking_loss"] = self.ranking_loss(part.history)
+        if self.language.batch_size:
+            found["language_loss"] = self.language_loss()
+        return found
+
+    def _joined(self, losses: dict[str, Tensor], progress: Progress) -> Tensor:
+        if len(losses) == 1:
+            return next(iter(losses.values()))
+        weight = self.ranking.weight * _cosine(progress.share)
+        return losses["language_loss"] + weight * losses["ranking_loss"]
+
+    def training_step(self, part: Part, batch_index: int) -> Tensor:
+        """The loss; where there are two, each is logged, too."""
+        losses = self.losses(part)
+        if len(losses) > 1:
+            each = {f"train/{name}": loss for name, loss in losses.items()}
+            self.log_dict(each, on_step=False, on_epoch=True, batch_size=len(part))
+        return self._joined(losses, self._progress())
 
     def language_loss(self) -> Tensor:
         """L1: mean cross-entropy of the next token, on rows drawn from the streams."""
@@ -352,6 +391,7 @@ class LMRec(Recommender):
         rows = self.language.batch_size
         drawn = torch.multinomial(torch.tensor(weights), rows, replacement=True)
         counts = drawn.bincount(minlength=len(weights)).tolist()
+        self._streams = [stream.to(self.device) for stream in self._streams]
         read = []
         for stream, count in zip(self._streams, counts, strict=True):
             index = torch.randint(len(stream), (count,), device=self.device)
@@ -510,7 +550,6 @@ class LMRec(Recommender):
         return self._encode(self._documents(self._texts(batch)))
 
     def encode_texts(self, histories: Sequence[Sequence[str]]) -> UserVectors:
-        """(B, D) of histories whose items are given in words, oldest first."""
         texts = pl.Series([text for history in histories for text in history], dtype=pl.String)
         words = self.tokens_of(texts)
         rows = Ragged(
@@ -538,7 +577,7 @@ class LMRec(Recommender):
             self._item_vectors.clear()
         return super().train(mode)
 
-    def configure_optimizers(self) -> Any:
+    def optimizer(self, num_steps: int) -> Any:
         """AdamW; the rate rises over the warm-up and falls by a cosine to a tenth."""
         ids = [] if self.items is None else [self.items.weight]
         others = [p for p in self.parameters() if p.requires_grad and all(p is not i for i in ids)]
@@ -547,8 +586,7 @@ class LMRec(Recommender):
             {"params": ids, "weight_decay": self.id_weight_decay},
         ]
         optimizer = AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98), eps=1e-6)
-        steps = int(self.trainer.estimated_stepping_batches)
-        rate = LambdaLR(optimizer, partial(_rate, steps=steps, warmup=self.warmup))
+        rate = LambdaLR(optimizer, partial(_rate, steps=num_steps, warmup=self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def export(self, folder: Path) -> None:

@@ -1,2 +1,4 @@
+from .sasrec import Encoder as Encoder
+from .sasrec import Ranking as Ranking
 from .sasrec import SideBySide as SideBySide
 from .sasrec import SingularVectors as SingularVectors

@@ -44,7 +44,8 @@ from recsys.nn.attention import Layout
 from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.kinds import VectorScorer
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
@@ -52,19 +53,72 @@ NUM_GROUPS = 8
 """Of users of about one length, which attention lays out side by side."""
 
 
-class SASRec(Recommender):
+@dataclass(frozen=True)
+class Encoder:
+    """Sizes of the Transformer.
+
+    Attributes:
+        num_layers, num_heads: of the blocks.
+        max_length: positions; of a longer history the last events count.
+        dropout: of the embeddings, the attention's outputs and the feed-forward layers.
+
+    Raises:
+        ConfigError: an option is out of its range.
+    """
+
+    num_layers: int = 2
+    num_heads: int = 1
+    max_length: int = 50
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        at_least(0, num_layers=self.num_layers)
+        at_least(1, max_length=self.max_length)
+        proper_share(dropout=self.dropout)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The loss.
+
+    Attributes:
+        softmax: cross-entropy over the catalogue; otherwise binary cross-entropy.
+        num_negatives: items drawn for the loss: with softmax, for all positions of a batch
+            together, each standing for its share of the catalogue; without, for each position
+            by itself. None: all, which softmax alone can do.
+
+    Raises:
+        ConfigError: no sampled negatives without softmax.
+    """
+
+    softmax: bool = True
+    num_negatives: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_negatives is None and not self.softmax:
+            raise ConfigError("softmax=false needs num_negatives; set it, 1 as in the paper")
+
+    def check(self, num_items: int) -> None:
+        """See that a catalogue has as many items as are to be drawn.
+
+        Raises:
+            ConfigError: it has fewer, or none is to be drawn.
+        """
+        if self.num_negatives is not None and not 1 <= self.num_negatives <= num_items:
+            raise ConfigError(
+                f"num_negatives={self.num_negatives}; expected 1 .. {num_items}, the size of the "
+                "catalogue, or null for all"
+            )
+
+
+class SASRec(VectorScorer, Recommender):
     """Encodes a history to the state after its last item; a score is its product with an item.
 
     Args:
         num_items: n.
         embedding_dim: D, of items, positions and states.
-        num_layers, num_heads: of the blocks.
-        max_length: positions; of a longer history the last events count.
-        dropout: of the embeddings, the attention's outputs and the feed-forward layers.
-        softmax: trains by cross-entropy over the catalogue; otherwise by binary cross-entropy.
-        num_negatives: items drawn for the loss: with softmax, for all positions of a batch
-            together, each standing for its share of the catalogue; without, for each position
-            by itself. None: all, which softmax alone can do.
+        encoder: sizes.
+        ranking: the loss.
         text: how the items' texts become vectors; None reads no text.
         use_id: whether items have a learned vector of their own.
         learning_rate, weight_decay: of AdamW.
@@ -72,8 +126,8 @@ class SASRec(Recommender):
             items have in common, a large one keeps ids to what they alone tell.
 
     Raises:
-        ConfigError: neither text nor id, no sampled negatives without softmax, or fewer than one,
-            `num_heads` that do not divide `embedding_dim`, or an option is out of its range.
+        ConfigError: neither text nor id, `num_heads` that do not divide `embedding_dim`, or an
+            option is out of its range.
     """
 
     def __init__(
@@ -81,12 +135,8 @@ class SASRec(Recommender):
         num_items: int,
         *,
         embedding_dim: int = 64,
-        num_layers: int = 2,
-        num_heads: int = 1,
-        max_length: int = 50,
-        dropout: float = 0.2,
-        softmax: bool = True,
-        num_negatives: int | None = None,
+        encoder: Encoder = Encoder(),
+        ranking: Ranking = Ranking(),
         text: TextVectors | None = None,
         use_id: bool = True,
         learning_rate: float = 1e-3,
@@ -97,24 +147,11 @@ class SASRec(Recommender):
         self.id_weight_decay = weight_decay if id_weight_decay is None else id_weight_decay
         at_least(1, num_items=num_items, embedding_dim=embedding_dim)
         at_least(0, id_weight_decay=id_weight_decay)
-        if num_negatives is None and not softmax:
-            raise ConfigError("softmax=false needs num_negatives; set it, 1 as in the paper")
-        if num_negatives is not None and not 1 <= num_negatives <= num_items:
-            raise ConfigError(
-                f"num_negatives={num_negatives}; expected 1 .. {num_items}, the size of the "
-                "catalogue, or null for all"
-            )
-        self.max_length = max_length
-        self.softmax = softmax
-        self.num_negatives = num_negatives
+        ranking.check(num_items)
+        self.max_length = encoder.max_length
+        self.ranking = ranking
         self.items = ItemVectorTable(num_items, embedding_dim, text=text, use_id=use_id)
-        self.encoder = CausalEncoder(
-            embedding_dim,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            max_length=max_length,
-            dropout=dropout,
-        )
+        self.encoder = CausalEncoder(embedding_dim, encoder)
 
     def prepare(self, split: Split) -> Part:
         """Training users with at least two events; of these the last max_length + 1."""
@@ -127,7 +164,7 @@ class SASRec(Recommender):
         history = history.take(events, offsets, history.users[users])
         return Part("train", history, history.ragged)
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         """A mean over all events but each user's first."""
         sequences = part.history.ragged
         is_last = torch.zeros_like(sequences.values, dtype=torch.bool)
@@ -137,15 +174,15 @@ class SASRec(Recommender):
         targets = sequences.values[1:][~is_last[:-1]]
         items = self.items()
         states = self.encoder(items, inputs)
-        if not self.softmax:
+        if not self.ranking.softmax:
             return self._sampled_bce(states, items, targets, sequences, inputs.owners()).mean()
-        if self.num_negatives is None:
+        if self.ranking.num_negatives is None:
             return losses.linear_cross_entropy(states, items, targets)
         return self._sampled_softmax(states, items, targets).mean()
 
     def _sampled_softmax(self, states: Tensor, items: Tensor, targets: Tensor) -> Tensor:
         """(E,), from states (E, D), items (n, D) and targets (E,)."""
-        drawn = torch.randperm(len(items), device=items.device)[: self.num_negatives]
+        drawn = torch.randperm(len(items), device=items.device)[: self.ranking.num_negatives]
         states, items = wide(states), wide(items)
         scores = states @ items[drawn].T
         scores = scores.masked_fill(targets[:, None] == drawn, -torch.inf)
@@ -158,7 +195,7 @@ class SASRec(Recommender):
         """(E,), with negatives outside of the sequence that owns a target (section III-E)."""
         states, items = wide(states), wide(items)
         own = sequences.distinct(len(items))
-        num_negatives = cast(int, self.num_negatives)
+        num_negatives = cast(int, self.ranking.num_negatives)
         drawn = negatives.uniform(own, len(items), num_negatives, rows=owners)
         positive = (states * F.embedding(targets, items)).sum(1)
         none = drawn == len(items)  # of a user who had every item
@@ -179,7 +216,7 @@ class SASRec(Recommender):
     def encode_items(self) -> ItemVectors:
         return self.items()
 
-    def configure_optimizers(self) -> Optimizer:
+    def optimizer(self, num_steps: int) -> Optimizer:
         ids = [] if self.items.id is None else list(self.items.id.parameters())
         others = [p for p in self.parameters() if all(p is not of_id for of_id in ids)]
         groups = [
@@ -313,33 +350,19 @@ class CausalEncoder(nn.Module):
 
     Args:
         embedding_dim: D.
-        num_layers: blocks.
-        num_heads: of each block's attention.
-        max_length: the longest sequence.
-        dropout: see `SASRec`.
+        sizes: of the rest.
 
     Raises:
-        ConfigError: `num_heads` does not divide `embedding_dim`, or an option is out of its range.
+        ConfigError: `num_heads` does not divide `embedding_dim`.
     """
 
-    def __init__(
-        self,
-        embedding_dim: int,
-        *,
-        num_layers: int,
-        num_heads: int,
-        max_length: int,
-        dropout: float,
-    ) -> None:
+    def __init__(self, embedding_dim: int, sizes: Encoder) -> None:
         super().__init__()
-        heads(num_heads=num_heads, embedding_dim=embedding_dim)
-        at_least(0, num_layers=num_layers)
-        at_least(1, max_length=max_length)
-        proper_share(dropout=dropout)
-        self.positions = nn.Embedding(max_length, embedding_dim)
-        self.dropout = Dropout(dropout)
+        heads(num_heads=sizes.num_heads, embedding_dim=embedding_dim)
+        self.positions = nn.Embedding(sizes.max_length, embedding_dim)
+        self.dropout = Dropout(sizes.dropout)
         self.blocks = nn.ModuleList(
-            Block(embedding_dim, num_heads, dropout) for _ in range(num_layers)
+            Block(embedding_dim, sizes.num_heads, sizes.dropout) for _ in range(sizes.num_layers)
         )
         self.norm = nn.LayerNorm(embedding_dim)
         nn.init.normal_(self.positions.weight, std=0.02)

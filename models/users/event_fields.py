@@ -143,7 +143,9 @@ class BehaviourFields(Keeper):
             prices = _prices(history)
             known = prices[prices.isfinite()]
             if not len(known):
-                raise DataError(f"{log.name}: events have no value; set model.price_buckets=0")
+                raise DataError(
+                    f"{log.name}: events have no value; set model.product.price_buckets=0"
+                )
             places = np.arange(1, self.price_buckets) / self.price_buckets
             edges = np.quantile(known.cpu().numpy(), places).astype(np.float32)
             self.price_edges = torch.from_numpy(edges).to(self.device)

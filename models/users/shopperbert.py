@@ -20,7 +20,7 @@ Shapes: B users, E events, R tokens, K masked baskets, n items, D dimensions, F 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal, cast
@@ -44,7 +44,8 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.sentences import sentence_vectors
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share, share
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.kinds import ProfileEncoder
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
 from recsys.types import Scores, UserVectors
@@ -60,13 +61,14 @@ SENTENCE_DIM = 384
 
 @dataclass(frozen=True)
 class Encoder:
-    """Sizes of the Transformer.
+    """The Transformer.
 
     Attributes:
         embedding_dim: D.
         num_layers, num_heads, ffn_dim: of the blocks.
         max_length: events of a window.
         dropout: of the embeddings and of what each layer adds.
+        pooling: which states are a user's vector.
 
     Raises:
         ConfigError: `num_heads` does not divide `embedding_dim`, or an option is out of its range.
@@ -78,6 +80,7 @@ class Encoder:
     ffn_dim: int = 128
     max_length: int = 256
     dropout: float = 0.1
+    pooling: Literal["cls", "mean"] = "mean"
 
     def __post_init__(self) -> None:
         heads(num_heads=self.num_heads, embedding_dim=self.embedding_dim)
@@ -86,24 +89,70 @@ class Encoder:
         proper_share(dropout=self.dropout)
 
 
-class ShopperBERT(Recommender):
+@dataclass(frozen=True)
+class Product:
+    """What is read of a product beside its attributes.
+
+    Attributes:
+        price_buckets: quantiles of value per unit; 0 reads no price.
+        sentences: whether its `text` is read, by the encoder of the extra `sentences`.
+    """
+
+    price_buckets: int = 0
+    sentences: bool = False
+
+
+@dataclass(frozen=True)
+class Pretext:
+    """What is learnt: to predict masked baskets.
+
+    Attributes:
+        pretext_tasks: fields that heads predict; None is all of them. A field is called as its
+            attribute, or `price`, or a part of the date, with a `_` behind it where there is an
+            attribute of that name.
+        mask_rate: share of the baskets that are masked.
+        shuffle_rate: share of the windows whose baskets are shuffled before.
+        held_out: share of the training users on whom the masked baskets are measured instead.
+
+    Raises:
+        ConfigError: an option is out of its range.
+    """
+
+    pretext_tasks: Sequence[str] | None = None
+    mask_rate: float = 0.3
+    shuffle_rate: float = 0.0
+    held_out: float = 0.0
+
+    def __post_init__(self) -> None:
+        share(mask_rate=self.mask_rate, shuffle_rate=self.shuffle_rate)
+        proper_share(held_out=self.held_out)
+
+    def among(self, fields: Iterable[str]) -> list[str]:
+        """The tasks, of all fields that there are.
+
+        Raises:
+            ConfigError: there are none, or one is no field.
+        """
+        named = list(fields)
+        tasks = list(dict.fromkeys(named if self.pretext_tasks is None else self.pretext_tasks))
+        wrong = [name for name in tasks if name not in named]
+        if wrong or not tasks:
+            problem = f"{wrong[0]} is no field" if wrong else "there are none"
+            raise ConfigError(f"pretext_tasks: {problem}; name some of {', '.join(named)}")
+        return tasks
+
+
+class ShopperBERT(ProfileEncoder, Recommender):
     """Predicts masked baskets from the rest of a user's log, and so learns what a user is.
 
     Args:
         num_items: n.
         attributes: columns of the items that a behaviour is made of; `item_id` is one, too.
         num_classes: how many values each column of the items takes.
-        price_buckets: quantiles of value per unit; 0 reads no price.
+        product: what else is read of a product.
         calendar: parts of the date.
-        pretext_tasks: fields that heads predict; None is all of them. A field is called as its
-            attribute, or `price`, or a part of the date, with a `_` behind it where there is an
-            attribute of that name.
-        sentences: whether a product's `text` is read, by the encoder of the extra `sentences`.
         encoder: sizes.
-        mask_rate: share of the baskets that are masked.
-        shuffle_rate: share of the windows whose baskets are shuffled before.
-        held_out: share of the training users on whom the masked baskets are measured instead.
-        pooling: which states are a user's vector.
+        pretext: what is predicted.
         learning_rate, weight_decay: of AdamW.
 
     Raises:
@@ -123,45 +172,34 @@ class ShopperBERT(Recommender):
         *,
         attributes: Sequence[str],
         num_classes: Mapping[str, int],
-        price_buckets: int = 0,
+        product: Product = Product(),
         calendar: Sequence[str] = ("month", "day", "weekday", "hour"),
-        pretext_tasks: Sequence[str] | None = None,
-        sentences: bool = False,
         encoder: Encoder = Encoder(),
-        mask_rate: float = 0.3,
-        shuffle_rate: float = 0.0,
-        held_out: float = 0.0,
-        pooling: Literal["cls", "mean"] = "mean",
+        pretext: Pretext = Pretext(),
         learning_rate: float = 3e-3,
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
         at_least(1, num_items=num_items)
-        share(mask_rate=mask_rate, shuffle_rate=shuffle_rate)
-        proper_share(held_out=held_out)
         self.fields = BehaviourFields(
             num_items,
             attributes=attributes,
             num_classes=num_classes,
-            price_buckets=price_buckets,
+            price_buckets=product.price_buckets,
             calendar=calendar,
         )
         sizes = self.fields.sizes
-        self.pretext_tasks = list(dict.fromkeys(sizes if pretext_tasks is None else pretext_tasks))
-        wrong = [name for name in self.pretext_tasks if name not in sizes]
-        if wrong or not self.pretext_tasks:
-            named = f"{wrong[0]} is no field" if wrong else "there are none"
-            raise ConfigError(f"pretext_tasks: {named}; name some of {', '.join(sizes)}")
-        self.mask_rate, self.shuffle_rate = mask_rate, shuffle_rate
-        self.held_out, self.pooling = held_out, pooling
+        self.pretext_tasks = pretext.among(sizes)
+        self.mask_rate, self.shuffle_rate = pretext.mask_rate, pretext.shuffle_rate
+        self.held_out, self.pooling = pretext.held_out, encoder.pooling
         self.register_buffer("until", torch.tensor(0))
         self.register_buffer("item_share", torch.full((num_items,), 1 / num_items))
         self.max_length = encoder.max_length
         dim = encoder.embedding_dim
         # Lists: the columns of a log may be called what a module's own parts are.
         self.tables = nn.ModuleList(EmbeddingTable(c, dim, std=0.1) for c in sizes.values())
-        self.from_text = nn.Linear(SENTENCE_DIM, dim, bias=False) if sentences else None
-        num_parts = self.fields.num_product_fields + sentences
+        self.from_text = nn.Linear(SENTENCE_DIM, dim, bias=False) if product.sentences else None
+        num_parts = self.fields.num_product_fields + product.sentences
         self.product = nn.Linear(num_parts * dim, dim)
         self.heads = nn.ModuleList(nn.Linear(dim, dim) for _ in self.pretext_tasks)
         self.biases = nn.ParameterList(torch.zeros(sizes[name]) for name in self.pretext_tasks)
@@ -192,7 +230,7 @@ class ShopperBERT(Recommender):
         return order[:count].sort().values, order[count:].sort().values
 
     @property
-    def trained_until(self) -> int | None:
+    def trained_until(self) -> int:
         return int(self.until)
 
     @property
@@ -218,14 +256,14 @@ class ShopperBERT(Recommender):
         if self.from_text is None:
             return
         if "text" not in items.columns:
-            raise DataError("items have no column text; set model.sentences=false")
+            raise DataError("items have no column text; set model.product.sentences=false")
         texts = items["text"].fill_null("")
         each = texts.unique(maintain_order=True)
         rows = texts.replace_strict(each, range(len(each)), return_dtype=pl.Int64)
         self.keep("texts", sentence_vectors(each).to(self.device))
         self.keep("text_of", tensor_of(rows).to(self.device))
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         """The mean over fields of the cross-entropy of what the masked baskets held."""
         batch = _shuffled(part.history, self.shuffle_rate)
         rows, offsets = batch.basket_rows()
@@ -411,13 +449,12 @@ class ShopperBERT(Recommender):
                         found[name].append(nll)
         return {f"{name}/{suffix}": torch.cat(nll).mean().item() for name, nll in found.items()}
 
-    def configure_optimizers(self) -> Any:
+    def optimizer(self, num_steps: int) -> Any:
         """AdamW; the rate rises over a tenth of the steps and falls by a cosine."""
         optimizer = AdamW(
             self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        steps = int(self.trainer.estimated_stepping_batches)
-        rate = OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.1)
+        rate = OneCycleLR(optimizer, self.learning_rate, total_steps=num_steps, pct_start=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def score(self, batch: BasketBatch) -> Scores:

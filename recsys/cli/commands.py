@@ -31,6 +31,7 @@ from recsys.run.folder import about
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
 from recsys.scoring import profiles, saved_model, trust
+from recsys.scoring.kinds import profile_encoder
 from recsys.scoring.saved_model import SavedModel
 from recsys.tasks.labels import AS_OF
 
@@ -125,7 +126,7 @@ def profile(given: Namespace) -> None:
         log, device = _log(given.run, config), config["device"]
     rows = profiles.everyone(log, moments[-1] if moments else None)
     with running_on(given.device or device):
-        model = saved_model.load(given.run).model
+        model = profile_encoder(saved_model.load(given.run).model)
         with saved_model.asking(model):
             vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))

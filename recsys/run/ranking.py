@@ -50,6 +50,7 @@ from recsys.report.user_map import attributes
 from recsys.run.folder import about, claim, folder_of_a_run
 from recsys.run.options import check_options, unset
 from recsys.scoring import profiles, saved_model, trust
+from recsys.scoring.kinds import ProfileEncoder, members_of
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
@@ -142,12 +143,12 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     model = _fitted(config.model, config, task, folder)
     own = _asked(model, task, folder)
     results = {_label(config): own}
-    for name, member in model.members():
+    for name, member in members_of(model):
         results[f"  {name} alone"] = _asked(member, task, folder / "members" / name)
     for name, baseline in config.baselines.items():
         place = folder / "baselines" / str(name)
         results[str(name)] = _asked(_fitted(baseline, config, task, place), task, place)
-    if model.makes_profiles:
+    if isinstance(model, ProfileEncoder):
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     ranking_page.write(folder)
     tests = {name: parts["test"] for name, parts in results.items()}

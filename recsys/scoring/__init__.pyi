@@ -1,3 +1,7 @@
+from .kinds import Composite as Composite
+from .kinds import ProfileEncoder as ProfileEncoder
+from .kinds import TextEncoder as TextEncoder
+from .kinds import VectorScorer as VectorScorer
 from .predictor import FeaturePredictor as FeaturePredictor
 from .predictor import HistoryPredictor as HistoryPredictor
 from .predictor import Predictor as Predictor

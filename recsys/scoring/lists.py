@@ -12,6 +12,7 @@ from recsys.batch.loader import Loader
 from recsys.devices import place_of
 from recsys.retrieval.index import ExactIndex, ItemIndex
 from recsys.retrieval.lists import TopK
+from recsys.scoring.kinds import VectorScorer
 from recsys.scoring.scorer import USERS_AT_ONCE, Scorer
 
 BuildIndex = Callable[[Tensor], ItemIndex]
@@ -44,7 +45,7 @@ def rank(
     was_training = model.training
     model.eval()
     index = None
-    if model.has_vectors:  # once, and not with every batch
+    if isinstance(model, VectorScorer):  # once, and not with every batch
         with torch.inference_mode():
             index = model.item_index(build_index or ExactIndex)
     users = min(batch_size, model.users_at_once(part.history.num_items))

@@ -22,7 +22,7 @@ from recsys.errors import DataError
 from recsys.log.event_log import TIME, USER, EventLog
 from recsys.log.time import Moment, just_after, moment
 from recsys.scoring import saved_model
-from recsys.scoring.scorer import Scorer
+from recsys.scoring.kinds import ProfileEncoder, profile_encoder
 from recsys.tasks.labels import AS_OF, before, spans
 from recsys.tasks.splits import Split, unsplit
 from recsys.tasks.tensors import tensor_of
@@ -51,12 +51,12 @@ class Profile:
         object.__setattr__(self, "written", written)
 
     @cached_property
-    def model(self) -> Scorer:
+    def model(self) -> ProfileEncoder:
         # As features are: in a half, what else is in a batch would show.
-        return saved_model.load(self.run).model.float()
+        return profile_encoder(saved_model.load(self.run).model).float()
 
     @property
-    def trained_until(self) -> int | None:
+    def trained_until(self) -> int:
         """The time of the last event that the model has learnt from, in seconds since 1970."""
         return self.model.trained_until
 
@@ -80,17 +80,18 @@ class Profile:
 
 
 @torch.inference_mode()
-def profiles(model: Scorer, log: EventLog, rows: pl.DataFrame, *, progress: bool = False) -> Tensor:
+def profiles(
+    model: ProfileEncoder, log: EventLog, rows: pl.DataFrame, *, progress: bool = False
+) -> Tensor:
     """(R, D) float32 of the events that each row's user had before the row's moment.
 
     Args:
-        model: one that encodes profiles.
+        model: trained.
         log: any whose items are described as those that the model was trained on.
         rows: `user_id` and `as_of`, a moment of the type of the log's timestamps.
         progress: whether to show a bar.
 
     Raises:
-        ConfigError: the model encodes no profiles.
         DataError: items lack an attribute that the model reads, or the log dates.
     """
     model.eval()
@@ -118,11 +119,11 @@ def _described(log: EventLog, moments: pl.Series) -> Iterator[tuple[Tensor, pl.D
 
 
 @torch.inference_mode()
-def of_training(model: Scorer, split: Split) -> pl.DataFrame:
+def of_training(model: ProfileEncoder, split: Split) -> pl.DataFrame:
     """The users that a model was trained on, as their training events alone show them.
 
     Args:
-        model: one that encodes profiles, trained on the split.
+        model: trained on the split.
 
     Returns:
         `user_id`; `as_of`, just after the user's last training event; `vector`; and what the log
@@ -144,7 +145,11 @@ def of_training(model: Scorer, split: Split) -> pl.DataFrame:
 
 
 def _encoded(
-    model: Scorer, whole: BasketBatch, starts: Tensor, lengths: Tensor, progress: bool = False
+    model: ProfileEncoder,
+    whole: BasketBatch,
+    starts: Tensor,
+    lengths: Tensor,
+    progress: bool = False,
 ) -> Tensor:
     """(R, D) float32 of stretches of events, on the CPU."""
     # Pieces of about as many events, in the order of the rows.

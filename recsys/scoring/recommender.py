@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
 from pytorch_lightning import LightningModule
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 
 from recsys.batch.examples import Part
 from recsys.ranges import at_least
@@ -12,8 +16,29 @@ from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far training is.
+
+    Attributes:
+        step: steps that were taken.
+        num_steps: of the whole training.
+    """
+
+    step: int
+    num_steps: int
+
+    @property
+    def share(self) -> float:
+        """Of the steps that were taken."""
+        return self.step / self.num_steps
+
+
 class Recommender(Scorer, LightningModule):
-    """A model with a loss, trained by Lightning on batches of users.
+    """A model with a loss, trained on batches of users.
+
+    `prepare`, `optimizer` and `loss` are all that a training loop needs. Ours is Lightning's, whose
+    own methods come last here.
 
     Args:
         learning_rate, weight_decay: of AdamW.
@@ -28,9 +53,9 @@ class Recommender(Scorer, LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
 
-    def loss(self, part: Part) -> Tensor:
+    @abstractmethod
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         """A scalar for a batch of training users, each with a history and a target."""
-        raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def prepare(self, split: Split) -> Part:
         """Start from what the training data says, and return the users to train on.
@@ -39,8 +64,20 @@ class Recommender(Scorer, LightningModule):
         """
         return split.train
 
-    def training_step(self, part: Part, batch_index: int) -> Tensor:
-        return self.loss(part)
+    def optimizer(self, num_steps: int) -> Any:
+        """What takes the steps: an optimizer, or one and its schedule as Lightning describes them.
 
-    def configure_optimizers(self) -> Optimizer:
+        Args:
+            num_steps: of the whole training.
+        """
         return AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    def training_step(self, part: Part, batch_index: int) -> Tensor:
+        return self.loss(part, self._progress())
+
+    def configure_optimizers(self) -> Any:
+        return self.optimizer(self._progress().num_steps)
+
+    def _progress(self) -> Progress:
+        """By Lightning's count."""
+        return Progress(self.global_step, int(self.trainer.estimated_stepping_batches))

@@ -43,6 +43,7 @@ from recsys.reading import read_json, read_table, read_tensors, reading
 from recsys.renamed import renamed
 from recsys.retrieval.lists import TopK, check_length
 from recsys.scoring import manifest, trust
+from recsys.scoring.kinds import TextEncoder, VectorScorer
 from recsys.scoring.lists import rank
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.weights import loaded
@@ -155,11 +156,13 @@ class SavedModel:
 
     @torch.inference_mode()
     def _recommend_in_words(self, texts: list[Sequence[str]], k: int) -> pl.DataFrame:
-        self.model.eval()
+        model = self.model.eval()
+        if not isinstance(model, TextEncoder):
+            raise ConfigError(f"{type(model).__name__} reads no words; give histories of item ids")
         pieces = self._pieces(len(texts))
-        with asking(self.model):
-            users = [self.model.encode_texts([texts[row] for row in rows]) for rows in pieces]
-            index = self.model.item_index()
+        with asking(model):
+            users = [model.encode_texts([texts[row] for row in rows]) for rows in pieces]
+            index = model.item_index()
             top = TopK.cat((index.search(vectors, k) for vectors in users), k)
             asked = pl.Series("history", range(len(texts)))
             return recommendations(asked, top.items, top.scores, self.item_table)
@@ -221,15 +224,15 @@ class SavedModel:
         Raises:
             ConfigError: the model ranks without vectors.
         """
-        if not self.model.has_vectors:
-            raise ConfigError(f"{type(self.model).__name__} ranks without vectors; it has none")
-        self.model.eval()
-        with asking(self.model):
+        model = self.model.eval()
+        if not isinstance(model, VectorScorer):
+            raise ConfigError(f"{type(model).__name__} ranks without vectors; it has none")
+        with asking(model):
             users = [
-                self.model.encode_users(self.histories.rows(rows).to(self.device)).float().cpu()
+                model.encode_users(self.histories.rows(rows).to(self.device)).float().cpu()
                 for rows in self._pieces(len(self.histories))
             ]
-            items = self.model.encode_items().float().cpu()
+            items = model.encode_items().float().cpu()
         return (
             _vectors(self.item_table[ITEM], items),
             _vectors(self.users.ids.rename(USER), torch.cat(users)),

@@ -1,8 +1,6 @@
 """What a model is: a `Scorer`; one in closed form is fitted, one with a loss is trained.
 
-A model says how to rank in one of two ways. Either it overrides `score`, or `encode_users` and
-`encode_items`, whose inner products are the scores; they are then searched among the vectors, so
-that equal vectors tie in any batch.
+What only some models can do is a class of its own in `recsys.scoring.kinds`.
 
 A user of whom a model says nothing, all of whose candidates score alike, is ranked by popularity:
 the events of each item in training, or what the model itself keeps as the buffer `popularity`.
@@ -10,11 +8,10 @@ the events of each item in training, or what the model itself keeps as the buffe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, Self
 
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -22,13 +19,12 @@ from recsys.batch.bounds import check_tensor
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.devices import place_of
-from recsys.errors import ConfigError, DataError
+from recsys.errors import DataError
 from recsys.nn.buffers import Keeper
-from recsys.precision import wide
-from recsys.retrieval.index import ExactIndex, ItemIndex
+from recsys.retrieval.index import ItemIndex
 from recsys.retrieval.lists import TopK, top_k
 from recsys.tasks.splits import Split
-from recsys.types import ItemVectors, Scores, UserVectors
+from recsys.types import Scores
 
 USERS_AT_ONCE = 1024
 CELLS_AT_ONCE = 2**24
@@ -36,7 +32,7 @@ CELLS_AT_ONCE = 2**24
 CELLS_ON_GPU = 2**26
 
 
-class Scorer(Keeper):
+class Scorer(Keeper, ABC):
     """Ranks the whole catalogue for histories."""
 
     measures: ClassVar[tuple[str, ...]] = ()
@@ -46,57 +42,12 @@ class Scorer(Keeper):
         super().__init__()
         self.register_buffer("popularity", None)
 
+    @abstractmethod
     def score(self, batch: BasketBatch) -> Scores:
         """(B, n): a score per user and item, higher is better.
 
         A model gives every item a finite score, for users that it has never seen too.
         """
-        users, items = self.encode_users(batch), self.encode_items()
-        # In double precision, so that the order of a product's sums does not show.
-        return (users.double() @ items.double().T).to(wide(users).dtype)
-
-    def encode_users(self, batch: BasketBatch) -> UserVectors:
-        """(B, D), where scores are inner products of vectors."""
-        raise NotImplementedError(f"{type(self).__name__} has neither score nor encode_users")
-
-    def encode_items(self) -> ItemVectors:
-        """(n, D), likewise."""
-        raise NotImplementedError(f"{type(self).__name__} has no item vectors")
-
-    def encode_texts(self, histories: Sequence[Sequence[str]]) -> UserVectors:
-        """(B, D) of histories whose items are given in words, oldest first.
-
-        Raises:
-            ConfigError: this model reads ids alone.
-        """
-        raise ConfigError(f"{type(self).__name__} reads no words; give histories of item ids")
-
-    @property
-    def trained_until(self) -> int | None:
-        """The time of the last event that the model has learnt from, where it tells profiles."""
-        return None
-
-    @property
-    def makes_profiles(self) -> bool:
-        """Whether `encode_profiles` is there."""
-        return type(self).encode_profiles is not Scorer.encode_profiles
-
-    @property
-    def reads_dates(self) -> bool:
-        """Whether profiles depend on when things were done, not only on their order."""
-        return False
-
-    def read_items(self, items: pl.DataFrame) -> None:
-        """Take the catalogue of another log, a row per item; later batches hold its rows.
-
-        Raises:
-            ConfigError: this model knows the items that it was trained on alone.
-        """
-        raise ConfigError(f"{type(self).__name__} makes no profiles; train shopperbert for that")
-
-    def encode_profiles(self, batch: BasketBatch) -> UserVectors:
-        """(B, D): what a user is, for questions about users; needs `read_items`."""
-        raise NotImplementedError(f"{type(self).__name__} has no encode_profiles")
 
     def measure(self, split: Split, phase: int) -> dict[str, float]:
         """Further figures of a model's own, by name, beside those of its ranking.
@@ -129,26 +80,10 @@ class Scorer(Keeper):
         Raises:
             DataError: it would.
         """
-        for _, member in self.members():
-            member.check_size(split)
 
     def keep_popularity(self, split: Split) -> None:
         """Count the training events of each item."""
         self.keep("popularity", torch.bincount(split.training.items, minlength=split.num_items))
-
-    @property
-    def has_vectors(self) -> bool:
-        """Whether `encode_users` and `encode_items` are there for a retrieval index."""
-        return type(self).encode_items is not Scorer.encode_items
-
-    def members(self) -> Iterable[tuple[str, Scorer]]:
-        """Models that this one is made of and that are fitted before it, by name."""
-        return ()
-
-    def item_index(self, build: Callable[[ItemVectors], ItemIndex] = ExactIndex) -> ItemIndex:
-        """The vectors of all items, ready to be searched, where a model has them."""
-        vectors = self.encode_items()
-        return build(self._finite(vectors, "item", terms=vectors.shape[1]))
 
     @torch.inference_mode()
     def top_k(
@@ -165,7 +100,8 @@ class Scorer(Keeper):
             batch: histories on the model's device.
             k: at most the size of the catalogue.
             mask_history: leave out the items of a user's history.
-            index: of a model with vectors, where they have been put into one before (`item_index`).
+            index: of a model with vectors, where they have been put into one before
+                (`VectorScorer.item_index`).
 
         Returns:
             the lists; scores of a model with vectors are inner products, and those of users who
@@ -178,18 +114,19 @@ class Scorer(Keeper):
         exclude = batch.ragged if mask_history else None
         # Two places show whether all candidates may be alike.
         width = 2 if k == 1 < batch.num_items else k
-        if self.has_vectors:
-            users = self.encode_users(batch)
-            users = self._finite(users, "user", terms=users.shape[1])
-            found = (index or self.item_index()).search(users, width, exclude)
-        else:
-            found = top_k(self._finite(self.score(batch), "user"), width, exclude)
+        found = self._best(batch, width, exclude, index)
         if self.popularity is not None:
             rows = self._silent(batch, found, exclude)
             excluded = None if exclude is None else exclude.rows(rows)
             popular = top_k(self.popularity.double().expand(len(rows), -1), width, excluded)
             found.items[rows], found.scores[rows] = popular.items, popular.scores.to(found.scores)
         return TopK(found.items[:, :k], found.scores[:, :k])
+
+    def _best(
+        self, batch: BasketBatch, k: int, exclude: Ragged | None, index: ItemIndex | None
+    ) -> TopK:
+        """The k best by the model's own scores."""
+        return top_k(self._finite(self.score(batch), "user"), k, exclude)
 
     def _finite(self, values: Tensor, of: str, terms: int | None = None) -> Tensor:
         """The scores (R, n) themselves, or vectors (R, D) whose products have D terms.
@@ -241,6 +178,6 @@ class ClosedForm(Scorer):
         self.compute(split)
         return self
 
+    @abstractmethod
     def compute(self, split: Split) -> None:
         """Compute the model from `split.training`."""
-        raise NotImplementedError(f"{type(self).__name__} has no compute")

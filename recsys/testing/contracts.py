@@ -25,7 +25,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
+from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
 from recsys.errors import RunError
 from recsys.evaluation.binary_metrics import auroc
@@ -33,14 +35,16 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.retrieval.index import ExactIndex
 from recsys.retrieval.lists import top_k
 from recsys.scoring import saved_model, trust
+from recsys.scoring.kinds import VectorScorer, members_of
 from recsys.scoring.predictor import Predictor
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.labels import Questions, folds
 from recsys.tasks.phases import TEST, TRAIN, VALIDATION
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard, colour_question, new_item_question
 from recsys.testing.second_device import second_device
+from recsys.training.callbacks import epoch_seed
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
 
@@ -148,9 +152,9 @@ class ModelContract:
         built = saved_model.build(self.config(split))
         with torch.autocast("cpu", torch.bfloat16):
             assert _scores(model, split.test.history).isfinite().all()
-            for member in (built, *(member for _, member in built.members())):
+            for member in (built, *(member for _, member in members_of(built))):
                 if isinstance(member, Recommender):
-                    loss = member.loss(member.prepare(split).rows(torch.arange(8)))
+                    loss = member.loss(member.prepare(split).rows(torch.arange(8)), Progress(0, 1))
                     loss.backward()
                     assert loss.isfinite()
                     learnt = [p.grad for p in member.parameters() if p.grad is not None]
@@ -202,7 +206,7 @@ class ModelContract:
                 assert _scores(loaded.model, history).equal(_scores(model, history)), name
 
     def test_vectors_rank_as_scores_do(self, model: Scorer, split: Split) -> None:
-        if not model.has_vectors:
+        if not isinstance(model, VectorScorer):
             pytest.skip("this model has no vectors")
         history = split.test.history
         with torch.inference_mode():
@@ -228,17 +232,36 @@ class ModelContract:
     def test_all_of_it_learns_on_one_device(self, split: Split) -> None:
         torch.manual_seed(0)
         model = saved_model.build(self.config(split))
-        for member in (model, *(member for _, member in model.members())):
+        for member in (model, *(member for _, member in members_of(model))):
             if not isinstance(member, Recommender):
                 continue
             part = member.prepare(split)
             with second_device() as there:
                 member.to(there)
-                member.on_fit_start()
                 rows = torch.arange(8, device=there)
-                member.loss(part.to(there).rows(rows)).backward()
+                member.loss(part.to(there).rows(rows), Progress(0, 1)).backward()
                 learnt = [p.grad.device for p in member.parameters() if p.grad is not None]
                 assert set(learnt) == {there}
+
+    def test_any_loop_can_train_it(self, split: Split, tmp_path: Path) -> None:
+        """Two steps in plain PyTorch have the loss and the weights of two of ours."""
+        torch.manual_seed(0)
+        model = saved_model.build(self.config(split))
+        if not isinstance(model, Recommender):
+            pytest.skip("this model has no loss of its own")
+        by_hand = deepcopy(model)
+        torch.manual_seed(0)  # `prepare` may draw
+        part = by_hand.prepare(split)
+        size = -(-len(part) // 2)
+        loss = _trained_by_hand(by_hand, part, size, epoch_seed(self.training.seed, 0))
+        torch.manual_seed(0)
+        training = replace(self.training, max_epochs=1, evaluate_every=1, batch_size=size)
+        fit(model, split, training, Protocol(ks=(self.k,)), folder=tmp_path)
+        assert pl.read_csv(tmp_path / "train.csv", glob=False)[
+            "train/loss"
+        ].item() == pytest.approx(loss)
+        for name, parameter in by_hand.named_parameters():
+            torch.testing.assert_close(parameter, model.get_parameter(name))
 
     @pytest.mark.gpu
     def test_scores_alike_on_a_gpu(self, model: Scorer, split: Split) -> None:
@@ -250,6 +273,25 @@ class ModelContract:
         torch.testing.assert_close(there.cpu(), _scores(model, history), rtol=1e-3, atol=1e-4)
 
 
+def _trained_by_hand(model: Recommender, part: Part, batch_size: int, seed: int) -> float:
+    """Train on each batch once; the mean loss of a user."""
+    loader = Loader(part, batch_size, shuffle_seed=seed)
+    made = model.train().optimizer(num_steps=len(loader))
+    made = made if isinstance(made, dict) else {"optimizer": made}
+    optimizer, schedule = made["optimizer"], made.get("lr_scheduler", {})
+    torch.manual_seed(seed)
+    total = 0.0
+    for step, batch in enumerate(loader):
+        loss = model.loss(batch, Progress(step, len(loader)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if schedule.get("interval") == "step":
+            schedule["scheduler"].step()
+        total += loss.item() * len(batch)
+    return total / len(part)
+
+
 @torch.inference_mode()
 def _scores(model: Scorer, batch: BasketBatch) -> Tensor:
     return model.score(batch)
@@ -258,7 +300,9 @@ def _scores(model: Scorer, batch: BasketBatch) -> Tensor:
 @torch.inference_mode()
 def _ranked(model: Scorer, batch: BasketBatch) -> Tensor:
     """(B, n), what the lists are made by."""
-    return Scorer.score(model, batch) if model.has_vectors else model.score(batch)
+    return (
+        VectorScorer.score(model, batch) if isinstance(model, VectorScorer) else model.score(batch)
+    )
 
 
 class PredictorContract:

@@ -25,6 +25,7 @@ from recsys.errors import ConfigError, RunError
 from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol
 from recsys.reading import read_checkpoint, reading
+from recsys.scoring.kinds import members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
@@ -82,7 +83,7 @@ def _fit(
     progress: bool,
 ) -> None:
     model.check_size(split)
-    for name, member in model.members():
+    for name, member in members_of(model):
         place = None if folder is None else folder / "members" / name
         fit(member, split, training, protocol, folder=place, loggers=loggers, progress=progress)
     if isinstance(model, ClosedForm):

@@ -23,6 +23,7 @@ from recsys.errors import CatalogueError
 from recsys.evaluation.ranking import ABOUT_USER, Evaluation, Protocol, evaluate
 from recsys.retrieval.index import ExactIndex
 from recsys.retrieval.lists import TopK
+from recsys.scoring.kinds import VectorScorer
 from recsys.scoring.scorer import Scorer
 from recsys.types import ItemVectors, Scores, UserVectors
 
@@ -38,7 +39,7 @@ class Given(Scorer):
         return self.table[batch.users]
 
 
-class GivenVectors(Given):
+class GivenVectors(VectorScorer, Given):
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         return self.table[batch.users]
 

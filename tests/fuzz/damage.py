@@ -52,7 +52,7 @@ RUNS: dict[str, list[str]] = {
     "tifuknn": ["model=tifuknn"],
     "ials": ["model=ials", "model.embedding_dim=4", "retrieval=exact"],
     "bpr_mf": ["model=bpr_mf", "model.embedding_dim=4", *SMALL],
-    "gloie": ["model=gloie", "model.embedding_dim=8", "model.personal=true", *SMALL],
+    "gloie": ["model=gloie", "model.embedding_dim=8", "model.frequency.personal=true", *SMALL],
     "sasrec": ["model=sasrec", "model.embedding_dim=8", *SMALL],
     "shopperbert": ["model=shopperbert", "model.attributes=[kind]", *BERT, *SMALL],
     "lmrec": ["model=lmrec", "model.template.event_columns=[said]", *WORDS, *SMALL],

@@ -14,10 +14,13 @@ from recsys.batch.ragged import Ragged
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.models import BPRMF
 from recsys.nn import negatives
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split, last_basket, user_holdout
 from recsys.testing.logs import checkerboard
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
+
+START = Progress(0, 1)
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def test_loss_and_gradient_of_a_triple_worked_by_hand(monkeypatch: pytest.Monkey
         model.items.weight[0] = torch.tensor([3.0, 1.0])
         model.items.weight[2] = torch.tensor([0.0, 2.0])
     monkeypatch.setattr(negatives, "uniform", lambda *_: torch.tensor([[2]]))
-    loss = model.loss(part_of([[[0]]], 3, users=[1]))
+    loss = model.loss(part_of([[[0]]], 3, users=[1]), START)
     loss.backward()
     miss = 1 / (1 + torch.tensor(1.0).exp())  # sigmoid(-(x_ui - x_uj))
     torch.testing.assert_close(loss, -(1 - miss).log())
@@ -72,7 +75,7 @@ def test_the_loss_is_a_mean_over_pairs_and_negatives(monkeypatch: pytest.MonkeyP
         for (u, i), row in zip(pairs, drawn, strict=True)
         for j in row
     ]
-    torch.testing.assert_close(model.loss(part), torch.stack(terms).mean())
+    torch.testing.assert_close(model.loss(part, START), torch.stack(terms).mean())
 
 
 def test_many_pairs_are_taken_some_at_a_time(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +85,7 @@ def test_many_pairs_are_taken_some_at_a_time(split: Split, monkeypatch: pytest.M
     def learnt() -> tuple[Tensor, Tensor, Tensor]:
         torch.manual_seed(1)  # the same negatives
         model.zero_grad()
-        loss = model.loss(part)
+        loss = model.loss(part, START)
         loss.backward()
         return loss, *(p.grad.clone() for p in model.parameters())
 
@@ -105,7 +108,7 @@ def test_negatives_are_drawn_for_each_pair(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(negatives, "uniform", uniform)
     model = BPRMF(6, 1, num_negatives=3)
-    model.loss(part_of([[[4, 2], [2]]], 6, users=[0]))
+    model.loss(part_of([[[4, 2], [2]]], 6, users=[0]), START)
     assert asked == [([2, 4], 6, 3)]
 
 

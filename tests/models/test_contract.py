@@ -134,6 +134,11 @@ class TestDNNTSP(ModelContract):
         }
 
 
+def part(name: str, **options: Any) -> dict[str, Any]:
+    """A section of GLOIE's."""
+    return {"_target_": f"recsys.models.graphs.{name}", **options}
+
+
 class TestGLOIE(ModelContract):
     """In the paper's shape; on so few users the autoencoder's loss weighs more."""
 
@@ -146,12 +151,15 @@ class TestGLOIE(ModelContract):
         return {
             "_target_": "recsys.models.GLOIE",
             "num_items": split.num_items,
-            "head": {"_target_": "recsys.nn.TweedieHead"},
+            "autoencoder": part(
+                "Autoencoder",
+                head={"_target_": "recsys.nn.TweedieHead"},
+                latent_dim=8,
+                kl_steps=100,
+                elbo_weight=0.1,
+            ),
             "embedding_dim": 16,
-            "latent_dim": 8,
-            "num_heads": 2,
-            "kl_steps": 100,
-            "elbo_weight": 0.1,
+            "graph": part("Graph", num_heads=2),
             "learning_rate": 0.02,
         }
 
@@ -166,11 +174,8 @@ class TestGLOIEWithEveryExtra(TestGLOIE):
     def config(self, split: Split) -> dict[str, Any]:
         return {
             **super().config(split),
-            "softmax": True,
-            "personal": True,
-            "calendar": True,
-            "num_targets": None,
-            "latest_popularity": True,
+            "ranking": part("Ranking", softmax=True, num_targets=None, latest_popularity=True),
+            "frequency": part("Frequency", personal=True, calendar=True),
         }
 
 
@@ -180,7 +185,7 @@ class TestSASRec(ModelContract):
             "_target_": "recsys.models.SASRec",
             "num_items": split.num_items,
             "embedding_dim": 16,
-            "num_heads": 2,
+            "encoder": {"_target_": "recsys.models.sequences.Encoder", "num_heads": 2},
             "learning_rate": 0.01,
         }
 
@@ -193,7 +198,8 @@ class TestSASRecWithText(TestSASRec):
 
 class TestSASRecWithThePapersLoss(TestSASRec):
     def config(self, split: Split) -> dict[str, Any]:
-        return {**super().config(split), "softmax": False, "num_negatives": 1}
+        target = {"_target_": "recsys.models.sequences.Ranking"}
+        return {**super().config(split), "ranking": target | {"softmax": False, "num_negatives": 1}}
 
 
 class TestShopperBERT(ModelContract):

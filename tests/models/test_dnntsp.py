@@ -17,9 +17,13 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError, DataError
 from recsys.models import DNNTSP, GLOIE
+from recsys.models.graphs import Autoencoder, Graph
 from recsys.models.graphs.dynamic_graph import Timelines, _Aggregate, _Attend, _Convolve, work
 from recsys.nn.distributions import TweedieHead
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
+
+START = Progress(0, 1)
 
 History = list[list[int]]
 
@@ -151,7 +155,7 @@ def test_scores_loss_gradients_and_statistics_are_those_of_the_plain_computation
     loss = nn.MultiLabelSoftMarginLoss()(expected, wanted)
     part = Part("train", batch, Ragged.from_lists(targets))
     torch.testing.assert_close(deepcopy(model).score(batch), expected, rtol=1e-5, atol=1e-6)
-    ours = model.loss(part)
+    ours = model.loss(part, START)
     torch.testing.assert_close(ours, loss)
 
     found, true = gradients(model, ours), gradients(plain.model, loss)
@@ -225,10 +229,11 @@ def test_batches_of_prepared_users_are_those_of_their_histories(
 def build(kind: str, num_items: int, **options: Any) -> DNNTSP | GLOIE:
     """A model with the graph, ready to score."""
     torch.manual_seed(0)
-    sizes = {"embedding_dim": 8, "num_heads": 2} | options
     if kind == "DNNTSP":
-        return DNNTSP(num_items, **sizes).eval()
-    return GLOIE(num_items, head=TweedieHead(), latent_dim=4, **sizes).eval()
+        return DNNTSP(num_items, embedding_dim=8, num_heads=2, **options).eval()
+    autoencoder = Autoencoder(TweedieHead(), latent_dim=4)
+    graph = Graph(num_heads=2, **options)
+    return GLOIE(num_items, autoencoder=autoencoder, embedding_dim=8, graph=graph).eval()
 
 
 def long_histories() -> list[History]:
@@ -258,7 +263,7 @@ def test_of_long_histories_the_latest_events_are_read(
     # At most 20 events each: squares of 20 edges, pairs and steps, and a little more.
     assert len(nodes.items) <= 20 * len(nodes)
     assert (work(nodes).amax(1) <= torch.tensor([20**2, 20 * 21, 20**2])).all()
-    assert model.loss(batch).isfinite()
+    assert model.loss(batch, START).isfinite()
 
 
 def test_work_is_that_of_what_is_computed() -> None:
@@ -298,7 +303,7 @@ def test_a_batch_that_memory_would_not_hold(
     monkeypatch.setattr("recsys.memory.LITTLE", 2**28)
     message = r"a batch of 2 users with 2,\d+,\d+ pairs .* 0\.2 GiB are free; lower trainer.batch_s"
     with pytest.raises(DataError, match=message):
-        model.loss(part.rows(torch.arange(2)))
+        model.loss(part.rows(torch.arange(2)), START)
 
 
 def test_a_history_has_an_event() -> None:
@@ -313,7 +318,7 @@ def test_heads_that_do_not_divide_the_dimension() -> None:
 
 
 def test_the_learning_rate_falls_when_the_loss_does_not() -> None:
-    configured = DNNTSP(5, learning_rate=0.5).configure_optimizers()
+    configured = DNNTSP(5, learning_rate=0.5).optimizer(num_steps=100)
     (group,) = configured["optimizer"].param_groups
     scheduler = configured["lr_scheduler"]["scheduler"]
     for _ in range(11):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,23 @@ from recsys.evaluation.ranking import Protocol
 from recsys.models import GLOIE
 from recsys.models.factors.count_vae import CountVAE
 from recsys.models.graphs.dynamic_graph import Timelines
-from recsys.models.graphs.gloie import UNSEEN, PersonalFrequency
-from recsys.nn.distributions import TweedieHead
+from recsys.models.graphs.gloie import (
+    UNSEEN,
+    Autoencoder,
+    Frequency,
+    Graph,
+    Join,
+    PersonalFrequency,
+    Ranking,
+)
 from recsys.scoring import saved_model
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
+
+START = Progress(0, 1)
 
 History = list[list[int]]
 N = 7
@@ -35,11 +45,24 @@ N = 7
 HISTORIES: list[History] = [[[3, 1]], [[0, 2], [2, 5, 2], [0], [5, 6, 2]], [], [[4]]]
 
 
+SECTIONS = {
+    "autoencoder": Autoencoder,
+    "graph": Graph,
+    "join": Join,
+    "ranking": Ranking,
+    "frequency": Frequency,
+}
+
+
 def config_of(num_items: int = N, **options: Any) -> dict[str, Any]:
-    sizes = {"embedding_dim": 8, "latent_dim": 4, "num_heads": 2}
+    """Each option in the section that has it."""
     head = {"_target_": "recsys.nn.TweedieHead"}
-    target = {"_target_": "recsys.models.GLOIE", "num_items": num_items, "head": head}
-    return {**target, **sizes, **options}
+    given = {"embedding_dim": 8, "latent_dim": 4, "num_heads": 2, "head": head} | options
+    config: dict[str, Any] = {"_target_": "recsys.models.GLOIE", "num_items": num_items}
+    for name, kind in SECTIONS.items():
+        inner = {f.name: given.pop(f.name) for f in fields(kind) if f.name in given}
+        config[name] = {"_target_": f"recsys.models.graphs.{kind.__name__}", **inner}
+    return config | given
 
 
 def model_of(num_items: int = N, **options: Any) -> GLOIE:
@@ -235,7 +258,7 @@ def test_a_feature_that_no_training_history_varies_in_is_not_blown_up(
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        GLOIE(N, head=TweedieHead(), **options)
+        model_of(**options)
 
 
 def test_days_of_a_log_that_knows_only_an_order(
@@ -273,7 +296,7 @@ def test_it_trains_on_the_last_basket_with_nodes_counted_once(
     losses = []
     for asked in (part, plain):
         torch.manual_seed(1)
-        losses.append(model.loss(asked.rows(torch.tensor([1, 0]))))
+        losses.append(model.loss(asked.rows(torch.tensor([1, 0])), START))
     torch.testing.assert_close(*losses)
 
 
@@ -300,9 +323,9 @@ def test_the_loss_is_the_ranking_loss_and_a_share_of_the_autoencoders() -> None:
     losses = []
     for weight in (0.0, 0.5, 1.0):
         torch.manual_seed(1)
-        losses.append(model_of(elbo_weight=weight).loss(part))
+        losses.append(model_of(elbo_weight=weight).loss(part, START))
     model = model_of()
-    evidence = model.vae.loss(part)
+    evidence = model.vae.loss(part, START)
     torch.testing.assert_close(losses[2] - losses[0], evidence)
     torch.testing.assert_close(losses[1] - losses[0], evidence / 2)
     wanted = part.target.dense(N).float()
@@ -314,12 +337,12 @@ def test_the_loss_is_the_ranking_loss_and_a_share_of_the_autoencoders() -> None:
             if softmax
             else torch.nn.functional.multilabel_soft_margin_loss(scores, wanted)
         )
-        torch.testing.assert_close(model.loss(part), expected)
+        torch.testing.assert_close(model.loss(part, START), expected)
 
 
 def test_without_global_embeddings_the_autoencoder_is_not_trained() -> None:
     model = model_of(use_global=False)
-    model.loss(part_of(HISTORIES, [[0], [2, 5], [1], [4, 6]])).backward()
+    model.loss(part_of(HISTORIES, [[0], [2, 5], [1], [4, 6]]), START).backward()
     of_vae = {name for name, p in model.vae.named_parameters() if p.grad is not None}
     assert of_vae == {"items.weight"}
     assert model.bias.grad is not None
@@ -335,11 +358,11 @@ def test_steps_lower_the_loss(split: Split, softmax: bool) -> None:
     torch.manual_seed(0)
     model = saved_model.build(config_of(split.num_items, softmax=softmax, learning_rate=0.02))
     assert isinstance(model, GLOIE)
-    part, optimizer = model.prepare(split), model.configure_optimizers()
+    part, optimizer = model.prepare(split), model.optimizer(num_steps=1)
     losses = []
     for _ in range(6):
         torch.manual_seed(0)  # the same dropout and sample
-        loss = model.loss(part)
+        loss = model.loss(part, START)
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
@@ -358,11 +381,11 @@ def test_it_is_one_item_table_that_a_step_moves_once(split: Split) -> None:
     n = split.num_items
     model = model_of(n, learning_rate=0.01)
     assert tables(dict(model.named_parameters()), n) == ["vae.items.weight"]
-    optimizer = model.configure_optimizers()
+    optimizer = model.optimizer(num_steps=1)
     owned = [p for group in optimizer.param_groups for p in group["params"]]
     assert len({id(p) for p in owned}) == len(owned) == len(list(model.parameters()))
     before = model.vae.items.vectors.detach().clone()
-    model.loss(model.prepare(split)).backward()
+    model.loss(model.prepare(split), START).backward()
     optimizer.step()
     # The first step of Adam is as long as the learning rate.
     step = (model.vae.items.vectors.detach() - before).abs()
@@ -394,9 +417,10 @@ def test_the_kl_term_is_annealed_by_the_steps_of_training(
     steps: list[int] = []
     reconstruct = CountVAE.reconstruct
 
-    def watched(self: CountVAE, history: BasketBatch) -> Any:
-        steps.append(self.global_step)
-        return reconstruct(self, history)
+    def watched(self: CountVAE, history: BasketBatch, progress: Progress) -> Any:
+        steps.append(progress.step)
+        assert progress.num_steps == 6
+        return reconstruct(self, history, progress)
 
     monkeypatch.setattr(CountVAE, "reconstruct", watched)
     fit(model_of(split.num_items), split, TRAINING, Protocol(ks=(5,)))

@@ -4,9 +4,8 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -27,12 +26,15 @@ from recsys.log.event_log import EventLog
 from recsys.log.words import Template
 from recsys.models import LMRec
 from recsys.models.language.decoders import Decoder, Pretrained
-from recsys.models.language.lmrec import Language, Ranking
+from recsys.models.language.lmrec import Ids, Language, Ranking, Tuning
 from recsys.nn.text_vectors import semantic_vectors
 from recsys.scoring import manifest, saved_model
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split, leave_last_out
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
+
+START = Progress(0, 1)
 
 WORDS = [
     "red lamp",
@@ -70,7 +72,10 @@ def model_of(split: Split, **options: Any) -> LMRec:
         "language": Language(batch_size=0),
         "ranking": Ranking(),
     }
-    model = LMRec(split.num_items, **{**parts, **options})
+    given = {**parts, **options}
+    for name, kind in (("ids", Ids), ("tuning", Tuning)):
+        given[name] = kind(**{f.name: given.pop(f.name) for f in fields(kind) if f.name in given})
+    model = LMRec(split.num_items, **given)
     model.prepare(split)
     if model.items is not None:
         with torch.no_grad():
@@ -227,7 +232,7 @@ def test_the_joint_loss_adds_up(split: Split) -> None:
     model = model_of(split, **options)
     part = model.prepare(split)
     torch.manual_seed(1)
-    loss = model.loss(part)
+    loss = model.loss(part, START)
     torch.manual_seed(1)
     ranking, language = model.ranking_loss(part.history), model.language_loss()
     torch.testing.assert_close(loss, language + 0.5 * ranking)
@@ -238,7 +243,7 @@ def test_language_alone(split: Split) -> None:
     model = model_of(split, **options)
     part = model.prepare(split)
     torch.manual_seed(1)
-    loss = model.loss(part)
+    loss = model.loss(part, START)
     torch.manual_seed(1)
     assert loss.equal(model.language_loss())
     with pytest.raises(ConfigError, match="nothing to train on"):
@@ -363,12 +368,9 @@ def test_vectors_of_ids_reach_users_and_items(split: Split) -> None:
 
 
 @pytest.mark.parametrize(("given", "of_ids"), [({}, 0.5), ({"id_weight_decay": 4.0}, 4.0)])
-def test_ids_decay_by_themselves(
-    split: Split, monkeypatch: pytest.MonkeyPatch, given: dict[str, float], of_ids: float
-) -> None:
+def test_ids_decay_by_themselves(split: Split, given: dict[str, float], of_ids: float) -> None:
     model = model_of(split, use_ids=True, weight_decay=0.5, **given)
-    monkeypatch.setattr(LMRec, "trainer", SimpleNamespace(estimated_stepping_batches=10))
-    (ordinary, ids) = model.configure_optimizers()["optimizer"].param_groups
+    (ordinary, ids) = model.optimizer(num_steps=10)["optimizer"].param_groups
     assert ordinary["weight_decay"] == 0.5
     assert ids["weight_decay"] == of_ids
     assert model.items is not None
@@ -409,7 +411,7 @@ def test_item_vectors_are_those_of_the_weights_after_every_step(
     for _ in range(3):
         model.train()
         optimiser.zero_grad()
-        model.loss(part).backward()
+        model.loss(part, START).backward()
         optimiser.step()
         model.eval()
         afresh = model_of(split, **options).eval()
@@ -454,6 +456,7 @@ def config_of(**options: Any) -> dict[str, Any]:
         "template": {"_target_": "recsys.log.Template", **template},
         "language": part("Language", options.pop("language", {"batch_size": 0})),
         "ranking": part("Ranking", options.pop("ranking", {})),
+        "tuning": part("Tuning", options.pop("tuning", {})),
         **options,
     }
 
@@ -473,7 +476,9 @@ def test_hugging_face_reads_what_was_saved(run: Path, split: Split) -> None:
 
 
 def test_a_frozen_decoder_is_read_once_and_stays(run: Path, split: Split) -> None:
-    started = saved_model.build(config_of(start=str(run), freeze=True, learning_rate=0.1))
+    started = saved_model.build(
+        config_of(tuning={"start": str(run), "freeze": True}, learning_rate=0.1)
+    )
     assert isinstance(started, LMRec)
     part = started.prepare(split)
     loss = started.ranking_loss(part.history)
@@ -490,7 +495,7 @@ def test_a_frozen_decoder_is_read_once_and_stays(run: Path, split: Split) -> Non
 
 
 def test_without_training_another_runs_weights_rank(run: Path, split: Split) -> None:
-    config = config_of(start=str(run), freeze=True, learning_rate=0.0)
+    config = config_of(tuning={"start": str(run), "freeze": True}, learning_rate=0.0)
     model = fit(saved_model.build(config), split, TRAINING, Protocol(ks=[3]))
     history = split.test.history
     with torch.no_grad():
@@ -499,7 +504,7 @@ def test_without_training_another_runs_weights_rank(run: Path, split: Split) -> 
 
 
 def test_no_run_to_start_from(split: Split, tmp_path: Path) -> None:
-    model = saved_model.build(config_of(start=str(tmp_path)))
+    model = saved_model.build(config_of(tuning={"start": str(tmp_path)}))
     with pytest.raises(RunError, match=r"holds no finished run: there is no weights\.safetensors"):
         model.prepare(split)
 
@@ -509,7 +514,7 @@ def test_low_rank_updates_of_a_pretrained_model(run: Path, split: Split, tmp_pat
     pytest.importorskip("peft")
     options = Pretrained(path=str(run / "model"), lora_rank=2)
     model = model_of(split, decoder=options, language=Language(batch_size=2, row_length=16))
-    model.loss(model.prepare(split)).backward()
+    model.loss(model.prepare(split), START).backward()
     learnt = {name for name, p in model.decoder.named_parameters() if p.grad is not None}
     assert learnt
     assert all("lora" in name for name in learnt)
@@ -592,7 +597,7 @@ def test_a_run_to_start_from_that_is_damaged(run: Path, split: Split, tmp_path: 
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     path = copy / "model" / "weights.safetensors"
     whole = load_file(path)
-    model = saved_model.build(config_of(start=str(copy)))
+    model = saved_model.build(config_of(tuning={"start": str(copy)}))
     tokens = torch.tensor(list(b'{"version": "1.0"}'), dtype=torch.uint8)
     for name, tensor in (("end", torch.tensor(300)), ("tokenizer_json", tokens)):
         save_file({**whole, name: tensor}, path)
@@ -628,7 +633,10 @@ def test_words_of_events_are_those_of_the_models_own_log(split: Split, tmp_path:
 
 
 def test_trained_in_bfloat16_it_ranks_in_float32(split: Split) -> None:
-    config = config_of(language={"batch_size": 2, "row_length": 16}, use_ids=True)
+    config = config_of(
+        language={"batch_size": 2, "row_length": 16},
+        ids={"_target_": "recsys.models.language.Ids", "use_ids": True},
+    )
     training = TrainingOptions(
         max_epochs=1, device="cpu", monitor="ndcg@3", precision="bf16-mixed", gradient_clip=0.1
     )
@@ -704,7 +712,7 @@ def test_a_catalogue_of_one_item(ranking: Ranking) -> None:
     items = pl.DataFrame({"item_id": [5], "text": ["red tea cup"]})
     alone = leave_last_out(EventLog.from_frames(events, items))
     model = model_of(alone, ranking=ranking)
-    loss = model.loss(Part("train", alone.training, alone.training.ragged))
+    loss = model.loss(Part("train", alone.training, alone.training.ragged), START)
     loss.backward()
     assert loss.isfinite()
     assert model.top_k(alone.test.history, 1).items.tolist() == [[0], [0]]

@@ -1,6 +1,7 @@
 """SASRec against torch's own encoder on padded sequences, and what its losses are made of."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -19,23 +20,37 @@ from recsys.models import SASRec
 from recsys.models.neighbours.text_tfidf import tfidf
 from recsys.models.sequences.sasrec import (
     CausalEncoder,
+    Encoder,
+    Ranking,
     SideBySide,
     SingularVectors,
     leading_vectors,
 )
 from recsys.nn import losses, negatives
 from recsys.nn.attention import Layout
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split, leave_last_out
+
+START = Progress(0, 1)
 
 N, D = 11, 8
 SEQUENCES = [[3, 1, 4, 1, 5, 9, 2], [6, 5], [3, 5, 8], [9, 7, 9, 3, 2, 3, 8], [4, 6, 2, 6]]
+
+
+def in_sections(options: dict[str, Any]) -> dict[str, Any]:
+    """Each option in the section that has it."""
+    left = dict(options)
+    return {
+        name: kind(**{f.name: left.pop(f.name) for f in fields(kind) if f.name in left})
+        for name, kind in (("encoder", Encoder), ("ranking", Ranking))
+    } | left
 
 
 def model_of(**options: Any) -> SASRec:
     """In double precision, without dropout, and with vectors large enough to matter."""
     torch.manual_seed(0)
     given = {"embedding_dim": D, "num_heads": 2, "max_length": 6, "dropout": 0.0} | options
-    model = SASRec(N, **given).double()
+    model = SASRec(N, **in_sections(given)).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
@@ -115,7 +130,7 @@ def test_loss_and_gradients_are_those_of_padded_sequences(
     model = model_of(**options)
     if options:
         model.items.text.normal_()
-    loss, expected = model.loss(part_of(SEQUENCES)), padded_loss(model, SEQUENCES)
+    loss, expected = model.loss(part_of(SEQUENCES), START), padded_loss(model, SEQUENCES)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradients(model, loss), gradients(model, expected))
 
@@ -160,7 +175,7 @@ def test_training_takes_the_last_events_of_users_with_two() -> None:
             }
         )
     )
-    part = SASRec(N, max_length=4).prepare(leave_last_out(log))
+    part = SASRec(N, encoder=Encoder(max_length=4)).prepare(leave_last_out(log))
     # Of user 3 the last two events are asked for later, of 4 too.
     assert [row.tolist() for row in part.history.ragged.values.split([2, 5, 2])] == [
         [1, 2],
@@ -193,7 +208,7 @@ def test_the_papers_loss_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(negatives, "uniform", uniform)
     model = model_of(softmax=False, num_negatives=1)
     sequences = [*SEQUENCES[:3], [9, 7]]
-    loss = model.loss(part_of(sequences))
+    loss = model.loss(part_of(sequences), START)
     states, items = padded_states(model, [row[:-1] for row in sequences]), model.items()
     places = [(u, t, item) for u, row in enumerate(sequences) for t, item in enumerate(row[1:])]
     terms = [
@@ -211,13 +226,13 @@ def test_a_user_who_had_everything_has_no_negative() -> None:
     part = part_of([list(range(N))])
     states = padded_states(model, [list(range(N - 1))])[0]
     expected = F.softplus(-(states * model.items()[1:]).sum(1)).mean()
-    torch.testing.assert_close(model.loss(part), expected)
+    torch.testing.assert_close(model.loss(part, START), expected)
 
 
 def test_with_every_item_drawn_the_sampled_softmax_is_the_full_one() -> None:
     sampled, full = model_of(num_negatives=N), model_of()
     part = part_of(SEQUENCES)
-    torch.testing.assert_close(sampled.loss(part), full.loss(part))
+    torch.testing.assert_close(sampled.loss(part, START), full.loss(part, START))
 
 
 def test_the_sampled_softmax_estimates_the_full_one() -> None:
@@ -322,7 +337,7 @@ def test_a_log_without_text(texts_of: Callable[..., Split]) -> None:
 )
 def test_options_that_make_no_model(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        SASRec(N, **options)
+        SASRec(N, **in_sections(options))
 
 
 @pytest.mark.parametrize(("given", "of_ids"), [({}, 0.5), ({"id_weight_decay": 4.0}, 4.0)])
@@ -331,7 +346,7 @@ def test_ids_decay_by_themselves(given: dict[str, float], of_ids: float) -> None
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    model.configure_optimizers().step()
+    model.optimizer(num_steps=1).step()
     for name, parameter in model.named_parameters():
         rate = of_ids if name.startswith("items.id.") else 0.5
         torch.testing.assert_close(parameter, before[name] * (1 - 0.1 * rate))
@@ -339,7 +354,7 @@ def test_ids_decay_by_themselves(given: dict[str, float], of_ids: float) -> None
 
 def test_dropout_is_for_training_only() -> None:
     torch.manual_seed(0)
-    encoder = CausalEncoder(D, num_layers=1, num_heads=2, max_length=6, dropout=0.5)
+    encoder = CausalEncoder(D, Encoder(num_layers=1, num_heads=2, max_length=6, dropout=0.5))
     items, rows = torch.randn(N, D), Ragged.from_lists(SEQUENCES[1:3])
     assert not encoder(items, rows).equal(encoder(items, rows))
     encoder.eval()

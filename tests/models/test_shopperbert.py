@@ -1,5 +1,6 @@
 """ShopperBERT: what a masked basket is told from, and what is a user's vector."""
 
+from dataclasses import fields, replace
 from typing import Any
 
 import polars as pl
@@ -14,9 +15,12 @@ from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import EventLog
 from recsys.models import ShopperBERT
-from recsys.models.users.shopperbert import Encoder, Windows
+from recsys.models.users.shopperbert import Encoder, Pretext, Product, Windows
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
+
+START = Progress(0, 1)
 
 SMALL = Encoder(embedding_dim=8, num_layers=1, ffn_dim=16, max_length=6, dropout=0.0)
 
@@ -30,6 +34,8 @@ def model_of(split: Split, **options: Any) -> ShopperBERT:
     """Prepared, without dropout, with weights large enough to matter."""
     torch.manual_seed(0)
     given = {"attributes": ["colour", "item_id"], "encoder": SMALL} | options
+    for name, kind in (("product", Product), ("pretext", Pretext)):
+        given[name] = kind(**{f.name: given.pop(f.name) for f in fields(kind) if f.name in given})
     model = ShopperBERT(split.num_items, num_classes=split.num_classes, **given)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -73,7 +79,7 @@ def test_loss_is_the_mean_of_the_heads_cross_entropies(split: Split) -> None:
         row = rows if once_a_line else torch.arange(len(offsets) - 1)
         answer = codes[:, column] if once_a_line else codes[offsets[:-1], column]
         expected.append(F.cross_entropy(logits[row], answer))
-    torch.testing.assert_close(model.loss(part), torch.stack(expected).mean())
+    torch.testing.assert_close(model.loss(part, START), torch.stack(expected).mean())
 
 
 def test_a_pretext_task_that_is_left_out_is_read_but_not_predicted(split: Split) -> None:
@@ -112,7 +118,7 @@ def test_a_column_may_be_called_anything(name: str) -> None:
     assert list(model.fields.sizes) == model.pretext_tasks == fields
     assert model.fields.sizes[name] == 2
     part = model.prepare(last_basket(log))
-    model.loss(part.rows(torch.arange(4))).backward()
+    model.loss(part.rows(torch.arange(4)), START).backward()
     again = model_of(last_basket(log), attributes=[name], price_buckets=2)
     again.load_state_dict(model.state_dict())
     history = last_basket(log).test.history
@@ -155,7 +161,10 @@ def test_a_long_history_is_the_mean_over_its_windows(split: Split) -> None:
 
 def test_cls_is_another_vector(split: Split) -> None:
     batch = BasketBatch.from_lists([[[0], [3]]], 40)
-    mean, cls = (model_of(split, pooling=p).encode_profiles(batch) for p in ("mean", "cls"))
+    mean, cls = (
+        model_of(split, encoder=replace(SMALL, pooling=p)).encode_profiles(batch)
+        for p in ("mean", "cls")
+    )
     assert mean.shape == cls.shape
     assert not torch.allclose(mean, cls)
 
@@ -182,7 +191,7 @@ def test_shuffled_baskets_stay_whole_and_with_their_user(split: Split) -> None:
     seen: list[BasketBatch] = []
     model.masked_nll = lambda batch, *_: seen.append(batch) or {"x": torch.zeros(1)}  # type: ignore
     part = model.prepare(split).rows(torch.arange(6))
-    model.loss(part)
+    model.loss(part, START)
     (shuffled,) = seen
     assert shuffled.offsets.equal(part.history.offsets)
     assert not shuffled.baskets.equal(part.history.baskets)
@@ -234,14 +243,14 @@ def test_many_classes_are_predicted_some_baskets_at_a_time(
         return log_p
 
     monkeypatch.setattr(model, "_log_probabilities", counted)
-    whole = model.loss(part)
+    whole = model.loss(part, START)
     whole.backward()
     gradients = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
     assert max(at_once) > 100
     at_once.clear()
     monkeypatch.setattr("recsys.models.users.shopperbert.CELLS_AT_ONCE", cells)
-    pieces = model.loss(part)
+    pieces = model.loss(part, START)
     pieces.backward()
     assert max(at_once) <= max(cells, 40)  # the classes of one basket
     torch.testing.assert_close(pieces, whole)
@@ -253,7 +262,7 @@ def test_many_classes_are_predicted_some_baskets_at_a_time(
 def test_long_logs_are_encoded_some_windows_at_a_time(
     split: Split, pooling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = model_of(split, pooling=pooling)
+    model = model_of(split, encoder=replace(SMALL, pooling=pooling))
     whole = model.encode_profiles(split.latest)
     monkeypatch.setattr("recsys.models.users.shopperbert.EVENTS_AT_ONCE", 10)
     seen: list[int] = []
@@ -302,7 +311,9 @@ def test_words_are_read_where_they_are_wanted(
     model.read_items(items.with_columns(text=pl.when(pl.col("item_id") > 3).then("text")))
     assert asked[1].to_list() == ["", *items["text"][4:]]  # null is no text
     assert not torch.allclose(model.encode_profiles(batch), before)
-    with pytest.raises(DataError, match=r"items have no column text; set model.sentences=false"):
+    with pytest.raises(
+        DataError, match=r"items have no column text; set model.product.sentences=false"
+    ):
         model.read_items(items.drop("text"))
 
 
@@ -321,4 +332,4 @@ def test_loss_and_profiles_agree_between_cpu_and_gpu(split: Split, cuda: str) ->
         torch.testing.assert_close(there[name].cpu(), nll, rtol=1e-4, atol=1e-5)
     found = model.encode_profiles(batch.to(cuda)).cpu()
     torch.testing.assert_close(found, profiles, rtol=1e-4, atol=1e-5)
-    assert model.loss(part.to(cuda)).isfinite()
+    assert model.loss(part.to(cuda), START).isfinite()

@@ -11,7 +11,8 @@ from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.evaluation.ranking import Protocol
 from recsys.nn.embedding import EmbeddingTable
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.kinds import VectorScorer
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import last_basket
 from recsys.testing.logs import checkerboard
 from recsys.training.loop import fit
@@ -30,7 +31,7 @@ class Reader(nn.Module):
         return self.table(index)
 
 
-class Pair(Recommender):
+class Pair(VectorScorer, Recommender):
     """Scores by the mean of a history's vectors; model and reader each give half of it."""
 
     def __init__(self, num_items: int) -> None:
@@ -38,7 +39,7 @@ class Pair(Recommender):
         self.items = EmbeddingTable(num_items, 4)
         self.reader = Reader(self.items)
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         scores = self.score(part.history)[part.target.owners()]
         return nn.functional.cross_entropy(scores, part.target.values)
 

@@ -59,7 +59,7 @@ def runs() -> Iterator[tuple[str, ...]]:
         yield ("data=complete_journey", f"task={name}", "model=candidate_size")
     yield from ((*TABLE, f"retrieval={name}") for name in names("retrieval"))
     yield from ((*TABLE, f"logger={name}") for name in names("logger"))
-    for group, model in {"head": "gloie", "decoder": "lmrec", "+text": "sasrec"}.items():
+    for group, model in {"head": "count_vae", "decoder": "lmrec", "+text": "sasrec"}.items():
         name = group.removeprefix("+")
         for choice in names(name):
             chosen = f"{group}@model.{name}={choice}"

@@ -1,7 +1,7 @@
 """What every model has from its base class."""
 
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +13,14 @@ from recsys.errors import DataError
 from recsys.models import UPCF, Hybrid
 from recsys.retrieval.index import ExactIndex
 from recsys.scoring import scorer
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.kinds import (
+    Composite,
+    ProfileEncoder,
+    TextEncoder,
+    VectorScorer,
+    members_of,
+)
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
@@ -22,7 +29,7 @@ from recsys.types import ItemVectors, Scores, UserVectors
 BATCH = BasketBatch.from_lists([[[0], [3]], [[1, 2]], []], 4)
 
 
-class Vectors(Scorer):
+class Vectors(VectorScorer):
     """Users are the counts of their items; item 3's vector is twice item 0's."""
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
@@ -44,10 +51,16 @@ class Counts(ClosedForm):
         return self.counts.expand(len(batch), -1)
 
 
-class Sum(Scorer):
+class Sum(Composite):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = Counts(), Counts()
+
+    def members(self) -> Iterable[tuple[str, Scorer]]:
+        return [("first", self.first), ("second", self.second)]
+
+    def score(self, batch: BasketBatch) -> Scores:
+        return self.first.score(batch) + self.second.score(batch)
 
 
 class Linear(Recommender):
@@ -55,29 +68,42 @@ class Linear(Recommender):
         super().__init__(learning_rate=0.3, weight_decay=0.7)
         self.weight = nn.Parameter(torch.ones(2))
 
+    def loss(self, part: Part, progress: Progress) -> Tensor:
+        return self.weight.sum()
+
+    def score(self, batch: BasketBatch) -> Scores:
+        return self.weight[batch.counts().long().clamp(max=1)]
+
 
 def test_scores_are_inner_products_of_vectors() -> None:
     model = Vectors()
-    assert model.has_vectors
     assert model.score(BATCH).tolist() == [[1, 0, 0, 3], [0, 1, 1, 0], [0, 0, 0, 0]]
 
 
-def test_a_model_that_only_scores_has_no_vectors() -> None:
-    assert not Counts().has_vectors
+KINDS = {
+    Scorer: {"score"},
+    ClosedForm: {"score", "compute"},
+    Recommender: {"score", "loss"},
+    VectorScorer: {"encode_users", "encode_items"},
+    TextEncoder: {"encode_users", "encode_items", "encode_texts"},
+    ProfileEncoder: {"score", "trained_until", "reads_dates", "read_items", "encode_profiles"},
+    Composite: {"score", "members"},
+}
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: Scorer().score(BATCH), "Scorer has neither score nor encode_users"),
-        (lambda: Scorer().encode_items(), "Scorer has no item vectors"),
-        (lambda: ClosedForm().fit(last_basket(checkerboard())), "ClosedForm has no compute"),
-        (lambda: Linear().loss(last_basket(checkerboard()).train), "Linear has no loss"),
-    ],
-)
-def test_what_a_model_lacks_is_said(call: Any, message: str) -> None:
-    with pytest.raises(NotImplementedError, match=message):
-        call()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_that_lacks_what_its_kind_does_cannot_be_made(kind: type[Scorer]) -> None:
+    for missing in KINDS[kind]:
+        model = type("Lacking", (kind,), dict.fromkeys(KINDS[kind] - {missing}))
+        with pytest.raises(TypeError, match=rf"Lacking .*{missing}"):
+            model()
+
+
+def test_only_what_a_model_can_do_is_there() -> None:
+    for kind in (TextEncoder, ProfileEncoder, Composite, VectorScorer):
+        assert not isinstance(Counts(), kind)
+        for name in KINDS[kind] - {"score"}:
+            assert not hasattr(Scorer, name)
 
 
 @pytest.mark.parametrize("index", [None, ExactIndex(Vectors().encode_items())])
@@ -94,18 +120,19 @@ POPULAR = torch.tensor([2, 5, 5, 1])
 """Items in this order: 1, 2, 0, 3."""
 
 
-class Scores4(Vectors):
+class Scores4(Scorer):
     """The same scores without vectors."""
 
-    has_vectors = False
+    def score(self, batch: BasketBatch) -> Scores:
+        return Vectors().score(batch)
 
 
 @pytest.mark.parametrize("kind", [Vectors, Scores4])
 @pytest.mark.parametrize("by_index", [False, True])
-def test_where_a_model_says_nothing_popularity_ranks(kind: type[Vectors], by_index: bool) -> None:
+def test_where_a_model_says_nothing_popularity_ranks(kind: type[Scorer], by_index: bool) -> None:
     model = kind()
     model.keep("popularity", POPULAR)
-    index = ExactIndex(model.encode_items()) if by_index else None
+    index = ExactIndex(Vectors().encode_items()) if by_index else None
     # The first two users have scores; of the last two, one has none and one has equal ones.
     batch = BasketBatch.from_lists([[[0], [3]], [[1]], [], [[1, 2]]], 4)
     whole = model.top_k(batch, 4, index=index)
@@ -143,18 +170,22 @@ class Wrong(Vectors):
         return vectors
 
 
-class WrongScores(Wrong):
-    has_vectors = False
+class WrongScores(Scorer):
+    def __init__(self, value: float, of: str) -> None:
+        super().__init__()
+        self.value = value
 
     def score(self, batch: BasketBatch) -> Scores:
-        return self._spoilt(torch.ones(len(batch), 4).double() * 2, "user") * 2
+        scores = torch.ones(len(batch), 4).double()
+        scores[2, 1] = self.value
+        return scores * 2
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, -3e38])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("kind", "of"), [(Wrong, "user"), (Wrong, "item"), (WrongScores, "user")])
 def test_a_score_that_is_not_finite_is_an_error(
-    kind: type[Wrong], of: str, value: float, masked: bool
+    kind: type[Wrong] | type[WrongScores], of: str, value: float, masked: bool
 ) -> None:
     message = rf"{kind.__name__}: the scores of {of} 2 are not finite; .* lower learning_rate"
     with pytest.raises(DataError, match=message):
@@ -168,7 +199,7 @@ def test_equal_vectors_tie_in_any_batch(batch_size: int) -> None:
     twin = torch.randperm(333, generator=generator)
     items[twin[:150]] = items[twin[150:300]]
 
-    class Drawn(Scorer):
+    class Drawn(VectorScorer):
         def encode_users(self, batch: BasketBatch) -> UserVectors:
             return users[batch.users]
 
@@ -217,7 +248,7 @@ def test_what_was_computed_may_change_its_size() -> None:
 
 def test_a_trained_model_learns_by_adamw_from_last_baskets() -> None:
     model = Linear()
-    optimizer = model.configure_optimizers()
+    optimizer = model.optimizer(num_steps=1)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults["lr"] == 0.3
     assert optimizer.defaults["weight_decay"] == 0.7
@@ -227,7 +258,19 @@ def test_a_trained_model_learns_by_adamw_from_last_baskets() -> None:
 
 
 def test_a_model_is_made_of_none_but_itself() -> None:
-    assert list(Vectors().members()) == []
+    assert list(members_of(Vectors())) == []
+    assert [name for name, _ in members_of(Sum())] == ["first", "second"]
+
+
+def test_a_composite_model_checks_the_size_of_each_member() -> None:
+    class Large(Counts):
+        def check_size(self, split: Split) -> None:
+            raise DataError("second is too large")
+
+    model = Sum()
+    model.second = Large()
+    with pytest.raises(DataError, match="second is too large"):
+        model.check_size(last_basket(checkerboard()))
 
 
 def test_as_many_users_at_once_as_their_scores_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from recsys.batch.histories import BasketBatch
 from recsys.models import ItemKNN, Popularity
+from recsys.scoring.kinds import VectorScorer
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split, global_time, last_basket, leave_last_out
 from recsys.testing.contracts import ModelContract
@@ -88,9 +89,11 @@ class Random(Scorer):
         return torch.rand(batch.num_items, generator=generator).expand(len(batch), -1)
 
 
-class VectorsOfAnotherModel(ItemKNN):
+class VectorsOfAnotherModel(VectorScorer, ItemKNN):
+    score = ItemKNN.score
+
     def encode_users(self, batch: BasketBatch) -> UserVectors:
-        return -super().score(batch)
+        return -self.score(batch)
 
     def encode_items(self) -> ItemVectors:
         return torch.eye(40)

@@ -21,7 +21,8 @@ from recsys.errors import ConfigError, DataError, RunError
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.models import BPRMF, CountVAE, Popularity
 from recsys.nn.distributions import TweedieHead
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.kinds import Composite
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
@@ -31,6 +32,7 @@ from recsys.training.options import TrainingOptions
 from recsys.types import Scores
 
 PROTOCOL = Protocol(ks=(5,))
+STEPS_AN_EPOCH = 4  # 60 users in batches of 16
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def count_vae(split: Split) -> CountVAE:
 class Plateau(BPRMF):
     """Its learning rate halves whenever the training loss has not fallen far enough."""
 
-    def configure_optimizers(self) -> Any:
+    def optimizer(self, num_steps: int) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
         scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.9)
         monitored = {"scheduler": scheduler, "monitor": "train/loss"}
@@ -81,11 +83,11 @@ class Peak(Recommender):
         self.knows = nn.Parameter(torch.zeros(()))
         self.seen: list[list[int]] = []
 
-    def loss(self, part: Part) -> Tensor:
-        if self.global_step == self.dies_at_step:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
+        if progress.step == self.dies_at_step:
             raise Killed
         self.seen.append(part.history.users.tolist())
-        self.knows.data.fill_(self.current_epoch == self.best_epoch)
+        self.knows.data.fill_(progress.step // STEPS_AN_EPOCH == self.best_epoch)
         return 0 * self.knows
 
     def score(self, batch: BasketBatch) -> Scores:
@@ -119,10 +121,10 @@ def test_a_run_that_dies_and_is_started_again_ends_the_same(
 
     loss = type(dying).loss
 
-    def loss_or_death(self: Recommender, part: Part) -> Tensor:
-        if self.global_step == 14:  # in the fourth of six epochs of four steps
+    def loss_or_death(self: Recommender, part: Part, progress: Progress) -> Tensor:
+        if progress.step == 14:  # in the fourth of six epochs of four steps
             raise Killed
-        return loss(self, part)
+        return loss(self, part, progress)
 
     with monkeypatch.context() as patch:
         patch.setattr(type(dying), "loss", loss_or_death)
@@ -291,7 +293,7 @@ def test_another_seed_trains_otherwise(split: Split) -> None:
     assert not weights[0].equal(weights[2])
 
 
-class Both(Scorer):
+class Both(Composite):
     """The sum of a model with a loss and one in closed form."""
 
     def __init__(self, split: Split) -> None:
@@ -378,9 +380,9 @@ def test_training_that_diverges_is_an_error(
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
 def test_a_loss_that_is_not_finite_ends_its_epoch(value: float, split: Split) -> None:
     class Diverging(BPRMF):
-        def loss(self, part: Part) -> Tensor:
-            loss = super().loss(part)
-            return loss + (value if self.current_epoch == 2 else 0.0)
+        def loss(self, part: Part, progress: Progress) -> Tensor:
+            loss = super().loss(part, progress)
+            return loss + (value if progress.step // STEPS_AN_EPOCH == 2 else 0.0)
 
     model = Diverging(split.num_items, len(split.users), embedding_dim=8)
     with pytest.raises(DataError, match=rf"Diverging: the loss of epoch 2 is {value}; .* diverged"):

@@ -11,7 +11,7 @@ from torch.optim import SGD, Optimizer
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.evaluation.ranking import Protocol
-from recsys.scoring.recommender import Recommender
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
 from recsys.training.loop import fit
@@ -31,13 +31,13 @@ class Slope(Recommender):
         self.weight = nn.Parameter(torch.ones(()))
         self.unused = nn.Parameter(torch.ones(()))
 
-    def loss(self, part: Part) -> Tensor:
+    def loss(self, part: Part, progress: Progress) -> Tensor:
         return self.weight.float() * self.gradient
 
     def score(self, batch: BasketBatch) -> Scores:
         return torch.zeros(len(batch), batch.num_items)
 
-    def configure_optimizers(self) -> Optimizer:
+    def optimizer(self, num_steps: int) -> Optimizer:
         return SGD(self.parameters(), lr=self.learning_rate)
 
 

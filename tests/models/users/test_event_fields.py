@@ -104,7 +104,7 @@ def test_mistakes_are_said() -> None:
         fields_of(split, calendar=("minute",))
     with pytest.raises(ConfigError, match="no field of what was taken"):
         fields_of(split, ())
-    with pytest.raises(DataError, match=r"events have no value; set model.price_buckets=0"):
+    with pytest.raises(DataError, match=r"events have no value; set model.product.price_buckets=0"):
         fields_of(split, price_buckets=3)
     order = EventLog.from_frames(
         pl.DataFrame({"user_id": [0] * 5 + [1], "item_id": [1, 2, 3, 4, 5, 1], "timestamp": 1})

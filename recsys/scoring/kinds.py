@@ -1,0 +1,114 @@
+"""What only some models can do, each a class to inherit from and to ask for by `isinstance`.
+
+A model in closed form or with a loss names its kind first: `class IALS(VectorScorer, ClosedForm)`.
+
+Shapes: B users, n items, D dimensions.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+
+import polars as pl
+
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged
+from recsys.errors import ConfigError
+from recsys.precision import wide
+from recsys.retrieval.index import ExactIndex, ItemIndex
+from recsys.retrieval.lists import TopK
+from recsys.scoring.scorer import Scorer
+from recsys.tasks.splits import Split
+from recsys.types import ItemVectors, Scores, UserVectors
+
+
+class VectorScorer(Scorer):
+    """Scores are inner products of vectors of users and items.
+
+    Lists are searched among the vectors, so that equal vectors tie in any batch.
+    """
+
+    @abstractmethod
+    def encode_users(self, batch: BasketBatch) -> UserVectors:
+        """(B, D)."""
+
+    @abstractmethod
+    def encode_items(self) -> ItemVectors:
+        """(n, D)."""
+
+    def score(self, batch: BasketBatch) -> Scores:
+        """(B, n): the inner products."""
+        users, items = self.encode_users(batch), self.encode_items()
+        # In double precision, so that the order of a product's sums does not show.
+        return (users.double() @ items.double().T).to(wide(users).dtype)
+
+    def item_index(self, build: Callable[[ItemVectors], ItemIndex] = ExactIndex) -> ItemIndex:
+        """The vectors of all items, ready to be searched."""
+        vectors = self.encode_items()
+        return build(self._finite(vectors, "item", terms=vectors.shape[1]))
+
+    def _best(
+        self, batch: BasketBatch, k: int, exclude: Ragged | None, index: ItemIndex | None
+    ) -> TopK:
+        users = self.encode_users(batch)
+        users = self._finite(users, "user", terms=users.shape[1])
+        return (index or self.item_index()).search(users, k, exclude)
+
+
+class TextEncoder(VectorScorer):
+    """Reads histories in words, too, of items that no log holds."""
+
+    @abstractmethod
+    def encode_texts(self, histories: Sequence[Sequence[str]]) -> UserVectors:
+        """(B, D) of histories whose items are given in words, oldest first."""
+
+
+class ProfileEncoder(Scorer):
+    """Encodes what a user is, for tables of labels: a profile is no vector to rank items by."""
+
+    @property
+    @abstractmethod
+    def trained_until(self) -> int:
+        """The time of the last event that the model has learnt from, in seconds since 1970."""
+
+    @property
+    @abstractmethod
+    def reads_dates(self) -> bool:
+        """Whether profiles depend on when things were done, not only on their order."""
+
+    @abstractmethod
+    def read_items(self, items: pl.DataFrame) -> None:
+        """Take the catalogue of another log, a row per item; later batches hold its rows."""
+
+    @abstractmethod
+    def encode_profiles(self, batch: BasketBatch) -> UserVectors:
+        """(B, D): what each user is."""
+
+
+class Composite(Scorer):
+    """Is made of other models, which are fitted before it."""
+
+    @abstractmethod
+    def members(self) -> Iterable[tuple[str, Scorer]]:
+        """These models by name."""
+
+    def check_size(self, split: Split) -> None:
+        for _, member in self.members():
+            member.check_size(split)
+
+
+def members_of(model: Scorer) -> Iterable[tuple[str, Scorer]]:
+    """The models that a model is made of, by name; of most there are none."""
+    return model.members() if isinstance(model, Composite) else ()
+
+
+def profile_encoder(model: Scorer) -> ProfileEncoder:
+    """The model itself.
+
+    Raises:
+        ConfigError: it encodes no profiles.
+    """
+    if not isinstance(model, ProfileEncoder):
+        raise ConfigError(f"{type(model).__name__} makes no profiles; train shopperbert for that")
+    return model
