@@ -12,7 +12,6 @@ from typing import Any, cast
 import polars as pl
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from recsys.cli.compose import compose, merge, one_line
 from recsys.data.description import audit, describe
@@ -27,15 +26,14 @@ from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import tables
 from recsys.run import ranking
 from recsys.run.alike import UNLIKE, check_alike, unlike_training
-from recsys.run.folder import about
+from recsys.run.folder import about, console, say
+from recsys.run.log import log_of, read
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.kinds import profile_encoder
 from recsys.scoring.saved_model import SavedModel
 from recsys.tasks.labels import AS_OF
-
-console = Console()
 
 
 def evaluate(given: Namespace) -> None:
@@ -62,11 +60,11 @@ def evaluate(given: Namespace) -> None:
 def _warn(different: str | None, run: str = "") -> None:
     """Say that a model was asked otherwise than it was trained, if it was."""
     if different:
-        ranking.say(f"{run}{different}: the model may have learnt from what it is asked here")
+        say(f"{run}{different}: the model may have learnt from what it is asked here")
 
 
 def _filtered_log(config: Mapping[str, Any]) -> EventLog:
-    return filtered(ranking.log_of(config["data"], "data"), **config["task"]["filters"])
+    return filtered(log_of(config["data"], "data"), **config["task"]["filters"])
 
 
 def _ask(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]:
@@ -108,7 +106,7 @@ def vectors(given: Namespace) -> None:
     for name, frame in zip(("items", "users"), tables_of, strict=True):
         path = given.output / f"{name}.parquet"
         write_parquet(path, frame)
-        ranking.say(f"{path}: {len(frame):,} vectors")
+        say(f"{path}: {len(frame):,} vectors")
 
 
 def profile(given: Namespace) -> None:
@@ -120,7 +118,7 @@ def profile(given: Namespace) -> None:
     is_other = any(o.startswith("data=") for o in overrides)
     if is_other:
         whole = compose(overrides)
-        log, device = ranking.read(whole.data), whole.device
+        log, device = read(whole.data), whole.device
     else:
         config = _config(given.run, overrides)
         log, device = _log(given.run, config), config["device"]
@@ -135,7 +133,7 @@ def profile(given: Namespace) -> None:
     if given.output is None and not output.resolve().is_relative_to(given.run.resolve()):
         raise RunError(f"{output} is a link that leads out of {given.run}; give --output")
     write_parquet(output, table)
-    ranking.say(f"{output}: {len(table):,} users of {log.name} as of {table[AS_OF][0]}")
+    say(f"{output}: {len(table):,} users of {log.name} as of {table[AS_OF][0]}")
 
 
 def compare(given: Namespace) -> None:
@@ -158,7 +156,7 @@ def compare(given: Namespace) -> None:
 def data(given: Namespace) -> None:
     """Print what a log is, or what is odd about it."""
     config = compose([f"data={given.name}", *given.overrides])
-    log = ranking.read(config.data)
+    log = read(config.data)
     found = describe(log) if given.what == "describe" else audit(log)
     console.print(tables.frame(found, title=log.name))
 
@@ -208,7 +206,7 @@ def _log(run: Path, config: Mapping[str, Any]) -> EventLog:
     with reading(run / "config.yaml"):
         trust.check(config["data"], "data")
         check_options({"data": config["data"]}, {"data": object})
-        return ranking.log_of(config["data"], "data")
+        return log_of(config["data"], "data")
 
 
 def _per_user(run: Path, part: str) -> pl.DataFrame:

@@ -10,11 +10,9 @@ Shapes: R rows of the table, B rows asked, C candidates, S resamples, U users, M
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,6 +22,7 @@ from torch import Tensor
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation import metrics
 from recsys.evaluation.binary_metrics import auroc, average_precision
+from recsys.evaluation.figures import read_figures, write_figures
 from recsys.evaluation.statistics import (
     PAIRED,
     bootstrap,
@@ -36,7 +35,7 @@ from recsys.evaluation.statistics import (
 )
 from recsys.files import atomic_folder, write_parquet
 from recsys.log.event_log import USER
-from recsys.reading import read_json, read_table
+from recsys.reading import read_table
 from recsys.scoring.predictor import Predictor
 from recsys.tasks.labels import Questions, folds
 from recsys.tasks.phases import PHASES, TEST, TRAIN, VALIDATION
@@ -93,19 +92,16 @@ class Trial:
         Raises:
             RunError: a file of it is missing or damaged.
         """
-        means, intervals = (
-            _nan_for_null(read_json(folder / name)) for name in ("metrics.json", "intervals.json")
-        )
+        figures = read_figures(folder)
         frames = (read_table(folder / f"{name}.parquet") for name in ("folds", "predictions"))
-        return cls(means, intervals, *frames)
+        return cls(*figures, *frames)
 
     def write(self, folder: Path) -> None:
         """Write a folder whole or not at all."""
         with atomic_folder(folder) as scratch:
             write_parquet(scratch / "folds.parquet", self.folds)
             write_parquet(scratch / "predictions.parquet", self.predictions)
-            (scratch / "intervals.json").write_text(to_json(self.intervals))
-            (scratch / "metrics.json").write_text(to_json(self.means))
+            write_figures(scratch, self.means, self.intervals)
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,22 +298,3 @@ def best(models: Mapping[str, Trial]) -> dict[str, float]:
     """Each metric's highest mean in the test; NaN where no model has one."""
     means = [model.means["test"] for model in models.values()]
     return {name: float(np.fmax.reduce([m[name] for m in means])) for name in means[0]}
-
-
-def to_json(values: Any) -> str:
-    """Means or intervals as JSON, null where there is no number."""
-    return json.dumps(_replaced(values, lambda v: None if v != v else v), indent=2)
-
-
-def _nan_for_null(values: Any) -> Any:
-    return _replaced(values, lambda v: np.nan if v is None else v)
-
-
-def _replaced(values: Any, by: Callable[[Any], Any]) -> Any:
-    """The same dicts and lists with other values in them."""
-    match values:
-        case Mapping():
-            return {name: _replaced(value, by) for name, value in values.items()}
-        case list():
-            return [_replaced(value, by) for value in values]
-    return by(values)

@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 import torch
 
+from recsys.evaluation.figures import read_figures
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.evaluation.statistics import compare, with_holm
 from recsys.log.event_log import ITEM, USER
 from recsys.log.vocabulary import Vocabulary
-from recsys.reading import read_json, read_table, read_tensors
+from recsys.reading import read_table, read_tensors
 from recsys.report import page, plots, tables
 from recsys.report.page import name_of
 from recsys.report.plots import Bar, Plot
@@ -56,9 +57,7 @@ class Result:
     @classmethod
     def read(cls, folder: Path, name: str) -> Result:
         """The result of a run's folder, or of a baseline's below it."""
-        means, intervals = (
-            read_json(folder / file)["test"] for file in ("metrics.json", "intervals.json")
-        )
+        means, intervals = (figures["test"] for figures in read_figures(folder))
         per_user = read_table(folder / "per_user.parquet", "part").filter(part="test").drop("part")
         return cls(name, means, intervals, per_user)
 

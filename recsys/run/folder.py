@@ -1,4 +1,4 @@
-"""The folder of a run: who is at work in it, and which run it holds."""
+"""The folder of a run: who is at work in it, which run it holds, and what is said at its end."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from recsys.errors import ConfigError
 from recsys.files import held, write_text
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config, read_json
+from recsys.report import tables
+from recsys.run.config import config_words
+
+console = Console()
 
 
 @contextmanager
@@ -79,3 +84,14 @@ def _check_log(folder: Path, held: Mapping[str, Any], log: Mapping[str, Any]) ->
             f"{folder} holds a run of another log: {name} was {str(held.get(name))[:12]}, and is "
             f"{str(log[name])[:12]} now; {ELSEWHERE}"
         )
+
+
+def close(folder: Path, config: DictConfig, log: EventLog, *lines: str) -> None:
+    """The last lines of a run: what was said of it, what its log offers besides, where it is."""
+    say(*lines, *tables.unread(log, config_words(config)), f"run folder: {folder}")
+
+
+def say(*lines: str) -> None:
+    """Print lines as they are: what they quote from a log is no markup."""
+    for line in lines:
+        console.print(tables.plain(line), soft_wrap=True)

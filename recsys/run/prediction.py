@@ -19,24 +19,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import seed_everything
-from rich.console import Console
 
 from recsys.devices import running_on
 from recsys.errors import ConfigError, RunError
-from recsys.evaluation.prediction import Folds, Trial, leads, to_json, trial
-from recsys.files import write_text
+from recsys.evaluation.figures import write_figures
+from recsys.evaluation.prediction import Folds, Trial, leads, trial
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config
 from recsys.report import prediction_page, tables
 from recsys.run import ranking
-from recsys.run.folder import about, claim, folder_of_a_run
+from recsys.run.config import plain
+from recsys.run.folder import about, claim, close, console, folder_of_a_run, say
+from recsys.run.log import filtered_log, read
 from recsys.run.options import check_options
-from recsys.run.ranking import Sizes, completed, config_words, filtered_log, read, say
+from recsys.run.ranking import Sizes, completed
 from recsys.scoring import trust
 from recsys.scoring.predictor import Predictor
 from recsys.tasks.labels import Questions
@@ -44,7 +45,6 @@ from recsys.tasks.phases import PHASES
 from recsys.timing import timed
 
 logger = logging.getLogger(__name__)
-console = Console()
 SIZES = tuple(field.name for field in fields(Sizes))
 OF_A_RUN = ("data", "retrieval", "logger", "report", "seed", "device", *SIZES)
 """What a run of pre-training has in common with the questions that follow."""
@@ -93,7 +93,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     of_tables = {f"questions/{name}": table.fingerprint for name, table in asked.items()}
     claim(folder, claimed, about(log) | of_tables)
     say(*map(describe, asked.values()))
-    divided = Folds(**OmegaConf.to_container(config.task.folds))  # type: ignore[arg-type]
+    divided = Folds(**plain(config.task.folds))
     label = prediction_page.label_of(config.model)
     places = {label: (config.model, folder)}
     for name, model in config.baselines.items():
@@ -109,7 +109,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     ahead = leads(by_table)
     for name, of_table in by_table.items():
         console.print(tables.trials(name, of_table, ahead.filter(table=name)))
-    say(*tables.unread(log, config_words(config)), f"run folder: {folder}")
+    close(folder, config, log)
     return means(results[label])
 
 
@@ -145,8 +145,7 @@ def without_other_tasks(config: DictConfig) -> DictConfig:
 def prepare(config: DictConfig) -> tuple[EventLog, dict[str, Questions]]:
     """The log, and the tables of questions about it that a config names, by name."""
     log = read(config.data)
-    made = OmegaConf.to_container(config.task.questions, resolve=True)
-    assert isinstance(made, dict)
+    made = plain(config.task.questions)
     return log, {str(name): trust.build(make)(log, str(name)) for name, make in made.items()}
 
 
@@ -177,7 +176,7 @@ def answered(
 
 def _for_table(model: DictConfig, name: str) -> dict[str, Any] | None:
     """A predictor's config for a table; None where it does not answer it."""
-    options = cast(dict[str, Any], OmegaConf.to_container(model, resolve=True))
+    options = plain(model)
     if "_target_" not in options:
         return options.get(name)
     return options if name in options.pop("tables", [name]) else None
@@ -228,8 +227,7 @@ def means(trials: Trials) -> dict[str, dict[str, float]]:
 def write(folder: Path, trials: Trials) -> None:
     """`intervals.json` and `metrics.json` of all tables."""
     intervals = _together({name: result.intervals for name, result in trials.items()})
-    write_text(folder / "intervals.json", to_json(intervals))
-    write_text(folder / "metrics.json", to_json(means(trials)))
+    write_figures(folder, means(trials), intervals)
 
 
 def _together(of: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:

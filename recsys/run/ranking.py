@@ -20,34 +20,35 @@ and a file `.lock` while a process is at work on it.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import polars as pl
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import seed_everything
 from pytorch_lightning.loggers import Logger
-from rich.console import Console
 from rich.progress import track
 
 from recsys.batch.examples import Part
 from recsys.batch.loader import Loader
-from recsys.data.cache import cached
 from recsys.devices import running_on
 from recsys.errors import ConfigError
+from recsys.evaluation.figures import write_figures
 from recsys.evaluation.ranking import Evaluation, Protocol, evaluate
-from recsys.files import write_parquet, write_text
-from recsys.log.event_log import USER, EventLog
+from recsys.files import write_parquet
+from recsys.log.event_log import USER
 from recsys.log.filters import filtered
 from recsys.report import ranking_page, tables
+from recsys.report.page import name_of
 from recsys.report.user_map import attributes
-from recsys.run.folder import about, claim, folder_of_a_run
+from recsys.run.config import plain
+from recsys.run.folder import about, claim, close, console, folder_of_a_run, say
+from recsys.run.log import filtered_log
 from recsys.run.options import check_options, unset
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.kinds import ProfileEncoder, members_of
@@ -58,7 +59,6 @@ from recsys.timing import timed
 from recsys.training.loop import fit
 
 logger = logging.getLogger(__name__)
-console = Console()
 
 OF_A_TASK = {
     "data": object,
@@ -142,7 +142,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     say(tables.describe(task.split, task.protocol))
     model = _fitted(config.model, config, task, folder)
     own = _asked(model, task, folder)
-    results = {_label(config): own}
+    results = {name_of(config.model): own}
     for name, member in members_of(model):
         results[f"  {name} alone"] = _asked(member, task, folder / "members" / name)
     for name, baseline in config.baselines.items():
@@ -154,11 +154,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     tests = {name: parts["test"] for name, parts in results.items()}
     console.print(tables.metrics(tests, task.split.log.name, task.protocol))
     console.print(tables.samples(task.split.test, own["test"].top, task.split))
-    say(
-        *tables.ties(task.split),
-        *tables.unread(task.split.log, config_words(config)),
-        f"run folder: {folder}",
-    )
+    close(folder, config, task.split.log, *tables.ties(task.split))
     return {part: result.means for part, result in own.items()}
 
 
@@ -175,7 +171,7 @@ def as_values(config: DictConfig, *sections: str) -> dict[str, Any]:
     # Before what refers to them is resolved.
     if missing := sorted(unset(OmegaConf.to_container(config, resolve=False))):
         raise ConfigError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
-    return _plain(config)
+    return plain(config)
 
 
 def completed(config: DictConfig, **values: Any) -> DictConfig:
@@ -199,18 +195,11 @@ def prepare(config: DictConfig) -> Task:
         DataError: what the log's source raises.
     """
     check_options(as_values(config, "data", "task", "retrieval"), OF_A_TASK)
-    protocol = protocol_of(_plain(config.task))
+    protocol = protocol_of(plain(config.task))
     log = filtered_log(config)
     with timed(logger, "divided %s events into training, validation and test", log.num_events):
-        split = trust.build(_plain(config.task.split))(log)
-    return task_of(split, protocol, _plain(config.retrieval))
-
-
-def filtered_log(config: DictConfig) -> EventLog:
-    """The log of `config.data`, filtered as `config.task` says: what a run knows."""
-    log = read(config.data)
-    with timed(logger, "filtered %s", log.name):
-        return filtered(log, **_plain(config.task.filters))
+        split = trust.build(plain(config.task.split))(log)
+    return task_of(split, protocol, plain(config.retrieval))
 
 
 def protocol_of(asked: Mapping[str, Any]) -> Protocol:
@@ -239,53 +228,16 @@ def task_of(
     return Task(split, protocol, popularity, index)
 
 
-def config_words(config: DictConfig) -> set[str]:
-    """Every word that a run's config says of its models, its task and its report."""
-    parts = ("model", "baselines", "task", "report")
-    return set(_strings([_plain(config[part]) for part in parts if part in config]))
-
-
-def _strings(config: Any) -> Iterator[str]:
-    values = config.values() if isinstance(config, dict) else config
-    for value in values:
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, (dict, list)):
-            yield from _strings(value)
-
-
-def say(*lines: str) -> None:
-    """Print lines as they are: what they quote from a log is no markup."""
-    for line in lines:
-        console.print(tables.plain(line), soft_wrap=True)
-
-
-def read(data: DictConfig) -> EventLog:
-    """The log that a data config names, from the cache where it has been read before."""
-    options = _plain(data)
-    check_options({"data": options}, {"data": object})
-    return log_of(options)
-
-
-def log_of(options: Mapping[str, Any], purpose: Literal["data"] | None = None) -> EventLog:
-    """As `read`, from plain options: a user's own, or a folder's by their purpose."""
-    source = trust.build({**options, trust.PARTIAL: True}, purpose)
-    log = cached(source.func, **source.keywords)
-    sizes = (log.num_events, len(log.users), len(log.items))
-    logger.info("%s: %s events, %s users, %s items", log.name, *sizes)
-    return log
-
-
 def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
     """Fit a model and save it."""
     # Each model starts from the seed, whatever was fitted before it.
     seed_everything(config.seed, verbose=False)
-    built = _plain(model_config)
+    built = plain(model_config)
     model = saved_model.build(built)
     fit(
         model,
         task.split,
-        trust.build(_plain(config.trainer)),
+        trust.build(plain(config.trainer)),
         task.protocol,
         folder=folder,
         loggers=partial(_loggers, config),
@@ -331,11 +283,8 @@ def write_results(folder: Path, results: dict[str, Evaluation], split: Split) ->
     lists = saved_model.recommendations(asked, top.items, top.scores, split.item_table)
     write_parquet(folder / "per_user.parquet", pl.concat(parts, how="diagonal"))
     write_parquet(folder / "recommendations.parquet", lists)
-    intervals = {name: result.intervals() for name, result in results.items()}
-    write_text(folder / "intervals.json", json.dumps(intervals, indent=2))
-    # Last, so that a folder with metrics is whole.
     means = {name: result.means for name, result in results.items()}
-    write_text(folder / "metrics.json", json.dumps(means, indent=2))
+    write_figures(folder, means, {name: result.intervals() for name, result in results.items()})
 
 
 def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:
@@ -344,13 +293,4 @@ def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:
 
 def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """Lightning's loggers, writing to a folder."""
-    return [trust.build(_plain(logger))(save_dir=folder) for logger in config.logger.loggers]
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    """A config as plain dicts and lists, interpolations resolved."""
-    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-
-
-def _label(config: DictConfig) -> str:
-    return str(config.model._target_).rpartition(".")[2]
+    return [trust.build(plain(logger))(save_dir=folder) for logger in config.logger.loggers]

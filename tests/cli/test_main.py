@@ -27,8 +27,8 @@ from recsys.cli.compose import compose
 from recsys.cli.names import names
 from recsys.errors import ConfigError, UnknownIdError
 from recsys.files import held
+from recsys.run.config import config_words
 from recsys.run.options import argument
-from recsys.run.ranking import config_words
 from recsys.testing.second_device import second_device
 
 Run = Callable[..., tuple[int, str, str]]

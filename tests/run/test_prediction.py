@@ -13,6 +13,7 @@ import pytest
 
 from recsys.cli import main
 from recsys.cli.compose import compose
+from recsys.cli.names import CONF
 from recsys.errors import RunError
 from recsys.evaluation.prediction import Trial, leads
 from recsys.log.event_log import EventLog
@@ -339,9 +340,6 @@ def test_a_metric_that_no_fold_has_is_shown_as_such(run: Run, csv: Path, tmp_pat
     prediction.write(folder, {"lapse": shown["model"]})
     written = (folder / "metrics.json").read_text()
     assert json.loads(written, parse_constant=pytest.fail)["test"]["lapse/auroc"] is None
-
-
-CONF = Path(main.__file__).parent / "conf"
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "questions").rglob("*.yaml")), ids=lambda p: p.stem)

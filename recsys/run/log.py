@@ -1,0 +1,42 @@
+"""The log of a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from omegaconf import DictConfig
+
+from recsys.data.cache import cached
+from recsys.log.event_log import EventLog
+from recsys.log.filters import filtered
+from recsys.run.config import plain
+from recsys.run.options import check_options
+from recsys.scoring import trust
+from recsys.timing import timed
+
+logger = logging.getLogger(__name__)
+
+
+def filtered_log(config: DictConfig) -> EventLog:
+    """The log of `config.data`, filtered as `config.task` says: what a run knows."""
+    log = read(config.data)
+    with timed(logger, "filtered %s", log.name):
+        return filtered(log, **plain(config.task.filters))
+
+
+def read(data: DictConfig) -> EventLog:
+    """The log that a data config names, from the cache where it has been read before."""
+    options = plain(data)
+    check_options({"data": options}, {"data": object})
+    return log_of(options)
+
+
+def log_of(options: Mapping[str, Any], purpose: Literal["data"] | None = None) -> EventLog:
+    """As `read`, from plain options: a user's own, or a folder's by their purpose."""
+    source = trust.build({**options, trust.PARTIAL: True}, purpose)
+    log = cached(source.func, **source.keywords)
+    sizes = (log.num_events, len(log.users), len(log.items))
+    logger.info("%s: %s events, %s users, %s items", log.name, *sizes)
+    return log
