@@ -144,7 +144,7 @@ def test_what_moved_is_there(old: str, new: str) -> None:
 
 def test_names_inside_of_a_config() -> None:
     old = {
-        "_target_": "recsys.models.GLOIE",
+        "_target_": "recsys.models.CountVAE",
         "head": {"_target_": "recsys.distributions.TweedieHead", "power": 1.2},
         "others": [{"_target_": "recsys.features.RFM"}, "recsys.features.RFM", None],
     }

@@ -200,7 +200,7 @@ def test_what_a_record_is_of_can_be_run_again(path: Path) -> None:
 def test_a_row_of_an_experiment_of_several() -> None:
     for without in ("department", "hour"):
         config = compose(overrides(f"shopperbert/small_without_{without}", 3))
-        tasks = config.pretraining.model.pretext_tasks
+        tasks = config.pretraining.model.pretext.pretext_tasks
         assert len(tasks) == 8
         assert without not in tasks
         assert config.seed == 3

@@ -214,7 +214,7 @@ def test_baskets_of_ones_own(run: Run, tmp_path: Path) -> None:
     names = {"user_id": "customer", "item_id": "sku", "timestamp": "day"}
     rows.rename(names).write_csv(tmp_path / "shop.csv")
     columns = [f"data.columns.{o}={t}" for o, t in {**names, "basket_id": "day"}.items()]
-    small = ["model.embedding_dim=8", "model.latent_dim=4", "trainer.max_epochs=1"]
+    small = ["model.embedding_dim=8", "model.autoencoder.latent_dim=4", "trainer.max_epochs=1"]
     command = ["train", "data=table", f"data.path={tmp_path / 'shop.csv'}", *columns]
     folder = tmp_path / "run"
     asked = ["task=next_basket", "task.ks=[10]", "model=gloie", *small, f"hydra.run.dir={folder}"]

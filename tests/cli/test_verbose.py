@@ -82,7 +82,7 @@ def test_training_names_its_device_weights_and_checkpoints(
     run: Run, csv: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    options = ["model=sasrec", "model.embedding_dim=8", "model.num_heads=2", "device=cpu"]
+    options = ["model=sasrec", "model.embedding_dim=8", "model.encoder.num_heads=2", "device=cpu"]
     command = train(csv, folder, *options, "trainer.max_epochs=2")
     said = messages(run(*command, "-v")[2])
     for epoch in (0, 1):
