@@ -2,8 +2,8 @@
 
 OpenMP's threads spin while they wait for the next loop, which takes the processor away from the
 work they wait for when another process is running: training beside others took ten times as long.
-Here they sleep. The libraries read these variables once, when they are loaded, so `recsys` sets
-them when it is imported, before torch; what is set already stays.
+Here they sleep after a short look. The libraries read these variables once, when they are loaded,
+so `recsys` sets them when it is imported, before torch; what is set already stays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pathlib import Path
 
 def configure() -> None:
     """Let OpenMP's threads sleep, and start no more than a container may keep busy."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        # To sleep at once made small steps a half slower where nothing else ran.
+        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")
     quota = processor_quota()
     # Libraries count the processors that they may run on, and not how long.
     if quota is not None and quota < len(os.sched_getaffinity(0)):
