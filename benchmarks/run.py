@@ -37,8 +37,9 @@ from recsys.cli.compose import compose
 from recsys.errors import RunError
 from recsys.files import atomic_file, locked
 from recsys.renamed import renamed
+from recsys.run.config import Sizes, completed, sized
 from recsys.run.prediction import compare_tables
-from recsys.run.ranking import Sizes, completed, prepare, sized
+from recsys.run.ranking import prepare
 
 RESULTS = ROOT / "benchmarks" / "results"
 RUNS = ROOT / "runs"

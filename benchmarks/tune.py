@@ -23,7 +23,8 @@ from benchmarks.record import ROOT, write
 from recsys.batch.examples import Part
 from recsys.cli.compose import compose
 from recsys.evaluation.ranking import Protocol, evaluate
-from recsys.run.ranking import Sizes, prepare, sized
+from recsys.run.config import Sizes, sized
+from recsys.run.ranking import prepare
 from recsys.scoring import saved_model
 from recsys.scoring.scorer import ClosedForm
 from recsys.tasks.splits import Split

@@ -1,6 +1,9 @@
 """Shape checks for the whole package, and what tests marked `data` and `gpu` need."""
 
 import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import beartype.typing  # noqa: F401  # named in CHECK
@@ -48,3 +51,35 @@ def cuda() -> str:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return "cuda"
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Calls the command line: exit code, standard output, standard error."""
+    from recsys.cli import main
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["recsys"])
+        code = main.main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@contextmanager
+def _disk_of(num_bytes: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def disk_of() -> Callable[[int], AbstractContextManager[None]]:
+    """A block as if the disk had no room for a file of more bytes."""
+    return _disk_of

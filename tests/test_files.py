@@ -3,12 +3,11 @@
 import errno
 import fcntl
 import os
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Thread
 from time import sleep
@@ -62,17 +61,6 @@ def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*")) == [folder, folder / "mine.txt"]
 
 
-@contextmanager
-def disk_of(num_bytes: int) -> Iterator[None]:
-    """As if the disk had no room for a larger file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 NUMBERS = torch.arange(100_000)
 WRITERS: dict[str, Callable[[Path], object]] = {
     "text": lambda path: path.write_text("x" * 100_000),
@@ -82,7 +70,9 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_full_disk_is_said_in_one_way(writer: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_in_one_way(
+    writer: str, tmp_path: Path, disk_of: Callable[[int], AbstractContextManager[None]]
+) -> None:
     path = tmp_path / "table"
     path.write_text("old")
     full = pytest.raises(OSError, match="File too large")

@@ -57,12 +57,14 @@ def test_a_few_configs_that_name_what_they_may_not(few: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("first", range(0, DAMAGED, AT_ONCE))
 def test_damaged_folders(first: int, all_runs: Path) -> None:
     asked("damage.py", "ask", all_runs, first=first, last=first + AT_ONCE)
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("first", range(0, CONFIGS, 5 * AT_ONCE))
 def test_configs_that_name_what_they_may_not(first: int, all_runs: Path) -> None:
     asked("configs.py", all_runs, first=first, last=first + 5 * AT_ONCE)

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.fuzz]
 
 BODY = """
 import os, signal

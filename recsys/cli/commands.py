@@ -21,13 +21,12 @@ from recsys.evaluation import statistics
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.files import write_parquet, write_text
 from recsys.log.event_log import EventLog
-from recsys.log.filters import filtered
 from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import tables
 from recsys.run import ranking
 from recsys.run.alike import UNLIKE, check_alike, unlike_training
 from recsys.run.folder import about, console, say
-from recsys.run.log import log_of, read
+from recsys.run.log import filtered_log, log_of, read
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
 from recsys.scoring import profiles, saved_model, trust
@@ -43,12 +42,14 @@ def evaluate(given: Namespace) -> None:
     protocol = _check(given.run, config)
     saved = saved_model.load(given.run, device=given.device or config["device"])
     with reading(given.run / "config.yaml"):
-        split = trust.build(config["task"]["split"], "split")(_filtered_log(config))
+        log = filtered_log(config["data"], config["task"]["filters"], "data")
+        split = trust.build(config["task"]["split"], "split")(log)
         task = ranking.task_of(split, protocol, config["retrieval"], "index")
     results = _ask(saved, task)
-    different = unlike_training(given.run, config["task"], about(split.log))
+    told = about(split.log)
+    different = unlike_training(given.run, config["task"], told)
     if given.output is not None:
-        told = about(split.log) | ({UNLIKE: different} if different else {})
+        told |= {UNLIKE: different} if different else {}
         write_text(given.output / "log.json", json.dumps(told, indent=2))
         write_text(given.output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         ranking.write_results(given.output, results, split)
@@ -61,10 +62,6 @@ def _warn(different: str | None, run: str = "") -> None:
     """Say that a model was asked otherwise than it was trained, if it was."""
     if different:
         say(f"{run}{different}: the model may have learnt from what it is asked here")
-
-
-def _filtered_log(config: Mapping[str, Any]) -> EventLog:
-    return filtered(log_of(config["data"], "data"), **config["task"]["filters"])
 
 
 def _ask(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]:

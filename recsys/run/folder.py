@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from recsys.devices import running_on
 from recsys.errors import ConfigError
 from recsys.files import held, write_text
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config, read_json
 from recsys.report import tables
-from recsys.run.config import config_words
+from recsys.run.config import as_values, config_words
+from recsys.run.options import check_options
 
+logger = logging.getLogger(__name__)
 console = Console()
 
 
@@ -35,6 +39,31 @@ def folder_of_a_run(folder: Path) -> Iterator[None]:
                 for path in made:
                     path.unlink()
             raise
+
+
+@contextmanager
+def at_work(
+    config: DictConfig,
+    folder: Path,
+    kinds: Mapping[str, Any],
+    extras: Mapping[str, Any] | None = None,
+) -> Iterator[None]:
+    """Hold a run's folder and its device; what the config says has been checked by then.
+
+    Args:
+        config: composed.
+        folder: the run's.
+        kinds, extras: what its options are, as `check_options` takes them.
+
+    Raises:
+        RunError: another process is at work in the folder.
+        ConfigError: an option that is not what is expected, or no such device.
+    """
+    with folder_of_a_run(folder):
+        check_options(as_values(config), kinds, extras)
+        with running_on(config.device) as device:
+            logger.info("a run on %s, in %s", device, folder)
+            yield
 
 
 def about(log: EventLog) -> dict[str, Any]:

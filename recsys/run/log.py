@@ -19,11 +19,13 @@ from recsys.timing import timed
 logger = logging.getLogger(__name__)
 
 
-def filtered_log(config: DictConfig) -> EventLog:
-    """The log of `config.data`, filtered as `config.task` says: what a run knows."""
-    log = read(config.data)
+def filtered_log(
+    data: Mapping[str, Any], filters: Mapping[str, Any], purpose: Literal["data"] | None = None
+) -> EventLog:
+    """The log of the section `data` of a config, filtered as its `task.filters` say."""
+    log = log_of(data, purpose)
     with timed(logger, "filtered %s", log.name):
-        return filtered(log, **plain(config.task.filters))
+        return filtered(log, **filters)
 
 
 def read(data: DictConfig) -> EventLog:

@@ -25,7 +25,6 @@ import polars as pl
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import seed_everything
 
-from recsys.devices import running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation.figures import write_figures
 from recsys.evaluation.prediction import Folds, Trial, leads, trial
@@ -33,11 +32,9 @@ from recsys.log.event_log import EventLog
 from recsys.reading import read_config
 from recsys.report import prediction_page, tables
 from recsys.run import ranking
-from recsys.run.config import plain
-from recsys.run.folder import about, claim, close, console, folder_of_a_run, say
+from recsys.run.config import Sizes, completed, plain
+from recsys.run.folder import about, at_work, claim, close, console, folder_of_a_run, say
 from recsys.run.log import filtered_log, read
-from recsys.run.options import check_options
-from recsys.run.ranking import Sizes, completed
 from recsys.scoring import trust
 from recsys.scoring.predictor import Predictor
 from recsys.tasks.labels import Questions
@@ -77,11 +74,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     Raises:
         RunError: another process is at work in the folder.
     """
-    with folder_of_a_run(folder):
-        check_options(ranking.as_values(config), KINDS, EXTRAS)
-        with running_on(config.device) as device:
-            logger.info("a run on %s, in %s", device, folder)
-            return _run(config, folder)
+    with at_work(config, folder, KINDS, EXTRAS):
+        return _run(config, folder)
 
 
 def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
@@ -126,7 +120,8 @@ def pretrain(config: DictConfig, folder: Path) -> None:
         held = read_config(folder)
         whole = completed(whole, **{size: held.get(size) for size in SIZES})
         with folder_of_a_run(folder):
-            claim(folder, whole, about(filtered_log(whole)))
+            log = filtered_log(plain(whole.data), plain(whole.task.filters))
+            claim(folder, whole, about(log))
         logger.info("pre-training: read what %s holds", folder)
         return
     ranking.run(whole, folder)

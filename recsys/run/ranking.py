@@ -19,7 +19,6 @@ and a file `.lock` while a process is at work on it.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,14 +28,13 @@ from typing import Any, Literal
 
 import polars as pl
 import torch
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 from pytorch_lightning.loggers import Logger
 from rich.progress import track
 
 from recsys.batch.examples import Part
 from recsys.batch.loader import Loader
-from recsys.devices import running_on
 from recsys.errors import ConfigError
 from recsys.evaluation.figures import write_figures
 from recsys.evaluation.ranking import Evaluation, Protocol, evaluate
@@ -46,10 +44,10 @@ from recsys.log.filters import filtered
 from recsys.report import ranking_page, tables
 from recsys.report.page import name_of
 from recsys.report.user_map import attributes
-from recsys.run.config import plain
-from recsys.run.folder import about, claim, close, console, folder_of_a_run, say
+from recsys.run.config import Sizes, as_values, plain, sized
+from recsys.run.folder import about, at_work, claim, close, console, say
 from recsys.run.log import filtered_log
-from recsys.run.options import check_options, unset
+from recsys.run.options import check_options
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.kinds import ProfileEncoder, members_of
 from recsys.scoring.scorer import Scorer
@@ -80,25 +78,6 @@ KINDS = OF_A_TASK | {
 }
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What a log tells of its size; `conf/train.yaml` has the same names, and models refer to them.
-
-    Attributes:
-        num_items, num_users: of the split.
-        num_classes: how many values each column of the items takes.
-    """
-
-    num_items: int
-    num_users: int
-    num_classes: Mapping[str, int]
-
-    @classmethod
-    def of(cls, split: Split) -> Sizes:
-        """Those of a split."""
-        return cls(split.num_items, len(split.users), split.num_classes)
-
-
 @dataclass(frozen=True, eq=False)
 class Task:
     """A split of a log and how it is asked about.
@@ -125,11 +104,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     Raises:
         RunError: another process is at work in the folder.
     """
-    with folder_of_a_run(folder):
-        check_options(as_values(config), KINDS)
-        with running_on(config.device) as device:
-            logger.info("a run on %s, in %s", device, folder)
-            return _run(config, folder)
+    with at_work(config, folder, KINDS):
+        return _run(config, folder)
 
 
 def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
@@ -158,35 +134,6 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     return {part: result.means for part, result in own.items()}
 
 
-def as_values(config: DictConfig, *sections: str) -> dict[str, Any]:
-    """A config, or sections of it, as dicts, lists and values.
-
-    What a run finds out has stand-ins.
-
-    Raises:
-        ConfigError: an option that has no default is not set.
-    """
-    config = OmegaConf.masked_copy(config, list(sections or map(str, config)))
-    config = sized(completed(config, folder="."), Sizes(1, 1, {}))
-    # Before what refers to them is resolved.
-    if missing := sorted(unset(OmegaConf.to_container(config, resolve=False))):
-        raise ConfigError(f"{missing[0]} is not set; give it as {missing[0]}=VALUE")
-    return plain(config)
-
-
-def completed(config: DictConfig, **values: Any) -> DictConfig:
-    """A copy of a config that says something more, or says it otherwise."""
-    config = copy.deepcopy(config)
-    with open_dict(config):
-        config.update(values)
-    return config
-
-
-def sized(config: DictConfig, sizes: Sizes) -> DictConfig:
-    """A copy of a config with the sizes of its log: what a run writes to its folder."""
-    return completed(config, **vars(sizes))
-
-
 def prepare(config: DictConfig) -> Task:
     """Read the log, filter it and split it.
 
@@ -196,7 +143,7 @@ def prepare(config: DictConfig) -> Task:
     """
     check_options(as_values(config, "data", "task", "retrieval"), OF_A_TASK)
     protocol = protocol_of(plain(config.task))
-    log = filtered_log(config)
+    log = filtered_log(plain(config.data), plain(config.task.filters))
     with timed(logger, "divided %s events into training, validation and test", log.num_events):
         split = trust.build(plain(config.task.split))(log)
     return task_of(split, protocol, plain(config.retrieval))

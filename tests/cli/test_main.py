@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
-import resource
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
@@ -32,30 +31,6 @@ from recsys.run.options import argument
 from recsys.testing.second_device import second_device
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Calls the command line: exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["recsys"])
-        code = main.main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-@contextmanager
-def disk_of(num_bytes: int) -> Iterator[None]:
-    """As if the disk had no room for a larger file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def purchases(num_users: int = 40, num_items: int = 30) -> pl.DataFrame:
@@ -584,7 +559,11 @@ def test_a_title_that_the_terminal_has_no_letters_for(
 
 
 def test_a_disk_that_is_full_or_a_folder_that_cannot_be_made(
-    run: Run, csv: Path, trained: Path, tmp_path: Path
+    run: Run,
+    csv: Path,
+    trained: Path,
+    tmp_path: Path,
+    disk_of: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     folder = tmp_path / "new"
     (tmp_path / "a file").touch()

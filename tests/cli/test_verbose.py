@@ -12,24 +12,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys.cli import main
 from recsys.cli.verbose import verbose
 
 Run = Callable[..., tuple[int, str, str]]
 LINE = r"\d\d:\d\d:\d\d recsys(\.\w+)+: .*"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Calls the command line: exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["recsys"])
-        code = main.main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from recsys.cli.compose import compose
 from recsys.cli.names import names
 from recsys.errors import ConfigError
 from recsys.run import prediction, ranking
+from recsys.run.config import as_values
 from recsys.run.options import argument, check_options
 
 TABLE = ("data=table", "data.path=log.csv")
@@ -86,7 +87,7 @@ EXPERIMENTS = [
 
 @pytest.mark.parametrize("overrides", [*RUNS, *EXPERIMENTS], ids=" ".join)
 def test_what_the_configs_say_is_what_is_expected(overrides: tuple[str, ...]) -> None:
-    check(ranking.as_values(compose(overrides)))
+    check(as_values(compose(overrides)))
 
 
 def leaves(config: dict[str, Any], place: str = "") -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -115,7 +116,7 @@ MOMENTS = ("test", "validation", "validation_start", "test_start", "until", "as_
 
 @pytest.mark.parametrize("overrides", MODELS, ids=" ".join)
 def test_a_value_of_another_type_is_one_line_that_names_it(overrides: tuple[str, ...]) -> None:
-    config = ranking.as_values(compose(overrides))
+    config = as_values(compose(overrides))
     found_out = ("num_items", "num_users", "folder")
     # What all runs have is tried once.
     tried = ("",) if overrides is MODELS[0] else ("model.", "task.questions.")
@@ -134,7 +135,7 @@ def test_a_value_of_another_type_is_one_line_that_names_it(overrides: tuple[str,
 
 
 def test_a_value_that_is_not_set_and_an_option_that_nothing_takes() -> None:
-    config = ranking.as_values(compose([*TABLE, "model=ease"]))
+    config = as_values(compose([*TABLE, "model=ease"]))
     for place, name in (("data", "path"), ("task", "ks"), ("model", "_target_"), ("", "seed")):
         section = config[place] if place else config
         kept = section.pop(name)
@@ -177,11 +178,11 @@ def test_a_value_that_is_not_set_and_an_option_that_nothing_takes() -> None:
 )
 def test_what_is_said(override: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        check(ranking.as_values(compose([*TABLE, override])))
+        check(as_values(compose([*TABLE, override])))
 
 
 def test_what_a_task_of_questions_may_have_besides() -> None:
-    config = ranking.as_values(compose([*ASKED, "model=new_popularity"]))
+    config = as_values(compose([*ASKED, "model=new_popularity"]))
     config["model"] |= {"tables": ["new_items"], "folds": {"num_folds": 3}}
     check(config)
     config["model"]["folds"] = {"num": 3}

@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.cli import main
 from recsys.cli.compose import compose
 from recsys.cli.names import CONF
 from recsys.errors import RunError
@@ -28,19 +27,6 @@ LAPSE += ["task.questions.lapse.horizon_days=8"]
 FEATURES = "task.features=[{_target_: recsys.tasks.RFM, windows: [3]}]"
 TREES = "+baselines.trees={_target_: recsys.models.LightGBM, features: '${task.features}', "
 TREES += "num_trees: 5, min_leaf: 2}"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Calls the command line: exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["recsys"])
-        code = main.main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recsys.cli.compose import compose
 from recsys.run import prediction, ranking
-from recsys.run.ranking import Sizes, completed, sized
+from recsys.run.config import Sizes, completed, sized
 
 SIZES = ["num_items", "num_users", "num_classes"]
 

@@ -729,6 +729,7 @@ def drafts(seed: int) -> Iterator[tuple[str, Draft]]:
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_malformed_tables(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
