@@ -1,7 +1,7 @@
 """How the threads of numerical libraries wait, and how many there are.
 
 OpenMP's threads spin while they wait for the next loop, which takes the processor away from the
-work they wait for when another process is running: training beside others took ten times as long.
+work they wait for when another process is running: training beside one took half as long again.
 Here they sleep after a short look. The libraries read these variables once, when they are loaded,
 so `recsys` sets them when it is imported, before torch; what is set already stays.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 def configure() -> None:
     """Let OpenMP's threads sleep, and start no more than a container may keep busy."""
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        # To sleep at once made small steps a half slower where nothing else ran.
+        # The short look is for small steps, which would wait to be woken at each loop.
         os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")
     quota = processor_quota()
     # Libraries count the processors that they may run on, and not how long.
