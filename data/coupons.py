@@ -1,8 +1,8 @@
-"""Questions about the coupons of Complete Journey: who responds to a campaign, and with which.
+"""Labels of the coupons of Complete Journey: who responds to a campaign, and with which.
 
 The package's `campaigns` say which households were sent a campaign, `coupons` what products each of
-its coupons covers, `coupon_redemptions` who redeemed what. A campaign is asked about at midnight
-of the day it starts; its answers are known when its last day has passed.
+its coupons covers, `coupon_redemptions` who redeemed what. A campaign's rows are as of midnight
+of the day it starts; its labels are known when its last day has passed.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from recsys.errors import ConfigError
 from recsys.log.event_log import ITEM, USER, EventLog
 from recsys.log.time import days_after, moment
 from recsys.log.vocabulary import Vocabulary
-from recsys.tasks.labels import PHASE, Questions
+from recsys.tasks.as_of import PHASE
+from recsys.tasks.labels import LabelTable
 from recsys.tasks.phases import TEST, TRAIN
 from recsys.tasks.tensors import tensor_of
 from recsys.tasks.windows import (
+    RankedRows,
     Window,
     checked_window,
-    chosen,
+    class_table,
     grouped,
-    joined,
-    no_values,
-    refuse_one_answer,
+    ranking_table,
+    refuse_one_label,
 )
 
 _HOUSEHOLD, _CAMPAIGN, _COUPON = "household_id", "campaign_id", "coupon_upc"
 
 
-def coupon_response(log: EventLog, name: str, *, train: Sequence[int], test: int) -> Questions:
+def coupon_response(log: EventLog, name: str, *, train: Sequence[int], test: int) -> LabelTable:
     """Whether a household that was sent a campaign redeems any of its coupons.
 
     Args:
@@ -61,20 +62,12 @@ def coupon_response(log: EventLog, name: str, *, train: Sequence[int], test: int
     rows = pl.concat(frames)
     for phase, option in ((TRAIN, f"{train=}"), (TEST, f"{test=}")):
         redeems = rows.filter(pl.col(PHASE) == phase)["redeems"]
-        refuse_one_answer(f"{name}: {option}", redeems, "redeem a coupon")
-    return Questions(
-        name,
-        log,
-        rows.drop("redeems"),
-        Vocabulary(pl.Series(["redeems"])),
-        chosen(rows["redeems"].to_numpy()[:, None]),
-        no_values(len(rows)),
-        ranked=False,
-        items=no_values(1),
-    )
+        refuse_one_label(f"{name}: {option}", redeems, "redeem a coupon")
+    redeems = rows["redeems"].to_numpy()[:, None]
+    return class_table(name, log, rows.drop("redeems"), ["redeems"], redeems)
 
 
-def coupon(log: EventLog, name: str, *, train: Sequence[int], test: int) -> Questions:
+def coupon(log: EventLog, name: str, *, train: Sequence[int], test: int) -> LabelTable:
     """Which of a campaign's coupons a household redeems, of those that redeem any.
 
     A candidate is a coupon of one campaign, `18/51380041013`, since a coupon may cover other
@@ -98,31 +91,21 @@ def coupon(log: EventLog, name: str, *, train: Sequence[int], test: int) -> Ques
     )
     ids = covers.select("candidate", _CAMPAIGN).unique().sort(_CAMPAIGN, "candidate")
     candidates = Vocabulary(ids["candidate"])
-    frames, answers, excluded = [], [], []
+    parts = []
     for phase, campaign in phases:
         redeemed = _redeemed(campaign).select(USER, of).unique()
         users = redeemed[USER].unique().sort()
         window = _window(log, name, phase, campaign)
         window.refuse_nobody(users.to_frame(), "redeems a coupon")
-        frames.append(window.rows(users.to_frame()))
         right = candidates.index_of(redeemed["candidate"])
-        answers.append(grouped(Vocabulary(users).index_of(redeemed[USER]), right, len(users)))
+        labels = grouped(Vocabulary(users).index_of(redeemed[USER]), right, len(users))
         others = tensor_of((ids[_CAMPAIGN] != campaign).arg_true())
-        excluded.append(
-            Ragged(others.repeat(len(users)), torch.arange(len(users) + 1) * len(others))
-        )
+        excluded = Ragged(others.repeat(len(users)), torch.arange(len(users) + 1) * len(others))
+        parts.append(RankedRows(window.rows(users.to_frame()), labels, excluded))
     item = Vocabulary(log.items[ITEM]).index_of(covers[ITEM])
     group = candidates.index_of(covers["candidate"]).set(item < 0, -1)
-    return Questions(
-        name,
-        log,
-        pl.concat(frames),
-        candidates,
-        joined(answers),
-        joined(excluded),
-        ranked=True,
-        items=grouped(group, item, len(candidates)),
-    )
+    items = grouped(group, item, len(candidates))
+    return ranking_table(name, log, candidates, parts, items)
 
 
 def _phases(train: Sequence[int], test: int) -> list[tuple[int, int]]:

@@ -114,10 +114,16 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 """By target, what its sections make."""
 
 
+NAMES: Mapping[str, Mapping[str, str]] = {"task": {"questions": "labels"}}
+"""By section, options that have another name."""
+TABLES = "questions/", "labels/"
+"""What the names of label tables in `log.json` began with, and do now."""
+
+
 def renamed(config: Any) -> Any:
     """A config of dicts, lists and values with the names and the sections of today."""
     if isinstance(config, dict):
-        found = {name: renamed(value) for name, value in config.items()}
+        found = {name: _of_today(name, renamed(value)) for name, value in config.items()}
         target = found.get("_target_")
         if isinstance(target, str):
             found["_target_"] = TARGETS.get(target, target)
@@ -126,6 +132,23 @@ def renamed(config: Any) -> Any:
     if isinstance(config, list):
         return [renamed(value) for value in config]
     return config
+
+
+def renamed_tables(log: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `log.json` holds, with the names that label tables have today."""
+    before, today = TABLES
+    return {
+        f"{today}{name.removeprefix(before)}" if name.startswith(before) else name: value
+        for name, value in log.items()
+    }
+
+
+def _of_today(section: Any, value: Any) -> Any:
+    """A section with the names that its options have today."""
+    if not isinstance(value, dict) or section not in NAMES:
+        return value
+    names = NAMES[section]
+    return {names.get(name, name): option for name, option in value.items()}
 
 
 def _in_sections(config: dict[str, Any]) -> dict[str, Any]:

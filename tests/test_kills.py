@@ -68,10 +68,10 @@ PRETRAINING = {
 }
 ASKED = [
     "task=lapse",
-    "task.questions.lapse.train=['2026-03-16']",
-    "task.questions.lapse.test='2026-03-22'",
-    "task.questions.lapse.active_days=9",
-    "task.questions.lapse.horizon_days=6",
+    "task.labels.lapse.train=['2026-03-16']",
+    "task.labels.lapse.test='2026-03-22'",
+    "task.labels.lapse.active_days=9",
+    "task.labels.lapse.horizon_days=6",
     "task.folds={num_folds: 3, repeats: 1}",
     "task.features=[{_target_: recsys.tasks.RFM, windows: [3]}]",
 ]

@@ -20,7 +20,7 @@ from recsys.evaluation.ranking import Protocol
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.trust import build
 from recsys.tasks.splits import last_basket
-from recsys.testing.logs import checkerboard, colour_question, new_item_question
+from recsys.testing.logs import checkerboard, colour_table, new_item_table
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
 
@@ -102,8 +102,8 @@ def fitted(name: str, option: str, value: float) -> Tensor:
         with torch.inference_mode():
             return model.score(split.test.history)
     ranks = name in ("candidate_size", "new_ease", "new_popularity", "own_purchases")
-    questions, rows = new_item_question() if ranks else colour_question(), torch.arange(30)
-    return model.fit(questions, rows).predict(questions, rows)
+    table, rows = new_item_table() if ranks else colour_table(), torch.arange(30)
+    return model.fit(table, rows).predict(table, rows)
 
 
 @pytest.mark.parametrize(("name", "option", "value"), cases(-1, 0, nan, inf))

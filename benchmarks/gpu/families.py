@@ -35,10 +35,10 @@ from recsys.scoring.kinds import members_of
 from recsys.scoring.predictor import Predictor, Steps
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
+from recsys.tasks.as_of import folds
 from recsys.tasks.features import Counts
-from recsys.tasks.labels import folds
 from recsys.tasks.splits import Split, last_basket
-from recsys.testing.logs import checkerboard, colour_question
+from recsys.testing.logs import checkerboard, colour_table
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
 
@@ -143,7 +143,7 @@ def measured(model: Scorer, split: Split) -> float:
 
 
 def predictors(split: Split, place: Path) -> dict[str, Callable[[], Predictor]]:
-    """Every network that answers questions."""
+    """Every network that answers table."""
     config = {
         "_target_": "recsys.models.ShopperBERT",
         "num_items": split.num_items,
@@ -165,11 +165,11 @@ def answered(make: Callable[[], Predictor], device: torch.device) -> dict[str, A
     """AUROC of a predictor that was trained here, and of one there."""
     found = {}
     for name, where in (("trained_here", torch.device("cpu")), ("trained_there", device)):
-        questions = colour_question()
-        train, asked = next(folds(questions))
+        table = colour_table()
+        train, asked = next(folds(table))
         with running_on(where):
-            scores = make().fit(questions, train).predict(questions, asked)
-        labels = questions.labels(asked)[:, 0].numpy()
+            scores = make().fit(table, train).predict(table, asked)
+        labels = table.label_matrix(asked)[:, 0].numpy()
         found[name] = float(auroc(scores[:, 0].numpy(), labels)[0])
     return {**found, "alike": found["trained_there"] >= found["trained_here"] - WORSE}
 

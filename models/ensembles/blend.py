@@ -1,6 +1,6 @@
 """Blend: the mean of what several predictors say, which err in different places.
 
-Members should answer on one scale: probabilities, as `LogisticRegression` and `LightGBM` do, or the
+Members should score on one scale: probabilities, as `LogisticRegression` and `LightGBM` do, or the
 log-shares of ranked candidates.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recsys.errors import ConfigError
 from recsys.scoring.predictor import Predictor
-from recsys.tasks.labels import Questions
+from recsys.tasks.labels import LabelTable
 
 
 class Blend(Predictor):
@@ -32,15 +32,15 @@ class Blend(Predictor):
             raise ConfigError("members={}; a blend is made of at least one predictor")
         self.members = list(members.values())
 
-    def fit(self, questions: Questions, rows: Tensor) -> Self:
+    def fit(self, table: LabelTable, rows: Tensor) -> Self:
         for member in self.members:
-            member.fit(questions, rows)
+            member.fit(table, rows)
         return self
 
-    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
-        return torch.stack([member.predict(questions, rows) for member in self.members]).mean(0)
+    def predict(self, table: LabelTable, rows: Tensor) -> Tensor:
+        return torch.stack([member.predict(table, rows) for member in self.members]).mean(0)
 
-    def check_leaks(self, questions: Questions, rows: Tensor, *, sample: int = 32) -> None:
+    def check_leaks(self, table: LabelTable, rows: Tensor, *, sample: int = 32) -> None:
         """As each of the members does."""
         for member in self.members:
-            member.check_leaks(questions, rows, sample=sample)
+            member.check_leaks(table, rows, sample=sample)

@@ -1,4 +1,4 @@
-"""FineTuned: a whole network of users trained for one table of questions.
+"""FineTuned: a whole network of users trained for one table of table.
 
 Paper: the Transformers that Shin et al., "One4all User Representation for Recommender Systems in
 E-commerce" (ShopperBERT), arXiv 2106.00573, hold their frozen embedding against. It starts from
@@ -27,7 +27,7 @@ from recsys.scoring import saved_model
 from recsys.scoring.kinds import ProfileEncoder, profile_encoder
 from recsys.scoring.predictor import Predictor, Steps
 from recsys.tasks.features import check_training
-from recsys.tasks.labels import Questions
+from recsys.tasks.labels import LabelTable
 from recsys.tasks.splits import unsplit
 from recsys.training.minimise import Minimiser
 
@@ -65,15 +65,15 @@ class FineTuned(Predictor):
         self.run, self.from_scratch, self.max_events = run, from_scratch, max_events
         self.dropout, self.steps, self.seed = dropout, steps, seed
 
-    def fit(self, questions: Questions, rows: Tensor) -> Self:
-        self.refuse_no_rows(questions, rows)
+    def fit(self, table: LabelTable, rows: Tensor) -> Self:
+        self.refuse_no_rows(table, rows)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            self.encoder = self._encoder(questions)
-            dim = self.encoder.encode_profiles(_none(questions).to(self.device)).shape[1]
-            layers = nn.Dropout(self.dropout), nn.Linear(dim, len(questions.candidates))
+            self.encoder = self._encoder(table)
+            dim = self.encoder.encode_profiles(_none(table).to(self.device)).shape[1]
+            layers = nn.Dropout(self.dropout), nn.Linear(dim, len(table.candidates))
             self.head = nn.Sequential(*layers).to(self.device)
-            self._train(questions, rows)
+            self._train(table, rows)
         return self
 
     @property
@@ -81,7 +81,7 @@ class FineTuned(Predictor):
         """Where the encoder is."""
         return place_of(self.encoder)
 
-    def _train(self, questions: Questions, rows: Tensor) -> None:
+    def _train(self, table: LabelTable, rows: Tensor) -> None:
         """Until the loss on the rows held out no longer falls; the best weights are kept."""
         networks = nn.ModuleList([self.encoder, self.head])
         optimiser = torch.optim.AdamW(
@@ -89,35 +89,35 @@ class FineTuned(Predictor):
             lr=self.steps.learning_rate,
             weight_decay=self.steps.weight_decay,
         )
-        inside = self.steps.some_users(questions.user_of(rows))
-        loss = partial(self._loss, questions, self._histories(questions))
+        inside = self.steps.some_users(table.user_of(rows))
+        loss = partial(self._loss, table, self._histories(table))
         minimiser = Minimiser(self, networks, optimiser, loss, self.steps, gradient_clip=1.0)
         held_out = rows[inside].split(self.steps.batch_size)
         minimiser.until_lowest(rows[~inside], held_out, untrained=False)
 
-    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
-        histories = self._histories(questions)
+    def predict(self, table: LabelTable, rows: Tensor) -> Tensor:
+        histories = self._histories(table)
         with torch.inference_mode():
             scores = [self._scores(histories, part) for part in rows.split(self.steps.batch_size)]
         return torch.cat(scores).cpu()
 
-    def _encoder(self, questions: Questions) -> ProfileEncoder:
+    def _encoder(self, table: LabelTable) -> ProfileEncoder:
         model = profile_encoder(saved_model.load(self.run).model)
         model.float()  # steps get lost in a half
-        check_training(questions, model)
+        check_training(table, model)
         if self.from_scratch:
             fresh = dict(saved_model.untrained(self.run).named_parameters())
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
                     parameter.copy_(fresh[name])
-        model.read_items(questions.known_items)
+        model.read_items(table.known_items)
         return model
 
-    def _histories(self, questions: Questions) -> tuple[BasketBatch, Tensor, Tensor]:
+    def _histories(self, table: LabelTable) -> tuple[BasketBatch, Tensor, Tensor]:
         """All events, and where each row's lie that are read."""
-        starts, ends = questions.spans()
+        starts, ends = table.spans()
         starts = torch.maximum(starts, ends - self.max_events)
-        return unsplit(questions.log), starts, ends - starts
+        return unsplit(table.log), starts, ends - starts
 
     def _scores(self, histories: tuple[BasketBatch, Tensor, Tensor], rows: Tensor) -> Tensor:
         """(B, C)."""
@@ -127,16 +127,16 @@ class FineTuned(Predictor):
         return self.head(self.encoder.encode_profiles(batch))
 
     def _loss(
-        self, questions: Questions, histories: tuple[BasketBatch, Tensor, Tensor], rows: Tensor
+        self, table: LabelTable, histories: tuple[BasketBatch, Tensor, Tensor], rows: Tensor
     ) -> Tensor:
         scores = self._scores(histories, rows)
-        if not questions.ranked:
-            labels = questions.labels(rows).to(scores)
+        if not table.ranked:
+            labels = table.label_matrix(rows).to(scores)
             return functional.binary_cross_entropy_with_logits(scores, labels)
-        scores = scores.masked_fill(~questions.allowed(rows).to(scores.device), -torch.inf)
-        return softmax_cross_entropy(scores, questions.answers.rows(rows).to(scores.device)).mean()
+        scores = scores.masked_fill(~table.allowed(rows).to(scores.device), -torch.inf)
+        return softmax_cross_entropy(scores, table.labels.rows(rows).to(scores.device)).mean()
 
 
-def _none(questions: Questions) -> BasketBatch:
+def _none(table: LabelTable) -> BasketBatch:
     """A history without events."""
-    return BasketBatch.from_lists([[]], len(questions.log.items))
+    return BasketBatch.from_lists([[]], len(table.log.items))

@@ -19,7 +19,7 @@ from recsys.errors import ConfigError
 from recsys.ranges import above, at_least, share
 from recsys.scoring.predictor import FeaturePredictor
 from recsys.tasks.features import Feature
-from recsys.tasks.labels import Questions
+from recsys.tasks.labels import LabelTable
 
 
 class LightGBM(FeaturePredictor):
@@ -29,7 +29,7 @@ class LightGBM(FeaturePredictor):
         features: of a user as of a moment.
         num_trees: of an ensemble.
         num_leaves: of a tree.
-        learning_rate: what a tree's answer is multiplied by.
+        learning_rate: what a tree's output is multiplied by.
         min_leaf: training rows in a leaf, at least.
         feature_fraction: share of the features that a tree may use.
         row_fraction: share of the rows that a tree learns from.
@@ -78,10 +78,10 @@ class LightGBM(FeaturePredictor):
         self._package = _lightgbm()
         self._fitted: list[Any] = []
 
-    def fit(self, questions: Questions, rows: Tensor) -> Self:
-        self.refuse_ranking(questions)
-        self.refuse_no_rows(questions, rows)
-        inputs, labels = self.inputs(questions, rows), questions.labels(rows).numpy()
+    def fit(self, table: LabelTable, rows: Tensor) -> Self:
+        self.refuse_ranking(table)
+        self.refuse_no_rows(table, rows)
+        inputs, labels = self.inputs(table, rows), table.label_matrix(rows).numpy()
         self._fitted = [
             self._package.train(
                 {**self.options, "num_threads": torch.get_num_threads()},
@@ -92,8 +92,8 @@ class LightGBM(FeaturePredictor):
         ]
         return self
 
-    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
-        inputs = self.inputs(questions, rows)
+    def predict(self, table: LabelTable, rows: Tensor) -> Tensor:
+        inputs = self.inputs(table, rows)
         columns = [trees.predict(inputs) for trees in self._fitted]
         return torch.from_numpy(np.stack(columns, axis=1)).float()
 

@@ -22,7 +22,7 @@ from recsys.errors import ConfigError
 from recsys.ranges import above
 from recsys.scoring.predictor import FeaturePredictor
 from recsys.tasks.features import Feature
-from recsys.tasks.labels import Questions
+from recsys.tasks.labels import LabelTable
 
 
 class LogisticRegression(FeaturePredictor):
@@ -47,10 +47,10 @@ class LogisticRegression(FeaturePredictor):
         self.l2, self.standardise = l2, standardise
         self._fitted: list[Pipeline | float] = []
 
-    def fit(self, questions: Questions, rows: Tensor) -> Self:
-        self.refuse_ranking(questions)
-        self.refuse_no_rows(questions, rows)
-        inputs, labels = self.inputs(questions, rows), questions.labels(rows).numpy()
+    def fit(self, table: LabelTable, rows: Tensor) -> Self:
+        self.refuse_ranking(table)
+        self.refuse_no_rows(table, rows)
+        inputs, labels = self.inputs(table, rows), table.label_matrix(rows).numpy()
         self._fitted = [self._column(inputs, labels[:, c]) for c in range(labels.shape[1])]
         return self
 
@@ -61,8 +61,8 @@ class LogisticRegression(FeaturePredictor):
         regression = Regression(C=1 / self.l2, max_iter=2_000)
         return make_pipeline(*scaler, regression).fit(inputs, labels)
 
-    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
-        inputs = self.inputs(questions, rows)
+    def predict(self, table: LabelTable, rows: Tensor) -> Tensor:
+        inputs = self.inputs(table, rows)
         columns = [
             np.full(len(inputs), model)
             if isinstance(model, float)

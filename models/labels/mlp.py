@@ -3,7 +3,7 @@
 Paper: the frozen embedding with an MLP on top of Shin et al., "One4all User Representation for
 Recommender Systems in E-commerce" (ShopperBERT), arXiv 2106.00573; here over any features, counts
 among them. Changed, for few rows: features are standardised, training stops by rows held out, and
-the answer is the mean of several networks, each with other rows held out.
+the score is the mean of several networks, each with other rows held out.
 
     h = layers(x),   score = h W + b                 yes or no: binary cross-entropy per candidate
     score = h W + b + w log(prior + e)               ranked: softmax over the candidates allowed
@@ -34,8 +34,9 @@ from recsys.errors import ConfigError
 from recsys.nn.losses import softmax_cross_entropy
 from recsys.ranges import at_least, proper_share
 from recsys.scoring.predictor import FeaturePredictor, Predictor, Steps
+from recsys.tasks.as_of import AS_OF
 from recsys.tasks.features import CandidateFeature, Feature
-from recsys.tasks.labels import AS_OF, Questions
+from recsys.tasks.labels import LabelTable
 from recsys.tasks.tensors import tensor_of
 from recsys.training.minimise import Minimiser
 
@@ -83,65 +84,63 @@ class MLP(FeaturePredictor):
         self.shift = self.scale = np.zeros(0)
         self.floor = 0.0
 
-    def fit(self, questions: Questions, rows: Tensor) -> Self:
-        if not questions.ranked and (self.prior or self.candidate_features):
+    def fit(self, table: LabelTable, rows: Tensor) -> Self:
+        if not table.ranked and (self.prior or self.candidate_features):
             raise ConfigError(
-                f"{questions.name} ranks no candidates; leave out prior and candidate_features"
+                f"{table.name} ranks no candidates; leave out prior and candidate_features"
             )
-        self.refuse_no_rows(questions, rows)
+        self.refuse_no_rows(table, rows)
         if self.prior is not None:
-            scores = self.prior.fit(questions, rows).predict(questions, rows)
+            scores = self.prior.fit(table, rows).predict(table, rows)
             self.floor = 0.01 * float(scores[scores > 0].mean())
-        inputs = self.inputs(questions, rows)
+        inputs = self.inputs(table, rows)
         self.shift, self.scale = inputs.mean(0), inputs.std(0) + 1e-6
-        data = self._data(questions, rows)
-        about = self._about_candidates(questions)
+        data = self._data(table, rows)
+        about = self._about_candidates(table)
         with torch.random.fork_rng():
             self.members = [
-                self._member(questions, data, about, self.seed * 1000 + number)
+                self._member(table, data, about, self.seed * 1000 + number)
                 for number in range(self.num_members)
             ]
         return self
 
-    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
-        data = self._data(questions, rows).to(place_of(self.members[0]))
+    def predict(self, table: LabelTable, rows: Tensor) -> Tensor:
+        data = self._data(table, rows).to(place_of(self.members[0]))
         with torch.inference_mode():
             scores = [
                 torch.cat([member(part) for part in data.split(1024)]) for member in self.members
             ]
-        if questions.ranked:
+        if table.ranked:
             scores = [score.log_softmax(1) for score in scores]
         return torch.stack(scores).mean(0).cpu()
 
-    def check_leaks(self, questions: Questions, rows: Tensor, *, sample: int = 32) -> None:
+    def check_leaks(self, table: LabelTable, rows: Tensor, *, sample: int = 32) -> None:
         """As the prior's; `computed` has checked every feature."""
         if self.prior is not None:
-            self.prior.check_leaks(questions, rows, sample=sample)
+            self.prior.check_leaks(table, rows, sample=sample)
 
-    def _data(self, questions: Questions, rows: Tensor) -> _Data:
-        inputs = (self.inputs(questions, rows) - self.shift) / self.scale
+    def _data(self, table: LabelTable, rows: Tensor) -> _Data:
+        inputs = (self.inputs(table, rows) - self.shift) / self.scale
         prior = None
         if self.prior is not None:
-            prior = (self.prior.predict(questions, rows).clamp(min=0) + self.floor).log()
-        moments = tensor_of(questions.rows[AS_OF].rank("dense"))
+            prior = (self.prior.predict(table, rows).clamp(min=0) + self.floor).log()
+        moments = tensor_of(table.rows[AS_OF].rank("dense"))
         return _Data(
             torch.from_numpy(inputs.astype(np.float32)),
             prior,
-            questions.answers.rows(rows),
-            questions.excluded.rows(rows),
-            questions.user_of(rows),
+            table.labels.rows(rows),
+            table.excluded.rows(rows),
+            table.user_of(rows),
             moments[rows],
         )
 
-    def _about_candidates(self, questions: Questions) -> Tensor | None:
+    def _about_candidates(self, table: LabelTable) -> Tensor | None:
         if not self.candidate_features:
             return None
-        found = np.hstack([feature(questions) for feature in self.candidate_features])
-        return torch.from_numpy((found - found.mean(0)) / (found.std(0) + 1e-6)).float()
+        values = np.hstack([feature(table) for feature in self.candidate_features])
+        return torch.from_numpy((values - values.mean(0)) / (values.std(0) + 1e-6)).float()
 
-    def _member(
-        self, questions: Questions, data: _Data, about: Tensor | None, seed: int
-    ) -> nn.Module:
+    def _member(self, table: LabelTable, data: _Data, about: Tensor | None, seed: int) -> nn.Module:
         """A network at the epoch with the lowest loss on the rows held out, on the device in use.
 
         What holds at the next moment shows at the last one: where there are several, its rows are
@@ -157,9 +156,9 @@ class MLP(FeaturePredictor):
         train, held_out = (rows.nonzero()[:, 0].to(device) for rows in (~inside, inside))
 
         def fresh() -> Minimiser:
-            shape = data.inputs.shape[1], len(questions.candidates)
+            shape = data.inputs.shape[1], len(table.candidates)
             network = _Network(self, *shape, about).to(device)
-            return self._minimiser(network, data, ranked=questions.ranked)
+            return self._minimiser(network, data, ranked=table.ranked)
 
         minimiser = fresh()
         epochs = minimiser.until_lowest(train, held_out.split(1024), untrained=True)
@@ -199,14 +198,14 @@ class _Data:
     Attributes:
         inputs: (B, F).
         prior: (B, C) logarithms, or None.
-        answers, excluded: (B) candidates.
+        labels, excluded: (B) candidates.
         users: (B,) int64.
         moments: (B,) int64, the number of each row's moment, in order.
     """
 
     inputs: Tensor
     prior: Tensor | None
-    answers: Ragged
+    labels: Ragged
     excluded: Ragged
     users: Tensor
     moments: Tensor
@@ -217,16 +216,16 @@ class _Data:
     def take(self, rows: Tensor) -> _Data:
         """The rows (B',) int64."""
         prior = None if self.prior is None else self.prior[rows]
-        answers, excluded = self.answers.rows(rows), self.excluded.rows(rows)
+        labels, excluded = self.labels.rows(rows), self.excluded.rows(rows)
         return _Data(
-            self.inputs[rows], prior, answers, excluded, self.users[rows], self.moments[rows]
+            self.inputs[rows], prior, labels, excluded, self.users[rows], self.moments[rows]
         )
 
     def to(self, device: torch.device) -> _Data:
         return _Data(
             self.inputs.to(device),
             None if self.prior is None else self.prior.to(device),
-            self.answers.to(device),
+            self.labels.to(device),
             self.excluded.to(device),
             self.users.to(device),
             self.moments.to(device),
@@ -268,10 +267,10 @@ class _Network(nn.Module):
 
 
 def _binary_loss(scores: Tensor, data: _Data) -> Tensor:
-    labels = data.answers.dense(scores.shape[1]).to(scores)
+    labels = data.labels.dense(scores.shape[1]).to(scores)
     return functional.binary_cross_entropy_with_logits(scores, labels)
 
 
 def _ranking_loss(scores: Tensor, data: _Data) -> Tensor:
     excluded = data.excluded.dense(scores.shape[1])
-    return softmax_cross_entropy(scores.masked_fill(excluded, -torch.inf), data.answers).mean()
+    return softmax_cross_entropy(scores.masked_fill(excluded, -torch.inf), data.labels).mean()

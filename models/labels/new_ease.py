@@ -4,7 +4,7 @@ Paper: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019 (s
 candidates instead of items. Changed: the score of a candidate is multiplied by the logarithm of one
 more than the users who had it first in the last days; EASE alone predicts what a user has again.
 
-Shapes: U users asked, V users of the log, C candidates.
+Shapes: U users, V users of the log, C candidates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from recsys.models.factors.ease import ridge_weights
 from recsys.models.labels.new_popularity import NewPopularity
 from recsys.ranges import above
 from recsys.scoring.predictor import candidate_events
-from recsys.tasks.labels import Questions
+from recsys.tasks.labels import LabelTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,12 @@ class NewEASE(NewPopularity):
         super().__post_init__()
         above(0, l2=self.l2)
 
-    def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
-        pairs = candidate_events(questions, log).select(USER, "candidate").unique()
+    def scores(self, table: LabelTable, log: EventLog, users: pl.Series) -> Tensor:
+        pairs = candidate_events(table, log).select(USER, "candidate").unique()
         known = Vocabulary(pl.concat([pairs[USER], users.cast(pairs[USER].dtype)]).unique().sort())
         place = known.index_of(pairs[USER]).to_numpy(), pairs["candidate"].to_numpy()
-        shape = len(known), len(questions.candidates)
+        shape = len(known), len(table.candidates)
         held = csr_array((np.ones(len(pairs), dtype=np.float32), place), shape=shape)
         weights = ridge_weights(held, self.l2)
-        asked = held[known.index_of(users).to_numpy()]
-        return torch.from_numpy(asked @ weights.numpy()) * self.newcomers(questions, log).log1p()
+        of_users = held[known.index_of(users).to_numpy()]
+        return torch.from_numpy(of_users @ weights.numpy()) * self.newcomers(table, log).log1p()

@@ -2,7 +2,7 @@
 
 What is new to many is likelier to be new to the next one than what many have long had.
 
-Shapes: U users asked, C candidates.
+Shapes: U users, C candidates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from recsys.log.event_log import TIME, USER, EventLog
 from recsys.log.time import days_after
 from recsys.ranges import at_least
 from recsys.scoring.predictor import HistoryPredictor, candidate_events
-from recsys.tasks.labels import Questions
+from recsys.tasks.labels import LabelTable
 from recsys.tasks.tensors import tensor_of
 
 
@@ -37,15 +37,15 @@ class NewPopularity(HistoryPredictor):
     def __post_init__(self) -> None:
         at_least(1, days=self.days)
 
-    def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
-        return self.newcomers(questions, log).expand(len(users), -1)
+    def scores(self, table: LabelTable, log: EventLog, users: pl.Series) -> Tensor:
+        return self.newcomers(table, log).expand(len(users), -1)
 
-    def newcomers(self, questions: Questions, log: EventLog) -> Tensor:
+    def newcomers(self, table: LabelTable, log: EventLog) -> Tensor:
         """(C,) float32, users who had a candidate first in the last days."""
-        events = candidate_events(questions, log)
+        events = candidate_events(table, log)
         firsts = events.group_by(USER, "candidate").agg(pl.col(TIME).min())
         if self.days is not None:
             start = days_after(log.events.select(pl.col(TIME).max())[TIME], -self.days)
             firsts = firsts.filter(pl.col(TIME) >= start[0])
-        found = tensor_of(firsts["candidate"])
-        return torch.bincount(found, minlength=len(questions.candidates)).float()
+        candidates = tensor_of(firsts["candidate"])
+        return torch.bincount(candidates, minlength=len(table.candidates)).float()

@@ -32,11 +32,11 @@ from recsys.run.prediction import compare_tables
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.kinds import profile_encoder
 from recsys.scoring.saved_model import SavedModel
-from recsys.tasks.labels import AS_OF
+from recsys.tasks.as_of import AS_OF
 
 
 def evaluate(given: Namespace) -> None:
-    """Ask a run's model again, with other list lengths, another mask rule or another log."""
+    """Evaluate a run's model again, with other list lengths, another mask rule or another log."""
     _of_lists(given.run)
     config = _config(given.run, given.overrides)
     protocol = _check(given.run, config)
@@ -45,12 +45,12 @@ def evaluate(given: Namespace) -> None:
         log = filtered_log(config["data"], config["task"]["filters"], "data")
         split = trust.build(config["task"]["split"], "split")(log)
         task = ranking.task_of(split, protocol, config["retrieval"], "index")
-    results = _ask(saved, task)
-    told = about(split.log)
-    different = unlike_training(given.run, config["task"], told)
+    results = _evaluations(saved, task)
+    of_log = about(split.log)
+    different = unlike_training(given.run, config["task"], of_log)
     if given.output is not None:
-        told |= {UNLIKE: different} if different else {}
-        write_text(given.output / "log.json", json.dumps(told, indent=2))
+        of_log |= {UNLIKE: different} if different else {}
+        write_text(given.output / "log.json", json.dumps(of_log, indent=2))
         write_text(given.output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         ranking.write_results(given.output, results, split)
     label = f"{given.run} (test)"
@@ -59,19 +59,19 @@ def evaluate(given: Namespace) -> None:
 
 
 def _warn(different: str | None, run: str = "") -> None:
-    """Say that a model was asked otherwise than it was trained, if it was."""
+    """Say that a model was evaluated otherwise than it was trained, if it was."""
     if different:
-        say(f"{run}{different}: the model may have learnt from what it is asked here")
+        say(f"{run}{different}: the model may have learnt from what it is evaluated on here")
 
 
-def _ask(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]:
+def _evaluations(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]:
     """Evaluations of the validation and the test users, who keep the indices of the task's log."""
     results = {}
     for part, known in saved.known_parts(task.split):
         with saved_model.asking(saved.model):
-            found = ranking.ask(saved.model, known, task)
+            result = ranking.evaluate_part(saved.model, known, task)
         user = pl.Series("user", part.history.users.numpy())
-        results[part.name] = replace(found, per_user=found.per_user.with_columns(user))
+        results[part.name] = replace(result, per_user=result.per_user.with_columns(user))
     return results
 
 
@@ -136,15 +136,15 @@ def profile(given: Namespace) -> None:
 def compare(given: Namespace) -> None:
     """Print the paired differences of two runs, metric by metric."""
     check_alike(given.first, given.second)
-    of_questions = all((run / "tables").is_dir() for run in (given.first, given.second))
+    of_tables = all((run / "tables").is_dir() for run in (given.first, given.second))
     with reading(given.second, fault="cannot be compared"):
-        if of_questions:
+        if of_tables:
             table = compare_tables(given.first, given.second)
         else:
             frames = (_per_user(run, given.part) for run in (given.first, given.second))
             table = statistics.compare(*frames)
-    asked = "folds" if of_questions else given.part
-    console.print(tables.frame(table, title=f"{given.second} - {given.first} ({asked})"))
+    rows = "folds" if of_tables else given.part
+    console.print(tables.frame(table, title=f"{given.second} - {given.first} ({rows})"))
     for run in (given.first, given.second):
         if (run / "log.json").is_file():
             _warn(read_json(run / "log.json").get(UNLIKE), f"{run}: ")
@@ -154,15 +154,15 @@ def data(given: Namespace) -> None:
     """Print what a log is, or what is odd about it."""
     config = compose([f"data={given.name}", *given.overrides])
     log = read(config.data)
-    found = describe(log) if given.what == "describe" else audit(log)
-    console.print(tables.frame(found, title=log.name))
+    findings = describe(log) if given.what == "describe" else audit(log)
+    console.print(tables.frame(findings, title=log.name))
 
 
 def _of_lists(run: Path) -> None:
     """Refuse a run whose model makes no lists."""
     if (run / "tables").is_dir():
         raise RunError(
-            f"{run} answers questions and recommends nothing; its figures are in metrics.json, and "
+            f"{run} predicts labels and recommends nothing; its figures are in metrics.json, and "
             "its predictions in tables/"
         )
 
@@ -186,7 +186,7 @@ def _check(run: Path, config: Mapping[str, Any]) -> Protocol:
     """Refuse a config that calls what it may not, before anything of it is called.
 
     Returns:
-        How lists are asked for.
+        How lists are evaluated.
     """
     with reading(run / "config.yaml"):
         trust.check(config["data"], "data")
@@ -194,8 +194,8 @@ def _check(run: Path, config: Mapping[str, Any]) -> Protocol:
         trust.check(config["retrieval"]["index"], "index")
         names = [name.split(".")[1] for name in ranking.OF_A_TASK if name.startswith("task.")]
         task = {name: config["task"][name] for name in names}
-        asked = {"data": config["data"], "task": task, "retrieval": config["retrieval"]}
-        check_options(asked, ranking.OF_A_TASK)
+        options = {"data": config["data"], "task": task, "retrieval": config["retrieval"]}
+        check_options(options, ranking.OF_A_TASK)
         return ranking.protocol_of(task)
 
 
@@ -213,5 +213,5 @@ def _per_user(run: Path, part: str) -> pl.DataFrame:
         if frame["user_id"].is_duplicated().any():
             raise ValueError("a user twice")
     if not len(frame):
-        raise RunError(f"{run} asked no users of the part {part}; compare another")
+        raise RunError(f"{run} has no users of the part {part}; compare another")
     return frame

@@ -77,7 +77,7 @@ def _run(config: DictConfig, folder: Path) -> None:
     from recsys.run import prediction, ranking  # torch: not for --help and --cfg
 
     try:
-        (prediction if "questions" in config.get("task", {}) else ranking).run(config, folder)
+        (prediction if "labels" in config.get("task", {}) else ranking).run(config, folder)
     except KeyboardInterrupt as stopped:
         name, place = "hydra.run.dir", folder
         if _is_sweep():
@@ -107,8 +107,8 @@ def _name_in_sweep(swept: set[str]) -> str:
     job = HydraConfig.get()
     options = OmegaConf.to_container(job.overrides.task, resolve=False)
     assert isinstance(options, list)
-    own = [option for option in options if option.partition("=")[0] in swept]
-    return f"run {job.job.num} ({' '.join(own)})"
+    chosen = [option for option in options if option.partition("=")[0] in swept]
+    return f"run {job.job.num} ({' '.join(chosen)})"
 
 
 def _arguments_for_hydra(arguments: Sequence[str]) -> list[str]:
@@ -223,9 +223,9 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> RecsysError
     if said.startswith("Error merging override"):
         said = f"{said.removeprefix('Error merging override ')}: {error.__cause__}"
     text = " ".join(said.partition("    full_key:")[0].split())
-    for pattern, answer in ANSWERS.items():
-        if found := re.search(pattern, text):
-            return ConfigError(answer(overrides, *found.groups()))
+    for pattern, reply in REPLIES.items():
+        if match := re.search(pattern, text):
+            return ConfigError(reply(overrides, *match.groups()))
     return ConfigError(text)
 
 
@@ -281,7 +281,7 @@ def _several_values(_: Sequence[str], option: str, value: str) -> str:
     )
 
 
-ANSWERS: dict[str, Callable[..., str]] = {
+REPLIES: dict[str, Callable[..., str]] = {
     r"Could not override '([^']+)'": _no_such_option,
     r"Ambiguous value for argument '([^=]+)=(.*?)' 1\.": _several_values,
     r"^(\S+) appears more than once": lambda _, group: (

@@ -1,8 +1,8 @@
 from .binary_metrics import auroc as auroc
 from .binary_metrics import average_precision as average_precision
 from .prediction import Folds as Folds
-from .prediction import Trial as Trial
-from .prediction import trial as trial
+from .prediction import TableResult as TableResult
+from .prediction import cross_validate as cross_validate
 from .ranking import Evaluation as Evaluation
 from .ranking import Protocol as Protocol
 from .ranking import evaluate as evaluate

@@ -36,7 +36,7 @@ ABOUT_USER = ("user", "history_length", "num_targets", "repeat_share", "target_p
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a model is asked.
+    """How a model is evaluated.
 
     Attributes:
         ks: lengths of the ranked list at which metrics are taken.

@@ -137,19 +137,19 @@ def compare(
 
 
 def compare_folds(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
-    """Paired comparison of two trials on the same folds: corrected resampled t-test.
+    """Paired comparison of two results over the same folds: corrected resampled t-test.
 
     A row per metric: `metric, first, second, difference, low, high, p_value`; interval and p-value
     are null where a fold has no figure.
 
     Args:
-        first, second: `Trial.folds`.
+        first, second: `TableResult.folds`.
 
     Raises:
         RunError: they are of different folds.
     """
     if not same_folds(first, second):
-        raise RunError("the trials were divided into other folds; compare trials of one table")
+        raise RunError("the results are of other folds; compare results on one table")
     names = [name for name in first.columns if name not in FOLD]
     held_out = held_out_ratio(first)
     rows = [paired_t(n, first[n], second[n], test_train_ratio=held_out) for n in names]
@@ -157,7 +157,7 @@ def compare_folds(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
 
 
 def same_folds(first: pl.DataFrame, second: pl.DataFrame) -> bool:
-    """Whether two trials can be compared: both were asked by folds, and by the same."""
+    """Whether two results can be compared: both are by folds, and by the same."""
     return not first.is_empty() and first.select(FOLD).equals(second.select(FOLD))
 
 

@@ -1,4 +1,4 @@
-"""The page of a run that asks questions, as `recsys.report.page` writes it."""
+"""The page of a run of label tables, as `recsys.report.page` writes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys.evaluation.prediction import Trial, best, leads
+from recsys.evaluation.prediction import TableResult, best, leads
 from recsys.report import page, plots
 from recsys.report.page import name_of
 from recsys.report.plots import Bar, Plot
@@ -34,10 +34,10 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """What the template shows."""
     models = {label_of(config["model"]): folder}
     models |= {str(name): folder / "baselines" / str(name) for name in config["baselines"]}
-    found = {name: _trials(place / "tables") for name, place in models.items()}
+    results = {name: _results(place / "tables") for name, place in models.items()}
     by_table = {
-        str(table): {m: t[table] for m, t in found.items() if table in t}
-        for table in config["task"]["questions"]
+        str(table): {model: of[table] for model, of in results.items() if table in of}
+        for table in config["task"]["labels"]
     }
     ahead = leads(by_table)
     return {
@@ -49,40 +49,40 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _trials(folder: Path) -> dict[str, Trial]:
-    """The trials of a model by table."""
-    return {place.name: Trial.read(place) for place in sorted(folder.glob("[!.]*"))}
+def _results(folder: Path) -> dict[str, TableResult]:
+    """The results of a model by table."""
+    return {place.name: TableResult.read(place) for place in sorted(folder.glob("[!.]*"))}
 
 
-def _table(name: str, trials: Mapping[str, Trial], ahead: pl.DataFrame) -> dict[str, Any]:
-    """A table of questions: what each model reached, and the first one's lead."""
-    first, *others = trials
-    metrics = list(trials[first].means["test"])
-    asked = trials[first].predictions.filter(pl.col("part") != "validation")
+def _table(name: str, results: Mapping[str, TableResult], ahead: pl.DataFrame) -> dict[str, Any]:
+    """A label table: what each model reached, and the first one's lead."""
+    first, *others = results
+    metrics = list(results[first].means["test"])
+    rows = results[first].predictions.filter(pl.col("part") != "validation")
     by_model = ahead.partition_by("against", as_dict=True)
     return {
         "name": name,
         "metrics": metrics,
         "first": first,
-        "users": asked["user_id"].n_unique(),
-        "parts": list(trials[first].means),
-        "trials": trials,
-        "best": best(trials),
+        "users": rows["user_id"].n_unique(),
+        "parts": list(results[first].means),
+        "results": results,
+        "best": best(results),
         "leads": {o: by_model[o,].to_dicts() for o in others if (o,) in by_model},
-        "bars": [plot for metric in metrics for plot in _bars(name, metric, trials)],
+        "bars": [plot for metric in metrics for plot in _bars(name, metric, results)],
     }
 
 
-def _bars(name: str, metric: str, trials: Mapping[str, Trial]) -> Iterator[Plot]:
+def _bars(name: str, metric: str, results: Mapping[str, TableResult]) -> Iterator[Plot]:
     """A plot of the models that have a figure; none where no model has."""
-    found = [
-        Bar(model, mean, *trial.intervals["test"][metric])
-        for model, trial in trials.items()
-        if not math.isnan(mean := trial.means["test"][metric])
+    bars = [
+        Bar(model, mean, *result.intervals["test"][metric])
+        for model, result in results.items()
+        if not math.isnan(mean := result.means["test"][metric])
     ]
-    if found:
-        limit = float(np.fmax.reduce([bar.high for bar in found]))
-        yield plots.bars(f"{name} {metric}", found, limit=limit)
+    if bars:
+        limit = float(np.fmax.reduce([bar.high for bar in bars]))
+        yield plots.bars(f"{name} {metric}", bars, limit=limit)
 
 
 def label_of(model: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from recsys.batch.examples import Part
 from recsys.errors import visible
-from recsys.evaluation.prediction import Trial, best
+from recsys.evaluation.prediction import TableResult, best
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, WORDS, EventLog
 from recsys.retrieval.lists import TopK
@@ -104,7 +104,7 @@ def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> 
     return table
 
 
-def trials(name: str, results: Mapping[str, Trial], leads: pl.DataFrame) -> Table:
+def table_results(name: str, results: Mapping[str, TableResult], leads: pl.DataFrame) -> Table:
     """A row per predictor: a table's test metrics, and the first predictor's lead in the folds.
 
     Args:

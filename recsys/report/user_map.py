@@ -14,7 +14,7 @@ from recsys.log.event_log import USER
 from recsys.report import plots
 from recsys.report.plots import Plot
 from recsys.scoring.profiles import VECTOR
-from recsys.tasks.labels import AS_OF
+from recsys.tasks.as_of import AS_OF
 
 MIN_USERS, MAX_USERS = 10, 2000
 PERPLEXITY = 30

@@ -1,4 +1,4 @@
-"""Whether two runs were asked the same, so that their figures may be held against each other.
+"""Whether two runs were evaluated alike, so that their figures may be held against each other.
 
 Models, their training and how they are searched may differ; the log, the split and what stays among
 the candidates may not.
@@ -12,15 +12,16 @@ from typing import Any
 
 from recsys.errors import RunError
 from recsys.reading import read_config, read_json, reading
+from recsys.renamed import renamed_tables
 
 UNLIKE = "unlike_training"
-"""In `log.json` of what `recsys evaluate` wrote: how what was asked differs from the training."""
+"""In `log.json` of what `recsys evaluate` wrote: how the log and its split differ from training."""
 NOT_OF_THE_TASK = ("ks", "features")
 """Of the section `task`: lists are compared at the lengths that both have, features are models'."""
 
 
 def check_alike(first: Path, second: Path) -> None:
-    """Refuse to compare runs that were not asked the same.
+    """Refuse to compare runs that were not evaluated alike.
 
     Args:
         first, second: folders of runs, of their baselines or members, or of `recsys evaluate`.
@@ -28,7 +29,7 @@ def check_alike(first: Path, second: Path) -> None:
     Raises:
         RunError: an option of their tasks differs, or their logs do; or one does not say.
     """
-    (options, log), (others, other_log) = (_asked_of(run) for run in (first, second))
+    (options, log), (others, other_log) = (_setting_of(run) for run in (first, second))
     if log and other_log:  # then it does not matter where a log was read from
         options, others = options | {"log": log}, others | {"log": other_log}
         del options["data"], others["data"]
@@ -39,7 +40,7 @@ def check_alike(first: Path, second: Path) -> None:
             values = (str(options.get(name))[:200] for options in (one, other))
             raise RunError(
                 f"{name} is {next(values)} in {first} and {next(values)} in {second}; compare "
-                "runs that were asked the same of the same log"
+                "runs of the same task on the same log"
             )
 
 
@@ -48,7 +49,7 @@ def unlike_training(run: Path, task: Mapping[str, Any], log: Mapping[str, Any]) 
 
     Args:
         run: the folder of a run.
-        task: the section `task` of the config by which the log is asked.
+        task: the section `task` of the config by which the log is divided.
         log: as `recsys.run.folder.about` says it.
 
     Returns:
@@ -58,7 +59,7 @@ def unlike_training(run: Path, task: Mapping[str, Any], log: Mapping[str, Any]) 
     Raises:
         RunError: as `check_alike`.
     """
-    options, trained_on = _asked_of(run)
+    options, trained_on = _setting_of(run)
     once, now = (
         dict(_flat({f"task.{name}": section[name] for name in ("split", "filters")}))
         for section in (options["task"], task)
@@ -73,14 +74,14 @@ def unlike_training(run: Path, task: Mapping[str, Any], log: Mapping[str, Any]) 
     return None
 
 
-def _asked_of(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a run was asked of which log; a baseline and a member were asked what their run was."""
+def _setting_of(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The task and the log of a run; a baseline and a member have those of their run."""
     place = run.absolute()
     while not (place / "config.yaml").is_file() and place.parent.name in ("baselines", "members"):
         place = place.parent.parent
     if not (place / "config.yaml").is_file():
         raise RunError(f"{run} is no run's folder: it has no config.yaml")
-    log = read_json(place / "log.json") if (place / "log.json").exists() else {}
+    log = renamed_tables(read_json(place / "log.json")) if (place / "log.json").exists() else {}
     config = read_config(place)
     with reading(place / "config.yaml"):
         task = {k: v for k, v in config["task"].items() if k not in NOT_OF_THE_TASK}
@@ -98,8 +99,8 @@ def _flat(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _is_of_one_alone(name: str, *runs: Mapping[str, Any]) -> bool:
-    """Whether it belongs to a table of questions that one of the runs does not ask."""
-    for opening in ("task.questions.", "log.questions/"):
+    """Whether it belongs to a label table that one of the runs has not."""
+    for opening in ("task.labels.", "log.labels/"):
         if name.startswith(opening):
             table = opening + name.removeprefix(opening).partition(".")[0]
             return any(not any(n == table or n.startswith(f"{table}.") for n in r) for r in runs)

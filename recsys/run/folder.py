@@ -17,6 +17,7 @@ from recsys.errors import ConfigError
 from recsys.files import held, write_text
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config, read_json
+from recsys.renamed import renamed_tables
 from recsys.report import tables
 from recsys.run.config import as_values, config_words
 from recsys.run.options import check_options
@@ -95,7 +96,7 @@ def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
     path, beside = folder / "config.yaml", folder / "log.json"
     if path.exists():
         if beside.exists():
-            _check_log(folder, read_json(beside), log)
+            _check_log(folder, renamed_tables(read_json(beside)), log)
         if read_config(folder) != OmegaConf.to_container(config, resolve=True):
             raise ConfigError(f"{folder} holds a run of another config; {ELSEWHERE}")
         if not beside.exists():

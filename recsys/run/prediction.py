@@ -1,8 +1,8 @@
-"""One run of a task that asks questions: several tables, a model and the baselines beside it.
+"""One run of a task of label tables: several tables, a model and the baselines beside it.
 
 A run's folder holds
 
-    config.yaml, log.json        the composed config, and of which log and answers the tables are
+    config.yaml, log.json        the composed config, and of which log and labels the tables are
     pretraining/                 a run of its own (`recsys.run.ranking`), where one comes first
     tables/<table>/              metrics.json, intervals.json, folds.parquet, predictions.parquet
     metrics.json, intervals.json of all tables: `kids/auroc`, by part
@@ -27,28 +27,29 @@ from pytorch_lightning import seed_everything
 
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation.figures import write_figures
-from recsys.evaluation.prediction import Folds, Trial, leads, trial
+from recsys.evaluation.prediction import Folds, TableResult, cross_validate, leads
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config
-from recsys.report import prediction_page, tables
+from recsys.report import prediction_page
+from recsys.report.tables import table_results
 from recsys.run import ranking
 from recsys.run.config import Sizes, completed, plain
 from recsys.run.folder import about, at_work, claim, close, console, folder_of_a_run, say
 from recsys.run.log import filtered_log, read
 from recsys.scoring import trust
 from recsys.scoring.predictor import Predictor
-from recsys.tasks.labels import Questions
+from recsys.tasks.labels import LabelTable
 from recsys.tasks.phases import PHASES
 from recsys.timing import timed
 
 logger = logging.getLogger(__name__)
 SIZES = tuple(field.name for field in fields(Sizes))
 OF_A_RUN = ("data", "retrieval", "logger", "report", "seed", "device", *SIZES)
-"""What a run of pre-training has in common with the questions that follow."""
+"""What a run of pre-training has in common with the tables that follow."""
 OTHER_TASKS = ("split", "filters", "mask_history", "ks")
 KINDS = {
     "data": object,
-    "task.questions": Mapping[str, object],
+    "task.labels": Mapping[str, object],
     "task.folds": Folds,
     "model": Mapping[str, Any],
     "baselines": Mapping[str, Mapping[str, Any]],
@@ -57,14 +58,14 @@ KINDS = {
 }
 EXTRAS = {"tables": Sequence[str], "folds": Folds}
 """What the config of a predictor may hold besides its own options."""
-Trials = Mapping[str, Trial]
+Results = Mapping[str, TableResult]
 """By the name of the table."""
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
-    """Ask `config.model` and the baselines the questions of `config.task`.
+    """Fit and evaluate `config.model` and the baselines on the label tables of `config.task`.
 
-    A model or baseline is a predictor, or one for each of the tables that it answers, by name.
+    A model or baseline is a predictor, or one for each of the tables that it predicts, by name.
     Where there is `config.pretraining`, of a `task`, `model` and `trainer`, that run comes first,
     in `pretraining/`; predictors know its folder as `${folder}/pretraining`.
 
@@ -82,27 +83,27 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     if config.get("pretraining") is not None:
         pretrain(config, folder / "pretraining")
     config = completed(without_other_tasks(config), folder=str(folder))
-    log, asked = prepare(config)
+    log, tables = prepare(config)
     claimed = completed(config, folder=".")  # wherever it stands
-    of_tables = {f"questions/{name}": table.fingerprint for name, table in asked.items()}
+    of_tables = {f"labels/{name}": table.fingerprint for name, table in tables.items()}
     claim(folder, claimed, about(log) | of_tables)
-    say(*map(describe, asked.values()))
-    divided = Folds(**plain(config.task.folds))
+    say(*map(describe, tables.values()))
+    folds = Folds(**plain(config.task.folds))
     label = prediction_page.label_of(config.model)
     places = {label: (config.model, folder)}
     for name, model in config.baselines.items():
         places[str(name)] = (model, folder / "baselines" / str(name))
     results = {}
     for name, (model, place) in places.items():
-        results[name] = answered(asked, model, place, divided, seed=config.seed)
+        results[name] = predict_tables(tables, model, place, folds, seed=config.seed)
         write(place, results[name])
     prediction_page.write(folder)
     by_table = {
-        name: {model: t[name] for model, t in results.items() if name in t} for name in asked
+        name: {model: of[name] for model, of in results.items() if name in of} for name in tables
     }
     ahead = leads(by_table)
     for name, of_table in by_table.items():
-        console.print(tables.trials(name, of_table, ahead.filter(table=name)))
+        console.print(table_results(name, of_table, ahead.filter(table=name)))
     close(folder, config, log)
     return means(results[label])
 
@@ -128,7 +129,7 @@ def pretrain(config: DictConfig, folder: Path) -> None:
 
 
 def without_other_tasks(config: DictConfig) -> DictConfig:
-    """A copy of a config without pretraining, and what a log brings to ask what comes next."""
+    """A copy of a config without pretraining, and what a log brings to predict what comes next."""
     config = completed(config, num_items=None, num_users=None)
     with open_dict(config):
         config.pop("pretraining", None)
@@ -137,40 +138,45 @@ def without_other_tasks(config: DictConfig) -> DictConfig:
     return config
 
 
-def prepare(config: DictConfig) -> tuple[EventLog, dict[str, Questions]]:
-    """The log, and the tables of questions about it that a config names, by name."""
+def prepare(config: DictConfig) -> tuple[EventLog, dict[str, LabelTable]]:
+    """The log, and the label tables of it that a config names, by name."""
     log = read(config.data)
-    made = plain(config.task.questions)
+    made = plain(config.task.labels)
     return log, {str(name): trust.build(make)(log, str(name)) for name, make in made.items()}
 
 
-def answered(
-    asked: Mapping[str, Questions], model: DictConfig, folder: Path, divided: Folds, *, seed: int
-) -> dict[str, Trial]:
-    """Let a model answer every table; those that a folder holds are read from there.
+def predict_tables(
+    tables: Mapping[str, LabelTable],
+    model_config: DictConfig,
+    folder: Path,
+    folds: Folds,
+    *,
+    seed: int,
+) -> dict[str, TableResult]:
+    """Let a model predict every table; results that a folder holds are read from there.
 
-    A predictor's config may name the `tables` that it answers, and `folds` that come before those
+    A predictor's config may name the `tables` that it predicts, and `folds` that come before those
     of the task: fewer, where a fit takes long.
     """
-    found = {}
-    for name, questions in asked.items():
-        options = _for_table(model, name)
+    results = {}
+    for name, table in tables.items():
+        options = _for_table(model_config, name)
         if options is None:
             continue
         place = folder / "tables" / name
         if (place / "metrics.json").is_file():
             logger.info("%s: read what %s holds", name, place)
         else:
-            here = replace(divided, **options.pop("folds", {}))
-            answerer = options.get("_target_")
-            with timed(logger, "%s: %s answered %s rows", name, answerer, len(questions)):
-                trial(questions, partial(build, options, seed), here).write(place)
-        found[name] = Trial.read(place)
-    return found
+            here = replace(folds, **options.pop("folds", {}))
+            predictor = options.get("_target_")
+            with timed(logger, "%s: %s predicted %s rows", name, predictor, len(table)):
+                cross_validate(table, partial(build, options, seed), here).write(place)
+        results[name] = TableResult.read(place)
+    return results
 
 
 def _for_table(model: DictConfig, name: str) -> dict[str, Any] | None:
-    """A predictor's config for a table; None where it does not answer it."""
+    """A predictor's config for a table; None where it does not predict it."""
     options = plain(model)
     if "_target_" not in options:
         return options.get(name)
@@ -187,60 +193,60 @@ def build(model: dict[str, Any], seed: int) -> Predictor:
     built = trust.build(model)
     if not isinstance(built, Predictor):
         raise ConfigError(
-            f"{type(built).__name__} says what comes next and answers no questions; choose "
+            f"{type(built).__name__} says what comes next and predicts no labels; choose "
             "model=logistic_regression, lightgbm, mlp or another predictor"
         )
     return built
 
 
 def compare_tables(first: Path, second: Path) -> pl.DataFrame:
-    """Paired differences of two runs' folds, a row per table and metric that both answered.
+    """Paired differences of two runs' folds, a row per table and metric that both have.
 
     As `recsys.evaluation.statistics.compare_folds`, with Holm's correction over all rows as
     `p_holm`.
 
     Raises:
-        RunError: they answered no table in common by folds, or by other folds.
+        RunError: they have no table in common by the same folds.
     """
     places = {place.name: place for place in sorted((first / "tables").glob("[!.]*"))}
     pairs = {
-        name: {"second": Trial.read(other), "first": Trial.read(place)}
+        name: {"second": TableResult.read(other), "first": TableResult.read(place)}
         for name, place in places.items()
         if (other := second / "tables" / name).is_dir()
     }
-    found = leads(pairs)
-    if found.is_empty():
-        raise RunError(f"{first} and {second} answered no questions in common; compare others")
-    return found.with_columns(metric=pl.format("{}/{}", "table", "metric")).drop("table", "against")
+    ahead = leads(pairs)
+    if ahead.is_empty():
+        raise RunError(f"{first} and {second} have no label table in common; compare others")
+    return ahead.with_columns(metric=pl.format("{}/{}", "table", "metric")).drop("table", "against")
 
 
-def means(trials: Trials) -> dict[str, dict[str, float]]:
+def means(results: Results) -> dict[str, dict[str, float]]:
     """The means of all tables by part, `kids/auroc`."""
-    return _together({name: result.means for name, result in trials.items()})
+    return _together({name: result.means for name, result in results.items()})
 
 
-def write(folder: Path, trials: Trials) -> None:
+def write(folder: Path, results: Results) -> None:
     """`intervals.json` and `metrics.json` of all tables."""
-    intervals = _together({name: result.intervals for name, result in trials.items()})
-    write_figures(folder, means(trials), intervals)
+    intervals = _together({name: result.intervals for name, result in results.items()})
+    write_figures(folder, means(results), intervals)
 
 
 def _together(of: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    by_part: dict[str, dict[str, Any]] = {}
     for name, parts in of.items():
         for part, values in parts.items():
-            of_part = found.setdefault(part, {})
+            of_part = by_part.setdefault(part, {})
             of_part.update({f"{name}/{metric}": value for metric, value in values.items()})
-    return found
+    return by_part
 
 
-def describe(questions: Questions) -> str:
-    """One line: how many rows are asked, by phase, and what can be answered."""
-    sizes = questions.rows["phase"].value_counts().sort("phase").rows()
+def describe(table: LabelTable) -> str:
+    """One line: how many rows there are, by phase, and what labels."""
+    sizes = table.rows["phase"].value_counts().sort("phase").rows()
     phases = ", ".join(f"{n:,} {PHASES[p]}" for p, n in sizes)
-    if not questions.has_phases:
-        phases = f"{len(questions):,}, by folds"
-    named = len(questions.candidates)
-    share = questions.answers.lengths.float().mean()
-    answer = f"{named:,} candidates, {share:.1f} right" if named > 1 else f"{share:.1%} yes"
-    return f"{questions.name}: {len(questions.users):,} users; rows: {phases}; {answer}"
+    if not table.has_phases:
+        phases = f"{len(table):,}, by folds"
+    named = len(table.candidates)
+    share = table.labels.lengths.float().mean()
+    labels = f"{named:,} candidates, {share:.1f} right" if named > 1 else f"{share:.1%} yes"
+    return f"{table.name}: {len(table.users):,} users; rows: {phases}; {labels}"

@@ -66,7 +66,7 @@ OF_A_TASK = {
     "task.mask_history": bool,
     "retrieval.index": object | None,
 }
-"""Options of a log, how it is split and how a model is asked, and their types."""
+"""Options of a log, how it is split and how a model is evaluated, and their types."""
 KINDS = OF_A_TASK | {
     "model": object,
     "trainer": object,
@@ -80,7 +80,7 @@ KINDS = OF_A_TASK | {
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A split of a log and how it is asked about.
+    """A split of a log and how models are evaluated on it.
 
     Attributes:
         split: training, validation and test.
@@ -117,21 +117,21 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     claim(folder, config, about(task.split.log))
     say(tables.describe(task.split, task.protocol))
     model = _fitted(config.model, config, task, folder)
-    own = _asked(model, task, folder)
-    results = {name_of(config.model): own}
+    of_model = _evaluated(model, task, folder)
+    results = {name_of(config.model): of_model}
     for name, member in members_of(model):
-        results[f"  {name} alone"] = _asked(member, task, folder / "members" / name)
+        results[f"  {name} alone"] = _evaluated(member, task, folder / "members" / name)
     for name, baseline in config.baselines.items():
         place = folder / "baselines" / str(name)
-        results[str(name)] = _asked(_fitted(baseline, config, task, place), task, place)
+        results[str(name)] = _evaluated(_fitted(baseline, config, task, place), task, place)
     if isinstance(model, ProfileEncoder):
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     ranking_page.write(folder)
     tests = {name: parts["test"] for name, parts in results.items()}
     console.print(tables.metrics(tests, task.split.log.name, task.protocol))
-    console.print(tables.samples(task.split.test, own["test"].top, task.split))
+    console.print(tables.samples(task.split.test, of_model["test"].top, task.split))
     close(folder, config, task.split.log, *tables.ties(task.split))
-    return {part: result.means for part, result in own.items()}
+    return {part: result.means for part, result in of_model.items()}
 
 
 def prepare(config: DictConfig) -> Task:
@@ -149,9 +149,9 @@ def prepare(config: DictConfig) -> Task:
     return task_of(split, protocol, plain(config.retrieval))
 
 
-def protocol_of(asked: Mapping[str, Any]) -> Protocol:
-    """How lists are asked for, by the section `task` of a config."""
-    return Protocol(list(asked["ks"]), asked["mask_history"])
+def protocol_of(task: Mapping[str, Any]) -> Protocol:
+    """How lists are evaluated, by the section `task` of a config."""
+    return Protocol(list(task["ks"]), task["mask_history"])
 
 
 def task_of(
@@ -160,7 +160,7 @@ def task_of(
     retrieval: Mapping[str, Any],
     purpose: Literal["index"] | None = None,
 ) -> Task:
-    """How a split is asked about, by the section `retrieval` of a config.
+    """How models are evaluated on a split, by the section `retrieval` of a config.
 
     Raises:
         ConfigError: lists longer than the catalogue, or no such index.
@@ -195,17 +195,17 @@ def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Pa
     return model
 
 
-def _asked(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
+def _evaluated(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
     """Evaluate a model on the validation and test users, and write what it reached."""
     parts = (task.split.validation, task.split.test)
-    results = {part.name: ask(model, part, task) for part in parts}
+    results = {part.name: evaluate_part(model, part, task) for part in parts}
     for phase, result in enumerate(results.values(), start=VALIDATION):
         result.catalogue.update(model.measure(task.split, phase))
     write_results(folder, results, task.split)
     return results
 
 
-def ask(model: Scorer, part: Part, task: Task) -> Evaluation:
+def evaluate_part(model: Scorer, part: Part, task: Task) -> Evaluation:
     """Evaluate a model on a part, with a progress bar where there is a terminal."""
     return evaluate(
         model,
@@ -225,9 +225,9 @@ def write_results(folder: Path, results: dict[str, Evaluation], split: Split) ->
         parts.append(
             result.per_user.drop("user").insert_column(0, ids).with_columns(part=pl.lit(name))
         )
-    asked = split.users.ids_of(results["test"].per_user["user"]).rename(USER)
+    users = split.users.ids_of(results["test"].per_user["user"]).rename(USER)
     top = results["test"].top
-    lists = saved_model.recommendations(asked, top.items, top.scores, split.item_table)
+    lists = saved_model.recommendations(users, top.items, top.scores, split.item_table)
     write_parquet(folder / "per_user.parquet", pl.concat(parts, how="diagonal"))
     write_parquet(folder / "recommendations.parquet", lists)
     means = {name: result.means for name, result in results.items()}

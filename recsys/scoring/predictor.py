@@ -1,6 +1,6 @@
-"""Predictors: what answers a table of questions, as a `Scorer` answers what comes next.
+"""Predictors: what predicts the labels of a table, as a `Scorer` ranks what comes next.
 
-Shapes: B rows asked, C candidates, F features.
+Shapes: B rows predicted, U users, C candidates, F features.
 """
 
 from __future__ import annotations
@@ -20,50 +20,51 @@ from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import ITEM, TIME, USER, EventLog
 from recsys.log.vocabulary import Vocabulary
 from recsys.ranges import above, at_least
+from recsys.tasks.as_of import AS_OF, before
 from recsys.tasks.features import Feature, computed
-from recsys.tasks.labels import AS_OF, Questions, before
+from recsys.tasks.labels import LabelTable
 from recsys.tasks.tensors import tensor_of
 
 
 class Predictor(ABC):
-    """Learns from rows whose answers it is shown, and scores the candidates of others."""
+    """Learns from rows whose labels it is shown, and scores the candidates of others."""
 
     @abstractmethod
-    def fit(self, questions: Questions, rows: Tensor) -> Self:
-        """Learn from the answers of `rows` (B,) int64 and of no others."""
+    def fit(self, table: LabelTable, rows: Tensor) -> Self:
+        """Learn from the labels of `rows` (B,) int64 and of no others."""
 
     @abstractmethod
-    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
+    def predict(self, table: LabelTable, rows: Tensor) -> Tensor:
         """Scores (B, C) float32 of the candidates for `rows` (B,) int64, higher is likelier."""
 
-    def refuse_no_rows(self, questions: Questions, rows: Tensor) -> None:
-        """For predictors that learn from answers.
+    def refuse_no_rows(self, table: LabelTable, rows: Tensor) -> None:
+        """For predictors that learn from labels.
 
         Raises:
             ConfigError: there are none.
         """
         if not len(rows):
             raise ConfigError(
-                f"{questions.name}: {type(self).__name__} learns from answers and there are none; "
+                f"{table.name}: {type(self).__name__} learns from labels and there are none; "
                 "give moments to train on"
             )
 
-    def check_leaks(self, questions: Questions, rows: Tensor, *, sample: int = 32) -> None:
+    def check_leaks(self, table: LabelTable, rows: Tensor, *, sample: int = 32) -> None:
         """Predict some of the rows, all of one moment, again from the log that ends there.
 
         Raises:
             LeakError: a score changes.
         """
-        moment = questions.rows[AS_OF][int(rows[0])]
+        moment = table.rows[AS_OF][int(rows[0])]
         chosen = rows[torch.linspace(0, len(rows) - 1, min(sample, len(rows))).long()]
-        cut = replace(questions, log=before(questions.log, moment))
-        once, again = self.predict(questions, chosen), self.predict(cut, chosen)
+        cut = replace(table, log=before(table.log, moment))
+        once, again = self.predict(table, chosen), self.predict(cut, chosen)
         changed = int(
             (~torch.isclose(once, again, rtol=1e-3, atol=1e-4, equal_nan=True)).any(1).sum()
         )
         if changed:
             raise LeakError(
-                f"{questions.name}: {type(self).__name__} knows what comes after {moment}: "
+                f"{table.name}: {type(self).__name__} knows what comes after {moment}: "
                 f"{changed} of {len(chosen)} rows change when the log ends there; use events "
                 "before `as_of` only"
             )
@@ -84,24 +85,24 @@ class FeaturePredictor(Predictor):
             raise ConfigError(f"{type(self).__name__} has no features; give it at least one")
         self.features = list(features)
 
-    def inputs(self, questions: Questions, rows: Tensor) -> np.ndarray:
+    def inputs(self, table: LabelTable, rows: Tensor) -> np.ndarray:
         """The features of rows (B,) as (B, F) float32."""
-        columns = [computed(questions, feature)[rows.numpy()] for feature in self.features]
+        columns = [computed(table, feature)[rows.numpy()] for feature in self.features]
         return np.hstack(columns)
 
-    def refuse_ranking(self, questions: Questions) -> None:
+    def refuse_ranking(self, table: LabelTable) -> None:
         """For predictors that know a candidate by its rows alone.
 
         Raises:
-            ConfigError: the questions rank candidates.
+            ConfigError: the table ranks candidates.
         """
-        if questions.ranked:
+        if table.ranked:
             raise ConfigError(
-                f"{type(self).__name__} ranks no candidates, and {questions.name} has "
-                f"{len(questions.candidates)}; choose model=mlp, new_ease or own_purchases"
+                f"{type(self).__name__} ranks no candidates, and {table.name} has "
+                f"{len(table.candidates)}; choose model=mlp, new_ease or own_purchases"
             )
 
-    def check_leaks(self, questions: Questions, rows: Tensor, *, sample: int = 32) -> None:
+    def check_leaks(self, table: LabelTable, rows: Tensor, *, sample: int = 32) -> None:
         """Nothing more: `computed` has checked every feature."""
 
 
@@ -154,43 +155,43 @@ class Steps:
 
 
 class HistoryPredictor(Predictor):
-    """A predictor that reads the log up to a row's moment, and learns nothing from answers.
+    """A predictor that reads the log up to a row's moment, and learns nothing from labels.
 
     Subclasses are frozen dataclasses: equal ones score a table's moments once between them.
     """
 
     @abstractmethod
-    def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
+    def scores(self, table: LabelTable, log: EventLog, users: pl.Series) -> Tensor:
         """Scores (U, C) of the candidates for users (U), from the log up to a moment."""
 
-    def fit(self, questions: Questions, rows: Tensor) -> Self:
+    def fit(self, table: LabelTable, rows: Tensor) -> Self:
         return self
 
-    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
-        found = torch.empty(len(rows), len(questions.candidates))
-        moments = questions.rows[AS_OF][rows.numpy()]
+    def predict(self, table: LabelTable, rows: Tensor) -> Tensor:
+        scores = torch.empty(len(rows), len(table.candidates))
+        moments = table.rows[AS_OF][rows.numpy()]
         for moment in moments.unique():
-            asked = tensor_of((moments == moment).arg_true())
-            users = questions.rows[USER][rows[asked].numpy()]
-            vocabulary, scores = self._at(questions, moment)
-            found[asked] = scores[tensor_of(vocabulary.index_of(users))]
-        return found
+            places = tensor_of((moments == moment).arg_true())
+            users = table.rows[USER][rows[places].numpy()]
+            vocabulary, of_users = self._at(table, moment)
+            scores[places] = of_users[tensor_of(vocabulary.index_of(users))]
+        return scores
 
-    def _at(self, questions: Questions, moment: Any) -> tuple[Vocabulary, Tensor]:
-        """The scores of all users who are asked at a moment."""
-        if (self, moment) not in questions.memo:
-            users = questions.rows.filter(pl.col(AS_OF) == moment)[USER].unique().sort()
-            scores = self.scores(questions, before(questions.log, moment), users)
-            questions.memo[self, moment] = (Vocabulary(users), scores.float())
-        return cast(tuple[Vocabulary, Tensor], questions.memo[self, moment])
+    def _at(self, table: LabelTable, moment: Any) -> tuple[Vocabulary, Tensor]:
+        """The scores of all users who have a row at a moment."""
+        if (self, moment) not in table.memo:
+            users = table.rows.filter(pl.col(AS_OF) == moment)[USER].unique().sort()
+            scores = self.scores(table, before(table.log, moment), users)
+            table.memo[self, moment] = (Vocabulary(users), scores.float())
+        return cast(tuple[Vocabulary, Tensor], table.memo[self, moment])
 
 
-def candidate_events(questions: Questions, log: EventLog) -> pl.DataFrame:
+def candidate_events(table: LabelTable, log: EventLog) -> pl.DataFrame:
     """`user_id`, `timestamp` and `candidate`, a row per event and candidate that it stands for."""
     of = pl.DataFrame(
         {
-            ITEM: log.items[ITEM][questions.items.values.numpy()],
-            "candidate": questions.items.owners().numpy(),
+            ITEM: log.items[ITEM][table.items.values.numpy()],
+            "candidate": table.items.owners().numpy(),
         }
     )
     events = log.events.select(USER, ITEM, TIME)

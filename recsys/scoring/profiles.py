@@ -23,7 +23,7 @@ from recsys.log.event_log import TIME, USER, EventLog
 from recsys.log.time import Moment, just_after, moment
 from recsys.scoring import saved_model
 from recsys.scoring.kinds import ProfileEncoder, profile_encoder
-from recsys.tasks.labels import AS_OF, before, spans
+from recsys.tasks.as_of import AS_OF, before, spans
 from recsys.tasks.splits import Split, unsplit
 from recsys.tasks.tensors import tensor_of
 
@@ -34,7 +34,7 @@ EVENTS_AT_ONCE = 2**17
 
 @dataclass(frozen=True)
 class Profile:
-    """The vectors of a run's model as a feature of questions about users.
+    """The vectors of a run's model as a feature of users.
 
     Attributes:
         run: the run's folder, opened when the feature is first asked for.
@@ -63,7 +63,7 @@ class Profile:
     def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
         """(R, D) float32 of rows with `user_id` and `as_of`.
 
-        A log's tables of questions often ask the same users at the same moments, who are encoded
+        A log's label tables often have rows of the same users at the same moments, who are encoded
         once.
         """
         asked = rows.select(USER, AS_OF)

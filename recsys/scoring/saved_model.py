@@ -346,7 +346,7 @@ def build(config: dict[str, Any]) -> Scorer:
     """A model from its config, which is the user's own.
 
     Raises:
-        ConfigError: it cannot be built, or is a predictor, which answers questions.
+        ConfigError: it cannot be built, or is a predictor of labels.
     """
     return _scorer(trust.build(config))
 
@@ -354,8 +354,8 @@ def build(config: dict[str, Any]) -> Scorer:
 def _scorer(built: Any) -> Scorer:
     if not isinstance(built, Scorer):
         raise ConfigError(
-            f"{type(built).__name__} ranks no catalogue; what answers questions needs a task that "
-            "asks them, such as task=lapse"
+            f"{type(built).__name__} ranks no catalogue; what predicts labels needs a task of "
+            "label tables, such as task=lapse"
         )
     return built
 

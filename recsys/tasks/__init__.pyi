@@ -1,9 +1,10 @@
 from .absences import lapse as lapse
+from .as_of import AsOfTable as AsOfTable
 from .features import RFM as RFM
 from .features import CandidateShares as CandidateShares
 from .features import Counts as Counts
 from .first_purchases import new_items as new_items
-from .labels import Questions as Questions
+from .labels import LabelTable as LabelTable
 from .splits import Split as Split
 from .splits import global_time as global_time
 from .splits import last_basket as last_basket

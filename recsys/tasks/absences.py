@@ -9,15 +9,14 @@ import polars as pl
 from recsys.errors import ConfigError
 from recsys.log.event_log import USER, EventLog
 from recsys.log.time import Moment, days_after
-from recsys.log.vocabulary import Vocabulary
-from recsys.tasks.labels import PHASE, Questions
+from recsys.tasks.as_of import PHASE
+from recsys.tasks.labels import LabelTable
 from recsys.tasks.phases import TEST, TRAIN, VALIDATION
 from recsys.tasks.windows import (
     between,
-    chosen,
-    no_values,
+    class_table,
     refuse_no_days,
-    refuse_one_answer,
+    refuse_one_label,
     windows_of,
 )
 
@@ -31,10 +30,10 @@ def lapse(
     test: Moment,
     active_days: int = 56,
     horizon_days: int = 28,
-) -> Questions:
+) -> LabelTable:
     """Whether an active user will not come back: no event in the days after the moment.
 
-    Asked are the users with an event in the `active_days` before a moment.
+    Rows are of the users with an event in the `active_days` before a moment.
 
     Args:
         log: with calendar time.
@@ -51,7 +50,7 @@ def lapse(
     >>> rows = {"user_id": [1, 1, 1, 1, 2, 2], "item_id": [7] * 6, "timestamp": days}
     >>> log = EventLog.from_frames(pl.DataFrame(rows))
     >>> table = lapse(log, "lapse", train=["2024-01-02"], test="2024-01-05", horizon_days=2)
-    >>> table.rows["user_id"].to_list(), table.answers.lengths.tolist()
+    >>> table.rows["user_id"].to_list(), table.labels.lengths.tolist()
     ([1, 2, 1, 2], [0, 1, 0, 1])
     """
     refuse_no_days(name, active_days=active_days, horizon_days=horizon_days)
@@ -67,14 +66,6 @@ def lapse(
     rows = pl.concat(frames)
     for phase, option in ((TRAIN, f"{train=}"), (VALIDATION, f"{validation=}"), (TEST, f"{test=}")):
         lapsed = rows.filter(pl.col(PHASE) == phase)["lapsed"]
-        refuse_one_answer(f"{name}: {option}", ~lapsed, f"come back in {horizon_days} days")
-    return Questions(
-        name,
-        log,
-        rows.drop("lapsed"),
-        Vocabulary(pl.Series(["lapsed"])),
-        chosen(rows["lapsed"].to_numpy()[:, None]),
-        no_values(len(rows)),
-        ranked=False,
-        items=no_values(1),
-    )
+        refuse_one_label(f"{name}: {option}", ~lapsed, f"come back in {horizon_days} days")
+    lapsed = rows["lapsed"].to_numpy()[:, None]
+    return class_table(name, log, rows.drop("lapsed"), ["lapsed"], lapsed)

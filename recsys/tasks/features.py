@@ -21,7 +21,8 @@ from recsys.errors import ConfigError, LeakError
 from recsys.log.event_log import BASKET, ITEM, TIME, USER, VALUE, EventLog, runs
 from recsys.memory import check_memory
 from recsys.ranges import at_least
-from recsys.tasks.labels import AS_OF, Questions, before
+from recsys.tasks.as_of import AS_OF, AsOfTable, before
+from recsys.tasks.labels import LabelTable
 
 ROW = "row"
 
@@ -45,31 +46,29 @@ class Learnt(Protocol):
         ...
 
 
-def check_training(questions: Questions, learnt: Learnt) -> None:
+def check_training(table: AsOfTable, learnt: Learnt) -> None:
     """See that a model has learnt from nothing at or after the last moment of a table.
 
     Raises:
         LeakError: it has.
     """
-    last = questions.rows[AS_OF].sort()[-1:]
+    last = table.rows[AS_OF].sort()[-1:]
     # In microseconds: a moment may lie just behind the second of the last event.
     unit = 10**6 if last.dtype.is_temporal() else 1
     moment = last.dt.epoch("us") if last.dtype.is_temporal() else last
     if (until := learnt.trained_until) is not None and until * unit >= moment[0]:
         raise LeakError(
-            f"{questions.name}: {type(learnt).__name__} was trained on events up to second "
-            f"{until}, which is not before {last[0]!s}, the last moment that is asked; train it on "
+            f"{table.name}: {type(learnt).__name__} was trained on events up to second "
+            f"{until}, which is not before {last[0]!s}, the last moment of the table; train it on "
             "earlier events"
         )
 
 
-def computed(
-    questions: Questions, feature: Feature, *, sample: int = 32, seed: int = 0
-) -> np.ndarray:
-    """A feature of every row (R, F), computed once for a table of questions and checked.
+def computed(table: AsOfTable, feature: Feature, *, sample: int = 32, seed: int = 0) -> np.ndarray:
+    """A feature of every row (R, F), computed once for a table and checked.
 
     Args:
-        questions: the table.
+        table: the table.
         feature: equal features, such as `Counts("brand")` and another one, are computed once.
         sample: rows of each moment for which it is computed again from the log up to there.
         seed: of the sample.
@@ -77,38 +76,37 @@ def computed(
     Raises:
         LeakError: the two differ, or it was trained on what came later.
     """
-    if feature not in questions.memo:
+    if feature not in table.memo:
         if isinstance(feature, Learnt):
-            check_training(questions, feature)
-        asked = questions.rows.select(USER, AS_OF)
-        values = feature(questions.log, asked)
-        check_leaks(questions, feature, values, sample=sample, seed=seed)
-        questions.memo[feature] = values
-    return cast(np.ndarray, questions.memo[feature])
+            check_training(table, feature)
+        values = feature(table.log, table.rows.select(USER, AS_OF))
+        check_leaks(table, feature, values, sample=sample, seed=seed)
+        table.memo[feature] = values
+    return cast(np.ndarray, table.memo[feature])
 
 
 def check_leaks(
-    questions: Questions, feature: Feature, values: np.ndarray, *, sample: int = 32, seed: int = 0
+    table: AsOfTable, feature: Feature, values: np.ndarray, *, sample: int = 32, seed: int = 0
 ) -> None:
     """Compare a feature's values (R, F) with what the log up to each moment gives.
 
     Raises:
         LeakError: they differ; it names the feature, the first moment, and how many rows changed.
     """
-    order = np.random.default_rng(seed).permutation(len(questions))
-    rows = questions.rows.select(USER, AS_OF).with_row_index(ROW)[order]
+    order = np.random.default_rng(seed).permutation(len(table))
+    rows = table.rows.select(USER, AS_OF).with_row_index(ROW)[order]
     rows = rows.group_by(AS_OF, maintain_order=True).head(sample).sort(AS_OF, ROW)
     for (moment,) in rows.select(AS_OF).unique().sort(AS_OF).iter_rows():
         # Earlier rows as well: what the feature learns from them has to be the same.
         until = rows.filter(pl.col(AS_OF) <= moment)
-        again = feature(before(questions.log, moment), until.select(USER, AS_OF))
+        again = feature(before(table.log, moment), until.select(USER, AS_OF))
         once = values[until[ROW].to_numpy()]
         same = np.zeros(len(once), dtype=bool)
         if once.shape == again.shape:  # else columns were added
             same = np.isclose(once, again, rtol=1e-3, atol=1e-4, equal_nan=True).all(1)
         if not same.all():
             raise LeakError(
-                f"{questions.name}: {feature} knows what comes after {moment}: {(~same).sum()} of "
+                f"{table.name}: {feature} knows what comes after {moment}: {(~same).sum()} of "
                 f"{len(same)} rows change when the log ends there; use events before `as_of` only"
             )
 
@@ -120,9 +118,9 @@ def column(name: str) -> str:
 
 def past(log: EventLog, rows: pl.DataFrame, columns: Sequence[str]) -> pl.LazyFrame:
     """The events before each row's moment: `row`, `as_of` and what `described` gives."""
-    asked = rows.select(USER, AS_OF).with_row_index(ROW).lazy()
+    moments = rows.select(USER, AS_OF).with_row_index(ROW).lazy()
     events = described(log, columns)
-    return asked.join(events, on=USER).filter(pl.col(TIME) < pl.col(AS_OF))
+    return moments.join(events, on=USER).filter(pl.col(TIME) < pl.col(AS_OF))
 
 
 def described(log: EventLog, columns: Sequence[str]) -> pl.LazyFrame:
@@ -260,10 +258,10 @@ class RFM:
                 pl.col(column(c)).n_unique().log1p().alias(f"distinct_{c}") for c in self.distinct
             ),
         ]
-        found = pl.LazyFrame({ROW: pl.int_range(len(rows), dtype=pl.UInt32, eager=True)})
+        features = pl.LazyFrame({ROW: pl.int_range(len(rows), dtype=pl.UInt32, eager=True)})
         for part in parts:
-            found = found.join(part, on=ROW, how="left", maintain_order="left")
-        return found.drop(ROW).fill_null(0).fill_nan(0).collect()
+            features = features.join(part, on=ROW, how="left", maintain_order="left")
+        return features.drop(ROW).fill_null(0).fill_nan(0).collect()
 
     def _of_visits(self, log: EventLog, windows: Sequence[int], money: bool) -> Iterator[pl.Expr]:
         recency = pl.col("age").min()
@@ -312,9 +310,9 @@ def _named(what: str, window: int | None) -> str:
 
 @runtime_checkable
 class CandidateFeature(Protocol):
-    """A function of a table of questions to features of its candidates, (C, G) float32."""
+    """A function of a table of labels to features of its candidates, (C, G) float32."""
 
-    def __call__(self, questions: Questions) -> np.ndarray: ...
+    def __call__(self, table: LabelTable) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -327,9 +325,9 @@ class CandidateShares:
 
     column: str
 
-    def __call__(self, questions: Questions) -> np.ndarray:
-        items, owner = questions.items, questions.items.owners().numpy()
-        values = questions.known_items[self.column].cast(pl.String).fill_null("")
+    def __call__(self, table: LabelTable) -> np.ndarray:
+        items, owner = table.items, table.items.owners().numpy()
+        values = table.known_items[self.column].cast(pl.String).fill_null("")
         group = values.rank("dense").to_numpy()[items.values.numpy()] - 1
         size = items.lengths.numpy()[:, None].astype(np.float32)
         shares = np.zeros((len(items), values.n_unique()), dtype=np.float32)

@@ -10,14 +10,16 @@ from recsys.errors import ConfigError
 from recsys.log.event_log import ITEM, TIME, USER, EventLog
 from recsys.log.time import Moment
 from recsys.log.vocabulary import Vocabulary
-from recsys.tasks.labels import Questions, before
+from recsys.tasks.as_of import before
+from recsys.tasks.labels import LabelTable
 from recsys.tasks.phases import TRAIN
 from recsys.tasks.windows import (
+    RankedRows,
     Window,
     between,
     by_user,
     grouped,
-    joined,
+    ranking_table,
     refuse_no_days,
     windows_of,
 )
@@ -33,12 +35,12 @@ def new_items(
     test: Moment,
     horizon_days: int = 28,
     min_users: int = 1,
-) -> Questions:
+) -> LabelTable:
     """What a user has for the first time in the days after the moment.
 
     Candidates are the column's values that `min_users` users had before the test moment, for the
-    rows of every phase, so that what is learnt of one is of use in the next. Asked are users who
-    have had a candidate before and have a new one; the ones they had are excluded.
+    rows of every phase, so that what is learnt of one is of use in the next. Rows are of users
+    who have had a candidate before and have a new one; the ones they had are excluded.
 
     Args:
         log: with calendar time.
@@ -50,7 +52,7 @@ def new_items(
 
     Raises:
         ConfigError: the items have no such column, no value of it has so many users, a moment is
-            none of the log, its days after it are not all in the log, or nobody is asked there.
+            none of the log, its days after it are not all in the log, or nobody has a row there.
     """
     refuse_no_days(name, horizon_days=horizon_days)
     if column not in log.items.columns:
@@ -65,28 +67,19 @@ def new_items(
     candidates = _candidates(firsts, column, windows[-1], min_users)
     index = candidates.index_of(firsts["candidate"])
     firsts = firsts.with_columns(index.alias("index")).filter(pl.col("index") >= 0)
-    frames, answers, excluded = [], [], []
+    parts = []
     for window in windows:
         had = firsts.filter(pl.col(TIME) < window.moment[0])
         new = between(firsts, window.moment, window.until)
         users = new.select(pl.col(USER).unique().sort()).join(had, on=USER, how="semi").sort(USER)
         window.refuse_nobody(users, f"has one {column} before and a new one in {horizon_days} days")
-        frames.append(window.rows(users))
-        answers.append(by_user(users[USER], new))
-        excluded.append(by_user(users[USER], had))
-    # What an item is may be told by its events: no later ones than are known when it is asked.
-    first_asked = next(window.moment for window in windows if window.phase != TRAIN)
-    stands_for = candidates.index_of(before(log, first_asked[0]).items[column])
-    return Questions(
-        name,
-        log,
-        pl.concat(frames),
-        candidates,
-        joined(answers),
-        joined(excluded),
-        ranked=True,
-        items=grouped(stands_for, pl.int_range(len(stands_for), eager=True), len(candidates)),
-    )
+        labels, excluded = by_user(users[USER], new), by_user(users[USER], had)
+        parts.append(RankedRows(window.rows(users), labels, excluded))
+    # What an item is may be told by its events: no later ones than are known at the first moment.
+    first = next(window.moment for window in windows if window.phase != TRAIN)
+    stands_for = candidates.index_of(before(log, first[0]).items[column])
+    items = grouped(stands_for, pl.int_range(len(stands_for), eager=True), len(candidates))
+    return ranking_table(name, log, candidates, parts, items)
 
 
 def _candidates(firsts: pl.DataFrame, column: str, test: Window, min_users: int) -> Vocabulary:

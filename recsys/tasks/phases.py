@@ -1,4 +1,4 @@
-"""Phases: from when an event may be seen, and when a row is asked."""
+"""Phases: from when an event may be seen, and which rows are predicted when."""
 
 TRAIN, VALIDATION, TEST, NEVER = 0, 1, 2, 3
 PHASES = ("train", "validation", "test")

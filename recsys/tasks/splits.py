@@ -1,14 +1,14 @@
 """Splits: what is known when a model is trained, when it is tuned and when it is tested.
 
 Every split puts two marks on an event. `phase` says from when it may be seen: 0 in training, 1 when
-the validation users are asked, 2 when the test users are. `target` says that it is to be predicted
+the validation targets are predicted, 2 when the test targets are. `target` says that it is to be predicted
 at its phase; afterwards it is history. So in phase p
 
     target of a user  =  events with phase == p and target
     history of a user =  events with phase <  p, and those with phase == p that are no target.
 
 A model is fitted on phase 0 alone. In training the last basket of a user is the target of those
-before it. Events after the last question (phase 3) are seen by no phase.
+before it. Events after the last target (phase 3) are seen by no phase.
 
 A basket is a run of one `basket_id` among a user's events, which are in order of time: an id that
 comes again after another is another basket. `global_time` ends every basket at its two starts.
@@ -118,7 +118,7 @@ class Split:
         return {name: int(count) for name, count in counts.items()}
 
     def window(self, phase: int) -> tuple[BasketBatch, Tensor]:
-        """What the users who are asked in a phase did until the next, and which of it is new.
+        """What the users who have a target in a phase did until the next, and which of it is new.
 
         Args:
             phase: 1 in validation, 2 in test.
@@ -126,12 +126,14 @@ class Split:
         Returns:
             the events of U users, and (E,) bool, true from the user's first target of the phase on.
         """
-        phases, asked = self.events["phase"], self.events["target"]
-        users = self.events["user"].filter((phases == phase) & asked).unique(maintain_order=True)
+        phases, is_target = self.events["phase"], self.events["target"]
+        targets = (phases == phase) & is_target
+        users = self.events["user"].filter(targets).unique(maintain_order=True)
         theirs = self.events["user"].is_in(users.implode())
-        new = theirs & (((phases == phase) & asked) | ((phases == phase + 1) & ~asked))
-        told = new | (theirs & ((phases < phase) | ((phases == phase) & ~asked)))
-        return self._batch(told, users), tensor_of(new.filter(told))
+        new = theirs & (targets | ((phases == phase + 1) & ~is_target))
+        history = theirs & ((phases < phase) | ((phases == phase) & ~is_target))
+        seen = new | history
+        return self._batch(seen, users), tensor_of(new.filter(seen))
 
     def _phases_of_log(self) -> pl.Series:
         """The phase of every row of `log.events`: a basket's rows stand together and share it."""
@@ -141,13 +143,13 @@ class Split:
 
     def _part(self, phase: int) -> Part:
         phases, is_target = self.events["phase"], self.events["target"]
-        asked = self.events.select("user", "item").filter((phases == phase) & is_target)
-        users = asked["user"].unique(maintain_order=True)
-        is_asked = np.zeros(len(self.users), dtype=bool)
-        is_asked[users.to_numpy()] = True
+        targets = self.events.select("user", "item").filter((phases == phase) & is_target)
+        users = targets["user"].unique(maintain_order=True)
+        has_target = np.zeros(len(self.users), dtype=bool)
+        has_target[users.to_numpy()] = True
         past = (phases < phase) | ((phases == phase) & ~is_target)
-        past &= pl.Series(is_asked[self.events["user"].to_numpy()])
-        target = Ragged(tensor_of(asked["item"]), _offsets(asked["user"], users))
+        past &= pl.Series(has_target[self.events["user"].to_numpy()])
+        target = Ragged(tensor_of(targets["item"]), _offsets(targets["user"], users))
         history = self._batch(past, users)
         return Part(PHASES[phase], history, target.distinct(self.num_items))
 
@@ -236,10 +238,10 @@ def user_holdout(log: EventLog, *, column: str = "split") -> Split:
             f"{log.name}: users have no column {column!r}; user_holdout needs train, validation "
             "or test for every user"
         )
-    found = set(log.users[column].unique())
-    if found != set(PHASES):
+    names = set(log.users[column].unique())
+    if names != set(PHASES):
         raise DataError(
-            f"{log.name}: users.{column} holds {sorted(map(str, found))}; expected {list(PHASES)}"
+            f"{log.name}: users.{column} holds {sorted(map(str, names))}; expected {list(PHASES)}"
         )
     named = pl.col(column).replace_strict(PHASES, [TRAIN, VALIDATION, TEST], return_dtype=pl.UInt8)
     phase = log.users.select(USER, phase=named)
@@ -252,10 +254,10 @@ def user_holdout(log: EventLog, *, column: str = "split") -> Split:
 
 
 def global_time(log: EventLog, *, validation_start: Moment, test_start: Moment) -> Split:
-    """Training ends at `validation_start`; nothing that is learnt or known lies after the question.
+    """Training ends at `validation_start`; nothing that is learnt or known lies after the target.
 
     The target of a user is the first basket in [validation_start, test_start) and the first basket
-    from `test_start` on; only users with an earlier history are asked. Later baskets of the
+    from `test_start` on; only users with an earlier history have one. Later baskets of the
     validation window are history in the test. What of a basket lies before a start and what lies
     after it are two baskets.
 
@@ -290,10 +292,10 @@ def global_time(log: EventLog, *, validation_start: Moment, test_start: Moment) 
     first, count = _stretches(pl.Series(user), pl.Series(window))
     # In training the last basket is the target, later on the first; the log's first never is.
     wanted = np.where(window[first] == TRAIN, basket[first + count - 1], basket[first])
-    asked = (basket > 0) & (basket == np.repeat(wanted, count))
-    phase = np.where((window == TRAIN) | asked, window, window + 1).astype(np.uint8)
+    is_target = (basket > 0) & (basket == np.repeat(wanted, count))
+    phase = np.where((window == TRAIN) | is_target, window, window + 1).astype(np.uint8)
     frame = frame.with_columns(
-        phase=pl.Series(np.repeat(phase, lengths)), target=pl.Series(np.repeat(asked, lengths))
+        phase=pl.Series(np.repeat(phase, lengths)), target=pl.Series(np.repeat(is_target, lengths))
     )
     return _checked(Split(log, users, items, frame))
 
@@ -388,9 +390,9 @@ def _with_baskets(frame: pl.DataFrame, run: pl.Series) -> pl.DataFrame:
 
 
 def _checked(split: Split) -> Split:
-    asked = set(split.events.select(pl.col("phase").filter("target").unique())["phase"])
+    predicted = set(split.events.select(pl.col("phase").filter("target").unique())["phase"])
     for phase, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
-        if phase not in asked:
+        if phase not in predicted:
             raise DataError(
                 f"{split.log.name}: no user is left for {name}; the log is too short for this split"
             )

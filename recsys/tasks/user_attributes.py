@@ -12,10 +12,10 @@ import polars as pl
 from recsys.errors import ConfigError
 from recsys.log.event_log import USER, EventLog
 from recsys.log.time import Moment
-from recsys.log.vocabulary import Vocabulary
-from recsys.tasks.labels import AS_OF, Questions
+from recsys.tasks.as_of import AS_OF
+from recsys.tasks.labels import LabelTable
 from recsys.tasks.phases import TRAIN
-from recsys.tasks.windows import chosen, in_class, no_values, rows_of, within_log
+from recsys.tasks.windows import class_table, in_class, rows_of, within_log
 
 
 def profiling(
@@ -25,18 +25,18 @@ def profiling(
     column: str,
     classes: Mapping[str, Sequence[Any]],
     as_of: Moment | None = None,
-) -> Questions:
+) -> LabelTable:
     """Which attribute a user has, by folds of the users who state it.
 
-    The table's log knows nothing of its users but their events: what they state is the answer.
+    The table's log knows nothing of its users but their events: what they state is the label.
 
     Args:
         log: with the attribute in `users`.
         name: of the table.
         column: the attribute.
-        classes: of each answer the values of the attribute that it stands for, or for a number the
-            two ends of a range `[from, below]`. With one class the question is whether a user is in
-            it, and everyone who states the attribute is asked; else those who are in one.
+        classes: of each label the values of the attribute that it stands for, or for a number the
+            two ends of a range `[from, below]`. With one class the label is whether a user is in
+            it, and everyone who states the attribute has a row; else those who are in one.
         as_of: the moment; by default after the last event.
 
     Raises:
@@ -48,37 +48,29 @@ def profiling(
     >>> users = pl.DataFrame({"user_id": [1, 2], "age": [31, 64]})
     >>> log = EventLog.from_frames(pl.DataFrame(rows), users=users)
     >>> table = profiling(log, "old", column="age", classes={"yes": [60, 120]})
-    >>> table.answers.lengths.tolist()
+    >>> table.labels.lengths.tolist()
     [0, 1]
     """
     if not len(classes):
-        raise ConfigError(f"{name}: classes={{}} asks for nothing; give one, as {{old: [60, 120]}}")
+        raise ConfigError(f"{name}: classes={{}} names no label; give one, as {{old: [60, 120]}}")
     if column not in log.users.columns:
         there = ", ".join(log.users.columns)
         raise ConfigError(f"{name}: {log.name} has no users' column {column}; there is {there}")
     stated = log.users.drop_nulls(column)
     if not len(stated):
-        raise ConfigError(f"{name}: no user of {log.name} states {column}; ask about another")
+        raise ConfigError(f"{name}: no user of {log.name} states {column}; choose another")
     each = [in_class(stated[column], f"{name}: {k}", values) for k, values in classes.items()]
     member = np.stack(each, axis=1)
-    for answer, share in zip(classes, member.mean(0), strict=True):
+    for label, share in zip(classes, member.mean(0), strict=True):
         if share in (0, 1):
             few = "nobody" if share == 0 else "everybody"
-            raise ConfigError(f"{name}: {few} has {column} in {answer}={classes[answer]}")
-    asked = np.full(len(member), len(classes) == 1) | member.any(1)
-    rows = (
-        stated.filter(pl.Series(asked))
+            raise ConfigError(f"{name}: {few} has {column} in {label}={classes[label]}")
+    has_row = np.full(len(member), len(classes) == 1) | member.any(1)
+    users = (
+        stated.filter(pl.Series(has_row))
         .select(USER)
         .with_columns(pl.lit(within_log(log, name, as_of)).first().alias(AS_OF))
     )
     anonymous = replace(log, users=log.users.select(USER))
-    return Questions(
-        name,
-        anonymous,
-        rows_of(rows, pl.lit(None), pl.lit(TRAIN)),
-        Vocabulary(pl.Series(list(classes))),
-        chosen(member[asked]),
-        no_values(int(asked.sum())),
-        ranked=False,
-        items=no_values(len(classes)),
-    )
+    rows = rows_of(users, pl.lit(None), pl.lit(TRAIN))
+    return class_table(name, anonymous, rows, list(classes), member[has_row])

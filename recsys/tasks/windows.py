@@ -14,7 +14,8 @@ from recsys.errors import ConfigError
 from recsys.log.event_log import TIME, USER, EventLog
 from recsys.log.time import Moment, days_after, just_after, moment, next_day
 from recsys.log.vocabulary import Vocabulary
-from recsys.tasks.labels import AS_OF, PHASE, UNTIL
+from recsys.tasks.as_of import AS_OF, PHASE, UNTIL
+from recsys.tasks.labels import LabelTable
 from recsys.tasks.phases import TEST, TRAIN, VALIDATION
 from recsys.tasks.tensors import tensor_of
 
@@ -28,7 +29,7 @@ def grouped(group: pl.Series, values: pl.Series, num_groups: int) -> Ragged:
 
 
 class Window(NamedTuple):
-    """When users are asked, and when their answers are known.
+    """As of when users have a row, and when its label is known.
 
     Attributes:
         option: that says so, for errors: `lapse: test=2017-10-30`.
@@ -43,13 +44,13 @@ class Window(NamedTuple):
 
     def rows(self, users: pl.DataFrame) -> pl.DataFrame:
         """The rows of `users` (`user_id`)."""
-        asked = users.with_columns(pl.lit(self.moment).first().alias(AS_OF))
-        return rows_of(asked, self.until, pl.lit(self.phase))
+        of_moment = users.with_columns(pl.lit(self.moment).first().alias(AS_OF))
+        return rows_of(of_moment, self.until, pl.lit(self.phase))
 
     def refuse_nobody(self, users: pl.DataFrame, wanted: str) -> None:
         """Raise a `ConfigError` where there are no users who do what is wanted."""
         if not len(users):
-            raise ConfigError(f"{self.option}: no user {wanted}; ask at another moment")
+            raise ConfigError(f"{self.option}: no user {wanted}; choose another moment")
 
 
 def checked_window(log: EventLog, window: Window) -> Window:
@@ -61,19 +62,19 @@ def checked_window(log: EventLog, window: Window) -> Window:
     _refuse_no_past(log, window.option, window.moment)
     if window.until[0] > _end(log)[0]:
         raise ConfigError(
-            f"{window.option}: what is asked about lasts until {window.until[0]:%Y-%m-%d}, and "
-            f"{log.name} ends at {log.events[TIME].max()!s}; ask earlier, or about fewer days"
+            f"{window.option}: the label is known at {window.until[0]:%Y-%m-%d}, and {log.name} "
+            f"ends at {log.events[TIME].max()!s}; choose an earlier moment, or fewer days"
         )
     return window
 
 
-def refuse_one_answer(option: str, answers: pl.Series, done: str) -> None:
-    """Raise a `ConfigError` where all users who are asked do the same; `answers` are bool."""
-    if answers.n_unique() == 1:
-        share = "all" if answers[0] else "none"
+def refuse_one_label(option: str, labels: pl.Series, done: str) -> None:
+    """Raise a `ConfigError` where all users do the same; `labels` are bool."""
+    if labels.n_unique() == 1:
+        share = "all" if labels[0] else "none"
         raise ConfigError(
-            f"{option}: {share} of the {len(answers)} users asked {done}, so there is nothing to "
-            "tell apart; ask at other moments"
+            f"{option}: {share} of the {len(labels)} users {done}, so there is nothing to tell "
+            "apart; choose other moments"
         )
 
 
@@ -88,19 +89,19 @@ def windows_of(
     """Every moment with its phase and the days after it, the test's at the end."""
     if not log.has_calendar_time:
         raise ConfigError(
-            f"{name}: {log.name} knows no time but an order, and days are asked about"
+            f"{name}: {log.name} knows no time but an order, and the table is of days"
         )
     given = [("train", TRAIN, when) for when in ([train] if isinstance(train, str) else train)]
     given += [] if validation is None else [("validation", VALIDATION, validation)]
-    found: list[Window] = []
+    windows: list[Window] = []
     for option, phase, when in [*given, ("test", TEST, test)]:
         at = moment(log, f"{name}: {option}", when)
         # Windows of two phases that overlap are refused with the rows that they would share.
-        if any((w.phase, w.moment[0]) == (phase, at[0]) for w in found):
+        if any((w.phase, w.moment[0]) == (phase, at[0]) for w in windows):
             raise ConfigError(f"{name}: {option} names {when} twice; name it once")
         window = Window(f"{name}: {option}={when}", phase, at, days_after(at, horizon_days))
-        found.append(checked_window(log, window))
-    return found
+        windows.append(checked_window(log, window))
+    return windows
 
 
 def within_log(log: EventLog, name: str, when: Moment | None) -> pl.Series:
@@ -111,7 +112,7 @@ def within_log(log: EventLog, name: str, when: Moment | None) -> pl.Series:
     if at[0] > _end(log)[0]:
         raise ConfigError(
             f"{name}: {AS_OF}={when} lies after {log.name}, which ends at "
-            f"{log.events[TIME].max()!s}; leave it out to ask after the last event"
+            f"{log.events[TIME].max()!s}; leave it out for the moment after the last event"
         )
     _refuse_no_past(log, f"{name}: {AS_OF}={when}", at)
     return at
@@ -126,7 +127,9 @@ def _end(log: EventLog) -> pl.Series:
 def _refuse_no_past(log: EventLog, option: str, at: pl.Series) -> None:
     first = log.events[TIME].min()
     if at[0] <= first:
-        raise ConfigError(f"{option}: no event of {log.name} lies before; ask later than {first!s}")
+        raise ConfigError(
+            f"{option}: no event of {log.name} lies before; choose one after {first!s}"
+        )
 
 
 def refuse_no_days(name: str, **options: int) -> None:
@@ -177,6 +180,52 @@ def chosen(member: np.ndarray) -> Ragged:
 def no_values(num_rows: int) -> Ragged:
     """Rows without values."""
     return Ragged.from_lists([[]] * num_rows)
+
+
+def class_table(
+    name: str, log: EventLog, rows: pl.DataFrame, classes: Sequence[str], member: np.ndarray
+) -> LabelTable:
+    """A table that tells rows apart by classes, given which they are in, (R, C) bool."""
+    return LabelTable(
+        name,
+        log,
+        rows,
+        Vocabulary(pl.Series(list(classes))),
+        chosen(member),
+        no_values(len(rows)),
+        ranked=False,
+        items=no_values(len(classes)),
+    )
+
+
+class RankedRows(NamedTuple):
+    """Some rows of a table that ranks candidates.
+
+    Attributes:
+        rows: as `LabelTable.rows`.
+        labels, excluded: of each row candidates.
+    """
+
+    rows: pl.DataFrame
+    labels: Ragged
+    excluded: Ragged
+
+
+def ranking_table(
+    name: str, log: EventLog, candidates: Vocabulary, parts: Sequence[RankedRows], items: Ragged
+) -> LabelTable:
+    """A table that ranks candidates, of the rows of all parts."""
+    rows, labels, excluded = zip(*parts, strict=True)
+    return LabelTable(
+        name,
+        log,
+        pl.concat(rows),
+        candidates,
+        joined(labels),
+        joined(excluded),
+        ranked=True,
+        items=items,
+    )
 
 
 def joined(parts: Sequence[Ragged]) -> Ragged:

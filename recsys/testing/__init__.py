@@ -1,4 +1,4 @@
-"""Logs whose answers are known, and the contracts that every model keeps."""
+"""Logs whose right answer is known, and the contracts that every model keeps."""
 
 import lazy_loader
 

@@ -6,7 +6,7 @@
         def config(self, split):
             return {"_target_": "my_package.MyModel", "num_items": split.num_items}
 
-Predictors, which answer questions, pass `PredictorContract` instead.
+Predictors, which predict labels of users, pass `PredictorContract` instead.
 
 Needs pytest. Register the marker `gpu`, or run `pytest -m "not gpu"` where there is none.
 """
@@ -39,14 +39,18 @@ from recsys.scoring.kinds import VectorScorer, members_of
 from recsys.scoring.predictor import Predictor
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.scoring.scorer import Scorer
-from recsys.tasks.labels import Questions, folds
+from recsys.tasks.as_of import folds
+from recsys.tasks.labels import LabelTable
 from recsys.tasks.phases import TEST, TRAIN, VALIDATION
 from recsys.tasks.splits import Split, last_basket
-from recsys.testing.logs import checkerboard, colour_question, new_item_question
+from recsys.testing.logs import checkerboard, colour_table, new_item_table
 from recsys.testing.second_device import second_device
 from recsys.training.callbacks import epoch_seed
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
+
+TableAndRows = tuple[LabelTable, Tensor, Tensor]
+"""A table, the rows to learn from and those to predict."""
 
 
 class ModelContract:
@@ -211,23 +215,23 @@ class ModelContract:
         history = split.test.history
         with torch.inference_mode():
             index = ExactIndex(model.encode_items())
-        found = model.top_k(history, self.k, index=index).items
+        by_index = model.top_k(history, self.k, index=index).items
         scores = _scores(model, history)
         best = top_k(scores, self.k).items
-        torch.testing.assert_close(scores.gather(1, found), scores.gather(1, best))
+        torch.testing.assert_close(scores.gather(1, by_index), scores.gather(1, best))
 
-    def test_all_of_it_is_asked_on_one_device(self, model: Scorer, split: Split) -> None:
+    def test_all_of_it_scores_on_one_device(self, model: Scorer, split: Split) -> None:
         protocol = Protocol(ks=(self.k,))
         with second_device() as there:
             moved = deepcopy(model).to(there)
             assert {t.device for t in chain(moved.parameters(), moved.buffers())} <= {there}
             scores = _scores(moved, split.test.history.to(there))
             assert scores.device == there
-            scores, asked = scores.cpu(), evaluate(moved, split.test, protocol)
-            told = moved.measure(split, VALIDATION)
+            scores, result = scores.cpu(), evaluate(moved, split.test, protocol)
+            measures = moved.measure(split, VALIDATION)
         torch.testing.assert_close(scores, _scores(model, split.test.history), rtol=1e-4, atol=1e-5)
-        assert asked.means == pytest.approx(evaluate(model, split.test, protocol).means, rel=1e-4)
-        assert told == pytest.approx(model.measure(split, VALIDATION), rel=1e-3)
+        assert result.means == pytest.approx(evaluate(model, split.test, protocol).means, rel=1e-4)
+        assert measures == pytest.approx(model.measure(split, VALIDATION), rel=1e-3)
 
     def test_all_of_it_learns_on_one_device(self, split: Split) -> None:
         torch.manual_seed(0)
@@ -306,7 +310,7 @@ def _ranked(model: Scorer, batch: BasketBatch) -> Tensor:
 
 
 class PredictorContract:
-    """What every predictor must do. A subclass says how it is built and which questions it answers.
+    """What every predictor must do. A subclass says how it is built and which tables it predicts.
 
     Attributes:
         ranked: whether it ranks candidates; else it tells users apart.
@@ -323,79 +327,73 @@ class PredictorContract:
         """The predictor's config, as its YAML file would give it, with `_target_`."""
         raise NotImplementedError
 
-    def fitted(self, questions: Questions, train: Tensor) -> Predictor:
+    def fitted(self, table: LabelTable, train: Tensor) -> Predictor:
         """A predictor, built and fitted from a fixed seed."""
         torch.manual_seed(0)
         predictor: Predictor = trust.build(self.config())
-        return predictor.fit(questions, train)
+        return predictor.fit(table, train)
 
     @pytest.fixture(scope="class")
     @classmethod
-    def asked(cls) -> tuple[Questions, Tensor, Tensor]:
-        """The questions, the rows to learn from and those to predict."""
+    def table_and_rows(cls) -> TableAndRows:
+        """The table, the rows to learn from and those to predict."""
         if cls.ranked:
-            questions = new_item_question()
-            return questions, questions.phase(TRAIN), questions.phase(TEST)
-        questions = colour_question()
-        return questions, *next(folds(questions))
+            table = new_item_table()
+            return table, table.phase(TRAIN), table.phase(TEST)
+        table = colour_table()
+        return table, *next(folds(table))
 
     @pytest.fixture(scope="class")
     @classmethod
-    def scores(cls, asked: tuple[Questions, Tensor, Tensor]) -> Tensor:
-        questions, train, test = asked
-        return cls().fitted(questions, train).predict(questions, test)
+    def scores(cls, table_and_rows: TableAndRows) -> Tensor:
+        table, train, test = table_and_rows
+        return cls().fitted(table, train).predict(table, test)
 
-    def test_scores_are_finite(
-        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
-    ) -> None:
-        questions, _, test = asked
-        assert scores.shape == (len(test), len(questions.candidates))
+    def test_scores_are_finite(self, table_and_rows: TableAndRows, scores: Tensor) -> None:
+        table, _, test = table_and_rows
+        assert scores.shape == (len(test), len(table.candidates))
         assert scores.isfinite().all()
 
-    def test_it_finds_what_is_there(
-        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
-    ) -> None:
-        questions, _, test = asked
+    def test_it_finds_what_is_there(self, table_and_rows: TableAndRows, scores: Tensor) -> None:
+        table, _, test = table_and_rows
         if not self.ranked:
-            labels = questions.labels(test)[:, 0].numpy()
+            labels = table.label_matrix(test)[:, 0].numpy()
             assert auroc(scores[:, 0].numpy(), labels)[0] > 0.95
         elif self.finds_colours:
-            open_ = questions.allowed(test) | (not self.finds_new_items)
+            open_ = table.allowed(test) | (not self.finds_new_items)
             best = scores.masked_fill(~open_, -torch.inf).argmax(1)
-            item = pl.Series(questions.candidates.ids)[best.numpy()]
-            user = questions.rows["user_id"][test.numpy()]
+            item = pl.Series(table.candidates.ids)[best.numpy()]
+            user = table.rows["user_id"][test.numpy()]
             assert (item % 2 == user % 2).all()
         else:
             assert scores.equal(scores[:1].expand_as(scores))
 
     def test_a_row_scores_the_same_among_any_others(
-        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+        self, table_and_rows: TableAndRows, scores: Tensor
     ) -> None:
-        questions, train, test = asked
-        again = self.fitted(questions, train).predict(questions, test.flip(0)[:5])
+        table, train, test = table_and_rows
+        again = self.fitted(table, train).predict(table, test.flip(0)[:5])
         torch.testing.assert_close(again, scores.flip(0)[:5], rtol=1e-4, atol=1e-5)
 
     def test_same_seed_gives_the_same_numbers(
-        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+        self, table_and_rows: TableAndRows, scores: Tensor
     ) -> None:
-        questions, train, test = asked
-        assert self.fitted(questions, train).predict(questions, test).equal(scores)
+        table, train, test = table_and_rows
+        assert self.fitted(table, train).predict(table, test).equal(scores)
 
-    def test_all_of_it_is_on_one_device(
-        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
-    ) -> None:
-        questions, train, test = asked
+    def test_all_of_it_is_on_one_device(self, table_and_rows: TableAndRows, scores: Tensor) -> None:
+        table, train, test = table_and_rows
         with second_device():
-            found = self.fitted(questions, train).predict(questions, test)
-            assert found.device == torch.device("cpu")
-        torch.testing.assert_close(found, scores, rtol=1e-3, atol=1e-4)
+            again = self.fitted(table, train).predict(table, test)
+            assert again.device == torch.device("cpu")
+        torch.testing.assert_close(again, scores, rtol=1e-3, atol=1e-4)
 
-    def test_answers_of_the_rows_asked_are_not_read(
-        self, asked: tuple[Questions, Tensor, Tensor], scores: Tensor
+    def test_labels_of_the_rows_to_predict_are_not_read(
+        self, table_and_rows: TableAndRows, scores: Tensor
     ) -> None:
-        questions, train, test = asked
-        kept = torch.isin(torch.arange(len(questions)), train)
-        known = questions.answers.dense(len(questions.candidates)) & kept[:, None]
-        answers = Ragged.from_lists([row.nonzero()[:, 0].tolist() for row in known])
-        blind = replace(questions, answers=answers)
+        table, train, test = table_and_rows
+        in_training = torch.isin(torch.arange(len(table)), train)
+        known = table.labels.dense(len(table.candidates)) & in_training[:, None]
+        labels = Ragged.from_lists([row.nonzero()[:, 0].tolist() for row in known])
+        blind = replace(table, labels=labels)
         assert self.fitted(blind, train).predict(blind, test).equal(scores)

@@ -9,7 +9,7 @@ import polars as pl
 
 from recsys.log.event_log import EventLog
 from recsys.tasks.first_purchases import new_items
-from recsys.tasks.labels import Questions
+from recsys.tasks.labels import LabelTable
 from recsys.tasks.user_attributes import profiling
 
 COLOURS = ("black", "white")
@@ -62,12 +62,12 @@ def _coloured(key: str, count: int) -> pl.DataFrame:
     return pl.DataFrame({key: range(count), "colour": colour, "title": titles, "text": texts})
 
 
-def colour_question() -> Questions:
+def colour_table() -> LabelTable:
     """Which users of the checkerboard are white, by folds."""
     return profiling(checkerboard(), "white", column="colour", classes={"white": ["white"]})
 
 
-def new_item_question() -> Questions:
+def new_item_table() -> LabelTable:
     """Which items a user of the checkerboard takes for the first time on the days after the 5th."""
     moments = {"train": ["2024-01-03"], "validation": "2024-01-04", "test": "2024-01-05"}
     return new_items(checkerboard(), "new", horizon_days=1, **moments)  # type: ignore[arg-type]

@@ -51,15 +51,15 @@ class Minimiser:
             DataError: training diverges.
         """
         lowest, best = self.held_out_loss(held_out) if untrained else math.inf, 0
-        kept = copy.deepcopy(self.network.state_dict())
+        weights = copy.deepcopy(self.network.state_dict())
         for epoch in range(1, self.steps.max_epochs + 1):
             self.one_pass(train)
             loss = self.held_out_loss(held_out)
             if loss < lowest:
-                lowest, best, kept = loss, epoch, copy.deepcopy(self.network.state_dict())
+                lowest, best, weights = loss, epoch, copy.deepcopy(self.network.state_dict())
             if epoch - best == self.steps.patience:
                 break
-        self.network.load_state_dict(kept)
+        self.network.load_state_dict(weights)
         self.network.eval()
         return best
 

@@ -244,8 +244,8 @@ def test_questions_say_what_they_do_not_read(run: Run, tmp_path: Path) -> None:
         .replace_strict(dict(zip("0123456789", "4444555999", strict=True)))
     )
     described().filter(pl.col("timestamp").str.tail(1) <= last).write_csv(tmp_path / "shop.csv")
-    moments = ["task.questions.lapse.train=[2026-03-05]", "task.questions.lapse.test=2026-03-06"]
-    days = ["task.questions.lapse.active_days=3", "task.questions.lapse.horizon_days=1"]
+    moments = ["task.labels.lapse.train=[2026-03-05]", "task.labels.lapse.test=2026-03-06"]
+    days = ["task.labels.lapse.active_days=3", "task.labels.lapse.horizon_days=1"]
     command = ["train", "data=table", f"data.path={tmp_path / 'shop.csv'}", "task=lapse"]
     options = ["model=logistic_regression", f"hydra.run.dir={tmp_path / 'run'}"]
     code, out, err = run(*command, *moments, *days, *options)

@@ -86,7 +86,7 @@ def test_a_table_is_answered_and_then_read(run: Run, csv: Path, tmp_path: Path) 
     pl.read_csv(csv).filter(day <= last).write_csv(csv)
     command = ["train", "data=table", f"data.path={csv}", "task=lapse", "model=logistic_regression"]
     moments = {"train": "[2024-01-04]", "test": "2024-01-06", "active_days": 3, "horizon_days": 1}
-    command += [f"task.questions.lapse.{name}={value}" for name, value in moments.items()]
+    command += [f"task.labels.lapse.{name}={value}" for name, value in moments.items()]
     command += [f"hydra.run.dir={tmp_path / 'run'}", "-v"]
     code, _, err = run(*command)
     assert code == 0, err

@@ -21,8 +21,8 @@ from recsys.evaluation.statistics import compare_folds, holm
 from recsys.log.event_log import EventLog
 from recsys.log.vocabulary import Vocabulary
 from recsys.scoring.predictor import Predictor
-from recsys.tasks.labels import Questions
-from recsys.testing.logs import colour_question, new_item_question
+from recsys.tasks.labels import LabelTable
+from recsys.testing.logs import colour_table, new_item_table
 
 
 class Given(Predictor):
@@ -31,35 +31,35 @@ class Given(Predictor):
     def __init__(self, scores: Sequence[float]) -> None:
         self.given = torch.tensor(scores)
 
-    def fit(self, questions: Questions, rows: Tensor) -> Self:
+    def fit(self, table: LabelTable, rows: Tensor) -> Self:
         return self
 
-    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
+    def predict(self, table: LabelTable, rows: Tensor) -> Tensor:
         return self.given.expand(len(rows), -1)
 
 
 class Ahead(Given):
     """How long the log is, whatever the moment."""
 
-    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
-        return torch.full((len(rows), len(questions.candidates)), len(questions.log.events))
+    def predict(self, table: LabelTable, rows: Tensor) -> Tensor:
+        return torch.full((len(rows), len(table.candidates)), len(table.log.events))
 
 
 class OwnNumber(Given):
     """The user's own number, which is odd for the white ones."""
 
-    def predict(self, questions: Questions, rows: Tensor) -> Tensor:
-        user = torch.from_numpy(questions.rows["user_id"].to_numpy(writable=True))[rows]
+    def predict(self, table: LabelTable, rows: Tensor) -> Tensor:
+        user = torch.from_numpy(table.rows["user_id"].to_numpy(writable=True))[rows]
         return (user % 2 + 0.01 * (user % 3)).float()[:, None]
 
 
-def ranking(answers: list[list[int]], excluded: list[list[int]], candidates: int) -> Questions:
+def ranking(answers: list[list[int]], excluded: list[list[int]], candidates: int) -> LabelTable:
     events = pl.DataFrame({"user_id": [0, 1], "item_id": [0, 1], "timestamp": [1, 2]})
     rows = pl.DataFrame(
         {"user_id": range(len(answers)), "as_of": 9, "until": 10, "phase": 2},
         schema_overrides={"phase": pl.UInt8},
     )
-    return Questions(
+    return LabelTable(
         "q",
         EventLog.from_frames(events),
         rows,
@@ -73,9 +73,9 @@ def ranking(answers: list[list[int]], excluded: list[list[int]], candidates: int
 
 def test_ranking_metrics_by_hand() -> None:
     """Candidate 0 first, 1 second … of 12; the first row may not be given the first two."""
-    questions = ranking([[2, 3], [10], [11, 0]], [[0, 1], [], []], 12)
+    table = ranking([[2, 3], [10], [11, 0]], [[0, 1], [], []], 12)
     scores = torch.arange(12.0).flip(0).expand(3, -1)
-    found = Answers(questions, torch.arange(3), scores).measured()
+    found = Answers(table, torch.arange(3), scores).measured()
     assert found["hr@10"].to_list() == [1, 0, 1]
     one = 1 / (1 + 1 / math.log2(3))
     assert found["ndcg@10"].to_list() == pytest.approx([1, 0, one])
@@ -83,13 +83,13 @@ def test_ranking_metrics_by_hand() -> None:
 
 
 def test_equal_scores_go_to_the_lower_candidate() -> None:
-    questions = ranking([[1]], [[]], 3)
-    answers = Answers(questions, torch.arange(1), torch.zeros(1, 3))
+    table = ranking([[1]], [[]], 3)
+    answers = Answers(table, torch.arange(1), torch.zeros(1, 3))
     assert answers.measured()["mrr"].to_list() == [0.5]
 
 
 def test_a_table_without_order_is_asked_by_folds() -> None:
-    result = trial(colour_question(), lambda: OwnNumber([0.0]), Folds(num_folds=3, repeats=2))
+    result = trial(colour_table(), lambda: OwnNumber([0.0]), Folds(num_folds=3, repeats=2))
     assert list(result.means) == ["test"]
     assert len(result.folds) == 6
     assert result.means["test"]["auroc"] == pytest.approx(result.folds["auroc"].mean())
@@ -102,7 +102,7 @@ def test_a_table_without_order_is_asked_by_folds() -> None:
 
 def test_a_table_in_order_has_every_part() -> None:
     scores = np.random.default_rng(0).random(40).tolist()
-    result = trial(new_item_question(), lambda: Given(scores), Folds(num_folds=3, repeats=1))
+    result = trial(new_item_table(), lambda: Given(scores), Folds(num_folds=3, repeats=1))
     assert list(result.means) == ["validation", "test", "folds"]
     test = result.predictions.filter(part="test")
     for metric, mean in result.means["test"].items():
@@ -113,7 +113,7 @@ def test_a_table_in_order_has_every_part() -> None:
 
 def test_intervals_of_a_mean_are_as_wide_as_theory_says() -> None:
     scores = np.random.default_rng(0).random(40).tolist()
-    result = trial(new_item_question(), lambda: Given(scores), Folds(num_folds=2, repeats=1))
+    result = trial(new_item_table(), lambda: Given(scores), Folds(num_folds=2, repeats=1))
     values = result.predictions.filter(part="test")["mrr"]
     low, high = result.intervals["test"]["mrr"]
     error = values.std() / len(values) ** 0.5
@@ -122,16 +122,16 @@ def test_intervals_of_a_mean_are_as_wide_as_theory_says() -> None:
 
 def test_a_prediction_that_changes_with_what_comes_later_is_refused() -> None:
     with pytest.raises(LeakError, match="Ahead knows what comes after 2024-01-05"):
-        trial(new_item_question(), lambda: Ahead([0.0]))
-    questions = colour_question()
-    early = questions.rows.with_columns(as_of=pl.lit(datetime(2024, 1, 4)).cast(pl.Datetime("us")))
+        trial(new_item_table(), lambda: Ahead([0.0]))
+    table = colour_table()
+    early = table.rows.with_columns(as_of=pl.lit(datetime(2024, 1, 4)).cast(pl.Datetime("us")))
     with pytest.raises(LeakError, match="Ahead knows what comes after 2024-01-04"):
-        trial(replace(questions, rows=early), lambda: Ahead([0.0]))
+        trial(replace(table, rows=early), lambda: Ahead([0.0]))
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:
     with pytest.raises(RunError, match=r"Given gives row \d+ of white a score that is not finite"):
-        trial(colour_question(), lambda: Given([float("nan")]))
+        trial(colour_table(), lambda: Given([float("nan")]))
 
 
 def folds_of(values: Sequence[float]) -> pl.DataFrame:
@@ -172,8 +172,8 @@ def test_the_leads_of_a_run_are_corrected_together() -> None:
 
 def test_a_resample_without_users_of_the_fold_does_not_count() -> None:
     """One user alone is asked in the fold: the interval is that user's figure, not down to 0."""
-    questions = ranking([[0], [1], [2]], [[], [], []], 3)
-    one = Answers(questions, torch.tensor([1]), torch.tensor([[0.5, 0.4, 0.3]]))
+    table = ranking([[0], [1], [2]], [[], [], []], 3)
+    one = Answers(table, torch.tensor([1]), torch.tensor([[0.5, 0.4, 0.3]]))
     assert user_intervals([one])["mrr"] == [0.5, 0.5]
     draws = np.array([[1, 1, 1], [2, 0, 1]])
     mrr = one.resampled(draws)[:, one.metrics.index("mrr")]
@@ -182,15 +182,15 @@ def test_a_resample_without_users_of_the_fold_does_not_count() -> None:
 
 @pytest.mark.parametrize("ranked", [True, False])
 def test_of_nobody_there_is_no_figure(ranked: bool) -> None:
-    questions = ranking([[0], [1]], [[], []], 3) if ranked else colour_question()
-    nobody = Answers(questions, torch.arange(0), torch.zeros(0, len(questions.candidates)))
+    table = ranking([[0], [1]], [[], []], 3) if ranked else colour_table()
+    nobody = Answers(table, torch.arange(0), torch.zeros(0, len(table.candidates)))
     assert all(math.isnan(mean) for mean in nobody.means().values())
     assert all(map(math.isnan, user_intervals([nobody])["mrr" if ranked else "ap"]))
 
 
 def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
     result = replace(
-        trial(colour_question(), lambda: OwnNumber([0.0]), Folds(num_folds=2, repeats=1)),
+        trial(colour_table(), lambda: OwnNumber([0.0]), Folds(num_folds=2, repeats=1)),
         means={"test": {"auroc": math.nan, "ap": 0.5}},
         intervals={"test": {"auroc": [math.nan, math.nan], "ap": [0.25, 0.75]}},
     )
@@ -205,15 +205,15 @@ def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
 
 def test_a_column_without_a_pair_is_left_out_of_the_mean(tmp_path: Path) -> None:
     """In a fold where every user is of one class there is no AUROC."""
-    questions = colour_question()
-    asked = questions.answers.lengths.nonzero()[:, 0]
-    answers = Answers(questions, asked, torch.rand(len(asked), 1))
+    table = colour_table()
+    asked = table.labels.lengths.nonzero()[:, 0]
+    answers = Answers(table, asked, torch.rand(len(asked), 1))
     assert math.isnan(answers.means()["auroc"])
     assert answers.means()["ap"] == 1
 
 
 def test_written_and_read_it_is_the_same(tmp_path: Path) -> None:
-    result = trial(colour_question(), lambda: OwnNumber([0.0]), Folds(num_folds=2, repeats=1))
+    result = trial(colour_table(), lambda: OwnNumber([0.0]), Folds(num_folds=2, repeats=1))
     result.write(tmp_path / "white")
     again = Trial.read(tmp_path / "white")
     assert again.means == result.means

@@ -42,8 +42,8 @@ SMALL = ["trainer.max_epochs=1", "trainer.monitor=ndcg@5", "device=cpu"]
 BERT = ["model.encoder.embedding_dim=8", "model.encoder.ffn_dim=8", "model.encoder.num_layers=1"]
 WORDS = ["model.decoder.embedding_dim=16", "model.decoder.ffn_dim=16", "model.decoder.num_layers=1"]
 WORDS += ["model.decoder.vocab_size=300", "model.language.row_length=32"]
-LAPSE = ["task.questions.lapse.train=['2026-03-15']", "task.questions.lapse.test='2026-03-20'"]
-LAPSE += ["task.questions.lapse.horizon_days=4", "task.folds={num_folds: 2, repeats: 1}"]
+LAPSE = ["task.labels.lapse.train=['2026-03-15']", "task.labels.lapse.test='2026-03-20'"]
+LAPSE += ["task.labels.lapse.horizon_days=4", "task.folds={num_folds: 2, repeats: 1}"]
 RUNS: dict[str, list[str]] = {
     "popularity": ["model=popularity", "+model@baselines.top=personal_top"],
     "item_knn": ["model=item_knn"],

@@ -1,4 +1,4 @@
-"""The contract of `recsys.testing.contracts` for every model of the zoo that answers questions."""
+"""The contract of `recsys.testing.contracts` for every model of the zoo that answers table."""
 
 from pathlib import Path
 from typing import Any

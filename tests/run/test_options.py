@@ -21,17 +21,17 @@ from recsys.run.config import as_values
 from recsys.run.options import argument, check_options
 
 TABLE = ("data=table", "data.path=log.csv")
-ASKED = ("task=new_items", "data=table", "data.path=log.csv", "task.questions.new_items.test=x")
+ASKED = ("task=new_items", "data=table", "data.path=log.csv", "task.labels.new_items.test=x")
 NEEDED = {
     "model=fine_tuned": ["model.run=runs/x"],
     "task=next_basket_time": [
         "task.split.validation_start=2026-01-01",
         "task.split.test_start=2026-02-01",
     ],
-    "task=lapse": ["task.questions.lapse.train=[]", "task.questions.lapse.test=x"],
+    "task=lapse": ["task.labels.lapse.train=[]", "task.labels.lapse.test=x"],
     "task=profiling": [
-        "task.questions.profile.column=age",
-        "+task.questions.profile.classes.old=[a]",
+        "task.labels.profile.column=age",
+        "+task.labels.profile.classes.old=[a]",
     ],
     "decoder@model.decoder=pretrained": ["model.decoder.path=x"],
 }
@@ -119,7 +119,7 @@ def test_a_value_of_another_type_is_one_line_that_names_it(overrides: tuple[str,
     config = as_values(compose(overrides))
     found_out = ("num_items", "num_users", "folder")
     # What all runs have is tried once.
-    tried = ("",) if overrides is MODELS[0] else ("model.", "task.questions.")
+    tried = ("",) if overrides is MODELS[0] else ("model.", "task.labels.")
     options = [at for at in leaves(config) if at[0].startswith(tried) and at[0] not in found_out]
     for name, section, own in options:
         right = section[own]

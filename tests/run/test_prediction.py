@@ -1,4 +1,4 @@
-"""Tasks that ask questions, from the command line: whole runs on a small log, and every mistake."""
+"""Tasks that ask table, from the command line: whole runs on a small log, and every mistake."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from recsys.run import prediction
 
 Run = Callable[..., tuple[int, str, str]]
 FEW = ["task.folds={num_folds: 3, repeats: 1}"]
-LAPSE = ["task=lapse", "task.questions.lapse.train=['2026-03-10']", *FEW]
-LAPSE += ["task.questions.lapse.test='2026-03-20'", "task.questions.lapse.active_days=9"]
-LAPSE += ["task.questions.lapse.horizon_days=8"]
+LAPSE = ["task=lapse", "task.labels.lapse.train=['2026-03-10']", *FEW]
+LAPSE += ["task.labels.lapse.test='2026-03-20'", "task.labels.lapse.active_days=9"]
+LAPSE += ["task.labels.lapse.horizon_days=8"]
 FEATURES = "task.features=[{_target_: recsys.tasks.RFM, windows: [3]}]"
 TREES = "+baselines.trees={_target_: recsys.models.LightGBM, features: '${task.features}', "
 TREES += "num_trees: 5, min_leaf: 2}"
@@ -141,7 +141,7 @@ def test_other_answers_to_the_same_log_are_another_run(
     """Tables may rest on files that are not the log's."""
     arguments = command(csv, tmp_path / "run", "model=logistic_regression")
     assert run(*arguments)[0] == 0
-    monkeypatch.setattr("recsys.tasks.labels.Questions.fingerprint", "another")
+    monkeypatch.setattr("recsys.tasks.labels.LabelTable.fingerprint", "another")
     code, _, err = run(*arguments)
     assert (code, err.count("\n")) == (2, 1)
     assert "run of another log: questions/lapse was" in err
@@ -185,7 +185,7 @@ def test_what_a_model_has_learnt_before_answers_questions(
     # It asked for no folds, and the others named no table that is asked.
     assert set(json.loads((profile / "metrics.json").read_text())) == {"test"}
     assert set(json.loads((folder / "metrics.json").read_text())) == {"test", "folds"}
-    with pytest.raises(RunError, match="no questions in common"):
+    with pytest.raises(RunError, match="no table in common"):
         prediction.compare_tables(profile, folder)
     for other in ("elsewhere", "never"):
         assert json.loads((folder / "baselines" / other / "metrics.json").read_text()) == {}
@@ -215,7 +215,7 @@ def test_a_feature_that_looks_ahead_ends_the_run(
 def test_a_window_that_reaches_into_the_test_ends_the_run(
     run: Run, csv: Path, tmp_path: Path
 ) -> None:
-    more = ["model=lightgbm", "task.questions.lapse.horizon_days=11"]
+    more = ["model=lightgbm", "task.labels.lapse.horizon_days=11"]
     code, _, err = run(*command(csv, tmp_path / "run", *more))
     assert code == 2
     assert "are known only at 2026-03-21" in err
@@ -227,14 +227,14 @@ def test_a_window_that_reaches_into_the_test_ends_the_run(
         (["model=popularity"], "Popularity says what comes next and answers no questions"),
         (["task=coupon", "model=lightgbm"], "questions=table/coupon does not exist"),
         (["model=new_ease", "task=next_item", "task.ks=[5]"], "NewEASE ranks no catalogue"),
-        (["task=profiling", "model=lightgbm"], "task.questions.profile.classes is not set; give"),
+        (["task=profiling", "model=lightgbm"], "task.labels.profile.classes is not set; give"),
         (["task=next_basket_time", "model=popularity"], "task.split.test_start is not set; give"),
         (
             [
                 "model=mlp",
                 "task=new_items",
-                "task.questions.new_items.test='2026-03-20'",
-                "task.questions.new_items.horizon_days=3",
+                "task.labels.new_items.test='2026-03-20'",
+                "task.labels.new_items.horizon_days=3",
             ],
             "MLP learns from answers and there are none",
         ),
@@ -275,7 +275,7 @@ def test_compare_two_runs_of_questions(run: Run, csv: Path, tmp_path: Path) -> N
     found = prediction.compare_tables(tmp_path / "logistic_regression", tmp_path / "lightgbm")
     assert found["metric"].to_list() == ["lapse/auroc", "lapse/ap"]
     assert (found["p_holm"] >= found["p_value"]).all()
-    with pytest.raises(RunError, match="answered no questions in common"):
+    with pytest.raises(RunError, match="answered no table in common"):
         prediction.compare_tables(tmp_path / "logistic_regression", tmp_path / "nothing")
 
 

@@ -53,10 +53,8 @@ def test_what_more_a_config_says_is_said_of_a_copy() -> None:
 
 
 def test_tables_are_asked_and_their_config_stays(data: list[str]) -> None:
-    moments = [
-        f"task.questions.lapse.{name}" for name in ("train=['2026-03-08']", "test=2026-03-12")
-    ]
-    days = ["task.questions.lapse.active_days=5", "task.questions.lapse.horizon_days=3"]
+    moments = [f"task.labels.lapse.{name}" for name in ("train=['2026-03-08']", "test=2026-03-12")]
+    days = ["task.labels.lapse.active_days=5", "task.labels.lapse.horizon_days=3"]
     config = compose([*data, "task=lapse", "model=logistic_regression", *moments, *days])
     before = OmegaConf.to_container(config)
     of_tables = prediction.without_other_tasks(config)

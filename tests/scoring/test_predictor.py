@@ -12,8 +12,8 @@ from recsys.log.event_log import EventLog
 from recsys.models import MLP, LightGBM, LogisticRegression, NewEASE
 from recsys.scoring.predictor import HistoryPredictor, Steps, candidate_events
 from recsys.tasks.features import Counts
-from recsys.tasks.labels import Questions
-from recsys.testing.logs import colour_question, new_item_question
+from recsys.tasks.labels import LabelTable
+from recsys.testing.logs import colour_table, new_item_table
 
 FEATURES = [Counts("colour")]
 
@@ -24,49 +24,49 @@ class Latest(HistoryPredictor):
 
     log: EventLog | None = None
 
-    def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
-        events = candidate_events(questions, self.log or log)
+    def scores(self, table: LabelTable, log: EventLog, users: pl.Series) -> Tensor:
+        events = candidate_events(table, self.log or log)
         found = torch.from_numpy(events["candidate"].to_numpy(writable=True))
-        return torch.bincount(found, minlength=len(questions.candidates)).expand(len(users), -1)
+        return torch.bincount(found, minlength=len(table.candidates)).expand(len(users), -1)
 
 
 class Peeking(Latest):
     """That takes no notice of the moment."""
 
-    def scores(self, questions: Questions, log: EventLog, users: pl.Series) -> Tensor:
-        return super().scores(questions, questions.log, users)
+    def scores(self, table: LabelTable, log: EventLog, users: pl.Series) -> Tensor:
+        return super().scores(table, table.log, users)
 
 
 def test_a_history_predictor_sees_the_log_up_to_the_moment() -> None:
-    questions = new_item_question()
-    rows = torch.cat([questions.phase(0)[:1], questions.phase(2)[:1]])
-    early, late = Latest().fit(questions, rows).predict(questions, rows)
+    table = new_item_table()
+    rows = torch.cat([table.phase(0)[:1], table.phase(2)[:1]])
+    early, late = Latest().fit(table, rows).predict(table, rows)
     assert late.sum() > early.sum()
-    Latest().check_leaks(questions, questions.phase(2))
-    NewEASE().check_leaks(questions, questions.phase(2))
+    Latest().check_leaks(table, table.phase(2))
+    NewEASE().check_leaks(table, table.phase(2))
 
 
 def test_one_that_looks_ahead_is_refused() -> None:
-    questions = new_item_question()
+    table = new_item_table()
     with pytest.raises(LeakError, match=r"Peeking knows what comes after 2024-01-05.* 32 of 32"):
-        Peeking().check_leaks(questions, questions.phase(2))
+        Peeking().check_leaks(table, table.phase(2))
     with pytest.raises(LeakError, match="Peeking knows"):
-        MLP(features=FEATURES, prior=Peeking()).check_leaks(questions, questions.phase(2))
+        MLP(features=FEATURES, prior=Peeking()).check_leaks(table, table.phase(2))
 
 
 def test_equal_predictors_score_a_moment_once() -> None:
-    questions = new_item_question()
-    moment = questions.rows["as_of"][0]
-    assert NewEASE(l2=3.0)._at(questions, moment) is NewEASE(l2=3.0)._at(questions, moment)
-    assert NewEASE(l2=3.0)._at(questions, moment) is not NewEASE(l2=4.0)._at(questions, moment)
+    table = new_item_table()
+    moment = table.rows["as_of"][0]
+    assert NewEASE(l2=3.0)._at(table, moment) is NewEASE(l2=3.0)._at(table, moment)
+    assert NewEASE(l2=3.0)._at(table, moment) is not NewEASE(l2=4.0)._at(table, moment)
 
 
 def test_events_of_a_candidate_that_stands_for_many_items() -> None:
-    questions = new_item_question()
-    events = candidate_events(questions, questions.log)
-    item = questions.candidates.ids[events["candidate"].to_numpy()]
-    assert len(events) == len(questions.log.events)
-    assert item.to_list() == questions.log.events["item_id"].to_list()
+    table = new_item_table()
+    events = candidate_events(table, table.log)
+    item = table.candidates.ids[events["candidate"].to_numpy()]
+    assert len(events) == len(table.log.events)
+    assert item.to_list() == table.log.events["item_id"].to_list()
 
 
 @pytest.mark.parametrize("model", [LogisticRegression, LightGBM, MLP])
@@ -77,15 +77,15 @@ def test_without_features_there_is_nothing_to_learn_from(model: type) -> None:
 
 @pytest.mark.parametrize("model", [LogisticRegression, LightGBM])
 def test_one_of_rows_alone_ranks_no_candidates(model: type) -> None:
-    questions = new_item_question()
+    table = new_item_table()
     with pytest.raises(ConfigError, match=f"{model.__name__} ranks no candidates, and new has 40"):
-        model(features=FEATURES).fit(questions, questions.phase(0))
+        model(features=FEATURES).fit(table, table.phase(0))
 
 
 def test_a_prior_is_of_ranked_candidates() -> None:
-    questions = colour_question()
+    table = colour_table()
     with pytest.raises(ConfigError, match="white ranks no candidates; leave out prior"):
-        MLP(features=FEATURES, prior=NewEASE()).fit(questions, questions.phase(0))
+        MLP(features=FEATURES, prior=NewEASE()).fit(table, table.phase(0))
 
 
 def test_options_that_cannot_be() -> None:
@@ -96,7 +96,7 @@ def test_options_that_cannot_be() -> None:
 
 
 def test_a_class_that_training_lacks_is_no_reason_to_fail() -> None:
-    questions = colour_question()
-    yes = questions.answers.lengths.nonzero()[:, 0]
-    scores = LogisticRegression(features=FEATURES).fit(questions, yes).predict(questions, yes)
+    table = colour_table()
+    yes = table.labels.lengths.nonzero()[:, 0]
+    scores = LogisticRegression(features=FEATURES).fit(table, yes).predict(table, yes)
     assert scores.tolist() == [[1.0]] * len(yes)

@@ -16,7 +16,7 @@ from recsys.log.event_log import EventLog
 from recsys.models import ShopperBERT
 from recsys.models.users.shopperbert import Encoder
 from recsys.scoring.profiles import Profile, everyone, of_training, profiles
-from recsys.tasks.labels import before
+from recsys.tasks.as_of import before
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
 

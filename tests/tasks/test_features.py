@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 
 from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import EventLog
+from recsys.tasks.as_of import before
 from recsys.tasks.features import RFM, CandidateShares, Counts, computed
 from recsys.tasks.first_purchases import new_items
-from recsys.tasks.labels import Questions, before
-from recsys.testing.logs import checkerboard, new_item_question
+from recsys.tasks.labels import LabelTable
+from recsys.testing.logs import checkerboard, new_item_table
 
 DAY = ["2024-01-03", "2024-01-04", "2024-01-05"]
 
 
 @pytest.fixture(scope="module")
-def questions() -> Questions:
+def questions() -> LabelTable:
     return new_items(checkerboard(), "new", train=DAY[:1], test=DAY[2], horizon_days=1)
 
 
@@ -153,9 +154,9 @@ def test_recency_of_a_log_that_knows_no_time_and_no_money() -> None:
 
 
 def test_shares_of_a_candidates_items() -> None:
-    questions = new_item_question()
-    found = CandidateShares("colour")(questions)
-    item = questions.candidates.ids.to_numpy()
+    table = new_item_table()
+    found = CandidateShares("colour")(table)
+    item = table.candidates.ids.to_numpy()
     assert found[:, 0].tolist() == (item % 2 == 0).tolist()  # black before white
     assert found[:, 2] == pytest.approx(np.log(2))
 
@@ -177,19 +178,19 @@ class FutureItems:
         return np.zeros((len(rows), log.events["timestamp"].n_unique()), dtype="f4")
 
 
-def test_a_feature_from_after_the_moment_is_refused(questions: Questions) -> None:
+def test_a_feature_from_after_the_moment_is_refused(table: LabelTable) -> None:
     with pytest.raises(
         LeakError, match=r"Future\(\) knows what comes after 2024-01-03 .* 32 of 32"
     ):
-        computed(questions, Future())
+        computed(table, Future())
     with pytest.raises(LeakError, match=r"FutureItems\(\) knows"):
-        computed(questions, FutureItems())
+        computed(table, FutureItems())
 
 
-def test_counts_and_rfm_pass_and_are_computed_once(questions: Questions) -> None:
+def test_counts_and_rfm_pass_and_are_computed_once(table: LabelTable) -> None:
     for feature in (Counts("colour"), RFM()):
-        assert computed(questions, feature) is computed(questions, feature)
-    assert computed(questions, Counts("colour")) is computed(questions, Counts("colour"))
+        assert computed(table, feature) is computed(table, feature)
+    assert computed(table, Counts("colour")) is computed(table, Counts("colour"))
 
 
 def test_the_log_up_to_a_moment_keeps_its_items_and_users() -> None:

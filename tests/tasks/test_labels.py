@@ -14,7 +14,8 @@ from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import EventLog
 from recsys.log.vocabulary import Vocabulary
-from recsys.tasks.labels import Questions, folds, spans
+from recsys.tasks.as_of import folds, spans
+from recsys.tasks.labels import LabelTable
 
 Rows = Sequence[tuple[str, int]]
 START = datetime(2026, 1, 1)
@@ -27,7 +28,7 @@ def a_log(events: Rows) -> EventLog:
     return EventLog.from_frames(frame.select("user_id", item_id=pl.lit("i"), timestamp=time))
 
 
-def questions(log: EventLog, rows: Rows, phases: Sequence[int], days: int = 1) -> Questions:
+def questions(log: EventLog, rows: Rows, phases: Sequence[int], days: int = 1) -> LabelTable:
     """Rows as user and day, each known some days later, every second one answered by yes."""
     frame = pl.DataFrame(rows, schema=["user_id", "day"], orient="row").select(
         "user_id",
@@ -39,7 +40,7 @@ def questions(log: EventLog, rows: Rows, phases: Sequence[int], days: int = 1) -
     answers = Ragged.from_lists([[0] if row % 2 else [] for row in range(len(rows))])
     yes = Vocabulary(pl.Series(["yes"]))
     no_items = Ragged.from_lists([[]])
-    return Questions("q", log, frame, yes, answers, none, ranked=False, items=no_items)
+    return LabelTable("q", log, frame, yes, answers, none, ranked=False, items=no_items)
 
 
 users = st.sampled_from(["a", "b", "c"])

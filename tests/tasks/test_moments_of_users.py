@@ -14,7 +14,7 @@ from recsys.errors import ConfigError, LeakError
 from recsys.log.event_log import EventLog
 from recsys.tasks.absences import lapse
 from recsys.tasks.first_purchases import new_items
-from recsys.tasks.labels import Questions
+from recsys.tasks.labels import LabelTable
 from recsys.tasks.user_attributes import profiling
 
 TRAIN = ["2017-06-12", "2017-07-10", "2017-08-07", "2017-09-04"]
@@ -41,12 +41,12 @@ def shop(zone: str | None = None) -> EventLog:
     return EventLog.from_frames(events, items, users)
 
 
-def answered(questions: Questions, phase: int) -> dict[str, list[object]]:
+def answered(table: LabelTable, phase: int) -> dict[str, list[object]]:
     """Of each user asked the candidates that are right, by id."""
-    rows = questions.phase(phase)
-    users = questions.rows["user_id"][rows.numpy()]
-    ids = questions.candidates.ids
-    right = questions.labels(rows)
+    rows = table.phase(phase)
+    users = table.rows["user_id"][rows.numpy()]
+    ids = table.candidates.ids
+    right = table.label_matrix(rows)
     return {
         u: ids.filter(pl.Series(r.numpy())).to_list() for u, r in zip(users, right, strict=True)
     }
@@ -56,14 +56,12 @@ DAYS: dict[str, Any] = {"active_days": 3, "horizon_days": 2}
 
 
 def test_lapse_by_hand() -> None:
-    questions = lapse(shop(), "q", train=["2026-01-04"], test="2026-01-06", **DAYS)
+    table = lapse(shop(), "q", train=["2026-01-04"], test="2026-01-06", **DAYS)
     # On the 4th a, b and d were active since the 1st; a and b are back on the 5th.
-    assert answered(questions, 0) == {"a": [], "b": [], "d": ["lapsed"]}
+    assert answered(table, 0) == {"a": [], "b": [], "d": ["lapsed"]}
     # On the 6th they were active since the 3rd; d is back by the 8th.
-    assert answered(questions, 2) == {"a": ["lapsed"], "b": ["lapsed"], "d": []}
-    assert (
-        questions.rows["until"].to_list() == [datetime(2026, 1, 6)] * 3 + [datetime(2026, 1, 8)] * 3
-    )
+    assert answered(table, 2) == {"a": ["lapsed"], "b": ["lapsed"], "d": []}
+    assert table.rows["until"].to_list() == [datetime(2026, 1, 6)] * 3 + [datetime(2026, 1, 8)] * 3
 
 
 def test_one_moment_needs_no_list() -> None:
@@ -80,12 +78,12 @@ def test_windows_that_overlap_are_refused() -> None:
 
 
 def test_new_items_by_hand() -> None:
-    questions = new_items(shop(), "q", train=["2026-01-03"], test="2026-01-05", horizon_days=2)
-    assert questions.candidates.ids.to_list() == ["x", "y", "z"]  # w comes later
-    assert answered(questions, 0) == {"d": ["x"]}
-    assert answered(questions, 2) == {"a": ["z"], "b": ["y"]}
-    excluded = ~questions.allowed(torch.arange(len(questions)))
-    assert excluded[questions.phase(2)].tolist() == [[True, True, False], [True, False, False]]
+    table = new_items(shop(), "q", train=["2026-01-03"], test="2026-01-05", horizon_days=2)
+    assert table.candidates.ids.to_list() == ["x", "y", "z"]  # w comes later
+    assert answered(table, 0) == {"d": ["x"]}
+    assert answered(table, 2) == {"a": ["z"], "b": ["y"]}
+    excluded = ~table.allowed(torch.arange(len(table)))
+    assert excluded[table.phase(2)].tolist() == [[True, True, False], [True, False, False]]
     kinds = new_items(shop(), "q", column="kind", test="2026-01-05", horizon_days=5)
     assert answered(kinds, 2) == {"b": ["q"]}
     assert [
@@ -207,11 +205,11 @@ def test_moments_and_days_at_hours_that_clocks_left_out() -> None:
             ask(log, "q", train=["2023-08-27"], test="2023-09-03", horizon_days=7)
     # The train's days end at that midnight, the test's active days begin there.
     days = {"active_days": 7, "horizon_days": 7}
-    questions = lapse(log, "q", train=["2023-08-27"], test="2023-09-10", **days)
-    until, _ = questions.rows["until"].unique().sort().dt.replace_time_zone(None)
+    table = lapse(log, "q", train=["2023-08-27"], test="2023-09-10", **days)
+    until, _ = table.rows["until"].unique().sort().dt.replace_time_zone(None)
     assert until == datetime(2023, 9, 3, 1)
-    assert answered(questions, 0) == {"a": [], "b": ["lapsed"], "c": ["lapsed"]}
-    assert answered(questions, 2) == {"a": [], "b": ["lapsed"]}
+    assert answered(table, 0) == {"a": [], "b": ["lapsed"], "c": ["lapsed"]}
+    assert answered(table, 2) == {"a": [], "b": ["lapsed"]}
 
 
 def test_the_last_day_of_a_log_is_whole() -> None:
@@ -283,11 +281,11 @@ def journey() -> EventLog:
     return complete_journey(zero_quantities=True)
 
 
-def population(questions: Questions) -> tuple[int, int, float]:
+def population(table: LabelTable) -> tuple[int, int, float]:
     """Users asked in test, candidates open to them at most, share or number of right ones."""
-    rows = questions.phase(2 if questions.has_phases else 0)
-    open_ = int((~questions.excluded.rows(rows).dense(len(questions.candidates)).all(0)).sum())
-    right = questions.answers.rows(rows).lengths.float().mean()
+    rows = table.phase(2 if table.has_phases else 0)
+    open_ = int((~table.excluded.rows(rows).dense(len(table.candidates)).all(0)).sum())
+    right = table.labels.rows(rows).lengths.float().mean()
     return len(rows), open_, round(float(right), 3)
 
 
@@ -311,12 +309,12 @@ def test_populations_of_complete_journey(journey: EventLog) -> None:
 
 
 def test_a_coupon_stands_for_what_it_covers(journey: EventLog) -> None:
-    questions = coupon(journey, "coupon", train=[8, 13], test=18)
-    ids = questions.candidates.ids
+    table = coupon(journey, "coupon", train=[8, 13], test=18)
+    ids = table.candidates.ids
     for phase, campaigns in ((0, {"8", "13"}), (2, {"18"})):
-        allowed = questions.allowed(questions.phase(phase)).any(0).numpy()
+        allowed = table.allowed(table.phase(phase)).any(0).numpy()
         assert set(ids.filter(pl.Series(allowed)).str.split("/").list.first()) == campaigns
-    sizes = pl.DataFrame({"id": ids, "size": questions.items.lengths.numpy()})
+    sizes = pl.DataFrame({"id": ids, "size": table.items.lengths.numpy()})
     # The largest covers 14,477, of which one is no product.
     assert sizes.filter(pl.col("id").str.starts_with("18/"))["size"].max() == 14_476
 
@@ -327,10 +325,10 @@ def test_candidates_stand_for_items_as_they_were_known() -> None:
     events = frame.select("user_id", "item_id", "kind", timestamp=pl.datetime(2026, 1, "day"))
     log = EventLog.from_frames(events, item_columns=["kind"])
     assert log.items.rows() == [("x", "p"), ("y", "q"), ("z", "q")]
-    questions = new_items(log, "q", column="kind", test="2026-01-05", horizon_days=2)
-    assert answered(questions, 2) == {"b": ["q"]}
+    table = new_items(log, "q", column="kind", test="2026-01-05", horizon_days=2)
+    assert answered(table, 2) == {"b": ["q"]}
     # Nothing had said on the 5th that z is a q.
     assert [
         log.items["item_id"][r.tolist()].to_list()
-        for r in questions.items.values.split(questions.items.lengths.tolist())
+        for r in table.items.values.split(table.items.lengths.tolist())
     ] == [["x"], ["y"]]
