@@ -53,7 +53,7 @@ of the turns. Records in `speed/results/`; each script in `speed/` opens with it
 MEMORY = """
 ## Memory
 
-MiB at the peak above a process that loads the same and asks nothing: all users, or 1,024, at once
+MiB at the peak above a process that loads the same and scores nothing: all users, or 1,024, at once
 beside as many as fit a bound on their scores (`speed/memory.py`).
 
 | case | users | items | fixed | bounded |
@@ -88,9 +88,9 @@ def table(records: list[Path]) -> str:
     quoted = yaml.safe_load((FOLDER / "quoted.yaml").read_text())
     by_log: dict[str, list[dict[str, Any]]] = {}
     read = sorted(map(_read, records), key=lambda record: record["experiment"])
-    of_questions = [record for record in read if "baselines" in record["runs"][0]]
+    of_labels = [record for record in read if "baselines" in record["runs"][0]]
     for record in read:
-        if record in of_questions:
+        if record in of_labels:
             continue
         of_log = by_log.setdefault(_log(record["experiment"].partition("/")[2]), [])
         of_log.append(record)
@@ -103,10 +103,10 @@ def table(records: list[Path]) -> str:
         )
         page += "|---|---|---|---|---|---|---|---|\n"
         page += "\n".join(rows) + "\n" + _paired(log, of_log) + _longer(of_log)
-    for record in of_questions:
+    for record in of_labels:
         if record["runs"][0]["baselines"]:
-            page += _questions(record, quoted.get(record["experiment"], {}))
-    page += _variants([record for record in of_questions if not record["runs"][0]["baselines"]])
+            page += _labels(record, quoted.get(record["experiment"], {}))
+    page += _variants([record for record in of_labels if not record["runs"][0]["baselines"]])
     page += SPEED + "\n".join(_speed_rows()) + "\n"
     page += MEMORY + "\n".join(_memory_rows(_read(FOLDER / "speed/results/memory.json"))) + "\n"
     if on_gpu := sorted((FOLDER / "gpu" / "results").glob("*/training.json")):
@@ -184,19 +184,17 @@ def _row(record: dict[str, Any], quoted: dict[str, str]) -> str:
     return "| " + " | ".join(parts) + " |"
 
 
-def _questions(record: dict[str, Any], quoted: dict[str, str]) -> str:
-    """Questions about users: a row per predictor, and what the model of profiles was trained to."""
+def _labels(record: dict[str, Any], quoted: dict[str, str]) -> str:
+    """Tables of labels: a row per predictor, and what the model of profiles was trained to."""
     run = record["runs"][0]
     names = list(run["metrics"]["test"])
-    page = f"\n## Questions about users: `{record['experiment']}`\n\n"
+    page = f"\n## Tables of labels: `{record['experiment']}`\n\n"
     page += f"| predictor | {' | '.join(names)} |\n" + "|---" * (len(names) + 1) + "|\n"
     models = {"**profile and counts**": run["metrics"], **run["baselines"]}
     for name, metrics in models.items():
         page += f"| {name} | {' | '.join(_short(metrics['test'].get(n)) for n in names)} |\n"
     page += f"| quoted | {' | '.join(str(quoted.get(n, '')) for n in names)} |\n"
-    page += (
-        "\nProfile and counts less each predictor, over folds that both were asked by, with the "
-    )
+    page += "\nProfile and counts less each predictor, over the folds that both have, with the "
     page += "p-value of the corrected resampled t-test (Nadeau & Bengio, 2003), and that after "
     page += "Holm's correction over all rows.\n\n"
     paired = {name: pl.DataFrame(rows) for name, rows in run["paired"].items() if rows}
@@ -206,13 +204,13 @@ def _questions(record: dict[str, Any], quoted: dict[str, str]) -> str:
 
 
 def _variants(records: list[dict[str, Any]]) -> str:
-    """Questions that one predictor answers: a row per experiment."""
+    """Tables of labels that the vector alone predicts: a row per experiment."""
     if not records:
         return ""
     metrics = list(records[0]["test"])
     first = records[0]["runs"][0]["pretraining"]["validation"]
     fields = [name.removesuffix("/nll_users") for name in first if name.endswith("/nll_users")]
-    page = "\n## Questions about users: variants of the vector, which answers alone\n\nBeside them "
+    page = "\n## Tables of labels: variants of the vector, which predicts alone\n\nBeside them "
     page += "the nats a field in masked baskets of users who were held out; empty where no head "
     page += "predicts it.\n\n"
     page += f"| experiment | {' | '.join([*metrics, *fields])} | seeds | seconds |\n"
@@ -232,7 +230,9 @@ def _variants(records: list[dict[str, Any]]) -> str:
 def _pretraining(found: dict[str, float], quoted: dict[str, str]) -> str:
     """Negative log-likelihoods of each field in held-out baskets, beside those of counts."""
     page = "\nNats a field in baskets after training ended: masked ones with the rest of the log "
-    page += "given, and the next ones from the log before them, as counts are asked; and masked "
+    page += (
+        "given, and the next ones from the log before them, as counts are evaluated; and masked "
+    )
     page += "ones of users who were held out.\n\n"
     page += "| field | masked | next | own counts | everybody's | users held out | quoted own |\n"
     page += "|---|---|---|---|---|---|---|\n"

@@ -8,8 +8,8 @@ A record, `benchmarks/results/<experiment>.json`, holds the test and validation 
 seed, their spread, the composed config, a fingerprint of the log, the time, the memory and the
 machine; `<experiment>.parquet` beside it each test user's metrics, mean over seeds, for paired
 tests. Both are written after every seed. A seed that they hold already, run with the same config
-on the same log, is kept and not run again, unless `--fresh` is given; experiments that ask
-questions about users are always run again. An experiment that fails leaves a record of its error.
+on the same log, is kept and not run again, unless `--fresh` is given; experiments of
+label tables are always run again. An experiment that fails leaves a record of its error.
 With `--keep` the run's folder stays, as `runs/<experiment>`, for others to start from; the record
 is then made anew, as by `--fresh`. `benchmarks.report` makes tables.
 """
@@ -202,7 +202,7 @@ def reached(folder: Path) -> Run:
 
 
 def paired(first: Path, second: Path) -> list[dict[str, Any]]:
-    """Differences of two runs of questions over the folds that both were asked by."""
+    """Differences of two runs of label tables over the folds that both have."""
     try:
         return compare_tables(first, second).to_dicts()
     except RunError:  # none in common
@@ -239,7 +239,7 @@ def seeds_of(users: Path) -> list[int]:
 
 def spread_over_seeds(runs: list[Run], part: str) -> dict[str, dict[str, float]]:
     """Mean and standard deviation (0 for one seed) of every metric, over the runs that ended."""
-    # Questions without order in time have no validation.
+    # Tables without order in time have no validation.
     metrics = [run["metrics"].get(part, {}) for run in runs if "metrics" in run]
     if not metrics:
         return {}

@@ -66,7 +66,7 @@ PRETRAINING = {
         "monitor": "ndcg@3",
     },
 }
-ASKED = [
+LABELS = [
     "task=lapse",
     "task.labels.lapse.train=['2026-03-16']",
     "task.labels.lapse.test='2026-03-22'",
@@ -90,8 +90,8 @@ KINDS = {
         "+model.weights={popular: 1, bpr: 1}",
         *SMALL,
     ],
-    "questions": [
-        *ASKED,
+    "labels": [
+        *LABELS,
         "model=logistic_regression",
         "+baselines.tight={_target_: recsys.models.LogisticRegression, l2: 3.0, "
         "features: '${task.features}'}",
@@ -153,9 +153,9 @@ def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Runs:
     pl.DataFrame(rows, schema=columns, orient="row").write_csv(tmp_path / "visits.csv")
     log = ["train", "data=table", f"data.path='{tmp_path / 'visits.csv'}'", "task.ks=[3]"]
     options = KINDS[request.param]
-    asked = [] if "task=lapse" in options else ["trainer.monitor=ndcg@3"]
+    monitor = [] if "task=lapse" in options else ["trainer.monitor=ndcg@3"]
     log = log[:3] if "task=lapse" in options else log
-    found = Runs([*log, *asked, *options], tmp_path)
+    found = Runs([*log, *monitor, *options], tmp_path)
     assert found.run("whole") == 0
     return found
 

@@ -13,7 +13,7 @@ import yaml
 from recsys.models import CountVAE
 from recsys.nn import TweedieHead
 from recsys.reading import read_config
-from recsys.renamed import OPTIONS, SECTIONS, TARGETS, renamed
+from recsys.renamed import OPTIONS, SECTIONS, TARGETS, renamed, renamed_tables
 from recsys.scoring import load, save, saved_model, trust
 from recsys.tasks.splits import last_basket
 from recsys.testing.logs import checkerboard
@@ -177,3 +177,15 @@ def test_a_runs_config_of_before(tmp_path: Path) -> None:
     split = {"split": {"_target_": "recsys.splits.last_basket", "_partial_": True}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"task": split}))
     assert read_config(tmp_path)["task"]["split"]["_target_"] == "recsys.tasks.last_basket"
+
+
+def test_label_tables_of_before(tmp_path: Path) -> None:
+    lapse = {"_target_": "recsys.data.questions.lapse", "test": "2026-03-20"}
+    config = {"task": {"questions": {"lapse": lapse}, "folds": {"seed": 0}}, "questions": 1}
+    found = renamed(config)
+    made = {"_target_": "recsys.tasks.lapse", "test": "2026-03-20"}
+    assert found == {"task": {"labels": {"lapse": made}, "folds": {"seed": 0}}, "questions": 1}
+    assert renamed(found) == found
+    log = {"sha256": "s", "questions/lapse": "f", "questions": 1}
+    assert renamed_tables(log) == {"sha256": "s", "labels/lapse": "f", "questions": 1}
+    assert renamed_tables(renamed_tables(log)) == renamed_tables(log)

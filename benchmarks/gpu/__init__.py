@@ -1,1 +1,1 @@
-"""What a GPU machine is asked: see `python -m benchmarks.gpu --help`."""
+"""What is run on a GPU machine: see `python -m benchmarks.gpu --help`."""

@@ -5,7 +5,7 @@
     python -m benchmarks.gpu --device cpu --small   # the same in small, to try it without a GPU
 
     tests       the tests marked `gpu`
-    families    each model trained on the CPU and on the GPU, and asked on both: equal metrics
+    families    each model trained on the CPU and on the GPU, and scored on both: equal metrics
     training    epochs of GLOIE, DNNTSP, SASRec, ShopperBERT and LMRec: time, memory, utilisation
     retrieval   exact top-k beside the bare product and FAISS
 

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu.families --device cuda
 
 `asked_there` is the model that was trained on the CPU, whose scores must agree. `trained_there`
-drew other random numbers, so that its metric is only to be about as good. Nets that answer
-questions are trained and asked on each device.
+drew other random numbers, so that its metric is only to be about as good. Networks
+of labels are trained and evaluated on each device.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def measured(model: Scorer, split: Split) -> float:
 
 
 def predictors(split: Split, place: Path) -> dict[str, Callable[[], Predictor]]:
-    """Every network that answers table."""
+    """Every network that predicts labels."""
     config = {
         "_target_": "recsys.models.ShopperBERT",
         "num_items": split.num_items,
@@ -161,17 +161,17 @@ def predictors(split: Split, place: Path) -> dict[str, Callable[[], Predictor]]:
     }
 
 
-def answered(make: Callable[[], Predictor], device: torch.device) -> dict[str, Any]:
+def predicted(make: Callable[[], Predictor], device: torch.device) -> dict[str, Any]:
     """AUROC of a predictor that was trained here, and of one there."""
-    found = {}
+    aurocs = {}
     for name, where in (("trained_here", torch.device("cpu")), ("trained_there", device)):
         table = colour_table()
-        train, asked = next(folds(table))
+        train, test = next(folds(table))
         with running_on(where):
-            scores = make().fit(table, train).predict(table, asked)
-        labels = table.label_matrix(asked)[:, 0].numpy()
-        found[name] = float(auroc(scores[:, 0].numpy(), labels)[0])
-    return {**found, "alike": found["trained_there"] >= found["trained_here"] - WORSE}
+            scores = make().fit(table, train).predict(table, test)
+        labels = table.label_matrix(test)[:, 0].numpy()
+        aurocs[name] = float(auroc(scores[:, 0].numpy(), labels)[0])
+    return {**aurocs, "alike": aurocs["trained_there"] >= aurocs["trained_here"] - WORSE}
 
 
 def main() -> int:
@@ -189,8 +189,8 @@ def main() -> int:
     with TemporaryDirectory() as place:
         for name, make in scorers(split).items():
             note(name, lambda m=make: ranked(m, split, device, 3 if small else 30))
-        for name, ask in predictors(split, Path(place)).items():
-            note(name, lambda a=ask: answered(a, device))
+        for name, make_predictor in predictors(split, Path(place)).items():
+            note(name, lambda m=make_predictor: predicted(m, device))
     wrong = [name for name, row in found.items() if not row["alike"]]
     print(f"not alike: {', '.join(wrong) or 'none'}")
     if device.type == "cpu":

@@ -80,7 +80,7 @@ def ask(case: str, side: str) -> None:
 
 
 def measured(case: str, side: str) -> dict[str, float]:
-    """Wall and CPU seconds and MiB of a process that asks."""
+    """Wall and CPU seconds and MiB of a process that scores."""
     command = [sys.executable, "-m", "benchmarks.speed.memory", "--case", case, "--side", side]
     started = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT)

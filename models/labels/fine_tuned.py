@@ -1,4 +1,4 @@
-"""FineTuned: a whole network of users trained for one table of table.
+"""FineTuned: a whole network of users trained for one table of labels.
 
 Paper: the Transformers that Shin et al., "One4all User Representation for Recommender Systems in
 E-commerce" (ShopperBERT), arXiv 2106.00573, hold their frozen embedding against. It starts from

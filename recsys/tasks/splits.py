@@ -1,8 +1,8 @@
 """Splits: what is known when a model is trained, when it is tuned and when it is tested.
 
 Every split puts two marks on an event. `phase` says from when it may be seen: 0 in training, 1 when
-the validation targets are predicted, 2 when the test targets are. `target` says that it is to be predicted
-at its phase; afterwards it is history. So in phase p
+the validation targets are predicted, 2 when the test targets are. `target` says that it is to be
+predicted at its phase; afterwards it is history. So in phase p
 
     target of a user  =  events with phase == p and target
     history of a user =  events with phase <  p, and those with phase == p that are no target.

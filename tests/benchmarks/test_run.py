@@ -179,16 +179,16 @@ def test_a_failed_seed_is_recorded_and_run_again(
     assert bench.measure(0, 1) == [1]
 
 
-def test_what_a_record_of_questions_reached_is_said(
+def test_what_a_record_of_labels_reached_is_said(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It has none of the metrics of lists, and without order in time no validation."""
     metrics = {"test": {"kids/auroc": 0.65432}}
     found = {"seed": 0, "metrics": metrics, "baselines": {}, "paired": {}}
     monkeypatch.setattr(benchmarks, "run", lambda *_: found)
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "questions"])
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "labels"])
     benchmarks.main()
-    assert capsys.readouterr().out == "questions {'kids/auroc': 0.6543}\n"
+    assert capsys.readouterr().out == "labels {'kids/auroc': 0.6543}\n"
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json")), ids=lambda path: path.stem)

@@ -117,7 +117,7 @@ def trained(folder: Path, log: Path, *options: str) -> None:
     ranking.run(compose([*start, *options]), folder)
 
 
-def asked(folder: Path, *overrides: str, output: Path | None = None) -> None:
+def evaluate_run(folder: Path, *overrides: str, output: Path | None = None) -> None:
     commands.evaluate(Namespace(run=folder, overrides=list(overrides), output=output, device=None))
 
 
@@ -133,25 +133,25 @@ def test_what_was_checked_is_what_is_built(
     config["retrieval"] = {"index": '${oc.select:"indices.${num_items}"}'}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(RunError, match=r"indices\.\$\{num_items\}.* is an interpolation"):
-        asked(folder)
+        evaluate_run(folder)
     words = """retrieval.index='${oc.select:"indices.${num_items}"}'"""
     # As the folder's own words, then as the user's: what they stand for is looked at, once.
     config["retrieval"] = {"index": None}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ConfigError, match=r"canary\.call is nothing that a folder's config may"):
-        asked(folder, "num_items=12", words)
-    asked(folder, words)
+        evaluate_run(folder, "num_items=12", words)
+    evaluate_run(folder, words)
     assert not canary
 
 
 def test_a_user_may_refer_to_values(purchases: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked(purchases / "run", "task.ks=[3,${seed}]", "seed=7")
+    evaluate_run(purchases / "run", "task.ks=[3,${seed}]", "seed=7")
     assert "recall@3" in capsys.readouterr().out
 
 
 def test_an_override_that_cannot_be_read(purchases: Path) -> None:
     with pytest.raises(ConfigError, match=r"task\.ks=\[3 cannot be read"):
-        asked(purchases / "run", "task.ks=[3")
+        evaluate_run(purchases / "run", "task.ks=[3")
 
 
 METRICS = ("recall@5", "ndcg@5", "phr@5", "mrr@5", "repeat/recall@5")
@@ -174,33 +174,33 @@ def test_another_catalogue_is_refused_by_its_first_item(purchases: Path, tmp_pat
     for frame, words in cases:
         frame.write_csv(tmp_path / "log.csv")
         with pytest.raises(ConfigError, match=words):
-            asked(purchases / "run", f"data.path={tmp_path / 'log.csv'}")
+            evaluate_run(purchases / "run", f"data.path={tmp_path / 'log.csv'}")
 
 
-LEARNT = "the model may have learnt from what it is asked here"
+LEARNT = "the model may have learnt from what it is evaluated on here"
 
 
 def test_what_is_not_as_in_training_is_said(
     purchases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = purchases / "run"
-    asked(run, "task.ks=[3]", "task.mask_history=true")
+    evaluate_run(run, "task.ks=[3]", "task.mask_history=true")
     assert "learnt" not in capsys.readouterr().out
     events(13).write_csv(tmp_path / "log.csv")
-    asked(run, f"data.path={tmp_path / 'log.csv'}")
+    evaluate_run(run, f"data.path={tmp_path / 'log.csv'}")
     more = f"log.events was 72 in training, and is 78: {LEARNT}"
     assert more in capsys.readouterr().out
     events().with_columns(item_id=11 - pl.col("item_id")).write_csv(tmp_path / "log.csv")
-    asked(run, f"data.path={tmp_path / 'log.csv'}", output=tmp_path / "out")
+    evaluate_run(run, f"data.path={tmp_path / 'log.csv'}", output=tmp_path / "out")
     digest = rf"log\.sha256 was \w{{12}} in training, and is \w{{12}}: {LEARNT}"
     assert re.search(digest, capsys.readouterr().out)
     # A comparison says it of what was written there, too.
     compared(tmp_path / "out", tmp_path / "out")
     assert re.search(rf"out: {digest}", capsys.readouterr().out.replace("\n", ""))
-    asked(run, "task.filters.min_user_events=2")
+    evaluate_run(run, "task.filters.min_user_events=2")
     filters = f"task.filters.min_user_events was 0 in training, and is 2: {LEARNT}"
     assert filters in capsys.readouterr().out
-    asked(run, "task.split._target_=recsys.tasks.last_basket")
+    evaluate_run(run, "task.split._target_=recsys.tasks.last_basket")
     split = "task.split._target_ was recsys.tasks.leave_last_out in training, and is recsys.tasks.l"
     assert split in capsys.readouterr().out
 
@@ -220,7 +220,9 @@ def test_users_are_known_by_their_ids(
     fewer = events().filter(~pl.col("user_id").is_in(["u00", "u03"]))
     for frame, others in ((renamed, {"u07"}), (added, set()), (fewer, {"u00", "u03"})):
         frame.write_csv(tmp_path / "other.csv")
-        asked(tmp_path / "run", f"data.path={tmp_path / 'other.csv'}", output=tmp_path / "out")
+        evaluate_run(
+            tmp_path / "run", f"data.path={tmp_path / 'other.csv'}", output=tmp_path / "out"
+        )
         known = ~pl.col("user_id").is_in(list(others))
         found = figures(tmp_path / "out").filter(pl.col("user_id").is_in(own["user_id"].implode()))
         assert found.equals(own.filter(known))
@@ -261,7 +263,7 @@ def test_the_same_events_in_another_file_are_the_same_log(purchases: Path, tmp_p
     }
     events().write_parquet(tmp_path / "other.parquet")
     where = f"data.path={tmp_path / 'other.parquet'}"
-    asked(purchases / "run", where, output=tmp_path / "out")
+    evaluate_run(purchases / "run", where, output=tmp_path / "out")
     again = json.loads((tmp_path / "out/log.json").read_text())
     assert again["sha256"] == told["sha256"]
     assert figures(tmp_path / "out").equals(figures(purchases / "run"))
@@ -271,7 +273,7 @@ def test_a_folder_from_before_logs_had_fingerprints(purchases: Path, tmp_path: P
     folder = Path(shutil.copytree(purchases / "run", tmp_path / "run"))
     (folder / "log.json").unlink()
     (folder / "model/manifest.json").unlink()
-    asked(folder, output=tmp_path / "out")
+    evaluate_run(folder, output=tmp_path / "out")
     assert figures(tmp_path / "out").equals(figures(purchases / "run"))
     compared(folder, purchases / "again")
 
@@ -283,7 +285,9 @@ def compared(first: Path, second: Path, part: str = "test") -> None:
 def test_runs_that_were_asked_the_same_are_compared(
     purchases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked(purchases / "run", "task.mask_history=true", "task.ks=[2,5]", output=tmp_path / "masked")
+    evaluate_run(
+        purchases / "run", "task.mask_history=true", "task.ks=[2,5]", output=tmp_path / "masked"
+    )
     capsys.readouterr()
     for first, second in (("run", "again"), ("again", "run")):
         compared(purchases / first, purchases / second, "validation")
@@ -307,8 +311,8 @@ def test_others_are_refused_by_the_option_that_differs(purchases: Path, tmp_path
         r"log\.events is 72 in .* and 78 in": [f"data.path={tmp_path / 'more.csv'}"],
     }
     for words, overrides in others.items():
-        asked(run, *overrides, output=tmp_path / "out")
-        with pytest.raises(RunError, match=f"{words}.*; compare runs that were asked the same"):
+        evaluate_run(run, *overrides, output=tmp_path / "out")
+        with pytest.raises(RunError, match=f"{words}.*; compare runs of the same task"):
             compared(run, tmp_path / "out")
         (tmp_path / "out/log.json").unlink()
     # Without a fingerprint the options of the data have to be the same.
@@ -323,7 +327,7 @@ def test_a_part_that_asks_nobody(purchases: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(purchases / "run", tmp_path / "run"))
     frame = pl.read_parquet(folder / "per_user.parquet")
     frame.filter(part="test").write_parquet(folder / "per_user.parquet")
-    with pytest.raises(RunError, match="run asked no users of the part validation"):
+    with pytest.raises(RunError, match="run has no users of the part validation"):
         compared(folder, purchases / "run", "validation")
 
 
@@ -340,9 +344,9 @@ def test_a_baseline_and_a_member_were_asked_as_their_run(
         compared(purchases / "masked", tmp_path / "run/members/a")
 
 
-def test_questions_are_compared_by_their_tables(tmp_path: Path) -> None:
-    config = {"task": {"questions": {"a": {"days": 3}, "b": {}}, "folds": {"seed": 0}}, "data": {}}
-    log = {"sha256": "s", "questions/a": "1", "questions/b": "2"}
+def test_label_tables_are_compared_by_their_tables(tmp_path: Path) -> None:
+    config = {"task": {"labels": {"a": {"days": 3}, "b": {}}, "folds": {"seed": 0}}, "data": {}}
+    log = {"sha256": "s", "labels/a": "1", "labels/b": "2"}
 
     def written(name: str, config: dict[str, Any], log: dict[str, Any]) -> Path:
         (tmp_path / name).mkdir()
@@ -351,17 +355,17 @@ def test_questions_are_compared_by_their_tables(tmp_path: Path) -> None:
         return tmp_path / name
 
     one = written("one", config, log)
-    fewer = {**config["task"], "questions": {"a": {"days": 3}}, "features": ["others"]}
-    same = written("same", {**config, "task": fewer}, {"sha256": "s", "questions/a": "1"})
+    fewer = {**config["task"], "labels": {"a": {"days": 3}}, "features": ["others"]}
+    same = written("same", {**config, "task": fewer}, {"sha256": "s", "labels/a": "1"})
     commands.check_alike(one, same)
-    other = written("other", config, {**log, "questions/a": "3"})
-    with pytest.raises(RunError, match=r"log\.questions/a is 1 in .* and 3 in"):
+    other = written("other", config, {**log, "labels/a": "3"})
+    with pytest.raises(RunError, match=r"log\.labels/a is 1 in .* and 3 in"):
         commands.check_alike(one, other)
     folds = {**config["task"], "folds": {"seed": 1}}
     with pytest.raises(RunError, match=r"task\.folds\.seed is 0 in .* and 1 in"):
         commands.check_alike(one, written("folds", {**config, "task": folds}, log))
-    days = {**config["task"], "questions": {"a": {"days": 4}}}
-    with pytest.raises(RunError, match=r"task\.questions\.a\.days is 3 in .* and 4 in"):
+    days = {**config["task"], "labels": {"a": {"days": 4}}}
+    with pytest.raises(RunError, match=r"task\.labels\.a\.days is 3 in .* and 4 in"):
         commands.check_alike(one, written("days", {**config, "task": days}, log))
 
 

@@ -143,7 +143,7 @@ def test_from_python_the_same_lists(trained: Path) -> None:
 
 
 def test_words_of_ones_own(run: Run, tmp_path: Path) -> None:
-    """A table with columns of words; then what is asked in words, and the vectors."""
+    """A table with columns of words; then lists for words, and the vectors."""
     names = [f"lamp {c} 램프 💡" for c in ("red", "blue", "")] + ["", None, "socks " * 3_000]
     words = pl.DataFrame({"item_id": [f"item{i:02}" for i in range(30)], "words": (names * 5)[:30]})
     events = purchases().join(words, on="item_id")
@@ -192,8 +192,14 @@ def test_baskets_of_ones_own(run: Run, tmp_path: Path) -> None:
     small = ["model.embedding_dim=8", "model.autoencoder.latent_dim=4", "trainer.max_epochs=1"]
     command = ["train", "data=table", f"data.path={tmp_path / 'shop.csv'}", *columns]
     folder = tmp_path / "run"
-    asked = ["task=next_basket", "task.ks=[10]", "model=gloie", *small, f"hydra.run.dir={folder}"]
-    code, _, err = run(*command, *asked)
+    arguments = [
+        "task=next_basket",
+        "task.ks=[10]",
+        "model=gloie",
+        *small,
+        f"hydra.run.dir={folder}",
+    ]
+    code, _, err = run(*command, *arguments)
     assert code == 0, err
     saved = recsys.load(folder)
     assert saved.histories.num_baskets().tolist() == [8] * 40
@@ -230,13 +236,13 @@ def test_a_run_says_what_it_does_not_read_and_what_ties(run: Run, tmp_path: Path
 
 
 def test_the_words_of_a_config() -> None:
-    asked = ["model=shopperbert", "model.attributes=[category]", "task=next_basket"]
-    config = compose([*asked, "num_items=1", "num_users=1", "num_classes={brand: 2}"])
+    arguments = ["model=shopperbert", "model.attributes=[category]", "task=next_basket"]
+    config = compose([*arguments, "num_items=1", "num_users=1", "num_classes={brand: 2}"])
     assert {"category", "mean", "weekday", "recsys.tasks.last_basket"} <= config_words(config)
     assert "brand" not in config_words(config)
 
 
-def test_questions_say_what_they_do_not_read(run: Run, tmp_path: Path) -> None:
+def test_label_tables_say_what_they_do_not_read(run: Run, tmp_path: Path) -> None:
     # Of each ten users four stop on the 4th, three on the 5th, and three go on.
     last = (
         pl.col("user_id")
@@ -299,8 +305,8 @@ def test_profiles_of_another_log_with_items_never_seen(
     path = shopper / "profiles/later_2026-06-05.parquet"
     for options in ([], ["data=table"]):
         path.unlink(missing_ok=True)
-        asked = [*options, f"data.path={tmp_path / 'later.csv'}", "as_of=2026-06-05"]
-        code, out, err = run("profile", shopper, *asked)
+        arguments = [*options, f"data.path={tmp_path / 'later.csv'}", "as_of=2026-06-05"]
+        code, out, err = run("profile", shopper, *arguments)
         assert code == 0, err
         assert "40 users of later as of 2026-06-05 00:00:00" in out
     # What came later changes nothing, and one who had nothing before is not there.
@@ -332,15 +338,15 @@ def test_profiles_that_cannot_be_made(
         ([shopper, "data.pth=x"], ["data.pth"]),
     ]
     output = tmp_path / "none.parquet"
-    for asked, words in cases:
-        code, out, err = run("profile", *asked, "--output", output)
-        assert (code, out, err.count("\n")) == (2, "", 1), (asked, err)
+    for arguments, words in cases:
+        code, out, err = run("profile", *arguments, "--output", output)
+        assert (code, out, err.count("\n")) == (2, "", 1), (arguments, err)
         for word in words:
             assert word in err
         assert not output.exists()
     remedy = "data.item_columns=[category,brand]"
-    asked = [f"data.path={tmp_path / 'once.csv'}", remedy, "--output", output]
-    assert run("profile", shopper, *asked)[0] == 0
+    arguments = [f"data.path={tmp_path / 'once.csv'}", remedy, "--output", output]
+    assert run("profile", shopper, *arguments)[0] == 0
 
 
 def test_profiles_stay_in_the_run(run: Run, shopper: Path, tmp_path: Path) -> None:
@@ -367,12 +373,12 @@ def test_a_folder_whose_name_is_a_pattern(run: Run, csv: Path, tmp_path: Path, m
     for _ in range(2):
         code, _, err = run(*command)
         assert code == 0, err
-    for asked in (
+    for arguments in (
         ["evaluate", folder, "--output", tmp_path / "out[*]"],
         ["recommend", folder, "--users", "u01", "--output", tmp_path / "out[*]" / "lists.parquet"],
         ["compare", folder, tmp_path / "out[*]"],
     ):
-        code, _, err = run(*asked)
+        code, _, err = run(*arguments)
         assert code == 0, err
     assert "report.html" in {path.name for path in folder.iterdir()}
 
@@ -515,14 +521,14 @@ def test_a_folder_of_any_name(run: Run, csv: Path, tmp_path: Path, name: str) ->
         code, _, err = run(*command, "model=count_vae", *small, *where)
         assert code == 0, err
     again, lists, profiles = folder / "again", folder / "lists.csv", folder / "p.parquet"
-    for asked in (
+    for arguments in (
         ["evaluate", folder, "task.ks=[5]", "--output", again],
         ["recommend", folder, "--users", "u01", "--output", lists],
         ["vectors", folder, folder / "vectors"],
         ["compare", folder, folder],
     ):
-        code, _, err = run(*asked)
-        assert code == 0, (asked, err)
+        code, _, err = run(*arguments)
+        assert code == 0, (arguments, err)
     assert len(pl.read_csv(lists, glob=False)) == 10
     shopper = [*shlex.split(argument("hydra.run.dir", str(folder / "shopper"))), *SMALL_BERT]
     options = ["model=shopperbert", "model.attributes=[category,brand]", *shopper]
@@ -538,8 +544,8 @@ def test_a_folder_that_begins_with_a_dash(
 ) -> None:
     trained.rename(trained.with_name("-run"))
     monkeypatch.chdir(trained.parent)
-    for asked in (["evaluate", "--", "-run"], ["evaluate", "./-run", "task.ks=[3]"]):
-        assert run(*asked)[0] == 0
+    for arguments in (["evaluate", "--", "-run"], ["evaluate", "./-run", "task.ks=[3]"]):
+        assert run(*arguments)[0] == 0
 
 
 def test_a_title_that_the_terminal_has_no_letters_for(
@@ -568,7 +574,7 @@ def test_a_disk_that_is_full_or_a_folder_that_cannot_be_made(
     folder = tmp_path / "new"
     (tmp_path / "a file").touch()
     with disk_of(300):
-        for asked, path in (
+        for arguments, path in (
             (table(csv, f"hydra.run.dir={folder}"), folder / "config.yaml"),
             (["vectors", trained, folder], None),
             (["evaluate", trained, "--output", folder], folder / "config.yaml"),
@@ -577,7 +583,7 @@ def test_a_disk_that_is_full_or_a_folder_that_cannot_be_made(
                 f"{folder}.csv",
             ),
         ):
-            code, _, err = run(*asked)
+            code, _, err = run(*arguments)
             assert (code, err.count("\n")) == (2, 1)
             assert path is None or err == f"recsys: {path}: File too large\n"
             assert not list(tmp_path.rglob("*.scratch"))
@@ -595,8 +601,8 @@ def test_who_reads_no_further_than_the_first_line(csv: Path, tmp_path: Path) -> 
     ended = subprocess.run(f"{shell} >&-", shell=True, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     shell = "; ".join(
-        f"{shlex.join([*command, *asked])} | head -1"
-        for asked in (["models"], [], ["evaluate", str(folder)])
+        f"{shlex.join([*command, *arguments])} | head -1"
+        for arguments in (["models"], [], ["evaluate", str(folder)])
     )
     ended = subprocess.run(shell, shell=True, capture_output=True, text=True, check=False)
     assert ended.stderr == ""
@@ -606,9 +612,9 @@ def test_who_reads_no_further_than_the_first_line(csv: Path, tmp_path: Path) -> 
 def test_no_home_folder(csv: Path, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "HOME"}
     command = [sys.executable, "-m", "recsys.cli.main"]
-    for asked in ([], ["models"], table(csv, "--cfg", "job")):
+    for arguments in ([], ["models"], table(csv, "--cfg", "job")):
         ended = subprocess.run(
-            [*command, *asked], env=environment, capture_output=True, text=True, check=False
+            [*command, *arguments], env=environment, capture_output=True, text=True, check=False
         )
         assert (ended.returncode, ended.stderr) == (0, "")
 
@@ -675,11 +681,11 @@ def test_arguments_of_the_impatient(run: Run, trained: Path, csv: Path) -> None:
 
 
 def test_options_may_stand_before_and_after(run: Run, trained: Path, tmp_path: Path) -> None:
-    for asked in (
+    for arguments in (
         ["evaluate", "--output", tmp_path / "a", trained, "task.ks=[3]"],
         ["evaluate", trained, "--output", tmp_path / "a", "task.ks=[3]", "task.mask_history=true"],
     ):
-        code, _, err = run(*asked)
+        code, _, err = run(*arguments)
         assert code == 0, err
         assert "recall@3" in json.loads((tmp_path / "a" / "metrics.json").read_text())["test"]
 
@@ -764,14 +770,14 @@ def test_misspelt_names(run: Run, csv: Path, tmp_path: Path) -> None:
 def test_every_command_asks_where_it_is_told(
     run: Run, trained: Path, shopper: Path, tmp_path: Path
 ) -> None:
-    asked = (
+    commands = (
         ("evaluate", trained),
         ("recommend", trained, "--users", "u03"),
         ("vectors", trained, tmp_path / "vectors"),
         ("profile", shopper, "--output", tmp_path / "profiles.parquet"),
     )
     message = "recsys: device=tpu: there is cpu"
-    for command in asked:
+    for command in commands:
         code, _, err = run(*command, "--device", "tpu")
         assert (code, err.count("\n")) == (2, 1)
         assert err.startswith(message)
@@ -817,8 +823,8 @@ def test_an_unknown_user_item_and_k(run: Run, trained: Path) -> None:
         (["--history", "nothing"], "nothing"),
         (["--users", "u01", "-k", "99"], "k=99"),
     ]
-    for asked, word in cases:
-        code, out, err = run("recommend", trained, *asked)
+    for arguments, word in cases:
+        code, out, err = run("recommend", trained, *arguments)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert word in err
 

@@ -79,7 +79,7 @@ def test_training_names_its_device_weights_and_checkpoints(
     assert f"going on from {folder}/checkpoints/last.ckpt" in messages(run(*command, "-v")[2])
 
 
-def test_a_table_is_answered_and_then_read(run: Run, csv: Path, tmp_path: Path) -> None:
+def test_a_table_is_predicted_and_then_read(run: Run, csv: Path, tmp_path: Path) -> None:
     # A third of the users stop on the third day, a third on the fifth.
     user, day = pl.col("user_id"), pl.col("timestamp").str.tail(1).cast(pl.Int64)
     last = pl.when(user % 3 == 0).then(3).when(user % 3 == 1).then(5).otherwise(8)
@@ -90,8 +90,8 @@ def test_a_table_is_answered_and_then_read(run: Run, csv: Path, tmp_path: Path) 
     command += [f"hydra.run.dir={tmp_path / 'run'}", "-v"]
     code, _, err = run(*command)
     assert code == 0, err
-    answered = r"lapse: recsys\.models\.LogisticRegression answered \d+ rows in \d+\.\d s"
-    assert any(re.fullmatch(answered, said) for said in messages(err))
+    predicted = r"lapse: recsys\.models\.LogisticRegression predicted \d+ rows in \d+\.\d s"
+    assert any(re.fullmatch(predicted, said) for said in messages(err))
     assert f"lapse: read what {tmp_path}/run/tables/lapse holds" in messages(run(*command)[2])
 
 

@@ -216,7 +216,7 @@ def test_the_corrected_resampled_t_test_of_nadeau_and_bengio() -> None:
 
 
 def timed(num_users: int, moments: int, num_folds: int) -> pl.DataFrame:
-    """Folds of a table whose users are asked at some moments in training, and once in the test."""
+    """Folds of a table whose users have rows at some moments in training, and one in the test."""
     held_out = [num_users // num_folds + (f < num_users % num_folds) for f in range(num_folds)]
     generator = np.random.default_rng(num_users)
     return pl.DataFrame(

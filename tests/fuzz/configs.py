@@ -203,7 +203,7 @@ def written(config: dict[str, Any], chance: random.Random) -> str:
 def prepared(number: int) -> tuple[str, str, Path]:
     """The run, the file that was changed, and the folder of the copy."""
     chance = random.Random(number)
-    name = chance.choice([p.name for p in sorted(SCRATCH.glob("runs/*")) if p.name != "questions"])
+    name = chance.choice([p.name for p in sorted(SCRATCH.glob("runs/*")) if p.name != "labels"])
     whole, copy = SCRATCH / "runs" / name, SCRATCH / "copies" / name
     if not copy.exists():
         shutil.copytree(whole, copy)

@@ -60,7 +60,7 @@ RUNS: dict[str, list[str]] = {
         *("model=hybrid", "+model@model.members.a=item_knn", "+model@model.members.b=markov"),
         *("+model.weights.a=1.0", "+model.weights.b=0.5"),
     ],
-    "questions": ["task=lapse", *LAPSE, "model=logistic_regression"],
+    "labels": ["task=lapse", *LAPSE, "model=logistic_regression"],
 }
 
 
@@ -80,7 +80,7 @@ def log() -> pl.DataFrame:
 
 
 def command(place: Path, name: str, folder: Path) -> list[str]:
-    options = [] if name == "questions" else ["task.ks=[5]"]
+    options = [] if name == "labels" else ["task.ks=[5]"]
     path = (place / "log.csv").resolve()
     start = ["train", "data=table", f"data.path={path}", "data.columns.text=text"]
     return [*start, *options, *RUNS[name], f"hydra.run.dir={folder}"]
@@ -382,7 +382,7 @@ def commands(place: Path, name: str, copy: Path, done: str) -> Iterator[tuple[st
     """Everything that may be asked of a folder."""
     whole = place / "runs" / name
     yield "compare", ["compare", str(copy), str(whole)]
-    if name == "questions":
+    if name == "labels":
         yield "report", lambda: prediction_page.write(copy)
     else:
         yield "load", lambda: lists(copy)

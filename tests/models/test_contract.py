@@ -369,5 +369,5 @@ def test_every_model_keeps_the_contract() -> None:
 
 
 def is_scorer(name: str) -> bool:
-    """Whether a model says what comes next; the others answer table."""
+    """Whether a model says what comes next; the others predict labels."""
     return issubclass(getattr(recsys.models, name), Scorer)

@@ -19,7 +19,7 @@ LATER = [("b", "w", 8), ("c", "z", 9)]
 
 
 @pytest.fixture
-def questions() -> LabelTable:
+def table() -> LabelTable:
     """On the 6th: three candidates, of w and x, of y, and of z."""
     events = pl.DataFrame(
         [(user, item, datetime(2026, 1, day)) for user, item, day in EVENTS + LATER],

@@ -35,7 +35,7 @@ def test_the_ranking_loss_is_over_the_candidates_allowed() -> None:
     data = _Data(
         inputs=torch.zeros(2, 1),
         prior=None,
-        answers=Ragged.from_lists([[0], [1, 2]]),
+        labels=Ragged.from_lists([[0], [1, 2]]),
         excluded=Ragged.from_lists([[2], []]),
         users=torch.arange(2),
         moments=torch.zeros(2, dtype=torch.int64),

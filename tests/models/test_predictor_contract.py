@@ -1,4 +1,4 @@
-"""The contract of `recsys.testing.contracts` for every model of the zoo that answers table."""
+"""The contract of `recsys.testing.contracts` for every model of the zoo that predicts labels."""
 
 from pathlib import Path
 from typing import Any

@@ -202,20 +202,20 @@ def test_p_values_are_corrected_over_all_that_are_shown(finished: Path, text: st
 def test_hits_are_those_of_the_evaluation(
     tmp_path: Path, splitter: Callable[[EventLog], Split]
 ) -> None:
-    asked = write_run(tmp_path, splitter=splitter)
+    users = write_run(tmp_path, splitter=splitter)
     shown = page(tmp_path).split('<div class="user">')[1:]
     found = []
     for text in shown:
         user_id = re.search(r"User (u\d\d)", text)
         assert user_id is not None
-        user = asked.row(by_predicate=pl.col("user_id") == user_id[1], named=True)
+        user = users.row(by_predicate=pl.col("user_id") == user_id[1], named=True)
         given, wanted = (re.findall("<li.*", part) for part in _lists(text)[1:])
         assert len(given) == 5
         assert len(wanted) == user["num_targets"]
         hits = [len(re.findall('class="hit"', "".join(entries))) for entries in (given, wanted)]
         assert hits == [round(user["recall@5"] * user["num_targets"])] * 2
         found.append(user["user_id"])
-    assert found == [asked["user_id"][len(asked) * n // 4] for n in (1, 2, 3)]
+    assert found == [users["user_id"][len(users) * n // 4] for n in (1, 2, 3)]
     assert sum("hit" in text for text in shown) > 0
 
 

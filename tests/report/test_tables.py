@@ -95,7 +95,7 @@ TIMES = {1: [1, 2, 3, 3], 2: [1, 2, 3, 4], 3: [5, 5, 5], 4: [7, 7]}
 
 
 def test_targets_that_tie_with_the_event_before() -> None:
-    # Users 1 and 3 of those three that are asked.
+    # Users 1 and 3 of the three in the test.
     (line,) = ties(leave_last_out(log_of(TIMES)))
     assert line.startswith("67% of the 3 test users have a target with the timestamp of the event")
     assert "task=next_basket data.columns.basket_id=COLUMN asks for whole baskets" in line

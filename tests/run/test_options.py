@@ -21,7 +21,7 @@ from recsys.run.config import as_values
 from recsys.run.options import argument, check_options
 
 TABLE = ("data=table", "data.path=log.csv")
-ASKED = ("task=new_items", "data=table", "data.path=log.csv", "task.labels.new_items.test=x")
+LABELS = ("task=new_items", "data=table", "data.path=log.csv", "task.labels.new_items.test=x")
 NEEDED = {
     "model=fine_tuned": ["model.run=runs/x"],
     "task=next_basket_time": [
@@ -35,7 +35,7 @@ NEEDED = {
     ],
     "decoder@model.decoder=pretrained": ["model.decoder.path=x"],
 }
-OF_QUESTIONS = (
+OF_LABELS = (
     "blend",
     "candidate_size",
     "fine_tuned",
@@ -52,8 +52,8 @@ def runs() -> Iterator[tuple[str, ...]]:
     """Overrides of runs that have every config but the experiments between them."""
     yield from ((f"data={name}",) for name in names("data") if name != "table")
     for name in names("model"):
-        asked = ASKED if name in OF_QUESTIONS else TABLE
-        yield (*asked, f"model={name}", *NEEDED.get(f"model={name}", []))
+        task = LABELS if name in OF_LABELS else TABLE
+        yield (*task, f"model={name}", *NEEDED.get(f"model={name}", []))
     for name in ("next_basket_time", "next_basket", "next_basket_holdout", "lapse", "profiling"):
         yield (*TABLE, f"task={name}", *NEEDED.get(f"task={name}", []))
     for name in ("coupon", "downstream", "lapse", "new_items", "profiling", "targeting"):
@@ -68,13 +68,13 @@ def runs() -> Iterator[tuple[str, ...]]:
 
 
 RUNS = list(runs())
-MODELS = [(*TABLE, f"model={name}") for name in names("model") if name not in OF_QUESTIONS]
-MODELS += [overrides for overrides in RUNS if ASKED[0] in overrides]
+MODELS = [(*TABLE, f"model={name}") for name in names("model") if name not in OF_LABELS]
+MODELS += [overrides for overrides in RUNS if LABELS[0] in overrides]
 
 
 def check(config: dict[str, Any]) -> None:
     """As the command line does before a run."""
-    if "questions" in config["task"]:
+    if "labels" in config["task"]:
         check_options(config, prediction.KINDS, prediction.EXTRAS)
     else:
         check_options(config, ranking.KINDS)
@@ -181,8 +181,8 @@ def test_what_is_said(override: str, said: str) -> None:
         check(as_values(compose([*TABLE, override])))
 
 
-def test_what_a_task_of_questions_may_have_besides() -> None:
-    config = as_values(compose([*ASKED, "model=new_popularity"]))
+def test_what_a_task_of_labels_may_have_besides() -> None:
+    config = as_values(compose([*LABELS, "model=new_popularity"]))
     config["model"] |= {"tables": ["new_items"], "folds": {"num_folds": 3}}
     check(config)
     config["model"]["folds"] = {"num": 3}

@@ -1,8 +1,9 @@
-"""Tasks that ask table, from the command line: whole runs on a small log, and every mistake."""
+"""Tasks of label tables, from the command line: whole runs on a small log, and every mistake."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from recsys.cli.compose import compose
 from recsys.cli.names import CONF
 from recsys.errors import RunError
-from recsys.evaluation.prediction import Trial, leads
+from recsys.evaluation.prediction import TableResult, leads
 from recsys.log.event_log import EventLog
 from recsys.report import prediction_page, tables
 from recsys.run import prediction
@@ -76,8 +77,8 @@ def test_a_run_leaves_its_folder(run: Run, csv: Path, tmp_path: Path) -> None:
         assert low <= means["test"]["lapse/auroc"] <= high
         table = place / "tables" / "lapse"
         assert len(pl.read_parquet(table / "folds.parquet")) == 3
-        asked = pl.read_parquet(table / "predictions.parquet")
-        assert asked.group_by("part").len().sort("part")["len"].to_list() == [30, 30]
+        predictions = pl.read_parquet(table / "predictions.parquet")
+        assert predictions.group_by("part").len().sort("part")["len"].to_list() == [30, 30]
     text = (folder / "config.yaml").read_text()
     assert "mask_history" not in text
     assert "filters" not in text
@@ -98,15 +99,15 @@ def test_a_table_that_is_finished_is_kept(
 ) -> None:
     folder, fits = tmp_path / "run", []
     arguments = command(csv, folder, "model=logistic_regression", TREES)
-    asked = prediction.trial
+    cross_validate = prediction.cross_validate
 
     def counted(*given: object) -> object:
         fits.append(given)
         if len(fits) == 2:
             raise KeyboardInterrupt
-        return asked(*given)  # type: ignore[arg-type]
+        return cross_validate(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prediction, "trial", counted)
+    monkeypatch.setattr(prediction, "cross_validate", counted)
     assert run(*arguments)[0] != 0
     assert not (folder / "metrics.json").exists() or not (folder / "baselines").exists()
     code, _, err = run(*arguments)
@@ -116,7 +117,7 @@ def test_a_table_that_is_finished_is_kept(
 
 
 def test_a_changed_log_under_the_same_name_is_refused(run: Run, csv: Path, tmp_path: Path) -> None:
-    """The same rows are asked, and answered otherwise."""
+    """The same rows, of other histories."""
     folder = tmp_path / "run"
     command_ = command(csv, folder, "model=logistic_regression", *PRETRAINING)
     assert run(*command_)[0] == 0
@@ -135,7 +136,7 @@ def test_a_changed_log_under_the_same_name_is_refused(run: Run, csv: Path, tmp_p
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_other_answers_to_the_same_log_are_another_run(
+def test_other_labels_of_the_same_log_are_another_run(
     run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tables may rest on files that are not the log's."""
@@ -144,7 +145,33 @@ def test_other_answers_to_the_same_log_are_another_run(
     monkeypatch.setattr("recsys.tasks.labels.LabelTable.fingerprint", "another")
     code, _, err = run(*arguments)
     assert (code, err.count("\n")) == (2, 1)
-    assert "run of another log: questions/lapse was" in err
+    assert "run of another log: labels/lapse was" in err
+
+
+def test_a_folder_of_before_goes_on(run: Run, csv: Path, tmp_path: Path) -> None:
+    """As it was written when a label table was called otherwise."""
+    folder = tmp_path / "run"
+    arguments = command(csv, folder, "model=logistic_regression", TREES)
+    assert run(*arguments)[0] == 0
+    figures = (folder / "metrics.json").read_bytes()
+    for name, today, before in (
+        ("config.yaml", "  labels:", "  questions:"),
+        ("log.json", '"labels/', '"questions/'),
+    ):
+        text = (folder / name).read_text()
+        assert text.count(today) == 1
+        (folder / name).write_text(text.replace(today, before))
+    again = tmp_path / "again"
+    shutil.copytree(folder, again)
+    code, _, err = run("compare", folder, folder / "baselines" / "trees")
+    assert code == 0, err
+    shutil.rmtree(folder / "baselines")
+    code, _, err = run(*arguments)
+    assert code == 0, err
+    assert (folder / "metrics.json").read_bytes() == figures
+    assert "labels/lapse" in (folder / "log.json").read_text()
+    code, _, err = run("compare", again, folder)
+    assert code == 0, err
 
 
 @dataclass(frozen=True)
@@ -173,7 +200,7 @@ PRETRAINING = [
 ]
 
 
-def test_what_a_model_has_learnt_before_answers_questions(
+def test_what_a_model_has_learnt_before_predicts_labels(
     run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
@@ -182,10 +209,10 @@ def test_what_a_model_has_learnt_before_answers_questions(
     before = json.loads((folder / "pretraining" / "metrics.json").read_text())
     assert before["test"]["item_id/nll"] > 0
     profile = folder / "baselines" / "profile"
-    # It asked for no folds, and the others named no table that is asked.
+    # It wanted no folds, and the others named no table that there is.
     assert set(json.loads((profile / "metrics.json").read_text())) == {"test"}
     assert set(json.loads((folder / "metrics.json").read_text())) == {"test", "folds"}
-    with pytest.raises(RunError, match="no table in common"):
+    with pytest.raises(RunError, match="no label table in common"):
         prediction.compare_tables(profile, folder)
     for other in ("elsewhere", "never"):
         assert json.loads((folder / "baselines" / other / "metrics.json").read_text()) == {}
@@ -224,8 +251,8 @@ def test_a_window_that_reaches_into_the_test_ends_the_run(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["model=popularity"], "Popularity says what comes next and answers no questions"),
-        (["task=coupon", "model=lightgbm"], "questions=table/coupon does not exist"),
+        (["model=popularity"], "Popularity says what comes next and predicts no labels"),
+        (["task=coupon", "model=lightgbm"], "labels=table/coupon does not exist"),
         (["model=new_ease", "task=next_item", "task.ks=[5]"], "NewEASE ranks no catalogue"),
         (["task=profiling", "model=lightgbm"], "task.labels.profile.classes is not set; give"),
         (["task=next_basket_time", "model=popularity"], "task.split.test_start is not set; give"),
@@ -236,7 +263,7 @@ def test_a_window_that_reaches_into_the_test_ends_the_run(
                 "task.labels.new_items.test='2026-03-20'",
                 "task.labels.new_items.horizon_days=3",
             ],
-            "MLP learns from answers and there are none",
+            "MLP learns from labels and there are none",
         ),
         (["model=mlp", "task.folds.num_folds=41"], "num_folds=41 does not divide the 40 users"),
     ],
@@ -245,14 +272,14 @@ def test_what_does_not_go_together_is_one_line(
     run: Run, csv: Path, tmp_path: Path, more: list[str], words: str
 ) -> None:
     start = ["train", "data=table", f"data.path={csv}", f"hydra.run.dir={tmp_path / 'run'}"]
-    asked = more if any(m.startswith("task=") for m in more) else [*LAPSE, *more]
-    code, _, err = run(*start, *asked)
+    options = more if any(m.startswith("task=") for m in more) else [*LAPSE, *more]
+    code, _, err = run(*start, *options)
     assert code == 2
     assert err.count("\n") == 1
     assert words in err
 
 
-def test_what_a_run_of_questions_is_not_asked(run: Run, csv: Path, tmp_path: Path) -> None:
+def test_what_a_run_of_labels_does_not_do(run: Run, csv: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert run(*command(csv, folder, "model=logistic_regression"))[0] == 0
     for arguments in (
@@ -263,10 +290,10 @@ def test_what_a_run_of_questions_is_not_asked(run: Run, csv: Path, tmp_path: Pat
         code, _, err = run(*arguments)
         assert code == 2
         assert err.count("\n") == 1
-        assert "answers questions" in err
+        assert "predicts labels" in err
 
 
-def test_compare_two_runs_of_questions(run: Run, csv: Path, tmp_path: Path) -> None:
+def test_compare_two_runs_of_labels(run: Run, csv: Path, tmp_path: Path) -> None:
     for model in ("logistic_regression", "lightgbm"):
         assert run(*command(csv, tmp_path / model, f"model={model}"))[0] == 0
     code, out, err = run("compare", tmp_path / "logistic_regression", tmp_path / "lightgbm")
@@ -275,7 +302,7 @@ def test_compare_two_runs_of_questions(run: Run, csv: Path, tmp_path: Path) -> N
     found = prediction.compare_tables(tmp_path / "logistic_regression", tmp_path / "lightgbm")
     assert found["metric"].to_list() == ["lapse/auroc", "lapse/ap"]
     assert (found["p_holm"] >= found["p_value"]).all()
-    with pytest.raises(RunError, match="answered no table in common"):
+    with pytest.raises(RunError, match="have no label table in common"):
         prediction.compare_tables(tmp_path / "logistic_regression", tmp_path / "nothing")
 
 
@@ -285,18 +312,18 @@ def test_what_cannot_be_tested_is_shown_as_such(run: Run, csv: Path, tmp_path: P
     assert run(*command(csv, folder, "model=logistic_regression", TREES))[0] == 0
     assert "no p-value" not in (folder / "report.html").read_text()
     trees = folder / "baselines" / "trees"
-    kept = Trial.read(trees / "tables" / "lapse")
-    auroc = kept.folds["auroc"].scatter(0, float("nan"))
-    broken = replace(kept, folds=kept.folds.with_columns(auroc))
+    result = TableResult.read(trees / "tables" / "lapse")
+    auroc = result.folds["auroc"].scatter(0, float("nan"))
+    broken = replace(result, folds=result.folds.with_columns(auroc))
     broken.write(trees / "tables" / "lapse")
     prediction_page.write(folder)
     assert (folder / "report.html").read_text().count("no p-value") == 1
     assert prediction.compare_tables(trees, folder)["p_holm"].is_null().to_list() == [True, False]
     _, out, _ = run("compare", trees, folder)
     assert "–" in out
-    models = {"model": Trial.read(folder / "tables" / "lapse"), "trees": broken}
+    models = {"model": TableResult.read(folder / "tables" / "lapse"), "trees": broken}
     ahead = leads({"lapse": models})
-    cells = list(tables.trials("lapse", models, ahead).columns[3].cells)
+    cells = list(tables.table_results("lapse", models, ahead).columns[3].cells)
     assert cells[0] == ""
     assert str(cells[1]).endswith("no p")
 
@@ -307,20 +334,20 @@ def test_a_metric_that_no_fold_has_is_shown_as_such(run: Run, csv: Path, tmp_pat
     models = {"model": folder, "trees": folder / "baselines" / "trees"}
     none = float("nan")
     for place in models.values():
-        kept = Trial.read(place / "tables" / "lapse")
+        result = TableResult.read(place / "tables" / "lapse")
         broken = replace(
-            kept,
-            means={part: of | {"auroc": none} for part, of in kept.means.items()},
-            intervals={part: of | {"auroc": [none] * 2} for part, of in kept.intervals.items()},
-            folds=kept.folds.with_columns(auroc=none),
+            result,
+            means={part: of | {"auroc": none} for part, of in result.means.items()},
+            intervals={part: of | {"auroc": [none] * 2} for part, of in result.intervals.items()},
+            folds=result.folds.with_columns(auroc=none),
         )
         broken.write(place / "tables" / "lapse")
     prediction_page.write(folder)
     page = (folder / "report.html").read_text()
     assert "nan" not in page.partition("<summary>")[0].lower()
     assert "<td>–" in page
-    shown = {name: Trial.read(p / "tables" / "lapse") for name, p in models.items()}
-    table = tables.trials("lapse", shown, leads({"lapse": shown}))
+    shown = {name: TableResult.read(p / "tables" / "lapse") for name, p in models.items()}
+    table = tables.table_results("lapse", shown, leads({"lapse": shown}))
     assert [str(cell) for cell in table.columns[1].cells] == ["–", "–"]
     assert [str(cell) for cell in table.columns[3].cells] == ["", "–"]
     prediction.write(folder, {"lapse": shown["model"]})
@@ -328,10 +355,10 @@ def test_a_metric_that_no_fold_has_is_shown_as_such(run: Run, csv: Path, tmp_pat
     assert json.loads(written, parse_constant=pytest.fail)["test"]["lapse/auroc"] is None
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "questions").rglob("*.yaml")), ids=lambda p: p.stem)
-def test_every_table_of_questions_composes(path: Path) -> None:
+@pytest.mark.parametrize("path", sorted((CONF / "labels").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_label_table_composes(path: Path) -> None:
     config = compose([f"data={path.parent.name}", f"task={path.stem}", "model=mlp"])
-    assert config.task.questions
+    assert config.task.labels
     assert config.model.features == config.task.features
     opening, line, *_ = path.read_text().splitlines()
     assert opening == "# @package _global_"

@@ -1,4 +1,4 @@
-"""What every predictor is refused: looking ahead, no features, questions of another kind."""
+"""What every predictor is refused: looking ahead, no features, tables of another kind."""
 
 from dataclasses import dataclass
 

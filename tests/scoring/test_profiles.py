@@ -40,8 +40,8 @@ def test_training_users_are_shown_by_their_training_events(split: Split) -> None
     found = of_training(model, split)
     assert found.columns[:3] == ["user_id", "as_of", "vector"]
     assert found.drop("as_of", "vector").equals(split.log.users)
-    asked = profiles(model, split.log, found.select("user_id", "as_of"))
-    np.testing.assert_allclose(found["vector"].to_numpy(), asked, rtol=1e-5, atol=1e-6)
+    vectors = profiles(model, split.log, found.select("user_id", "as_of"))
+    np.testing.assert_allclose(found["vector"].to_numpy(), vectors, rtol=1e-5, atol=1e-6)
     # Two baskets, for validation and test, come after.
     after = split.log.events.join(found.select("user_id", "as_of"), on="user_id")
     after = after.filter(pl.col("timestamp") >= pl.col("as_of")).group_by("user_id")
@@ -101,8 +101,8 @@ def test_items_are_read_as_they_were_described_at_the_moment() -> None:
     rows = rows.with_columns(as_of=pl.Series([moments[n % 2] for n in range(18)]).cast(kind))
     found = profiles(model, log, rows)
     for number, moment in enumerate(moments):
-        asked = rows.filter(pl.col("as_of") == moment)
-        again = profiles(model, before(log, moment), asked)
+        of_moment = rows.filter(pl.col("as_of") == moment)
+        again = profiles(model, before(log, moment), of_moment)
         np.testing.assert_allclose(found[number::2], again, rtol=1e-5, atol=1e-6)
     unlike = (found - profiles(model, plain, rows)).abs().amax(1)
     assert (unlike[::2] > 1e-3).all()  # on the 4th nothing had said a colour

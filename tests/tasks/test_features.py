@@ -23,7 +23,7 @@ DAY = ["2024-01-03", "2024-01-04", "2024-01-05"]
 
 
 @pytest.fixture(scope="module")
-def questions() -> LabelTable:
+def table() -> LabelTable:
     return new_items(checkerboard(), "new", train=DAY[:1], test=DAY[2], horizon_days=1)
 
 
@@ -43,7 +43,7 @@ def shop() -> EventLog:
     return EventLog.from_frames(events, items)
 
 
-def asked(*rows: tuple[str, int]) -> pl.DataFrame:
+def as_of(*rows: tuple[str, int]) -> pl.DataFrame:
     frame = pl.DataFrame(rows, schema=["user_id", "day"], orient="row")
     when = pl.datetime(2026, 1, "day", time_unit="us")
     return frame.select("user_id", as_of=when)
@@ -60,7 +60,7 @@ def test_counts_that_memory_would_not_hold(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_counts_of_items_and_of_what_groups_them() -> None:
-    rows = asked(("a", 4), ("a", 5), ("b", 5), ("nobody", 5))
+    rows = as_of(("a", 4), ("a", 5), ("b", 5), ("nobody", 5))
     # z comes after the first moment, and has no column
     counts = Counts("item_id", log=False)(shop(), rows)
     assert counts.tolist() == [[1, 1], [2, 1], [1, 0], [0, 0]]
@@ -76,12 +76,12 @@ def test_counts_of_items_and_of_what_groups_them() -> None:
 
 def test_a_column_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="no column brand; there is user_id, item_id, timestamp"):
-        Counts("brand")(shop(), asked(("a", 4)))
+        Counts("brand")(shop(), as_of(("a", 4)))
 
 
 def test_recency_frequency_and_money() -> None:
     feature = RFM(windows=(2,), discounts=("off",), distinct=("shop",))
-    frame = feature.frame(shop(), asked(("a", 5), ("nobody", 5)))
+    frame = feature.frame(shop(), as_of(("a", 5), ("nobody", 5)))
     first = frame.row(0, named=True)
     assert first["recency"] == pytest.approx(0.5)
     assert first["tenure"] == pytest.approx(3.5)
@@ -105,7 +105,7 @@ def test_recency_frequency_and_money() -> None:
     assert first["gap"] == 3
     assert first["age_in_gaps"] == pytest.approx(0.5 / 3)
     assert set(frame.row(1)) == {0}
-    assert feature(shop(), asked(("a", 5), ("nobody", 5))).shape == frame.shape
+    assert feature(shop(), as_of(("a", 5), ("nobody", 5))).shape == frame.shape
 
 
 @given(
@@ -125,17 +125,17 @@ def test_visits_are_baskets_whose_id_may_come_again(rows: list, random: Random) 
     log = EventLog.from_frames(
         frame.select("user_id", "basket_id", "value", timestamp=time, item_id=1)
     )
-    asked = pl.DataFrame({"user_id": [0, 1], "as_of": [datetime(2026, 1, 5)] * 2})
-    found = RFM(windows=(2,)).frame(log, asked.cast({"as_of": pl.Datetime("us")}))
+    moments = pl.DataFrame({"user_id": [0, 1], "as_of": [datetime(2026, 1, 5)] * 2})
+    found = RFM(windows=(2,)).frame(log, moments.cast({"as_of": pl.Datetime("us")}))
     for user in (0, 1):
         past = log.events.filter(
-            (pl.col("user_id") == user) & (pl.col("timestamp") < asked["as_of"][0])
+            (pl.col("user_id") == user) & (pl.col("timestamp") < moments["as_of"][0])
         )
         visits = [
             [row["timestamp"] for row in run]
             for _, run in groupby(past.iter_rows(named=True), lambda row: row["basket_id"])
         ]
-        ages = [(asked["as_of"][0] - visit[0]).days for visit in visits]
+        ages = [(moments["as_of"][0] - visit[0]).days for visit in visits]
         row = found.row(user, named=True)
         assert row["recency"] == min(ages)
         assert row["tenure"] == max(ages)
@@ -207,7 +207,7 @@ OURS = ["row", "as_of", "users", "age", "place", "len", "events", "_visit", "_co
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("of_items", [False, True])
 def test_columns_called_as_ours_give_what_others_give(name: str, of_items: bool) -> None:
-    rows = asked(("a", 4), ("a", 5), ("b", 5), ("nobody", 5))
+    rows = as_of(("a", 4), ("a", 5), ("b", 5), ("nobody", 5))
     plain = shop()
     column = "kind" if of_items else "shop"
     table = "items" if of_items else "events"
@@ -228,7 +228,7 @@ def test_discounts_are_numbers_of_64_bits() -> None:
     log = shop()
     large = log.events.with_columns(off=pl.lit(2_000_000_000, pl.Int32), note=pl.lit("7,50"))
     log = replace(log, events=large)
-    frame = RFM(discounts=("off",)).frame(log, asked(("a", 5)))
+    frame = RFM(discounts=("off",)).frame(log, as_of(("a", 5)))
     assert frame["share_off"][0] == pytest.approx(1, abs=1e-6)
     with pytest.raises(ConfigError, match="discounts: note of log is String; name numbers"):
-        RFM(discounts=("note",)).frame(log, asked(("a", 5)))
+        RFM(discounts=("note",)).frame(log, as_of(("a", 5)))

@@ -1,4 +1,4 @@
-"""Spans end before their moment, answers are known before they are learnt, folds share no user."""
+"""Spans end before their moment, labels are known before they are learnt, folds share no user."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,8 +28,8 @@ def a_log(events: Rows) -> EventLog:
     return EventLog.from_frames(frame.select("user_id", item_id=pl.lit("i"), timestamp=time))
 
 
-def questions(log: EventLog, rows: Rows, phases: Sequence[int], days: int = 1) -> LabelTable:
-    """Rows as user and day, each known some days later, every second one answered by yes."""
+def table_of(log: EventLog, rows: Rows, phases: Sequence[int], days: int = 1) -> LabelTable:
+    """Rows as user and day, each known some days later, every second one a yes."""
     frame = pl.DataFrame(rows, schema=["user_id", "day"], orient="row").select(
         "user_id",
         as_of=(START + pl.duration(days="day")).cast(log.events["timestamp"].dtype),
@@ -37,10 +37,10 @@ def questions(log: EventLog, rows: Rows, phases: Sequence[int], days: int = 1) -
         phase=pl.Series(phases, dtype=pl.UInt8),
     )
     none = Ragged.from_lists([[]] * len(rows))
-    answers = Ragged.from_lists([[0] if row % 2 else [] for row in range(len(rows))])
+    labels = Ragged.from_lists([[0] if row % 2 else [] for row in range(len(rows))])
     yes = Vocabulary(pl.Series(["yes"]))
     no_items = Ragged.from_lists([[]])
-    return LabelTable("q", log, frame, yes, answers, none, ranked=False, items=no_items)
+    return LabelTable("q", log, frame, yes, labels, none, ranked=False, items=no_items)
 
 
 users = st.sampled_from(["a", "b", "c"])
@@ -48,12 +48,12 @@ days = st.integers(0, 6)
 
 
 @given(st.lists(st.tuples(users, days), min_size=4), st.lists(st.tuples(users, days), min_size=1))
-def test_a_span_holds_what_a_user_did_before_the_moment(events: Rows, asked: Rows) -> None:
+def test_a_span_holds_what_a_user_did_before_the_moment(events: Rows, rows: Rows) -> None:
     log = a_log([("z", 0), ("y", 9), *events])
-    table = questions(log, asked, [0] * len(asked))
+    table = table_of(log, rows, [0] * len(rows))
     starts, ends = table.spans()
     when = log.events["timestamp"]
-    for row, (user, day) in enumerate(asked):
+    for row, (user, day) in enumerate(rows):
         moment = START + timedelta(days=day)
         expected = (log.events["user_id"] == user) & (when < moment)
         found = torch.arange(len(log.events))[starts[row] : ends[row]]
@@ -66,7 +66,7 @@ def test_a_span_holds_what_a_user_did_before_the_moment(events: Rows, asked: Row
     st.booleans(),
 )
 def test_a_span_is_what_lies_before_whatever_basket_ids_come_again(
-    events: list[tuple[str, int, int]], asked: Rows, dated: bool
+    events: list[tuple[str, int, int]], rows: Rows, dated: bool
 ) -> None:
     columns = ["user_id", "day", "basket_id"]
     frame = pl.DataFrame([("z", 0, 0), ("y", 9, 0), *events], schema=columns, orient="row")
@@ -74,7 +74,7 @@ def test_a_span_is_what_lies_before_whatever_basket_ids_come_again(
     log = EventLog.from_frames(
         frame.select("user_id", "basket_id", timestamp=when, item_id=pl.int_range(pl.len()))
     )
-    moments = pl.DataFrame(asked, schema=["user_id", "as_of"], orient="row")
+    moments = pl.DataFrame(rows, schema=["user_id", "as_of"], orient="row")
     if dated:
         as_of = (START + pl.duration(days="as_of")).cast(log.events["timestamp"].dtype)
         moments = moments.with_columns(as_of=as_of)
@@ -86,9 +86,9 @@ def test_a_span_is_what_lies_before_whatever_basket_ids_come_again(
 
 
 def test_folds_need_as_many_users() -> None:
-    table = questions(a_log([("a", 0), ("b", 1)]), [("a", 3), ("b", 5), ("b", 6)], [0, 0, 0])
+    table = table_of(a_log([("a", 0), ("b", 1)]), [("a", 3), ("b", 5), ("b", 6)], [0, 0, 0])
     for num_folds in (0, 1, 3):
-        message = f"q: num_folds={num_folds} does not divide the 2 users asked; give 2 or more"
+        message = f"q: num_folds={num_folds} does not divide the table's 2 users; give 2 or more"
         with pytest.raises(ConfigError, match=message):
             list(folds(table, num_folds=num_folds))
     assert len(list(folds(table, num_folds=2, repeats=3))) == 6
@@ -97,60 +97,60 @@ def test_folds_need_as_many_users() -> None:
 
 def test_an_unknown_user_has_an_empty_span() -> None:
     log = a_log([("a", 0), ("b", 1)])
-    starts, ends = questions(log, [("nobody", 5)], [0]).spans()
+    starts, ends = table_of(log, [("nobody", 5)], [0]).spans()
     assert (ends - starts).tolist() == [0]
 
 
 def test_spans_of_a_log_that_knows_no_time() -> None:
     events = pl.DataFrame({"user_id": [1, 1, 2], "item_id": [1, 2, 1], "timestamp": [1, 5, 3]})
-    asked = pl.DataFrame({"user_id": [1, 2], "as_of": [5, 4]})
-    starts, ends = spans(EventLog.from_frames(events), asked)
+    moments = pl.DataFrame({"user_id": [1, 2], "as_of": [5, 4]})
+    starts, ends = spans(EventLog.from_frames(events), moments)
     assert [starts.tolist(), ends.tolist()] == [[0, 2], [1, 3]]
 
 
-def test_an_answer_that_is_known_too_late_is_refused() -> None:
+def test_a_label_that_is_known_too_late_is_refused() -> None:
     log = a_log([("a", 0), ("b", 1)])
     rows = [("a", 3), ("b", 5)]
-    assert len(questions(log, rows, [0, 2], days=2)) == 2
+    assert len(table_of(log, rows, [0, 2], days=2)) == 2
     with pytest.raises(LeakError, match=r"1 rows are known only at 2026-01-07 .* of phase 2"):
-        questions(log, rows, [0, 2], days=3)
+        table_of(log, rows, [0, 2], days=3)
     with pytest.raises(LeakError, match="of phase 1"):
-        questions(log, rows, [0, 1], days=3)
+        table_of(log, rows, [0, 1], days=3)
 
 
-def test_an_excluded_answer_is_refused() -> None:
-    table = questions(a_log([("a", 0), ("b", 1)]), [("a", 3), ("b", 5)], [0, 2])
-    with pytest.raises(DataError, match="row 1 excludes one of its answers"):
+def test_an_excluded_label_is_refused() -> None:
+    table = table_of(a_log([("a", 0), ("b", 1)]), [("a", 3), ("b", 5)], [0, 2])
+    with pytest.raises(DataError, match="row 1 excludes one of its labels"):
         replace(table, excluded=Ragged.from_lists([[0], [0]]))
 
 
 def test_parts_of_other_lengths_are_refused() -> None:
-    table = questions(a_log([("a", 0), ("b", 1)]), [("a", 3), ("b", 5)], [0, 2])
-    with pytest.raises(DataError, match=r"\(2, 1, 2\) rows, answers and excluded"):
-        replace(table, answers=Ragged.from_lists([[0]]))
+    table = table_of(a_log([("a", 0), ("b", 1)]), [("a", 3), ("b", 5)], [0, 2])
+    with pytest.raises(DataError, match=r"\(2, 1, 2\) rows, labels and excluded"):
+        replace(table, labels=Ragged.from_lists([[0]]))
     with pytest.raises(DataError, match="of 1 candidates, 2 with items"):
         replace(table, items=Ragged.from_lists([[], []]))
 
 
 @pytest.mark.parametrize("phases", [[0] * 30, [0, 2] * 15])
-def test_folds_share_no_user_and_ask_every_row_once_a_repeat(phases: list[int]) -> None:
+def test_folds_share_no_user_and_test_every_row_once_a_repeat(phases: list[int]) -> None:
     rows = [(f"u{row % 10}", 2 if phase == 0 else 4) for row, phase in enumerate(phases)]
-    table = questions(a_log([("a", 0), ("b", 1)]), rows, phases)
+    table = table_of(a_log([("a", 0), ("b", 1)]), rows, phases)
     pairs = list(folds(table, num_folds=3, repeats=2, seed=1))
     assert len(pairs) == 6
     user = table.rows["user_id"]
     for train, test in pairs:
         assert not set(user[train.numpy()]) & set(user[test.numpy()])
         assert (table.rows["phase"][train.numpy()] == 0).all()
-    asked = table.phase(2 if table.has_phases else 0).tolist()
+    test_rows = table.phase(2 if table.has_phases else 0).tolist()
     for repeat in (pairs[:3], pairs[3:]):
-        assert sorted(row for _, test in repeat for row in test.tolist()) == asked
+        assert sorted(row for _, test in repeat for row in test.tolist()) == test_rows
     assert [t.tolist() for _, t in pairs[:3]] != [t.tolist() for _, t in pairs[3:]]
     again = folds(table, num_folds=3, repeats=2, seed=1)
     assert all(a.equal(c) and b.equal(d) for (a, b), (c, d) in zip(pairs, again, strict=True))
 
 
-def test_items_are_known_as_they_were_before_the_first_question() -> None:
+def test_items_are_known_as_they_were_before_the_first_moment() -> None:
     events = pl.DataFrame(
         {
             "user_id": ["a", "b", "a", "b"],
@@ -160,9 +160,9 @@ def test_items_are_known_as_they_were_before_the_first_question() -> None:
         }
     )
     log = EventLog.from_frames(events, item_columns=["brand"])
-    table = questions(log, [("a", 1), ("a", 5), ("b", 7)], [0, 1, 2])
+    table = table_of(log, [("a", 1), ("a", 5), ("b", 7)], [0, 1, 2])
     assert table.known_items.rows() == [("i", "late"), ("j", "new"), ("k", None)]
-    by_folds = questions(log, [("a", 2), ("b", 3)], [0, 0])
+    by_folds = table_of(log, [("a", 2), ("b", 3)], [0, 0])
     assert by_folds.known_items["brand"].to_list() == [None, None, None]
     plain = a_log([("a", 0), ("b", 1)])
-    assert questions(plain, [("a", 3)], [2]).known_items is plain.items
+    assert table_of(plain, [("a", 3)], [2]).known_items is plain.items

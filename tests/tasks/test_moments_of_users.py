@@ -1,4 +1,4 @@
-"""Tables of questions by hand on a small log, and their populations on Complete Journey."""
+"""Tables of labels by hand on a small log, and their populations on Complete Journey."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -41,8 +41,8 @@ def shop(zone: str | None = None) -> EventLog:
     return EventLog.from_frames(events, items, users)
 
 
-def answered(table: LabelTable, phase: int) -> dict[str, list[object]]:
-    """Of each user asked the candidates that are right, by id."""
+def labels_of(table: LabelTable, phase: int) -> dict[str, list[object]]:
+    """Of each user the candidates that are right, by id."""
     rows = table.phase(phase)
     users = table.rows["user_id"][rows.numpy()]
     ids = table.candidates.ids
@@ -58,9 +58,9 @@ DAYS: dict[str, Any] = {"active_days": 3, "horizon_days": 2}
 def test_lapse_by_hand() -> None:
     table = lapse(shop(), "q", train=["2026-01-04"], test="2026-01-06", **DAYS)
     # On the 4th a, b and d were active since the 1st; a and b are back on the 5th.
-    assert answered(table, 0) == {"a": [], "b": [], "d": ["lapsed"]}
+    assert labels_of(table, 0) == {"a": [], "b": [], "d": ["lapsed"]}
     # On the 6th they were active since the 3rd; d is back by the 8th.
-    assert answered(table, 2) == {"a": ["lapsed"], "b": ["lapsed"], "d": []}
+    assert labels_of(table, 2) == {"a": ["lapsed"], "b": ["lapsed"], "d": []}
     assert table.rows["until"].to_list() == [datetime(2026, 1, 6)] * 3 + [datetime(2026, 1, 8)] * 3
 
 
@@ -80,12 +80,12 @@ def test_windows_that_overlap_are_refused() -> None:
 def test_new_items_by_hand() -> None:
     table = new_items(shop(), "q", train=["2026-01-03"], test="2026-01-05", horizon_days=2)
     assert table.candidates.ids.to_list() == ["x", "y", "z"]  # w comes later
-    assert answered(table, 0) == {"d": ["x"]}
-    assert answered(table, 2) == {"a": ["z"], "b": ["y"]}
+    assert labels_of(table, 0) == {"d": ["x"]}
+    assert labels_of(table, 2) == {"a": ["z"], "b": ["y"]}
     excluded = ~table.allowed(torch.arange(len(table)))
     assert excluded[table.phase(2)].tolist() == [[True, True, False], [True, False, False]]
     kinds = new_items(shop(), "q", column="kind", test="2026-01-05", horizon_days=5)
-    assert answered(kinds, 2) == {"b": ["q"]}
+    assert labels_of(kinds, 2) == {"b": ["q"]}
     assert [
         kinds.log.items["item_id"][r.tolist()].to_list()
         for r in kinds.items.values.split(kinds.items.lengths.tolist())
@@ -107,15 +107,15 @@ def test_candidates_are_what_enough_users_had_before() -> None:
 
 def test_profiles_of_words_and_of_numbers() -> None:
     women = profiling(shop(), "q", column="sex", classes={"women": ["f"]})
-    assert answered(women, 0) == {"a": ["women"], "b": [], "c": ["women"]}
+    assert labels_of(women, 0) == {"a": ["women"], "b": [], "c": ["women"]}
     young = profiling(shop(), "q", column="age", classes={"young": [0, 30], "old": [30, 99]})
-    assert answered(young, 0) == {"a": ["young"], "b": ["old"]}  # c does not say
+    assert labels_of(young, 0) == {"a": ["young"], "b": ["old"]}  # c does not say
     assert young.log.users.columns == ["user_id"]
     assert (young.rows["as_of"] > datetime(2026, 1, 9, 12)).all()
     assert not young.has_phases
 
 
-def test_questions_that_cannot_be_asked() -> None:
+def test_tables_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="no users' column size; there is user_id, age, sex"):
         profiling(shop(), "q", column="size", classes={"big": [1]})
     with pytest.raises(ConfigError, match=r"nobody has sex in other=\['x'\]"):
@@ -125,9 +125,9 @@ def test_questions_that_cannot_be_asked() -> None:
     with pytest.raises(ConfigError, match="q: test='soon': the timestamps of log ask for a time"):
         new_items(shop(), "q", test="soon")
     ordered = pl.DataFrame({"user_id": [1, 1, 2], "item_id": [1, 2, 1], "timestamp": [1, 5, 3]})
-    for ask in (lapse, new_items):
+    for make in (lapse, new_items):
         with pytest.raises(ConfigError, match="q: log knows no time but an order"):
-            ask(EventLog.from_frames(ordered), "q", train=[2], test=3)
+            make(EventLog.from_frames(ordered), "q", train=[2], test=3)
     with pytest.raises(ConfigError, match=r"q: train=\[\] leaves nothing to learn from"):
         lapse(shop(), "q", train=[], test="2026-01-06")
     with pytest.raises(ConfigError, match="q: horizon_days=0 is no number of days; give 1 or more"):
@@ -135,9 +135,9 @@ def test_questions_that_cannot_be_asked() -> None:
     with pytest.raises(ConfigError, match="q: active_days=-2 is no number of days"):
         lapse(shop(), "q", train=["2026-01-04"], test="2026-01-05", active_days=-2)
     when: dict[str, Any] = {"train": ["2026-01-04"], "test": "2026-01-06"}
-    for ask in (lapse, new_items):
+    for make in (lapse, new_items):
         with pytest.raises(ConfigError, match=r"^999999999999 days from 2026-01-0. .* at most"):
-            ask(shop(), "q", horizon_days=999_999_999_999, **when)
+            make(shop(), "q", horizon_days=999_999_999_999, **when)
     with pytest.raises(ConfigError, match=r"^999999999999 days from 2026-01-04"):
         lapse(shop(), "q", active_days=999_999_999_999, horizon_days=2, **when)
     with pytest.raises(ConfigError, match="q: train names 2026-01-04T00:00 twice; name it once"):
@@ -147,10 +147,10 @@ def test_questions_that_cannot_be_asked() -> None:
 @pytest.mark.parametrize(
     ("column", "classes", "message"),
     [
-        ("age", {}, r"q: classes=\{\} asks for nothing; give one"),
+        ("age", {}, r"q: classes=\{\} names no label; give one"),
         ("age", {"old": ["a", "b"]}, r"q: old=\['a', 'b'\]: age is a number; give the range"),
         ("age", {"old": [1, None]}, r"q: old=\[1, None\]: age is a number; give the range"),
-        ("nothing", {"x": [1]}, "q: no user of log states nothing; ask about another"),
+        ("nothing", {"x": [1]}, "q: no user of log states nothing; choose another"),
     ],
 )
 def test_classes_that_are_none(column: str, classes: dict[str, Any], message: str) -> None:
@@ -167,8 +167,8 @@ def test_a_class_of_true(yes: bool | str) -> None:
     stated = pl.DataFrame({"user_id": ["a", "b", "c"], "club": [yes, no, yes]})
     log = shop()
     log = replace(log, users=log.users.select("user_id").join(stated, on="user_id", how="left"))
-    asked = profiling(log, "q", column="club", classes={"member": [True]})
-    assert answered(asked, 0) == {"a": ["member"], "b": [], "c": ["member"]}
+    table = profiling(log, "q", column="club", classes={"member": [True]})
+    assert labels_of(table, 0) == {"a": ["member"], "b": [], "c": ["member"]}
 
 
 @pytest.mark.parametrize("zone", [None, "America/Santiago"])
@@ -176,7 +176,7 @@ def test_a_class_of_true(yes: bool | str) -> None:
 @pytest.mark.parametrize(
     ("when", "message"),
     [
-        ("2025-12-31", "no event of log lies before; ask later than 2026-01-01 12:00:00"),
+        ("2025-12-31", "no event of log lies before; choose one after 2026-01-01 12:00:00"),
         ("2026-01-01", "no event of log lies before"),
         ("2027-01-01", "lasts until 2027-01-03, and log ends at 2026-01-09 12:00:00"),
         ("2026-01-09", "lasts until 2026-01-11, and log ends"),
@@ -187,9 +187,9 @@ def test_moments_whose_days_are_not_in_the_log(
 ) -> None:
     moments: dict[str, Any] = {"train": ["2026-01-03"], "test": "2026-01-05"}
     moments[option] = [when] if option == "train" else when
-    for ask in (lapse, new_items):
+    for make in (lapse, new_items):
         with pytest.raises(ConfigError, match=f"^q: {option}={when}: .*{message}"):
-            ask(shop(zone), "q", horizon_days=2, **moments)
+            make(shop(zone), "q", horizon_days=2, **moments)
 
 
 def test_moments_and_days_at_hours_that_clocks_left_out() -> None:
@@ -200,16 +200,16 @@ def test_moments_and_days_at_hours_that_clocks_left_out() -> None:
     events = {"user_id": [user for user, _ in rows], "item_id": "x"}
     local = times.dt.replace_time_zone("America/Santiago")
     log = EventLog.from_frames(pl.DataFrame({**events, "timestamp": local}))
-    for ask in (lapse, new_items):
+    for make in (lapse, new_items):
         with pytest.raises(ConfigError, match="q: test=2023-09-03: no such time in America/Sant"):
-            ask(log, "q", train=["2023-08-27"], test="2023-09-03", horizon_days=7)
+            make(log, "q", train=["2023-08-27"], test="2023-09-03", horizon_days=7)
     # The train's days end at that midnight, the test's active days begin there.
     days = {"active_days": 7, "horizon_days": 7}
     table = lapse(log, "q", train=["2023-08-27"], test="2023-09-10", **days)
     until, _ = table.rows["until"].unique().sort().dt.replace_time_zone(None)
     assert until == datetime(2023, 9, 3, 1)
-    assert answered(table, 0) == {"a": [], "b": ["lapsed"], "c": ["lapsed"]}
-    assert answered(table, 2) == {"a": [], "b": ["lapsed"]}
+    assert labels_of(table, 0) == {"a": [], "b": ["lapsed"], "c": ["lapsed"]}
+    assert labels_of(table, 2) == {"a": [], "b": ["lapsed"]}
 
 
 def test_the_last_day_of_a_log_is_whole() -> None:
@@ -225,18 +225,18 @@ def test_the_last_day_of_a_log_is_whole() -> None:
             (1, 1),
             "2026-01-03",
             "2026-01-05",
-            "no user had an event in the 1 days before; ask at another",
+            "no user had an event in the 1 days before; choose another",
         ),
-        ((3, 4), "2026-01-06", "2026-01-04", "all of the 3 users asked come back in 4 days"),
+        ((3, 4), "2026-01-06", "2026-01-04", "all of the 3 users come back in 4 days"),
         (
             (3, 2),
             "2026-01-04",
             "2026-01-07",
-            "none of the 2 users asked come back in 2 days, so there is noth",
+            "none of the 2 users come back in 2 days, so there is noth",
         ),
     ],
 )
-def test_lapses_of_nobody_or_of_one_answer(
+def test_lapses_of_nobody_or_of_one_label(
     option: str, days: tuple[int, int], others: str, when: str, message: str
 ) -> None:
     moments: dict[str, Any] = {"train": [others], "test": others}
@@ -251,27 +251,27 @@ def test_new_items_of_nobody() -> None:
         new_items(shop(), "q", test="2026-01-07", horizon_days=1)
 
 
-def test_an_attribute_is_asked_about_within_the_log() -> None:
-    asked = {"column": "sex", "classes": {"women": ["f"]}}
-    late = profiling(shop(), "q", as_of="2026-01-10", **asked)  # type: ignore[arg-type]
+def test_an_attribute_is_predicted_within_the_log() -> None:
+    options = {"column": "sex", "classes": {"women": ["f"]}}
+    late = profiling(shop(), "q", as_of="2026-01-10", **options)  # type: ignore[arg-type]
     assert late.rows["as_of"].to_list() == [datetime(2026, 1, 10)] * 3
     for as_of, message in (
-        ("2026-01-11", "lies after log, which ends at 2026-01-09 12:00:00; leave it out to ask"),
-        ("2026-01-01", "no event of log lies before; ask later than 2026-01-01 12:00:00"),
+        ("2026-01-11", "lies after log, which ends at 2026-01-09 12:00:00; leave it out for"),
+        ("2026-01-01", "no event of log lies before; choose one after 2026-01-01 12:00:00"),
         ("soon", "the timestamps of log ask for a time"),
     ):
         with pytest.raises(ConfigError, match=f"^q: as_of='?{as_of}.*{message}"):
-            profiling(shop(), "q", as_of=as_of, **asked)  # type: ignore[arg-type]
+            profiling(shop(), "q", as_of=as_of, **options)  # type: ignore[arg-type]
 
 
 def test_a_campaign_is_one_that_lies_in_the_log(journey: EventLog) -> None:
-    for ask in (coupon_response, coupon):
+    for make in (coupon_response, coupon):
         with pytest.raises(ConfigError, match="q: train: campaign 99 does not exist; they are 1 t"):
-            ask(journey, "q", train=[99], test=18)
+            make(journey, "q", train=[99], test=18)
         with pytest.raises(ConfigError, match="q: train: campaign 24: no event of complete_jour"):
-            ask(journey, "q", train=[24], test=18)
-        with pytest.raises(ConfigError, match=r"q: test: campaign 22: .* until 2018-01-08, and"):
-            ask(journey, "q", train=[8], test=22)
+            make(journey, "q", train=[24], test=18)
+        with pytest.raises(ConfigError, match=r"q: test: campaign 22: .* known at 2018-01-08, and"):
+            make(journey, "q", train=[8], test=22)
     with pytest.raises(ConfigError, match=r"q: train=\[\] leaves nothing to learn from"):
         coupon_response(journey, "q", train=[], test=18)
 
@@ -282,7 +282,7 @@ def journey() -> EventLog:
 
 
 def population(table: LabelTable) -> tuple[int, int, float]:
-    """Users asked in test, candidates open to them at most, share or number of right ones."""
+    """Test users, candidates open to them at most, share or number of right ones."""
     rows = table.phase(2 if table.has_phases else 0)
     open_ = int((~table.excluded.rows(rows).dense(len(table.candidates)).all(0)).sum())
     right = table.labels.rows(rows).lengths.float().mean()
@@ -326,7 +326,7 @@ def test_candidates_stand_for_items_as_they_were_known() -> None:
     log = EventLog.from_frames(events, item_columns=["kind"])
     assert log.items.rows() == [("x", "p"), ("y", "q"), ("z", "q")]
     table = new_items(log, "q", column="kind", test="2026-01-05", horizon_days=2)
-    assert answered(table, 2) == {"b": ["q"]}
+    assert labels_of(table, 2) == {"b": ["q"]}
     # Nothing had said on the 5th that z is a q.
     assert [
         log.items["item_id"][r.tolist()].to_list()

@@ -22,7 +22,7 @@ from recsys.tasks.splits import global_time, last_basket, leave_last_out, unspli
 
 Baskets = list[tuple[int, set[int]]]  # (time, items) in order
 Fitted = dict[int, list[set[int]]]  # user -> history by basket
-Answer = dict[int, tuple[list[set[int]], set[int]]]  # user -> history by basket, target
+Examples = dict[int, tuple[list[set[int]], set[int]]]  # user -> history by basket, target
 
 Row = tuple[int, int, int, int]  # user, item, time, basket id
 
@@ -89,7 +89,7 @@ def histories_of(split: Split, batch: BasketBatch) -> dict[int, list[set[int]]]:
     return histories
 
 
-def answer_of(split: Split, part: Part) -> Answer:
+def examples_of(split: Split, part: Part) -> Examples:
     ids, targets = split.items.ids.to_list(), []
     values, offsets = part.target.values.tolist(), part.target.offsets.tolist()
     for begin, end in pairwise(offsets):
@@ -109,14 +109,14 @@ def upto(baskets: Baskets, target: int) -> tuple[list[set[int]], set[int]]:
     return sets(baskets[:target]), baskets[target][1]
 
 
-def agrees(split: Callable[[], Split], everything: dict, fitted: Fitted, *parts: Answer) -> None:
+def agrees(split: Callable[[], Split], everything: dict, fitted: Fitted, *parts: Examples) -> None:
     if not all(parts):
         with pytest.raises(DataError, match="no user is left for"):
             split()
         return
     made = split()
-    asked = (made.train, made.validation, made.test)
-    assert [answer_of(made, part) for part in asked] == list(parts)
+    made_parts = (made.train, made.validation, made.test)
+    assert [examples_of(made, part) for part in made_parts] == list(parts)
     assert histories_of(made, made.training) == fitted
     assert histories_of(made, made.latest) == {u: sets(b) for u, b in everything.items()}
 
@@ -127,7 +127,7 @@ def last_left_out(baskets: dict[int, Baskets]) -> tuple:
     return (
         baskets,
         {user: sets(b[:-2] if user in long else b) for user, b in baskets.items()},
-        {user: asked for user, asked in train.items() if asked[0]},
+        {user: example for user, example in train.items() if example[0]},
         {user: upto(b, -2) for user, b in long.items()},
         {user: upto(b, -1) for user, b in long.items()},
     )
@@ -160,8 +160,8 @@ def test_user_holdout(rows: list[Row]) -> None:
         with pytest.raises(DataError, match=r"users.split holds"):
             user_holdout(log_of(rows))
         return
-    asked = {user: upto(b, -1) for user, b in baskets.items() if len(b) > 1}
-    parts = [{u: a for u, a in asked.items() if u in group} for group in ((0, 3), (1,), (2,))]
+    examples = {user: upto(b, -1) for user, b in baskets.items() if len(b) > 1}
+    parts = [{u: a for u, a in examples.items() if u in group} for group in ((0, 3), (1,), (2,))]
     fitted = {user: sets(baskets[user]) for user in (0, 3) if user in baskets}
     agrees(lambda: user_holdout(log_of(rows)), baskets, fitted, *parts)
 
@@ -169,7 +169,7 @@ def test_user_holdout(rows: list[Row]) -> None:
 @settings(max_examples=40)
 @given(rows, st.integers(1, 4), st.integers(1, 3))
 def test_global_time(rows: list[Row], start: int, length: int) -> None:
-    parts: list[Answer] = [{}, {}, {}]
+    parts: list[Examples] = [{}, {}, {}]
     everything = baskets_of(rows, start, start + length)
     fitted = {u: sets([b for b in baskets if b[0] < start]) for u, baskets in everything.items()}
     for user, baskets in everything.items():
@@ -215,8 +215,8 @@ def events_in(split: Split, batch: BasketBatch) -> dict[int, list[int]]:
 
 
 def targets_in(split: Split, phase: int) -> dict[int, list[int]]:
-    asked = (split.events["phase"] == phase) & split.events["target"]
-    return events_in(split, split._batch(asked))
+    targets = (split.events["phase"] == phase) & split.events["target"]
+    return events_in(split, split._batch(targets))
 
 
 few_rows = st.lists(
@@ -264,8 +264,8 @@ def check_times(split: Split, start: int, length: int) -> None:
     for phase, part in ((1, split.validation), (2, split.test)):
         for known in events_in(split, part.history).values():
             assert all(day[row] < ends[phase - 1] for row in known)
-        for asked in targets_in(split, phase).values():
-            assert all(ends[phase - 1] <= day[row] < ends[phase] for row in asked)
+        for rows_of_user in targets_in(split, phase).values():
+            assert all(ends[phase - 1] <= day[row] < ends[phase] for row in rows_of_user)
 
 
 @settings(max_examples=40)
