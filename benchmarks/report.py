@@ -230,10 +230,8 @@ def _variants(records: list[dict[str, Any]]) -> str:
 def _pretraining(found: dict[str, float], quoted: dict[str, str]) -> str:
     """Negative log-likelihoods of each field in held-out baskets, beside those of counts."""
     page = "\nNats a field in baskets after training ended: masked ones with the rest of the log "
-    page += (
-        "given, and the next ones from the log before them, as counts are evaluated; and masked "
-    )
-    page += "ones of users who were held out.\n\n"
+    page += "given, and the next ones from the log before them, as counts are evaluated; and "
+    page += "masked ones of users who were held out.\n\n"
     page += "| field | masked | next | own counts | everybody's | users held out | quoted own |\n"
     page += "|---|---|---|---|---|---|---|\n"
     kinds = ("nll", "nll_next", "nll_user", "nll_unigram", "nll_users")

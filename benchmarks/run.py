@@ -8,10 +8,10 @@ A record, `benchmarks/results/<experiment>.json`, holds the test and validation 
 seed, their spread, the composed config, a fingerprint of the log, the time, the memory and the
 machine; `<experiment>.parquet` beside it each test user's metrics, mean over seeds, for paired
 tests. Both are written after every seed. A seed that they hold already, run with the same config
-on the same log, is kept and not run again, unless `--fresh` is given; experiments of
-label tables are always run again. An experiment that fails leaves a record of its error.
-With `--keep` the run's folder stays, as `runs/<experiment>`, for others to start from; the record
-is then made anew, as by `--fresh`. `benchmarks.report` makes tables.
+on the same log, is kept and not run again, unless `--fresh` is given; experiments of label tables
+are always run again. An experiment that fails leaves a record of its error. With `--keep` the run's
+folder stays, as `runs/<experiment>`, for others to start from; the record is then made anew, as by
+`--fresh`. `benchmarks.report` makes tables.
 """
 
 from __future__ import annotations

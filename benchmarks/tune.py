@@ -3,8 +3,8 @@
     python -m benchmarks.tune dc decayed_personal decay=.6,.8,1 popularity_weight=.01,.1,1
 
 fits every combination of the values given and evaluates it on the validation users; the best, the
-first of equals, is then evaluated on the test users, once. `benchmarks/tuning/<model>_<data>.json` keeps the
-grid with every point's validation metrics.
+first of equals, is then evaluated on the test users, once. `benchmarks/tuning/<model>_<data>.json`
+keeps the grid with every point's validation metrics.
 """
 
 from __future__ import annotations

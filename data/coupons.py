@@ -63,8 +63,8 @@ def coupon_response(log: EventLog, name: str, *, train: Sequence[int], test: int
     for phase, option in ((TRAIN, f"{train=}"), (TEST, f"{test=}")):
         redeems = rows.filter(pl.col(PHASE) == phase)["redeems"]
         refuse_one_label(f"{name}: {option}", redeems, "redeem a coupon")
-    redeems = rows["redeems"].to_numpy()[:, None]
-    return class_table(name, log, rows.drop("redeems"), ["redeems"], redeems)
+    member = rows["redeems"].to_numpy()[:, None]
+    return class_table(name, log, rows.drop("redeems"), ["redeems"], member)
 
 
 def coupon(log: EventLog, name: str, *, train: Sequence[int], test: int) -> LabelTable:

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu.families --device cuda
 
 `asked_there` is the model that was trained on the CPU, whose scores must agree. `trained_there`
-drew other random numbers, so that its metric is only to be about as good. Networks
-of labels are trained and evaluated on each device.
+drew other random numbers, so that its metric is only to be about as good. Networks that predict
+labels are trained and evaluated on each device.
 """
 
 from __future__ import annotations

@@ -67,5 +67,5 @@ def lapse(
     for phase, option in ((TRAIN, f"{train=}"), (VALIDATION, f"{validation=}"), (TEST, f"{test=}")):
         lapsed = rows.filter(pl.col(PHASE) == phase)["lapsed"]
         refuse_one_label(f"{name}: {option}", ~lapsed, f"come back in {horizon_days} days")
-    lapsed = rows["lapsed"].to_numpy()[:, None]
-    return class_table(name, log, rows.drop("lapsed"), ["lapsed"], lapsed)
+    member = rows["lapsed"].to_numpy()[:, None]
+    return class_table(name, log, rows.drop("lapsed"), ["lapsed"], member)

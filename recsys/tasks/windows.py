@@ -62,7 +62,7 @@ def checked_window(log: EventLog, window: Window) -> Window:
     _refuse_no_past(log, window.option, window.moment)
     if window.until[0] > _end(log)[0]:
         raise ConfigError(
-            f"{window.option}: the label is known at {window.until[0]:%Y-%m-%d}, and {log.name} "
+            f"{window.option}: its window lasts until {window.until[0]:%Y-%m-%d}, and {log.name} "
             f"ends at {log.events[TIME].max()!s}; choose an earlier moment, or fewer days"
         )
     return window

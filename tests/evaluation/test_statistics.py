@@ -262,13 +262,13 @@ def test_a_fold_without_a_figure_gives_no_p_value() -> None:
     assert (row["first"], row["second"]) == (pytest.approx(0.625), pytest.approx(0.775))
 
 
-def test_trials_that_are_the_same_do_not_differ() -> None:
+def test_results_that_are_the_same_do_not_differ() -> None:
     row = compare_folds(folds_of([0.6, 0.7]), folds_of([0.6, 0.7])).row(0, named=True)
     assert (row["difference"], row["p_value"]) == (0, 1)
 
 
-def test_trials_of_other_folds_are_not_compared() -> None:
-    with pytest.raises(RunError, match="divided into other folds"):
+def test_results_of_other_folds_are_not_compared() -> None:
+    with pytest.raises(RunError, match="the results are of other folds"):
         compare_folds(folds_of([0.6, 0.7]), folds_of([0.6, 0.7], test=21))
 
 

@@ -270,7 +270,7 @@ def test_a_campaign_is_one_that_lies_in_the_log(journey: EventLog) -> None:
             make(journey, "q", train=[99], test=18)
         with pytest.raises(ConfigError, match="q: train: campaign 24: no event of complete_jour"):
             make(journey, "q", train=[24], test=18)
-        with pytest.raises(ConfigError, match=r"q: test: campaign 22: .* known at 2018-01-08, and"):
+        with pytest.raises(ConfigError, match=r"q: test: campaign 22: .* until 2018-01-08, and"):
             make(journey, "q", train=[8], test=22)
     with pytest.raises(ConfigError, match=r"q: train=\[\] leaves nothing to learn from"):
         coupon_response(journey, "q", train=[], test=18)
