@@ -151,8 +151,8 @@ def folds(
     num_users = len(table.users)
     if repeats and not 2 <= num_folds <= num_users:
         raise ConfigError(
-            f"{table.name}: num_folds={num_folds} does not divide the table's {num_users} users; "
-            "give 2 or more, and no more than there are users"
+            f"{table.name}: num_folds={num_folds} does not divide the {num_users} users of the "
+            "table; give 2 or more, and no more than there are users"
         )
     user = table.users.index_of(table.rows[USER]).to_numpy()
     phase = table.rows[PHASE].to_numpy()

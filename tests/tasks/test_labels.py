@@ -14,7 +14,8 @@ from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import EventLog
 from recsys.log.vocabulary import Vocabulary
-from recsys.tasks.as_of import folds, spans
+from recsys.tasks.as_of import AsOfTable, folds, spans
+from recsys.tasks.features import RFM, computed
 from recsys.tasks.labels import LabelTable
 
 Rows = Sequence[tuple[str, int]]
@@ -88,7 +89,7 @@ def test_a_span_is_what_lies_before_whatever_basket_ids_come_again(
 def test_folds_need_as_many_users() -> None:
     table = table_of(a_log([("a", 0), ("b", 1)]), [("a", 3), ("b", 5), ("b", 6)], [0, 0, 0])
     for num_folds in (0, 1, 3):
-        message = f"q: num_folds={num_folds} does not divide the table's 2 users; give 2 or more"
+        message = f"q: num_folds={num_folds} does not divide the 2 users of the table; give 2"
         with pytest.raises(ConfigError, match=message):
             list(folds(table, num_folds=num_folds))
     assert len(list(folds(table, num_folds=2, repeats=3))) == 6
@@ -148,6 +149,21 @@ def test_folds_share_no_user_and_test_every_row_once_a_repeat(phases: list[int])
     assert [t.tolist() for _, t in pairs[:3]] != [t.tolist() for _, t in pairs[3:]]
     again = folds(table, num_folds=3, repeats=2, seed=1)
     assert all(a.equal(c) and b.equal(d) for (a, b), (c, d) in zip(pairs, again, strict=True))
+
+
+def test_a_table_needs_no_labels_for_spans_features_and_folds() -> None:
+    """Other kinds of table inherit what is common to users as of moments."""
+    labelled = table_of(a_log([("a", 0), ("b", 1)]), [("a", 3), ("b", 5), ("b", 6)], [0, 0, 0])
+    table = AsOfTable("q", labelled.log, labelled.rows)
+    assert len(table) == 3
+    assert [end.tolist() for end in table.spans()] == [end.tolist() for end in labelled.spans()]
+    assert (computed(table, RFM(windows=(2,))) == computed(labelled, RFM(windows=(2,)))).all()
+    pairs = zip(folds(table, num_folds=2), folds(labelled, num_folds=2), strict=True)
+    assert all(a.equal(c) and b.equal(d) for (a, b), (c, d) in pairs)
+    late = labelled.rows.with_columns(phase=pl.Series([0, 0, 2], dtype=pl.UInt8))
+    days = late.with_columns(until=pl.col("until") + timedelta(days=1))
+    with pytest.raises(LeakError, match="of phase 2"):
+        AsOfTable("q", labelled.log, days)
 
 
 def test_items_are_known_as_they_were_before_the_first_moment() -> None:
