@@ -111,27 +111,29 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     task = prepare(config)
     config = sized(config, Sizes.of(task.split))
-    known = attributes(task.split.log.users)
-    if (by := config.report.map_by) not in (None, *known):
-        raise ConfigError(f"report.map_by={by}: of users is known {', '.join(known) or 'nothing'}")
+    columns = attributes(task.split.log.users)
+    if (by := config.report.map_by) not in (None, *columns):
+        raise ConfigError(
+            f"report.map_by={by}: of users is known {', '.join(columns) or 'nothing'}"
+        )
     claim(folder, config, about(task.split.log))
     say(tables.describe(task.split, task.protocol))
-    model = _fitted(config.model, config, task, folder)
-    own = _asked(model, task, folder)
-    results = {name_of(config.model): own}
+    model = _fit_and_save(config.model, config, task, folder)
+    evaluations = _evaluate(model, task, folder)
+    results = {name_of(config.model): evaluations}
     for name, member in members_of(model):
-        results[f"  {name} alone"] = _asked(member, task, folder / "members" / name)
+        results[f"  {name} alone"] = _evaluate(member, task, folder / "members" / name)
     for name, baseline in config.baselines.items():
         place = folder / "baselines" / str(name)
-        results[str(name)] = _asked(_fitted(baseline, config, task, place), task, place)
+        results[str(name)] = _evaluate(_fit_and_save(baseline, config, task, place), task, place)
     if isinstance(model, ProfileEncoder):
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     ranking_page.write(folder)
     tests = {name: parts["test"] for name, parts in results.items()}
     console.print(tables.metrics(tests, task.split.log.name, task.protocol))
-    console.print(tables.samples(task.split.test, own["test"].top, task.split))
+    console.print(tables.samples(task.split.test, evaluations["test"].top, task.split))
     close(folder, config, task.split.log, *tables.ties(task.split))
-    return {part: result.means for part, result in own.items()}
+    return {part: result.means for part, result in evaluations.items()}
 
 
 def prepare(config: DictConfig) -> Task:
@@ -149,9 +151,9 @@ def prepare(config: DictConfig) -> Task:
     return task_of(split, protocol, plain(config.retrieval))
 
 
-def protocol_of(asked: Mapping[str, Any]) -> Protocol:
+def protocol_of(task: Mapping[str, Any]) -> Protocol:
     """How lists are asked for, by the section `task` of a config."""
-    return Protocol(list(asked["ks"]), asked["mask_history"])
+    return Protocol(list(task["ks"]), task["mask_history"])
 
 
 def task_of(
@@ -175,7 +177,7 @@ def task_of(
     return Task(split, protocol, popularity, index)
 
 
-def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
+def _fit_and_save(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
     """Fit a model and save it."""
     # Each model starts from the seed, whatever was fitted before it.
     seed_everything(config.seed, verbose=False)
@@ -195,7 +197,7 @@ def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Pa
     return model
 
 
-def _asked(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
+def _evaluate(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
     """Evaluate a model on the validation and test users, and write what it reached."""
     parts = (task.split.validation, task.split.test)
     results = {part.name: ask(model, part, task) for part in parts}
@@ -225,9 +227,9 @@ def write_results(folder: Path, results: dict[str, Evaluation], split: Split) ->
         parts.append(
             result.per_user.drop("user").insert_column(0, ids).with_columns(part=pl.lit(name))
         )
-    asked = split.users.ids_of(results["test"].per_user["user"]).rename(USER)
+    users = split.users.ids_of(results["test"].per_user["user"]).rename(USER)
     top = results["test"].top
-    lists = saved_model.recommendations(asked, top.items, top.scores, split.item_table)
+    lists = saved_model.recommendations(users, top.items, top.scores, split.item_table)
     write_parquet(folder / "per_user.parquet", pl.concat(parts, how="diagonal"))
     write_parquet(folder / "recommendations.parquet", lists)
     means = {name: result.means for name, result in results.items()}
