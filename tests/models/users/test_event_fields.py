@@ -115,10 +115,10 @@ def test_mistakes_are_said() -> None:
 
 def test_counts_as_a_reference_by_hand() -> None:
     codes, owners = torch.tensor([0, 0, 2, 1, 3]), torch.tensor([0, 0, 0, 1, 1])  # 3 is unknown
-    asked, of = torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])
+    targets, of = torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])
     share = np.array([2.5, 1.5, 1.5]) / 5.5
-    everybody = count_nll(codes, owners, asked, of, 3, strength=float("inf"))
+    everybody = count_nll(codes, owners, targets, of, 3, strength=float("inf"))
     np.testing.assert_allclose(everybody, -np.log(share[[0, 1, 1]]))
-    own = count_nll(codes, owners, asked, of, 3, strength=2.0)
+    user_nll = count_nll(codes, owners, targets, of, 3, strength=2.0)
     expected = [(2 + 2 * share[0]) / 5, (0 + 2 * share[1]) / 5, (1 + 2 * share[1]) / 3]
-    np.testing.assert_allclose(own, -np.log(expected))
+    np.testing.assert_allclose(user_nll, -np.log(expected))
