@@ -187,8 +187,8 @@ def _number_of_the_system(error: Exception) -> int | None:
     """Why the system refused to write; safetensors says it in words of its own."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    said = re.search(r"\(os error (\d+)\)", str(error))
-    return int(said[1]) if said else None
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else None
 
 
 def _remove(path: Path) -> None:

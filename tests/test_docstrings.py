@@ -46,14 +46,14 @@ def documented(room: ModuleType) -> Iterator[tuple[str, Any]]:
 
 
 def examples() -> dict[str, doctest.DocTest]:
-    parser, found = doctest.DocTestParser(), {}
+    parser, examples = doctest.DocTestParser(), {}
     for room in ROOMS:
         for name, value in documented(room):
             text = inspect.getdoc(value) if callable(value) else None
             test = parser.get_doctest(text or "", dict(AT_HAND), name, name, 0)
             if test.examples:
-                found[name] = test
-    return found
+                examples[name] = test
+    return examples
 
 
 EXAMPLES = examples()
@@ -62,9 +62,11 @@ EXAMPLES = examples()
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_is_true(name: str) -> None:
     torch.manual_seed(0)
-    said: list[str] = []
+    lines: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert runner.run(EXAMPLES[name], out=said.append, clear_globs=False).failed == 0, "".join(said)
+    assert runner.run(EXAMPLES[name], out=lines.append, clear_globs=False).failed == 0, "".join(
+        lines
+    )
 
 
 def test_every_room_has_examples() -> None:

@@ -56,8 +56,8 @@ def model_config(name: str) -> dict[str, Any]:
     for member in (config.model, *config.model.get("members", {}).values()):
         if "features" in member:
             member.features = FEATURES
-    found = OmegaConf.to_container(config.model, resolve=True)
-    optional = OmegaConf.merge(found, OPTIONAL.get(name, {}))
+    config_of_model = OmegaConf.to_container(config.model, resolve=True)
+    optional = OmegaConf.merge(config_of_model, OPTIONAL.get(name, {}))
     return OmegaConf.to_container(optional)  # type: ignore[return-value]
 
 
@@ -108,16 +108,16 @@ def fitted(name: str, option: str, value: float) -> Tensor:
 
 @pytest.mark.parametrize(("name", "option", "value"), cases(-1, 0, nan, inf))
 def test_a_number_is_taken_or_refused_in_a_line(name: str, option: str, value: float) -> None:
-    own = option.rpartition(".")[2]
+    last_name = option.rpartition(".")[2]
     try:
         build(config_with(name, option, value))
     except RecsysError as error:
-        said = str(error)
+        message = str(error)
     else:
         assert value in (-1, 0)
         return
-    assert "\n" not in said
-    assert f"{own}={value}" in said
+    assert "\n" not in message
+    assert f"{last_name}={value}" in message
 
 
 @pytest.mark.slow
@@ -128,10 +128,10 @@ def test_a_number_trains_or_is_refused_in_a_line(name: str, option: str, value: 
     try:
         assert fitted(name, option, value).isfinite().all()
     except RecsysError as error:
-        said = str(error)
+        message = str(error)
     else:
         return
-    assert "\n" not in said
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,10 @@ def test_a_number_trains_or_is_refused_in_a_line(name: str, option: str, value: 
     ],
 )
 def test_what_no_model_can_be(name: str, option: str, value: float) -> None:
-    own = option.rpartition(".")[2]
-    with pytest.raises(ConfigError, match=rf"^{own}={value}: expected at least [01]; leave it"):
+    last_name = option.rpartition(".")[2]
+    with pytest.raises(
+        ConfigError, match=rf"^{last_name}={value}: expected at least [01]; leave it"
+    ):
         build(config_with(name, option, value))
 
 

@@ -152,11 +152,11 @@ def measured(case: Case, device: torch.device) -> dict[str, Any]:
         precision=case.precision,
         device=str(device),
     )
-    with watched(device) as found:
+    with watched(device) as usage:
         fit(model, split, training, Protocol())
     seconds = spread(clock.epochs[1:])
     per_second = clock.num_events / seconds["median"]
-    row = {"epoch_seconds": seconds, "events_per_second": round(per_second), **found}
+    row = {"epoch_seconds": seconds, "events_per_second": round(per_second), **usage}
     row |= {"steps": clock.num_steps, "batch_size": case.batch_size, "precision": case.precision}
     row["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     if isinstance(model, models.LMRec):

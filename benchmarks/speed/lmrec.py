@@ -62,23 +62,23 @@ def train_packed(model: LMRec, stream: TokenStream, steps: int) -> None:
 
 def read_padded(model: LMRec, batches: list[Documents]) -> list[Tensor]:
     """States of all ends, with gradients of their sum."""
-    found = []
+    states_of_ends = []
     for documents in batches:
         inputs = padded(documents)
         inputs.pop("labels")
         states = model.causal.base_model(**inputs, use_cache=False).last_hidden_state
         _, ends = documents.padded()
-        found.append(states.flatten(0, 1)[ends])
-        found[-1].sum().backward()
-    return found
+        states_of_ends.append(states.flatten(0, 1)[ends])
+        states_of_ends[-1].sum().backward()
+    return states_of_ends
 
 
 def read_grouped(model: LMRec, batches: list[Documents]) -> list[Tensor]:
-    found = []
+    states_of_ends = []
     for documents in batches:
-        found.append(model.states(documents))
-        found[-1].sum().backward()
-    return found
+        states_of_ends.append(model.states(documents))
+        states_of_ends[-1].sum().backward()
+    return states_of_ends
 
 
 @torch.no_grad()
@@ -102,9 +102,9 @@ def check(
         plain.append(F.pad(losses, (1, 0), value=torch.nan)[real])
     row_begin = torch.arange(len(stream.tokens)) // stream.row_length * stream.row_length
     begins = documents.offsets[:-1].repeat_interleave(documents.lengths)
-    whole = (begins >= row_begin) & packed.isfinite()
-    torch.testing.assert_close(packed[whole], torch.cat(plain)[whole], rtol=1e-3, atol=1e-4)
-    print(f"{int(whole.sum()):,} tokens have the same loss on both sides")
+    is_whole = (begins >= row_begin) & packed.isfinite()
+    torch.testing.assert_close(packed[is_whole], torch.cat(plain)[is_whole], rtol=1e-3, atol=1e-4)
+    print(f"{int(is_whole.sum()):,} tokens have the same loss on both sides")
     with torch.enable_grad():
         for ours, theirs in zip(
             read_grouped(model, batches), read_padded(model, batches), strict=True

@@ -51,8 +51,8 @@ def complete_journey(*, zero_quantities: bool = False) -> EventLog:
     fuel = products.filter(pl.col("product_type").str.starts_with("GASOLINE"))[ITEM]
     quantity = pl.when(pl.col("product_id").is_in(fuel.implode())).then(1).otherwise("quantity")
     local = pl.col("transaction_timestamp").dt.replace_time_zone("UTC")
-    bought = pl.lit(True) if zero_quantities else pl.col("quantity") > 0
-    events = events.filter(bought).select(
+    is_kept = pl.lit(True) if zero_quantities else pl.col("quantity") > 0
+    events = events.filter(is_kept).select(
         pl.col("household_id").alias(USER),
         pl.col("product_id").alias(ITEM),
         local.dt.convert_time_zone(TIME_ZONE).alias(TIME),

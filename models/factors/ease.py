@@ -61,8 +61,8 @@ class EASE(ClosedForm):
         check_tensor("item_weights", self.item_weights, torch.float32, num_items, num_items)
 
     def score(self, batch: BasketBatch) -> Scores:
-        held = batch.ragged.distinct(batch.num_items)
-        return matmul(csr(held, batch.num_items), self.item_weights)
+        rows = batch.ragged.distinct(batch.num_items)
+        return matmul(csr(rows, batch.num_items), self.item_weights)
 
 
 def check_ridge(num_items: int) -> None:
@@ -78,14 +78,14 @@ def check_ridge(num_items: int) -> None:
     )
 
 
-def ridge_weights(held: csr_array, l2: float) -> Tensor:
+def ridge_weights(user_items: csr_array, l2: float) -> Tensor:
     """W (n, n) float32 for X (U, n), as at the top of the file.
 
     Raises:
         DataError: it would take more memory than there is.
     """
-    check_ridge(held.shape[1])
-    gram = torch.from_numpy((held.T @ held).toarray()).double()
+    check_ridge(user_items.shape[1])
+    gram = torch.from_numpy((user_items.T @ user_items).toarray()).double()
     gram.diagonal().add_(l2)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     return inverse.div_(-inverse.diagonal()).fill_diagonal_(0).float()

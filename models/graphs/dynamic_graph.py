@@ -116,8 +116,8 @@ class GapAttention(nn.Module):
     def forward(self, states: Tensor, graphs: Timelines) -> Tensor:
         """States (E + 2N, D) to a vector per node (N, D)."""
         pooling = wide(self.pooling.weight).view(self.num_heads, -1)
-        attended = _Attend.apply(states, wide(self.projection.weight), self.num_heads, graphs)
-        return _Aggregate.apply(*attended, pooling, graphs).flatten(1)
+        contexts = _Attend.apply(states, wide(self.projection.weight), self.num_heads, graphs)
+        return _Aggregate.apply(*contexts, pooling, graphs).flatten(1)
 
 
 class Timelines(GraphBatch):
@@ -264,10 +264,10 @@ def work(nodes: NodeBatch) -> Tensor:
 
     How many edges there are, pairs of a query and a key at most, and steps of nodes.
     """
-    held = torch.bincount(nodes.nodes, minlength=len(nodes.node_items))
+    num_events = torch.bincount(nodes.nodes, minlength=len(nodes.node_items))
     owners = nodes.node_owners()
     # A query at an event and one behind it, each of the events up to there.
-    of_nodes = torch.stack([held * (held + 1), nodes.num_baskets()[owners]])
+    of_nodes = torch.stack([num_events * (num_events + 1), nodes.num_baskets()[owners]])
     summed = of_nodes.new_zeros(2, len(nodes)).index_add(1, owners, of_nodes)
     return torch.cat([nodes.num_edges()[None], summed])
 
@@ -280,11 +280,11 @@ def _memory(work: Tensor, dim: int) -> Tensor:
 def in_pieces(batch: BasketBatch, dim: int) -> Iterator[tuple[BasketBatch, NodeBatch]]:
     """The users a few at a time, whose graphs in D = `dim` take little memory, and their nodes."""
     nodes = NodeBatch.of(batch)
-    found = pieces(_memory(work(nodes), dim), BYTES_AT_ONCE)
-    if len(found) < 2:
+    row_groups = pieces(_memory(work(nodes), dim), BYTES_AT_ONCE)
+    if len(row_groups) < 2:
         yield batch, nodes
     else:
-        yield from ((batch.rows(rows), nodes.rows(rows)) for rows in found)
+        yield from ((batch.rows(rows), nodes.rows(rows)) for rows in row_groups)
 
 
 def check_max_events(max_events: int) -> None:

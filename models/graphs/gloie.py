@@ -257,9 +257,9 @@ class GLOIE(Recommender):
         return (ranking + self.elbo_weight * evidence).mean()
 
     def score(self, batch: BasketBatch) -> Scores:
-        found = in_pieces(batch.latest(self.max_events), self.vae.items.embedding_dim)
+        batches = in_pieces(batch.latest(self.max_events), self.vae.items.embedding_dim)
         hidden = self.vae.hidden if self.use_global else lambda _: None
-        return torch.cat([self._score(nodes, hidden(some)) for some, nodes in found])
+        return torch.cat([self._score(nodes, hidden(some)) for some, nodes in batches])
 
     def _score(self, batch: BasketBatch, hidden: UserVectors | None) -> Scores:
         """(B, n), from the decoder's hidden vectors (B, D) where there are global embeddings."""
@@ -273,11 +273,11 @@ class GLOIE(Recommender):
             embeddings.append(hidden[users] * rows)
         if self.local is not None:
             embeddings.append(self.local(self.vae.items, graphs))
-        own = wide(self._join(torch.stack(embeddings, 1))) @ wide(self.output)
-        own = own + wide(self.bias)[items]
+        node_scores = wide(self._join(torch.stack(embeddings, 1))) @ wide(self.output)
+        node_scores = node_scores + wide(self.bias)[items]
         if self.personal is not None:
-            own = own + self.personal(graphs, own)
-        return scores.index_put((users, items), own)
+            node_scores = node_scores + self.personal(graphs, node_scores)
+        return scores.index_put((users, items), node_scores)
 
     def _graphs(self, batch: BasketBatch) -> NodeBatch:
         """The nodes of histories, with their graphs where something looks at these."""

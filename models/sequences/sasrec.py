@@ -182,10 +182,12 @@ class SASRec(VectorScorer, Recommender):
 
     def _sampled_softmax(self, states: Tensor, items: Tensor, targets: Tensor) -> Tensor:
         """(E,), from states (E, D), items (n, D) and targets (E,)."""
-        drawn = torch.randperm(len(items), device=items.device)[: self.ranking.num_negatives]
+        negative_items = torch.randperm(len(items), device=items.device)[
+            : self.ranking.num_negatives
+        ]
         states, items = wide(states), wide(items)
-        scores = states @ items[drawn].T
-        scores = scores.masked_fill(targets[:, None] == drawn, -torch.inf)
+        scores = states @ items[negative_items].T
+        scores = scores.masked_fill(targets[:, None] == negative_items, -torch.inf)
         positive = (states * F.embedding(targets, items)).sum(1)
         return losses.sampled_softmax(positive, scores, len(items))
 
@@ -194,23 +196,25 @@ class SASRec(VectorScorer, Recommender):
     ) -> Tensor:
         """(E,), with negatives outside of the sequence that owns a target (section III-E)."""
         states, items = wide(states), wide(items)
-        own = sequences.distinct(len(items))
+        user_items = sequences.distinct(len(items))
         num_negatives = cast(int, self.ranking.num_negatives)
-        drawn = negatives.uniform(own, len(items), num_negatives, rows=owners)
+        negative_items = negatives.uniform(user_items, len(items), num_negatives, rows=owners)
         positive = (states * F.embedding(targets, items)).sum(1)
-        none = drawn == len(items)  # of a user who had every item
-        negative = (F.embedding(drawn.masked_fill(none, 0), items) @ states[:, :, None]).squeeze(2)
+        none = negative_items == len(items)  # of a user who had every item
+        negative = (
+            F.embedding(negative_items.masked_fill(none, 0), items) @ states[:, :, None]
+        ).squeeze(2)
         negative = negative.masked_fill(none, -torch.inf)
         return losses.binary_cross_entropy(positive, negative)
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         """(B, D): the state after the last event, and zeros for a user without any."""
         histories, items = batch.ragged.last(self.max_length), self.items()
-        (known,) = (histories.lengths > 0).nonzero(as_tuple=True)
+        (rows,) = (histories.lengths > 0).nonzero(as_tuple=True)
         vectors = items.new_zeros(len(batch), items.shape[1])
-        if len(known):
+        if len(rows):
             states = self.encoder(items, histories)
-            vectors[known] = states[histories.offsets[1:][known] - 1]
+            vectors[rows] = states[histories.offsets[1:][rows] - 1]
         return vectors
 
     def encode_items(self) -> ItemVectors:
@@ -389,8 +393,8 @@ class Dropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or x.device.type != "cpu":
             return super().forward(x)
-        kept = 1 - self.p
-        return x * torch.rand_like(x).lt_(kept).div_(kept)
+        keep_rate = 1 - self.p
+        return x * torch.rand_like(x).lt_(keep_rate).div_(keep_rate)
 
 
 class Block(nn.Module):
@@ -414,6 +418,6 @@ class Block(nn.Module):
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """(E, D) to (E, D)."""
         queries_keys_values = self.projections(self.attention_norm(x))
-        attended = layout.attention(queries_keys_values, self.num_heads, causal=True)
-        x = x + self.dropout(self.joint(attended))
+        context = layout.attention(queries_keys_values, self.num_heads, causal=True)
+        x = x + self.dropout(self.joint(context))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

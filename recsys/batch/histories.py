@@ -211,8 +211,8 @@ class BasketBatch:
         is_cut = lengths > num_events
         if not is_cut.any():
             return self
-        kept = lengths.clamp(max=num_events)
-        events, offsets = ranges(self.offsets[1:] - kept, kept)
+        new_lengths = lengths.clamp(max=num_events)
+        events, offsets = ranges(self.offsets[1:] - new_lengths, new_lengths)
         batch = self.take(events, offsets, self.users)
         first = torch.zeros_like(lengths)
         first[is_cut] = batch.baskets[offsets[:-1][is_cut]]

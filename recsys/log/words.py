@@ -59,9 +59,9 @@ class Template:
         Raises:
             DataError: a column that the items do not have.
         """
-        own = self._joined(items, "items", self.columns)
+        words = self._joined(items, "items", self.columns)
         ids = items[ITEM].cast(pl.String)
-        return pl.select(text=pl.when(own != "").then(own).otherwise(ids))["text"]
+        return pl.select(text=pl.when(words != "").then(words).otherwise(ids))["text"]
 
     def write(self, items: pl.DataFrame, events: pl.DataFrame) -> LogTexts:
         """The words of a log.
@@ -78,16 +78,20 @@ class Template:
         every = pl.int_range(len(items), eager=True)
         if not self.event_columns:
             return LogTexts(texts, every, item.cast(pl.Int64))
-        said = self._joined(events, "events", self.event_columns)
-        told = pl.DataFrame([item, said.set(said == "", None).rename("said")])
-        more = told.drop_nulls().unique(maintain_order=True).with_row_index("text", len(items))
-        beside = [texts[more["item"]], more["said"]]
-        texts = pl.concat(
-            [texts, pl.select(pl.concat_str(beside, separator=self.separator))["text"]]
+        event_words = self._joined(events, "events", self.event_columns)
+        pairs = pl.DataFrame([item, event_words.set(event_words == "", None).rename("words")])
+        new_texts = (
+            pairs.drop_nulls().unique(maintain_order=True).with_row_index("text", len(items))
         )
-        found = told.join(more, on=["item", "said"], how="left", maintain_order="left")["text"]
-        about = pl.concat([every, more["item"].cast(pl.Int64)])
-        return LogTexts(texts, about, found.cast(pl.Int64).fill_null(item))
+        parts = [texts[new_texts["item"]], new_texts["words"]]
+        texts = pl.concat(
+            [texts, pl.select(pl.concat_str(parts, separator=self.separator))["text"]]
+        )
+        text_of_event = pairs.join(
+            new_texts, on=["item", "words"], how="left", maintain_order="left"
+        )["text"]
+        about = pl.concat([every, new_texts["item"].cast(pl.Int64)])
+        return LogTexts(texts, about, text_of_event.cast(pl.Int64).fill_null(item))
 
     def _joined(self, rows: pl.DataFrame, table: str, columns: Sequence[str]) -> pl.Series:
         """The words of each row, "" where it has none."""
@@ -119,7 +123,7 @@ class LogTexts:
 
 def _words(column: pl.Series) -> pl.Series:
     """Text without blanks around it; null where there is none."""
-    listed = isinstance(column.dtype, pl.List)
-    text = column.cast(pl.List(pl.String)).list.join(" ") if listed else column.cast(pl.String)
+    is_list = isinstance(column.dtype, pl.List)
+    text = column.cast(pl.List(pl.String)).list.join(" ") if is_list else column.cast(pl.String)
     text = text.str.strip_chars()
     return text.set(text == "", None)

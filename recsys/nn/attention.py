@@ -71,13 +71,13 @@ class Layout:
         cells = F.embedding(self.token, queries_keys_values)
         sizes = [rows * width for rows, width in self.shapes]
         lengths = self.lengths.split([rows for rows, _ in self.shapes])
-        attended = []
-        for group, shape, own in zip(cells.split(sizes), self.shapes, lengths, strict=True):
+        outputs = []
+        for group, shape, row_lengths in zip(cells.split(sizes), self.shapes, lengths, strict=True):
             query, key, value = group.view(*shape, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
             if causal:  # nobody looks behind its own tokens
                 out = F.scaled_dot_product_attention(query, key, value, is_causal=True)
             else:
-                seen = torch.arange(shape[1], device=own.device) < own[:, None]
-                out = F.scaled_dot_product_attention(query, key, value, seen[:, None, None])
-            attended.append(out.transpose(1, 2).flatten(0, 1).flatten(1))
-        return F.embedding(self.cell, torch.cat(attended))
+                is_in_row = torch.arange(shape[1], device=row_lengths.device) < row_lengths[:, None]
+                out = F.scaled_dot_product_attention(query, key, value, is_in_row[:, None, None])
+            outputs.append(out.transpose(1, 2).flatten(0, 1).flatten(1))
+        return F.embedding(self.cell, torch.cat(outputs))

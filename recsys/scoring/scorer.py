@@ -114,13 +114,13 @@ class Scorer(Keeper, ABC):
         exclude = batch.ragged if mask_history else None
         # Two places show whether all candidates may be alike.
         width = 2 if k == 1 < batch.num_items else k
-        found = self._best(batch, width, exclude, index)
+        best = self._best(batch, width, exclude, index)
         if self.popularity is not None:
-            rows = self._silent(batch, found, exclude)
+            rows = self._silent(batch, best, exclude)
             excluded = None if exclude is None else exclude.rows(rows)
             popular = top_k(self.popularity.double().expand(len(rows), -1), width, excluded)
-            found.items[rows], found.scores[rows] = popular.items, popular.scores.to(found.scores)
-        return TopK(found.items[:, :k], found.scores[:, :k])
+            best.items[rows], best.scores[rows] = popular.items, popular.scores.to(best.scores)
+        return TopK(best.items[:, :k], best.scores[:, :k])
 
     def _best(
         self, batch: BasketBatch, k: int, exclude: Ragged | None, index: ItemIndex | None

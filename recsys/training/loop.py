@@ -90,11 +90,11 @@ def _fit(
         with timed(logger, "fitted %s in closed form", type(model).__name__):
             model.fit(split)
     elif isinstance(model, Recommender):
-        measured = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS] + [*METRICS]
-        measured += model.measures
-        if training.monitor not in measured:
+        metrics = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS] + [*METRICS]
+        metrics += model.measures
+        if training.monitor not in metrics:
             raise ConfigError(
-                f"monitor={training.monitor} is not measured; choose among {', '.join(measured)}"
+                f"monitor={training.monitor} is not measured; choose among {', '.join(metrics)}"
             )
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch) if folder is None else folder
@@ -145,9 +145,9 @@ def _train(
             read_checkpoint(start)
             logger.info("going on from %s", start)
         num_weights = sum(parameter.numel() for parameter in model.parameters())
-        told = (type(model).__name__, num_weights, len(epochs.part), device)
+        details = (type(model).__name__, num_weights, len(epochs.part), device)
         try:
-            with timed(logger, "trained %s: %s weights, %s rows, on %s", *told):
+            with timed(logger, "trained %s: %s weights, %s rows, on %s", *details):
                 trainer.fit(model, epochs, ckpt_path=start, weights_only=True)
         except SystemExit as stopped:
             # What Lightning makes of Ctrl-C, and, as if all were well, of SIGTERM.

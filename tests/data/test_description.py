@@ -154,11 +154,11 @@ def test_statistics_by_hand() -> None:
 def test_description_is_text() -> None:
     times = [datetime(2024, 1, 1), datetime(2024, 1, 2, 3, 4, 5)]
     frame = describe(log_of([(1, 1, times[0]), (2, 1, times[1])] * 1000))
-    shown = dict(frame.iter_rows())
-    assert shown["events"] == "2,000"
-    assert shown["events a user"] == "mean 1,000; quartiles 1,000 1,000 1,000 1,000 1,000"
-    assert shown["last event"] == "2024-01-02 03:04:05"
-    assert shown["repeats"] == "0.999"
+    value_of = dict(frame.iter_rows())
+    assert value_of["events"] == "2,000"
+    assert value_of["events a user"] == "mean 1,000; quartiles 1,000 1,000 1,000 1,000 1,000"
+    assert value_of["last event"] == "2024-01-02 03:04:05"
+    assert value_of["repeats"] == "0.999"
 
 
 @pytest.mark.data
