@@ -61,7 +61,7 @@ from recsys.precision import wide
 from recsys.ranges import at_least, share
 from recsys.reading import read_tensors, reading
 from recsys.scoring import manifest
-from recsys.scoring.kinds import TextEncoder
+from recsys.scoring.kinds import Exported, TextEncoder
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
@@ -175,7 +175,7 @@ class Tuning:
         share(warmup=self.warmup)
 
 
-class LMRec(TextEncoder, Recommender):
+class LMRec(TextEncoder, Exported, Recommender):
     """Scores are inner products of projected hidden states of a history's and an item's text.
 
     Args:

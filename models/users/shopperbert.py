@@ -44,7 +44,7 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.sentences import sentence_vectors
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share, share
-from recsys.scoring.kinds import ProfileEncoder
+from recsys.scoring.kinds import Measured, ProfileEncoder
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
@@ -142,7 +142,7 @@ class Pretext:
         return tasks
 
 
-class ShopperBERT(ProfileEncoder, Recommender):
+class ShopperBERT(ProfileEncoder, Measured, Recommender):
     """Predicts masked baskets from the rest of a user's log, and so learns what a user is.
 
     Args:

@@ -1,4 +1,6 @@
 from .kinds import Composite as Composite
+from .kinds import Exported as Exported
+from .kinds import Measured as Measured
 from .kinds import ProfileEncoder as ProfileEncoder
 from .kinds import TextEncoder as TextEncoder
 from .kinds import VectorScorer as VectorScorer

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
 
 import polars as pl
 
@@ -84,6 +86,33 @@ class ProfileEncoder(Scorer):
     @abstractmethod
     def encode_profiles(self, batch: BasketBatch) -> UserVectors:
         """(B, D): what each user is."""
+
+
+class Measured(Scorer):
+    """Has figures of its own beside those of its ranking.
+
+    Attributes:
+        measures: the names of those that can be monitored in training; higher is better.
+    """
+
+    measures: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def measure(self, split: Split, phase: int) -> dict[str, float]:
+        """The figures by name.
+
+        Args:
+            split: that it was trained on.
+            phase: 1 in validation, 2 in test.
+        """
+
+
+class Exported(Scorer):
+    """Is written for other software, too."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write what other software reads beside the files of the saved model."""
 
 
 class Composite(Scorer):

@@ -43,7 +43,7 @@ from recsys.reading import read_json, read_table, read_tensors, reading
 from recsys.renamed import renamed
 from recsys.retrieval.lists import TopK, check_length
 from recsys.scoring import manifest, trust
-from recsys.scoring.kinds import TextEncoder, VectorScorer
+from recsys.scoring.kinds import Exported, TextEncoder, VectorScorer
 from recsys.scoring.lists import rank
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.weights import loaded
@@ -338,7 +338,8 @@ def save(
         write_parquet(scratch / "items.parquet", split.item_table)
         write_parquet(scratch / "users.parquet", split.users.ids.rename(USER).to_frame())
         save_file(_tensors(split.latest), scratch / "histories.safetensors")
-        model.export(scratch)
+        if isinstance(model, Exported):
+            model.export(scratch)
         manifest.write(scratch)
 
 

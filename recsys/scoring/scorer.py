@@ -9,8 +9,7 @@ the events of each item in training, or what the model itself keeps as the buffe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -35,7 +34,6 @@ CELLS_ON_GPU = 2**26
 class Scorer(Keeper, ABC):
     """Ranks the whole catalogue for histories."""
 
-    measures: ClassVar[tuple[str, ...]] = ()
     popularity: Tensor | None
 
     def __init__(self) -> None:
@@ -48,17 +46,6 @@ class Scorer(Keeper, ABC):
 
         A model gives every item a finite score, for users that it has never seen too.
         """
-
-    def measure(self, split: Split, phase: int) -> dict[str, float]:
-        """Further figures of a model's own, by name, beside those of its ranking.
-
-        Those that are named in `measures` can be monitored in training; higher is better.
-
-        Args:
-            split: that it was trained on.
-            phase: 1 in validation, 2 in test.
-        """
-        return {}
 
     def check_kept(self, histories: BasketBatch) -> None:
         if (counts := self.popularity) is not None:
@@ -156,9 +143,6 @@ class Scorer(Keeper, ABC):
             excluded = exclude.rows(rows)
             alike[excluded.owners(), excluded.values] = True
         return rows[alike.all(1)]
-
-    def export(self, folder: Path) -> None:
-        """Write what other software reads of a saved model beside its files; mostly nothing."""
 
 
 class ClosedForm(Scorer):

@@ -25,7 +25,7 @@ from recsys.errors import ConfigError, RunError
 from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol
 from recsys.reading import read_checkpoint, reading
-from recsys.scoring.kinds import members_of
+from recsys.scoring.kinds import Measured, members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
@@ -91,7 +91,7 @@ def _fit(
             model.fit(split)
     elif isinstance(model, Recommender):
         measured = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS] + [*METRICS]
-        measured += model.measures
+        measured += model.measures if isinstance(model, Measured) else ()
         if training.monitor not in measured:
             raise ConfigError(
                 f"monitor={training.monitor} is not measured; choose among {', '.join(measured)}"
