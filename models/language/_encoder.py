@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, gather_positions
 from recsys.batch.tokens import Documents
-from recsys.models.language._texts import Texts
+from recsys.models.language._texts import Beginnings, Texts
 from recsys.models.language.decoders import causal_of
 from recsys.nn.buffers import Memo
 from recsys.nn.embedding import EmbeddingTable
@@ -75,65 +75,71 @@ class TextStates:
     def _hidden(self, **inputs: Tensor) -> Tensor:
         return causal_of(self.decoder).base_model(**inputs, use_cache=False).last_hidden_state
 
+    def at_beginnings(self, beginnings: Beginnings) -> Tensor:
+        """(M, D): the state at each end of the documents of training histories."""
+        return self.at_ends(beginnings.documents)
+
     def of_documents(self, documents: Documents) -> Tensor:
         """(B, D): the state at the last end of each."""
         return self.at_ends(documents.last_ends())
 
     def of_items(self, items: Tensor) -> Tensor:
         """(C, D): of each item's own text, behind the [EOS] that opens it."""
-        return self.at_ends(self.texts.alone(items))[1::2]
+        return self._of_texts(items)
 
-    def of_catalogue(self, items: Tensor) -> Tensor:
-        """As `of_items`; items of the same words have the same state, to the last digit."""
+    def of_catalogue(self) -> Tensor:
+        """(n, D); items of the same words have the same state, to the last digit."""
+        items = self.texts.every_item
         if self.ids is not None:  # the state is of the id, too
-            return self.of_items(items)
+            return self._of_texts(items)
         first, which = self.texts.same_words(items)
-        return self.of_items(first)[which]
+        return self._of_texts(first)[which]
+
+    def _of_texts(self, texts: Tensor) -> Tensor:
+        return self.at_ends(self.texts.alone(texts))[1::2]
 
 
-class FrozenStates:
-    """What a frozen decoder makes of the training histories and the items: each is read once.
+class Remembered:
+    """What a frozen decoder has made of the training histories and of the items.
 
     Args:
-        num_items: n.
+        history: of training, of all its users, ascending.
     """
 
-    def __init__(self, num_items: int) -> None:
-        self.history = BasketBatch.from_lists([], num_items)
-        self._at_ends: Memo[Ragged] = Memo()
-        self._of_items: Memo[Tensor] = Memo()
-
-    def read(self, history: BasketBatch) -> None:
-        """Take the training histories; what was made of others is forgotten."""
+    def __init__(self, history: BasketBatch) -> None:
         self.history = history
-        self._at_ends.clear()
-        self._of_items.clear()
+        self.at_ends: Memo[Ragged] = Memo()
+        self.of_catalogue: Memo[Tensor] = Memo()
 
-    def at_ends(self, states: TextStates, users: Tensor) -> Tensor:
-        """As `TextStates.at_ends` of these users' training histories without their last events."""
-        ends = self._once(self._at_ends, states, lambda: self._training_ends(states))
-        rows = torch.searchsorted(self.history.users.to(users.device), users)
-        return ends.rows(rows).values
 
-    def _training_ends(self, states: TextStates) -> Ragged:
-        texts = states.texts
-        before = all_but_last(self.history.to(texts.items.device))
-        documents = texts.documents(texts.of_histories(before))
-        return Ragged(states.at_ends(documents), documents.end_offsets)
+@dataclass(frozen=True, eq=False)
+class FrozenStates(TextStates):
+    """As a frozen decoder reads them: the training histories and the items once.
 
-    def of_catalogue(self, states: TextStates, items: Tensor) -> Tensor:
-        """As `TextStates.of_catalogue` of all items."""
-        return self._once(self._of_items, states, lambda: states.of_catalogue(items))
+    Attributes:
+        remembered: what it has read.
+    """
 
-    def _once(self, memo: Memo[T], states: TextStates, compute: Callable[[], T]) -> T:
-        texts = states.texts
+    remembered: Remembered
+
+    def at_beginnings(self, beginnings: Beginnings) -> Tensor:
+        at_ends = self._once(self.remembered.at_ends, self._at_all_beginnings)
+        users = self.remembered.history.users.to(beginnings.users.device)
+        return at_ends.rows(torch.searchsorted(users, beginnings.users)).values
+
+    def _at_all_beginnings(self) -> Ragged:
+        history = self.remembered.history.to(self.texts.items.device)
+        documents = Beginnings.of(history, self.texts).documents
+        return Ragged(self.at_ends(documents), documents.end_offsets)
+
+    def of_items(self, items: Tensor) -> Tensor:
+        return self.of_catalogue()[items]
+
+    def of_catalogue(self) -> Tensor:
+        return self._once(self.remembered.of_catalogue, super().of_catalogue)
+
+    def _once(self, memo: Memo[T], compute: Callable[[], T]) -> T:
+        texts = self.texts
         read = [texts.tokens.values, texts.tokens.offsets, texts.items, texts.end]
         read += [] if texts.of_events is None else [texts.of_events]
-        return memo.get(compute, states.decoder, *read)
-
-
-def all_but_last(history: BasketBatch) -> BasketBatch:
-    """The same users without the last event of each."""
-    keep = torch.ones(len(history.items), dtype=torch.bool, device=history.device)
-    keep[history.offsets[1:] - 1] = False
-    return history.where(keep)
+        return memo.get(compute, self.decoder, *read)

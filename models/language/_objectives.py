@@ -1,6 +1,6 @@
 """What LMRec is trained on: L1, the language modelling of texts, and L2, the recommendation.
 
-Shapes: P predictions, M ends of documents, C candidates, n items, R rows of L tokens, D dimensions.
+Shapes: P predictions, C candidates, n items, R rows of L tokens, D dimensions.
 A suffix gives those of a tensor: `scores_PC` is (P, C).
 """
 
@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
-from recsys.batch.tokens import Documents, TokenStream
+from recsys.batch.tokens import TokenStream
 from recsys.errors import ConfigError
-from recsys.models.language._encoder import TextStates, all_but_last
-from recsys.models.language._texts import Texts
+from recsys.models.language._encoder import TextStates
 from recsys.nn.losses import linear_cross_entropy
 from recsys.precision import wide
 from recsys.ranges import at_least
@@ -162,31 +160,3 @@ class Ranking:
         missed = math.log1p(-1 / num_items) if num_items > 1 else -math.inf
         absent = -num_targets * share + (drawn * missed if drawn else 0.0)
         return torch.log(-torch.expm1(absent))
-
-
-@dataclass(frozen=True, eq=False)
-class Beginnings:
-    """The beginnings of histories, and what came next: each event is predicted from those before.
-
-    Attributes:
-        documents: the histories without their last event, with M ends.
-        targets: (M,) int64, the item that came after each end.
-        is_whole: (M,) bool, whether the text up to an end is all of its history's beginning.
-    """
-
-    documents: Documents
-    targets: Tensor
-    is_whole: Tensor
-
-    @classmethod
-    def of(cls, history: BasketBatch, texts: Texts) -> Beginnings:
-        """Those of each user's history, of at least one event."""
-        before = all_but_last(history)
-        documents = texts.documents(texts.of_histories(before))
-        targets = documents.items.roll(-1)
-        targets[documents.end_offsets[1:] - 1] = history.items[history.offsets[1:] - 1]
-        # A history that was cut does not begin where its document does.
-        is_whole = torch.ones_like(targets, dtype=torch.bool)
-        cut = documents.end_offsets.diff() <= before.lengths()
-        is_whole[documents.end_offsets[:-1][cut]] = False
-        return cls(documents, targets, is_whole)

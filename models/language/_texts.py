@@ -25,6 +25,7 @@ class Texts:
 
     Attributes:
         tokens: T rows of int32, each with its closing [EOS].
+        num_items: n.
         items: (T + 1,) int64, the item of each text; last n, for the opening of a document.
         of_events: (E',) int64, the text of each event; None where it is its item's.
         end: () int64, [EOS].
@@ -32,6 +33,7 @@ class Texts:
     """
 
     tokens: Ragged
+    num_items: int
     items: Tensor
     of_events: Tensor | None
     end: Tensor
@@ -41,7 +43,12 @@ class Texts:
     def of_strangers(cls, tokens: Ragged, num_items: int, end: Tensor, max_tokens: int) -> Texts:
         """Texts of no item of the catalogue."""
         items = torch.full((len(tokens) + 1,), num_items)
-        return cls(tokens, items, None, end, max_tokens)
+        return cls(tokens, num_items, items, None, end, max_tokens)
+
+    @property
+    def every_item(self) -> Tensor:
+        """(n,), from 0; also the texts of the items themselves."""
+        return torch.arange(self.num_items, device=self.items.device)
 
     def of_histories(self, history: BasketBatch) -> Ragged:
         """(B rows): of an event of the log its own text, of any other its item's."""
@@ -70,18 +77,17 @@ class Texts:
         first = torch.full_like(texts, len(self.tokens)).scatter_reduce(0, which, texts, "amin")
         return first[: int(which.max()) + 1], which
 
-    def check(self, num_items: int, num_tokens: int, histories: BasketBatch) -> None:
+    def check(self, num_tokens: int, histories: BasketBatch) -> None:
         """Refuse what no log could have given.
 
         Args:
-            num_items: n.
             num_tokens: of the decoder.
             histories: of the log, of all its users.
 
         Raises:
             ValueError: a tensor is of another type or shape, or out of range.
         """
-        num_texts = len(self.tokens)
+        num_items, num_texts = self.num_items, len(self.tokens)
         check_index("text_tokens", self.tokens.values, num_tokens, dtype=torch.int32)
         check_offsets("text_offsets", self.tokens.offsets, num_texts, len(self.tokens.values))
         if not (self.tokens.lengths > 0).all():
@@ -93,6 +99,43 @@ class Texts:
         if self.of_events is not None:
             check_index("event_texts", self.of_events, num_texts)
             check_index("log_rows", histories.log_rows + 1, len(self.of_events) + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Beginnings:
+    """The beginnings of B histories, and what came next: each event is predicted from those before.
+
+    Attributes:
+        users: (B,) int64, whose histories.
+        documents: these without their last event, with M ends.
+        targets: (M,) int64, the item that came after each end.
+        is_whole: (M,) bool, whether the text up to an end is all of its history's beginning.
+    """
+
+    users: Tensor
+    documents: Documents
+    targets: Tensor
+    is_whole: Tensor
+
+    @classmethod
+    def of(cls, history: BasketBatch, texts: Texts) -> Beginnings:
+        """Those of histories of at least one event each."""
+        before = _all_but_last(history)
+        documents = texts.documents(texts.of_histories(before))
+        targets = documents.items.roll(-1)
+        targets[documents.end_offsets[1:] - 1] = history.items[history.offsets[1:] - 1]
+        # A history that was cut does not begin where its document does.
+        is_whole = torch.ones_like(targets, dtype=torch.bool)
+        cut = documents.end_offsets.diff() <= before.lengths()
+        is_whole[documents.end_offsets[:-1][cut]] = False
+        return cls(history.users, documents, targets, is_whole)
+
+
+def _all_but_last(history: BasketBatch) -> BasketBatch:
+    """The same users without the last event of each."""
+    keep = torch.ones(len(history.items), dtype=torch.bool, device=history.device)
+    keep[history.offsets[1:] - 1] = False
+    return history.where(keep)
 
 
 def tokenizer_as_bytes(tokenizer: Tokenizer) -> Tensor:

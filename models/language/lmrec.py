@@ -47,9 +47,10 @@ from recsys.batch.ragged import Ragged, offsets_of
 from recsys.batch.tokens import TokenStream
 from recsys.errors import ConfigError, RunError
 from recsys.log.words import LogTexts, Template
-from recsys.models.language._encoder import FrozenStates, TextStates
-from recsys.models.language._objectives import Beginnings, Language, Ranking
+from recsys.models.language._encoder import FrozenStates, Remembered, TextStates
+from recsys.models.language._objectives import Language, Ranking
 from recsys.models.language._texts import (
+    Beginnings,
     Texts,
     check_tokenizer,
     tokenizer_as_bytes,
@@ -188,7 +189,7 @@ class LMRec(TextEncoder, Exported, Recommender):
             self.causal.base_model.compile(dynamic=True)
         self._streams: list[TokenStream] = []
         self._item_vectors: Memo[Tensor] = Memo()
-        self._frozen_states = FrozenStates(num_items)
+        self._remembered: Remembered | None = None
 
     @property
     def causal(self) -> PreTrainedModel:
@@ -200,12 +201,15 @@ class LMRec(TextEncoder, Exported, Recommender):
         """Of the log that `prepare` read."""
         tokens = Ragged(self.text_tokens, self.text_offsets)
         of_events = self.event_texts if self.template.event_columns else None
-        return Texts(tokens, self.text_items, of_events, self.end, self.template.max_tokens)
+        limit = self.template.max_tokens
+        return Texts(tokens, self.num_items, self.text_items, of_events, self.end, limit)
 
     @property
     def states(self) -> TextStates:
         """Of these texts, as the decoder reads them now."""
-        return TextStates(self.decoder, self.items, self.texts)
+        if self._remembered is None:
+            return TextStates(self.decoder, self.items, self.texts)
+        return FrozenStates(self.decoder, self.items, self.texts, self._remembered)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -220,6 +224,7 @@ class LMRec(TextEncoder, Exported, Recommender):
         """Train the tokenizer, and write items and histories as tokens."""
         history = split.training
         self._item_vectors.clear()
+        self._remembered = Remembered(history) if self.frozen else None
         written = self.template.write(split.item_table, split.log.events)
         corpora = [corpus.read() for corpus in self.language.corpora.values()]
         # Of what events say, that of the training alone.
@@ -229,24 +234,30 @@ class LMRec(TextEncoder, Exported, Recommender):
             self._start_from(Path(self.start))
         else:
             words = [written.texts[seen.numpy()], *(texts for texts, _ in corpora)]
-            trained = self.options.tokenizer(pl.concat(words))
-            self.keep("tokenizer_json", tokenizer_as_bytes(trained.backend_tokenizer))
-            self.keep("end", torch.tensor(trained.eos_token_id))
+            self._train_tokenizer(pl.concat(words))
         self._keep_texts(written)
         counts = torch.bincount(history.items, minlength=split.num_items)
         self.keep("share", counts / counts.sum())
         logs = [(self.texts.tokens, self.texts.of_histories(history))]
         logs += [(self.tokens_of(texts), histories) for texts, histories in corpora]
-        if self.start is None and isinstance(self.options, Decoder) and self.options.semantic_start:
+        if self.start is None:
             alone = Ragged(seen, torch.arange(len(seen) + 1))
-            size, dim = self.options.vocab_size, self.options.embedding_dim
-            vectors = semantic_vectors([(self.texts.tokens, alone), *logs], size, dim)
-            self.options.start_from(vectors, self.causal)
+            self._start_as_words([(self.texts.tokens, alone), *logs])
         self._streams = self.language.streams(logs, int(self.end))
         if self.frozen:
             self.decoder.requires_grad_(False)
-            self._frozen_states.read(history)
         return Part("train", history, history.ragged)
+
+    def _train_tokenizer(self, words: pl.Series) -> None:
+        tokenizer = self.options.tokenizer(words)
+        self.keep("tokenizer_json", tokenizer_as_bytes(tokenizer.backend_tokenizer))
+        self.keep("end", torch.tensor(tokenizer.eos_token_id))
+
+    def _start_as_words(self, logs: Sequence[tuple[Ragged, Ragged]]) -> None:
+        """Start a decoder from what its tokens mean in the texts, where its options say so."""
+        if isinstance(self.options, Decoder) and self.options.semantic_start:
+            size, dim = self.options.vocab_size, self.options.embedding_dim
+            self.options.start_from(semantic_vectors(logs, size, dim), self.causal)
 
     def _keep_texts(self, written: LogTexts) -> None:
         tokens, none = self.tokens_of(written.texts), torch.tensor([self.num_items])
@@ -282,7 +293,7 @@ class LMRec(TextEncoder, Exported, Recommender):
     def check_kept(self, histories: BasketBatch) -> None:
         super().check_kept(histories)
         num_tokens = vocabulary_size(self.decoder)
-        self.texts.check(self.num_items, num_tokens, histories)
+        self.texts.check(num_tokens, histories)
         check_tensor("share", self.share, torch.float32, self.num_items)
         check_tokenizer(self.tokenizer_json, self.end, num_tokens)
 
@@ -314,11 +325,7 @@ class LMRec(TextEncoder, Exported, Recommender):
         """L2: each event is predicted from those before it."""
         states = self.states
         beginnings = Beginnings.of(history, states.texts)
-        at_ends = (
-            self._frozen_states.at_ends(states, history.users)
-            if self.frozen
-            else states.at_ends(beginnings.documents)
-        )
+        at_ends = states.at_beginnings(beginnings)
         users = self.user_projection(at_ends[beginnings.is_whole])
         targets = beginnings.targets[beginnings.is_whole]
         return self.ranking.loss(users, targets, self.item_vectors, self.share)
@@ -349,26 +356,17 @@ class LMRec(TextEncoder, Exported, Recommender):
     def encode_items(self) -> ItemVectors:
         """(n, D), in evaluation mode kept until a parameter changes."""
         if self.training:
-            return self.item_vectors(self._every_item())
+            return self.item_vectors(self.texts.every_item)
         return self._item_vectors.get(self._catalogue_vectors, self)
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """(C, D) of item indices (C,)."""
-        states = self._frozen_items()[items] if self.frozen else self.states.of_items(items)
-        vectors = self.item_projection(states)
+        vectors = self.item_projection(self.states.of_items(items))
         return vectors if self.items is None else vectors + self.items(items)
 
     def _catalogue_vectors(self) -> ItemVectors:
-        every = self._every_item()
-        states = self._frozen_items() if self.frozen else self.states.of_catalogue(every)
-        vectors = self.item_projection(states)
+        vectors = self.item_projection(self.states.of_catalogue())
         return vectors if self.items is None else vectors + self.items.vectors
-
-    def _frozen_items(self) -> Tensor:
-        return self._frozen_states.of_catalogue(self.states, self._every_item())
-
-    def _every_item(self) -> Tensor:
-        return torch.arange(self.num_items, device=self.device)
 
     def train(self, mode: bool = True) -> Self:
         """Training mode forgets the vectors of the items, which training may change."""
