@@ -9,6 +9,7 @@ from .predictor import HistoryPredictor as HistoryPredictor
 from .predictor import Predictor as Predictor
 from .predictor import Steps as Steps
 from .profiles import Profile as Profile
+from .recommender import Progress as Progress
 from .recommender import Recommender as Recommender
 from .saved_model import SavedModel as SavedModel
 from .saved_model import load as load

@@ -376,6 +376,13 @@ def load(
         RunError: the folder is not a run's, or its model is incomplete or damaged.
         ConfigError: its config names anything else than a part of a model (`recsys.scoring.trust`)
             or a class of a trusted package, or there is no such device.
+
+    >>> split, run = last_basket(checkerboard(num_items=4)), TemporaryDirectory()
+    >>> config = {"_target_": "recsys.models.EASE"}
+    >>> save(Path(run.name) / "model", EASE().fit(split), split, config, mask_history=False)
+    >>> load(run.name, device="cpu").recommend([7], k=2)["item_id"].to_list()
+    [3, 1]
+    >>> run.cleanup()
     """
     there = device_of(device)
     folder = Path(run) / "model"

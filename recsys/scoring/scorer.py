@@ -97,6 +97,11 @@ class Scorer(Keeper, ABC):
         Raises:
             CatalogueError: k is not in 1 .. n.
             DataError: a score is not finite.
+
+        >>> split = last_basket(checkerboard(num_items=4))
+        >>> lists = EASE().fit(split).top_k(split.test.history, k=2)
+        >>> lists.items[:3].tolist()  # users 0 and 2 take even items, user 1 odd ones
+        [[2, 0], [3, 1], [2, 0]]
         """
         exclude = batch.ragged if mask_history else None
         # Two places show whether all candidates may be alike.
@@ -149,6 +154,15 @@ class ClosedForm(Scorer):
     """A model whose parameters are computed from the counts of a split, without gradients.
 
     What `compute` finds is kept in buffers (`keep`), which have the size that the log gives them.
+
+    >>> class Latest(ClosedForm):
+    ...     def compute(self, split):
+    ...         self.keep("counts", split.train.target.dense(split.num_items).sum(0).float())
+    ...     def score(self, batch):
+    ...         return self.counts.expand(len(batch), -1)
+    >>> split = last_basket(checkerboard(num_items=4))
+    >>> Latest().fit(split).top_k(split.test.history, k=1).items.unique()
+    tensor([2])
     """
 
     def fit(self, split: Split) -> Self:

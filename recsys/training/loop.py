@@ -67,6 +67,13 @@ def fit(
     Raises:
         ConfigError: the protocol does not measure `training.monitor`, or there is no such device.
         DataError: training diverges, or a log asks for more memory than there is.
+
+    >>> split = last_basket(checkerboard())
+    >>> model = SASRec(split.num_items, embedding_dim=16, learning_rate=0.02)
+    >>> options = TrainingOptions(max_epochs=10, batch_size=16, evaluate_every=5, device="cpu")
+    >>> model = fit(model, split, options, Protocol(ks=(10,)))
+    >>> evaluate(model, split.test, Protocol(ks=(10,))).means["recall@10"] > 0.4
+    True
     """
     with running_on(training.device) as device:
         _fit(model, split, training, protocol, folder, loggers, progress)
