@@ -41,6 +41,9 @@ def describe(log: EventLog) -> pl.DataFrame:
     """The size and shape of a log: columns `statistic` and `value`, both text.
 
     `statistics` gives the same as numbers.
+
+    >>> describe(checkerboard()).head(3).rows()
+    [('events', '1,013'), ('users', '60'), ('items', '40')]
     """
     rows = [(name, _as_text(value)) for name, value in statistics(log).items()]
     return pl.DataFrame(rows, schema={"statistic": pl.String, "value": pl.String}, orient="row")
@@ -51,6 +54,10 @@ def statistics(log: EventLog) -> dict[str, Any]:
 
     `density` is the share of user-item pairs with an event, `repeats` the share of events whose
     user had the item before. Items are those with an event.
+
+    >>> facts = statistics(checkerboard())
+    >>> facts["users"], facts["items"], facts["baskets"], round(facts["density"], 3)
+    (60, 40, 360, 0.266)
     """
     events = log.events
     item_ids = events.select(pl.col(ITEM).unique())
@@ -88,6 +95,9 @@ def audit(log: EventLog) -> pl.DataFrame:
     """What is odd about a log: columns `finding`, `count`, `of`, `share` and `note`.
 
     Every question that the log allows is answered, also where the count is 0.
+
+    >>> audit(checkerboard()).filter(finding="users with a single timestamp")["count", "of"].rows()
+    [(0, 60)]
     """
     rows = (*_order(log), *_times(log), *_baskets(log), *_targets(log), *_contents(log))
     schema = {"finding": pl.String, "count": pl.Int64, "of": pl.Int64, "note": pl.String}

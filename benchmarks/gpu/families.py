@@ -26,8 +26,8 @@ from recsys.evaluation.binary_metrics import auroc
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.log.words import Template
 from recsys.models.graphs import Autoencoder, Frequency
+from recsys.models.language import Language, Ranking
 from recsys.models.language.decoders import Decoder
-from recsys.models.language.lmrec import Language, Ranking
 from recsys.models.users.shopperbert import Encoder
 from recsys.nn.distributions import TweedieHead
 from recsys.scoring import saved_model

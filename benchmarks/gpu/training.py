@@ -32,8 +32,8 @@ from recsys.evaluation.ranking import Protocol
 from recsys.log.event_log import EventLog
 from recsys.log.words import Template
 from recsys.models import graphs, sequences
+from recsys.models.language import Language, Ranking
 from recsys.models.language.decoders import Decoder
-from recsys.models.language.lmrec import Language, Ranking
 from recsys.models.users.shopperbert import Encoder
 from recsys.nn.distributions import TweedieHead
 from recsys.scoring.recommender import Recommender

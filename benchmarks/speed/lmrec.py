@@ -26,8 +26,8 @@ from recsys.batch.ragged import Ragged
 from recsys.batch.tokens import Documents, TokenStream
 from recsys.data.sources import amazon_sequences
 from recsys.log.words import Template
-from recsys.models.language.decoders import Decoder
-from recsys.models.language.lmrec import Language, LMRec, Ranking
+from recsys.models import LMRec
+from recsys.models.language import Decoder, Language, Ranking
 from recsys.nn.losses import linear_cross_entropy
 from recsys.tasks.splits import leave_last_out
 
@@ -55,8 +55,8 @@ def train_packed(model: LMRec, stream: TokenStream, steps: int) -> None:
     optimizer = torch.optim.AdamW(model.causal.parameters(), lr=1e-5)
     for rows in torch.arange(len(stream)).chunk(steps):
         optimizer.zero_grad()
-        states, targets = model.token_states(*stream.rows(rows))
-        linear_cross_entropy(states, model.language_head, targets).backward()
+        states, targets = model.states.before_tokens(*stream.rows(rows))
+        linear_cross_entropy(states, model.states.head, targets).backward()
         optimizer.step()
 
 
@@ -76,7 +76,7 @@ def read_padded(model: LMRec, batches: list[Documents]) -> list[Tensor]:
 def read_grouped(model: LMRec, batches: list[Documents]) -> list[Tensor]:
     states_of_ends = []
     for documents in batches:
-        states_of_ends.append(model.states(documents))
+        states_of_ends.append(model.states.at_ends(documents))
         states_of_ends[-1].sum().backward()
     return states_of_ends
 
@@ -90,8 +90,8 @@ def check(
     place = torch.arange(len(stream) * stream.row_length).view(len(stream), -1)
     for rows in torch.arange(len(stream)).split(16):
         tokens, positions = stream.rows(rows)
-        states, targets = model.token_states(tokens, positions)
-        losses = F.cross_entropy(states @ model.language_head.T, targets, reduction="none")
+        states, targets = model.states.before_tokens(tokens, positions)
+        losses = F.cross_entropy(states @ model.states.head.T, targets, reduction="none")
         packed[place[rows, 1:][positions[:, 1:] > 0]] = losses
     plain = []
     for which in torch.arange(len(documents)).split(16):

@@ -83,6 +83,14 @@ def table(
 
     Raises:
         DataError: whatever is wrong with the files, in one line.
+
+    >>> folder = TemporaryDirectory()
+    >>> path, days = f"{folder.name}/shop.csv", ["2024-05-01", "2024-05-02"]
+    >>> pl.DataFrame({"who": ["Ann", "Ben"], "item_id": [7, 9], "day": days}).write_csv(path)
+    >>> log = table(path, columns={"user_id": "who", "timestamp": "day"})
+    >>> log.name, log.num_events, log.users["user_id"].to_list()
+    ('shop', 2, ['Ann', 'Ben'])
+    >>> folder.cleanup()
     """
     renames = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
     names = {ours: ours for ours in REQUIRED} | renames

@@ -40,6 +40,11 @@ class EASE(ClosedForm):
     Raises:
         ConfigError: `l2` is not positive.
         DataError: on fitting, the three matrices would take more memory than there is.
+
+    >>> split = last_basket(checkerboard(num_items=4))
+    >>> model = EASE(l2=10.0).fit(split)
+    >>> model.score(BasketBatch.from_lists([[[0]]], num_items=4)) > 0  # item 2 has 0's colour
+    tensor([[False, False,  True, False]])
     """
 
     item_weights: Tensor

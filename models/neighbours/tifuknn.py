@@ -48,6 +48,11 @@ class TIFUKNN(UserNeighbours):
 
     Raises:
         ConfigError: an option is out of its range.
+
+    >>> split = last_basket(checkerboard())
+    >>> model = TIFUKNN(num_neighbors=10, alpha=0.5).fit(split)
+    >>> evaluate(model, split.test, Protocol(ks=(10,))).means["recall@10"] > 0.6
+    True
     """
 
     squared_norms: Tensor

@@ -15,7 +15,8 @@ Beyond the paper: users with more behind them than a window are the mean over th
 Ranking: a masked basket is put after a user's last; an item's score is its share of all events,
 times how much likelier than usual each of its attributes is there, a user without a history's too.
 
-Shapes: B users, E events, R tokens, K masked baskets, n items, D dimensions, F fields, C classes.
+Shapes: B users, E events, R tokens, T tokens with [CLS], K masked baskets, A events of these, n
+items, D dimensions, F fields, C classes. A suffix gives those of a tensor: `states_RD` is (R, D).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.sentences import sentence_vectors
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share, share
-from recsys.scoring.kinds import ProfileEncoder
+from recsys.scoring.kinds import Measured, ProfileEncoder
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
@@ -142,7 +143,7 @@ class Pretext:
         return tasks
 
 
-class ShopperBERT(ProfileEncoder, Recommender):
+class ShopperBERT(ProfileEncoder, Measured, Recommender):
     """Predicts masked baskets from the rest of a user's log, and so learns what a user is.
 
     Args:
@@ -283,27 +284,29 @@ class ShopperBERT(ProfileEncoder, Recommender):
             rows: (E,) the basket of each event, as `batch.basket_rows` gives it.
             is_masked: (baskets,) bool.
         """
-        codes = self.fields(batch)
-        is_hidden = is_masked[rows]
-        first = F.pad(rows.diff() > 0, (1, 0), value=True)
-        is_token = ~is_hidden | first
-        owners = batch.owners()[is_token]
-        tokens = self._embed(codes[is_token], batch.items[is_token], is_hidden[is_token])
-        states, cls = self.encoder(tokens, Ragged(tokens, _offsets(owners, len(batch))))
-        of_mask = is_hidden[is_token]
-        context = states[of_mask] + cls[owners[of_mask]]
+        codes_EF = self.fields(batch)
+        hidden_E = is_masked[rows]
+        first_E = F.pad(rows.diff() > 0, (1, 0), value=True)
+        is_token_E = ~hidden_E | first_E
+        owners_R = batch.owners()[is_token_E]
+        tokens_RD = self._embed(codes_EF[is_token_E], batch.items[is_token_E], hidden_E[is_token_E])
+        of_users = Ragged(tokens_RD, _offsets(owners_R, len(batch)))
+        states_RD, cls_BD = self.encoder(tokens_RD, of_users)
+        is_mask_R = hidden_E[is_token_E]
+        context_KD = states_RD[is_mask_R] + cls_BD[owners_R[is_mask_R]]
         number = is_masked.long().cumsum(0) - 1
-        answers, basket = codes[is_hidden], number[rows[is_hidden]]
-        firsts = codes[is_hidden & first]
-        losses = {}
+        codes_AF, basket_A = codes_EF[hidden_E], number[rows[hidden_E]]
+        firsts_KF = codes_EF[hidden_E & first_E]
+        every_K = torch.arange(len(firsts_KF), device=codes_EF.device)
+        nll = {}
         for column, name in self._tasks():
             if column < self.fields.num_product_fields:
-                row, code = basket, answers[:, column]
+                row, code = basket_A, answers_AF[:, column]
             else:
-                row, code = torch.arange(len(firsts), device=codes.device), firsts[:, column]
+                row, code = every_K, firsts_KF[:, column]
             is_known = code < self.fields.sizes[name]
-            losses[name] = self._nll(name, context, row[is_known], code[is_known])
-        return losses
+            nll[name] = self._nll(name, context_KD, row[is_known], code[is_known])
+        return nll
 
     def _nll(self, name: str, context: Tensor, row: Tensor, code: Tensor) -> Tensor:
         """(A,) of codes (A,) of a field, given in which of the contexts (K, D) each is, ascending.
@@ -372,17 +375,18 @@ class ShopperBERT(ProfileEncoder, Recommender):
         """(B, C) log-probabilities of each field in the basket after the last."""
         events, offsets = _last_events(batch, self.max_length - 1)
         last = batch.take(events, offsets, batch.users)
-        tokens = self._tokens(last)
+        tokens_ED = self._tokens(last)
         # A masked token behind each user's last event.
-        ends = offsets[1:] + torch.arange(len(batch), device=batch.device)
-        is_mask = torch.zeros(len(tokens) + len(batch), dtype=torch.bool, device=batch.device)
-        is_mask[ends] = True
-        x = tokens.new_empty(len(is_mask), tokens.shape[1])
-        x[~is_mask], x[is_mask] = tokens, self.mask_token.expand(len(batch), -1)
-        rows = Ragged(x, offsets + torch.arange(len(offsets), device=batch.device))
-        states, cls = self.encoder(x, rows)
-        context = states[is_mask] + cls
-        return {name: self._log_probabilities(name, context) for name in self.pretext_tasks}
+        ends_B = offsets[1:] + torch.arange(len(batch), device=batch.device)
+        is_mask_R = torch.zeros(len(tokens_ED) + len(batch), dtype=torch.bool, device=batch.device)
+        is_mask_R[ends_B] = True
+        tokens_RD = tokens_ED.new_empty(len(is_mask_R), tokens_ED.shape[1])
+        tokens_RD[~is_mask_R] = tokens_ED
+        tokens_RD[is_mask_R] = self.mask_token.expand(len(batch), -1)
+        rows = Ragged(tokens_RD, offsets + torch.arange(len(offsets), device=batch.device))
+        states_RD, cls_BD = self.encoder(tokens_RD, rows)
+        context_BD = states_RD[is_mask_R] + cls_BD
+        return {name: self._log_probabilities(name, context_BD) for name in self.pretext_tasks}
 
     @torch.inference_mode()
     def measure(self, split: Split, phase: int) -> dict[str, float]:
@@ -490,24 +494,25 @@ class BidirectionalEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.num_layers))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, tokens: Tensor, rows: Ragged) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens_RD: Tensor, rows: Ragged) -> tuple[Tensor, Tensor]:
         """States (R, D) of the tokens, and of [CLS] (B, D) of B rows of at most `max_length`."""
-        at_front = rows.offsets[:-1] + torch.arange(len(rows), device=tokens.device)
-        is_cls = torch.zeros(len(tokens) + len(rows), dtype=torch.bool, device=tokens.device)
-        is_cls[at_front] = True
-        (place,) = (~is_cls).nonzero(as_tuple=True)
-        summed = wide(tokens)
+        device = tokens_RD.device
+        at_front_B = rows.offsets[:-1] + torch.arange(len(rows), device=device)
+        is_cls_T = torch.zeros(len(tokens_RD) + len(rows), dtype=torch.bool, device=device)
+        is_cls_T[at_front_B] = True
+        (place_R,) = (~is_cls_T).nonzero(as_tuple=True)
+        summed = wide(tokens_RD)
         summed = summed.new_zeros(len(rows), summed.shape[1]).index_add(0, rows.owners(), summed)
-        cls = self.cls + (summed / rows.lengths.clamp(min=1)[:, None]).to(tokens.dtype)
-        x = tokens.new_empty(len(is_cls), tokens.shape[1])
-        x = x.index_copy(0, place, tokens).index_copy(0, at_front, cls)
-        offsets = rows.offsets + torch.arange(len(rows) + 1, device=tokens.device)
-        layout = Layout.of(Ragged(x, offsets))
-        x = self.dropout(self.embedding_norm(x + self.positions(layout.position)))
+        cls_BD = self.cls + (summed / rows.lengths.clamp(min=1)[:, None]).to(tokens_RD.dtype)
+        x_TD = tokens_RD.new_empty(len(is_cls_T), tokens_RD.shape[1])
+        x_TD = x_TD.index_copy(0, place_R, tokens_RD).index_copy(0, at_front_B, cls_BD)
+        offsets = rows.offsets + torch.arange(len(rows) + 1, device=device)
+        layout = Layout.of(Ragged(x_TD, offsets))
+        x_TD = self.dropout(self.embedding_norm(x_TD + self.positions(layout.position)))
         for block in self.blocks:
-            x = block(x, layout)
-        x = self.norm(x)
-        return x[place], x[at_front]
+            x_TD = block(x_TD, layout)
+        x_TD = self.norm(x_TD)
+        return x_TD[place_R], x_TD[at_front_B]
 
 
 class Block(nn.Module):

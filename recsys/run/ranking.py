@@ -49,7 +49,7 @@ from recsys.run.folder import about, at_work, claim, close, console, say
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.scoring import profiles, saved_model, trust
-from recsys.scoring.kinds import ProfileEncoder, members_of
+from recsys.scoring.kinds import Measured, ProfileEncoder, members_of
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
@@ -201,8 +201,9 @@ def _evaluate(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
     """Evaluate a model on the validation and test users, and write what it reached."""
     parts = (task.split.validation, task.split.test)
     results = {part.name: evaluate_part(model, part, task) for part in parts}
-    for phase, result in enumerate(results.values(), start=VALIDATION):
-        result.catalogue.update(model.measure(task.split, phase))
+    if isinstance(model, Measured):
+        for phase, result in enumerate(results.values(), start=VALIDATION):
+            result.catalogue.update(model.measure(task.split, phase))
     write_results(folder, results, task.split)
     return results
 

@@ -43,7 +43,7 @@ from recsys.reading import read_json, read_table, read_tensors, reading
 from recsys.renamed import renamed
 from recsys.retrieval.lists import TopK, check_length
 from recsys.scoring import manifest, trust
-from recsys.scoring.kinds import TextEncoder, VectorScorer
+from recsys.scoring.kinds import Exported, TextEncoder, VectorScorer
 from recsys.scoring.lists import rank
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.weights import loaded
@@ -340,7 +340,8 @@ def save(
         write_parquet(scratch / "items.parquet", split.item_table)
         write_parquet(scratch / "users.parquet", split.users.ids.rename(USER).to_frame())
         save_file(_tensors(split.latest), scratch / "histories.safetensors")
-        model.export(scratch)
+        if isinstance(model, Exported):
+            model.export(scratch)
         manifest.write(scratch)
 
 
@@ -377,6 +378,13 @@ def load(
         RunError: the folder is not a run's, or its model is incomplete or damaged.
         ConfigError: its config names anything else than a part of a model (`recsys.scoring.trust`)
             or a class of a trusted package, or there is no such device.
+
+    >>> split, run = last_basket(checkerboard(num_items=4)), TemporaryDirectory()
+    >>> config = {"_target_": "recsys.models.EASE"}
+    >>> save(Path(run.name) / "model", EASE().fit(split), split, config, mask_history=False)
+    >>> load(run.name, device="cpu").recommend([7], k=2)["item_id"].to_list()
+    [3, 1]
+    >>> run.cleanup()
     """
     there = device_of(device)
     folder = Path(run) / "model"

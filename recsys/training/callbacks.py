@@ -25,6 +25,7 @@ from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_text
 from recsys.reading import reading
+from recsys.scoring.kinds import Measured
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
@@ -139,7 +140,8 @@ class Validate(Callback):
         if (epoch + 1) % self.training.evaluate_every == 0:
             assert isinstance(pl_module, Scorer)
             means = evaluate(pl_module, self.split.validation, self.protocol).means
-            means |= pl_module.measure(self.split, VALIDATION)
+            if isinstance(pl_module, Measured):
+                means |= pl_module.measure(self.split, VALIDATION)
             monitor = self.training.monitor
             if monitor in METRICS:
                 means[monitor] = fmean(means[f"{monitor}@{k}"] for k in self.protocol.ks)
