@@ -301,7 +301,7 @@ class ShopperBERT(ProfileEncoder, Measured, Recommender):
         nll = {}
         for column, name in self._tasks():
             if column < self.fields.num_product_fields:
-                row, code = basket_A, answers_AF[:, column]
+                row, code = basket_A, codes_AF[:, column]
             else:
                 row, code = every_K, firsts_KF[:, column]
             is_known = code < self.fields.sizes[name]
