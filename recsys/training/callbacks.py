@@ -26,7 +26,7 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_text
 from recsys.reading import reading
 from recsys.scoring.kinds import Measured
-from recsys.scoring.scorer import Scorer
+from recsys.scoring.recommender import Recommender
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
 from recsys.timing import timed
@@ -138,7 +138,7 @@ class Validate(Callback):
         epoch = trainer.current_epoch
         row = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
         if (epoch + 1) % self.training.evaluate_every == 0:
-            assert isinstance(pl_module, Scorer)
+            assert isinstance(pl_module, Recommender)
             means = evaluate(pl_module, self.split.validation, self.protocol).means
             if isinstance(pl_module, Measured):
                 means |= pl_module.measure(self.split, VALIDATION)
