@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from recsys.batch.ragged import Ragged
 from recsys.batch.tokens import TokenStream
 from recsys.errors import ConfigError
-from recsys.models.language._encoder import TextStates
+from recsys.models.language._states import TextStates
 from recsys.nn.losses import linear_cross_entropy
 from recsys.precision import wide
 from recsys.ranges import at_least

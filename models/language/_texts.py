@@ -2,7 +2,8 @@
 
 A model holds all of it in its buffers; the classes here read those, and hold nothing themselves.
 
-Shapes: n items, T texts, E events of a batch, E' events of the log.
+Shapes: B users, n items, T texts, C of these, C' wordings of those, E' events of the log, M ends
+([EOS]) of documents.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Texts:
         return torch.arange(self.num_items, device=self.items.device)
 
     def of_histories(self, history: BasketBatch) -> Ragged:
-        """(B rows): of an event of the log its own text, of any other its item's."""
+        """B rows of texts: of an event of the log its own text, of any other its item's."""
         if self.of_events is None:
             return history.ragged
         rows = history.log_rows

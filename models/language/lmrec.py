@@ -18,7 +18,7 @@ own texts and the first layer as their mean, not at random: a history then start
 which it tells. Vectors of item ids may be added: to the [EOS] that closes an item, and to the
 item's vector.
 
-The texts are in `_texts`, the decoder's states in `_encoder`, the two losses in `_objectives`.
+The texts are in `_texts`, the decoder's states in `_states`, the two losses in `_objectives`.
 
 Shapes: B users, C candidates, n items, D dimensions.
 """
@@ -47,8 +47,8 @@ from recsys.batch.ragged import Ragged, offsets_of
 from recsys.batch.tokens import TokenStream
 from recsys.errors import ConfigError, RunError
 from recsys.log.words import LogTexts, Template
-from recsys.models.language._encoder import FrozenStates, Remembered, TextStates
 from recsys.models.language._objectives import Language, Ranking
+from recsys.models.language._states import FrozenStates, Remembered, TextStates
 from recsys.models.language._texts import (
     Beginnings,
     Texts,

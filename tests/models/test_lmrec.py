@@ -135,6 +135,12 @@ def test_softmax_against_a_loop(split: Split, use_ids: bool, num_negatives: int 
     assert float(loss) == pytest.approx(total / len(targets), rel=1e-4)
 
 
+def test_over_the_whole_catalogue_it_is_torchs_cross_entropy() -> None:
+    users, items, targets = torch.randn(5, 4), torch.randn(N, 4), torch.tensor([0, 3, 3, 6, 1])
+    loss = Ranking(num_negatives=None).loss(users, targets, items.__getitem__, torch.ones(N) / N)
+    torch.testing.assert_close(loss, F.cross_entropy(users @ items.T, targets))
+
+
 @torch.no_grad()
 def test_the_papers_binary_cross_entropy_against_a_loop(split: Split) -> None:
     model = model_of(split, ranking=Ranking(softmax=False, num_negatives=4))
