@@ -74,7 +74,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder, which is made; one that is left empty is removed.
+    """Keep other processes out of a folder: it is made before, and removed if it is empty after.
 
     Two runs in one folder would overwrite each other. The lock is the system's, on `.lock` in the
     folder, and ends with the process, however that ends; a file system without locks, or with

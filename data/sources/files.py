@@ -51,7 +51,7 @@ class PublicFile:
             DataError: no such file, or not the published bytes.
         """
         if user_path is not None:
-            return found(user_path)
+            return existing_file(user_path)
         path = data_folder() / self.path
         if not path.is_file():
             raise DataError(
@@ -73,7 +73,7 @@ def data_folder() -> Path:
     return Path(os.path.expanduser(folder)).absolute()
 
 
-def found(name: str | Path) -> Path:
+def existing_file(name: str | Path) -> Path:
     """The path of a file that must be there.
 
     Raises:

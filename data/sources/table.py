@@ -19,7 +19,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.data.sources.files import found, reading
+from recsys.data.sources.files import existing_file, reading
 from recsys.errors import DataError
 from recsys.log.event_log import (
     BASKET,
@@ -78,8 +78,8 @@ def table(
             when, how much, in which basket. Not read with `items_path`.
         users_path: likewise, a row per user.
         time_unit: `s`, `ms`, `us` or `ns`, of timestamps counted from 1970, or `order`: integers
-            only tell what came first. Without it that is what they do; such as look like times are
-            refused.
+            only tell what came first. Without it integers are an order too, and those that look
+            like times are refused.
 
     Raises:
         DataError: whatever is wrong with the files, in one line.
@@ -95,7 +95,7 @@ def table(
     renames = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
     names = {ours: ours for ours in REQUIRED} | renames
     paths = {"events": path, "items": items_path, "users": users_path}
-    files = {kind: found(file) for kind, file in paths.items() if file is not None}
+    files = {kind: existing_file(file) for kind, file in paths.items() if file is not None}
     frames = {kind: _read(file) for kind, file in files.items()}
     _check_columns(files["events"], frames, names)
     for kind, frame in frames.items():

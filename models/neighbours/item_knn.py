@@ -109,7 +109,7 @@ def _largest(rows: csr_array, k: int) -> csr_array:
 
 
 def _largest_of_dense(rows: csr_array, k: int) -> csr_array:
-    """The same; it sorts no row, which takes longer than to look at each cell once."""
+    """The same without sorting: for rows that are nearly full, a look at each cell is faster."""
     top = top_k(torch.from_numpy(rows.toarray()), min(k, rows.shape[1]))
     positive = (top.scores > 0).numpy()
     places = positive.nonzero()[0], top.items.numpy()[positive]

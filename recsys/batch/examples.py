@@ -19,7 +19,7 @@ from recsys.batch.ragged import Ragged, ranges
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The users that are asked in one phase.
+    """A set of examples: histories with their targets.
 
     Attributes:
         name: `train`, `validation` or `test`.

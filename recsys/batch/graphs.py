@@ -99,7 +99,7 @@ class NodeBatch(BasketBatch):
         return Ragged(self.node_items, self.node_offsets).owners()
 
     def absent(self) -> Tensor:
-        """(N,) int64, how many of its user's `num_baskets` do not hold a node."""
+        """(N,) int64, for each node the number of its user's baskets that do not hold it."""
         num_holding = torch.bincount(self.nodes, minlength=len(self.node_items))
         return self.num_baskets()[self.node_owners()] - num_holding
 

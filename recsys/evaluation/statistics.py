@@ -86,7 +86,7 @@ def mean_of_defined(values: np.ndarray) -> np.ndarray:
 
 
 def interval(resampled: np.ndarray, level: float) -> tuple[float, float]:
-    """The percentile interval of a mean (S,) over resamples, those left out that have none."""
+    """The percentile interval of a mean (S,) over the resamples in which it is defined."""
     defined = resampled[~np.isnan(resampled)]
     if not len(defined):
         return math.nan, math.nan
@@ -157,14 +157,15 @@ def compare_folds(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
 
 
 def same_folds(first: pl.DataFrame, second: pl.DataFrame) -> bool:
-    """Whether two results can be compared: both are by folds, and by the same."""
+    """Whether two results can be compared: both were measured on folds, and on the same ones."""
     return not first.is_empty() and first.select(FOLD).equals(second.select(FOLD))
 
 
 def held_out_ratio(folds: pl.DataFrame) -> float:
     """Training rows that a fold holds out over those it trains on.
 
-    The other folds' training rows hold each row out once: together they are all rows so many times.
+    A row is in the training rows of all folds but one. So their sum is the number of all rows times
+    the number of the other folds.
     """
     others = pl.len().over("repeat") - 1
     all_rows = pl.col("train").sum().over("repeat") / others
@@ -178,8 +179,8 @@ def paired_t(
 ) -> dict[str, object]:
     """A row of `compare` or `compare_folds`: Student's t of the differences second - first.
 
-    Pairs of which one is null are left out. One that is no number cannot be left out, since it was
-    to be measured: then there is no test. Nor is there of a single pair.
+    A pair with a null is left out. A pair with NaN should have been measured and cannot be left
+    out: then there is no test. A single pair has no test either.
 
     Args:
         name: of the metric.

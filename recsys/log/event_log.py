@@ -6,8 +6,8 @@ hold a row per id with whatever is known of it; by convention `items.title` is w
 and `items.text` what a language model reads.
 
 Where items have no table of their own, some columns of the events may describe them
-(`item_columns`). Of an item is then known what its events say, and nothing that is said later: a
-log that is cut to fewer events describes its items by those.
+(`item_columns`). An item then has the attributes that its events give it. A log that is cut to
+fewer events describes its items by the events that are left.
 
 `timestamp` is a `Datetime`, or an integer where a log knows the order of events but not their time.
 """
@@ -54,10 +54,10 @@ class EventLog:
         items: one row per item that the events or the given items name, ordered by id.
         users: one row per user that the events name, ordered by id.
         out_of_order: how many rows the input gave after a later event of their user.
-        item_columns: of the events, those that describe their item. `items` holds of each the first
-            value that the item's events have, in order of time.
-        memo: what others have computed of the log, by what computes it, for as long as it lives; a
-            log that is cut has computed nothing yet.
+        item_columns: columns of the events that describe their item. `items` holds, for each item
+            and column, the first value in order of time.
+        memo: results that others computed from the log, by the object that computes them. It lives
+            as long as the log; a log that is cut starts with an empty one.
     """
 
     name: str
@@ -69,7 +69,7 @@ class EventLog:
     memo: dict[Hashable, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Whoever cuts the events: items never know more than those that are left.
+        # Items never know more than the events that are left, whoever cuts them.
         if self.item_columns:
             items = described_by_events(self.items, self.events, self.item_columns)
             object.__setattr__(self, "items", items)
@@ -213,14 +213,14 @@ def _sorted_by_user_and_time(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def unused(columns: Sequence[str]) -> str:
-    """A name that none of the columns has: beside a user's, a column of ours may have no other."""
+    """A name that none of the columns has, for a helper column beside the user's own."""
     return "_" + max(columns, key=len)
 
 
 def described_by_events(
     items: pl.DataFrame, events: pl.DataFrame, columns: Sequence[str]
 ) -> pl.DataFrame:
-    """Items with what their events say of them: of each column the first value in order of time.
+    """Items with the first value, in order of time, that their events have in each column.
 
     Args:
         items: `item_id`, and other columns, which stay unless they are among the columns.
@@ -259,7 +259,7 @@ Tables = Mapping[str, pl.DataFrame]
 
 
 def bad_names(tables: Tables) -> Iterator[str]:
-    """The names that polars takes for patterns of names, also where a column is asked for."""
+    """An error message for each column whose name polars would read as a pattern."""
     for table, frame in tables.items():
         for name in frame.columns:
             if name == "*" or (name.startswith("^") and name.endswith("$")):

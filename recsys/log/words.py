@@ -18,8 +18,8 @@ class Template:
 
     Attributes:
         columns: of the items, in the order in which they are read; lists are joined by spaces.
-        event_columns: of the events, read behind the item in a history. What an item is compared
-            with, and what is recommended, is the item in its own words.
+        event_columns: of the events, read after the item in a history. Items are compared and
+            recommended by their own words alone.
         separator: between the columns.
         max_item_tokens: of a longer item, or an item with its event, the rest is cut off.
         max_tokens: of a longer history the oldest items are cut off, whole.
@@ -111,9 +111,10 @@ class LogTexts:
     """The words of a log's items and events.
 
     Attributes:
-        texts: (m,) strings: the n items', then an item's with what an event said, each such once.
+        texts: (m,) strings: first a text for each of the n items, then one for each distinct pair
+            of an item and an event's words.
         items: (m,) Int64, the item that a text is about.
-        events: (E,) Int64, the text of each event: that of its item where it said nothing.
+        events: (E,) Int64, the text of each event; its item's text where the event has no words.
     """
 
     texts: pl.Series

@@ -19,9 +19,10 @@ from recsys.batch.ragged import Ragged, ranges
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where tokens lie when rows of about one length form a group, each as wide as its longest.
+    """The cells in which tokens lie for attention.
 
-    What stands in a row after its own tokens are tokens of others, which nobody may look at.
+    Rows of about equal length form a group, as wide as its longest row. Behind its own tokens a
+    row's cells hold tokens of other rows, which attention does not read.
 
     Attributes:
         position: (E,) int64, a token's place within its row, from 0.

@@ -23,8 +23,8 @@ T = TypeVar("T")
 class Keeper(nn.Module):
     """A module that makes room for the buffers of a saved state, whatever their size.
 
-    A buffer whose size is the log's is declared in its class, as `popularity: Tensor`; no others
-    are made room for.
+    A buffer whose size depends on the log is declared in its class, as in `popularity: Tensor`.
+    Only declared buffers get room.
     """
 
     def keep(self, name: str, value: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Whether two runs were evaluated alike, so that their figures may be held against each other.
+"""Whether two runs have the same task and the same log, so that their figures can be compared.
 
 Models, their training and how they are searched may differ; the log, the split and what stays among
 the candidates may not.
@@ -15,7 +15,7 @@ from recsys.reading import read_config, read_json, reading
 from recsys.renamed import renamed_tables
 
 UNLIKE = "unlike_training"
-"""In `log.json` of what `recsys evaluate` wrote: how the log and its split differ from training."""
+"""A key of the `log.json` of `recsys evaluate`: how its log or split differs from training's."""
 NOT_OF_THE_TASK = ("ks", "features")
 """Of the section `task`: lists are compared at the lengths that both have, features are models'."""
 
@@ -75,7 +75,7 @@ def unlike_training(run: Path, task: Mapping[str, Any], log: Mapping[str, Any]) 
 
 
 def _options_and_log(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The task and the log of a run; a baseline and a member have those of their run."""
+    """A run's options of task and data, and its log; a baseline and a member have their run's."""
     place = run.absolute()
     while not (place / "config.yaml").is_file() and place.parent.name in ("baselines", "members"):
         place = place.parent.parent

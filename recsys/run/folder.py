@@ -28,7 +28,7 @@ console = Console()
 
 @contextmanager
 def folder_of_a_run(folder: Path) -> Iterator[None]:
-    """Keep others out of a run's folder; what a new run leaves that fitted nothing is removed."""
+    """Keep others out of a run's folder; files of a new run that fails before a fit are removed."""
     with held(folder):
         before = set(folder.iterdir())
         try:
@@ -49,7 +49,7 @@ def at_work(
     kinds: Mapping[str, Any],
     extras: Mapping[str, Any] | None = None,
 ) -> Iterator[None]:
-    """Hold a run's folder and its device; what the config says has been checked by then.
+    """Hold a run's folder and its device, after the options of the config have been checked.
 
     Args:
         config: composed.

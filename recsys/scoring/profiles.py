@@ -38,8 +38,8 @@ class Profile:
 
     Attributes:
         run: the run's folder, opened when the feature is first asked for.
-        written: when its weights were, which tells profiles of a run from those of the same folder
-            trained again.
+        written: when its weights were written. It tells a run's profiles from those of a later
+            training in the same folder.
     """
 
     run: str
@@ -114,7 +114,7 @@ def profiles(
 
 
 def _described(log: EventLog, moments: pl.Series) -> Iterator[tuple[Tensor, pl.DataFrame]]:
-    """The items as they are described at moments (R,), and at which of them they are."""
+    """For each distinct moment of (R,), the indices of its rows and the items described then."""
     if not log.item_columns:
         yield torch.arange(len(moments)), log.items
         return

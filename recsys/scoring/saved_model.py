@@ -170,8 +170,8 @@ class SavedModel:
     def known_parts(self, split: Split) -> list[tuple[Part, Part]]:
         """The validation and the test users of a split, and the same as the model knows them.
 
-        There a user has the index that the model's log gives the id, and an event the row that it
-        has in that log; both are -1 where that log holds none.
+        In the second part of each pair, user indices and event rows are those of the model's log,
+        and -1 where that log has no such user or event.
 
         Args:
             split: of any log of the model's catalogue.

@@ -88,7 +88,7 @@ class Split:
 
     @cached_property
     def training_ends(self) -> Tensor:
-        """(U,) int64, of each user of `training` the row of the log's last event that it holds."""
+        """(U,) int64, for each user of `training` the log's row of the last training event."""
         users = self.users.index_of(self.log.events[USER]).to_numpy()
         ends = np.bincount(users, minlength=len(self.users)).cumsum()
         later = self.events.filter(pl.col("phase") != TRAIN).group_by("user")
@@ -110,8 +110,8 @@ class Split:
     def item_table(self) -> pl.DataFrame:
         """A row per item index: the attributes of the catalogue.
 
-        Of what events say of their item, what training events say: an item that is first seen later
-        has nulls there.
+        Attributes that come from events (`item_columns`) are those of training events. An item
+        without a training event has nulls there.
         """
         order = self.items.ids.rename(ITEM).to_frame()
         table = order.join(self.log.items, on=ITEM, how="left", maintain_order="left")
@@ -128,7 +128,7 @@ class Split:
         return {name: int(count) for name, count in counts.items()}
 
     def window(self, phase: int) -> tuple[BasketBatch, Tensor]:
-        """What the users who have a target in a phase did until the next, and which of it is new.
+        """The events of a phase's users up to the next phase, and which of them are new.
 
         Args:
             phase: 1 in validation, 2 in test.
