@@ -99,7 +99,9 @@ def test_baskets_whose_id_comes_again_and_that_are_long() -> None:
     assert facts["baskets"] == 5
     assert facts["baskets a user"].mean == 2.5
     assert facts["rows a basket"] == Spread(7 / 5, (1, 1, 1, 2, 2))
-    ordered = findings(log_of([(1, 1, 0), (1, 1, 1), (1, 1, 2), (2, 1, 0)], **{BASKET: [0, 1, 0, 0]}))
+    ordered = findings(
+        log_of([(1, 1, 0), (1, 1, 1), (1, 1, 2), (2, 1, 0)], **{BASKET: [0, 1, 0, 0]})
+    )
     assert ordered["baskets whose basket_id their user had before"] == (1, 4)
     assert not any("span" in name for name in ordered)
 
