@@ -35,6 +35,10 @@ class Windows:
     scale: Tensor
     series: Tensor
 
+    def rows(self, rows: Tensor) -> Windows:
+        """Some of the windows, (B',) int64."""
+        return Windows(self.past[rows], self.known[rows], self.scale[rows], self.series[rows])
+
     @property
     def scaled(self) -> Tensor:
         """(B, C): the past in units of its scale."""
@@ -112,11 +116,6 @@ class SeriesTable:
     def after(self, origin: int) -> Tensor:
         """(S, H): what came in the horizon of an earlier origin."""
         return self.values[:, origin : origin + self.horizon]
-
-    def rows(self, series: Tensor) -> SeriesTable:
-        """Some of the series, (S',) int64."""
-        known = self.known if self.known.dim() == 2 else self.known[series]
-        return replace(self, values=self.values[series], known=known)
 
     def windows(self, rows: Tensor) -> Windows:
         """The windows (B,) int64 whose horizon is known."""

@@ -145,6 +145,7 @@ def sales_series(
     season: int | None = None,
     calendar: Sequence[Calendar] = ("weekday", "month_day"),
     holidays: Sequence[str] = (),
+    closed: Sequence[str] = (),
 ) -> Sales:
     """The series of a log.
 
@@ -163,6 +164,7 @@ def sales_series(
         season: periods after which things repeat; null is 7 days, or 1 week.
         calendar: what is known ahead of the periods: the weekday, the day of the month, the month.
         holidays: dates that are known ahead, with the days before each.
+        closed: dates that are known to be without sales: no periods. For days only.
 
     Raises:
         ConfigError: the log has no calendar time, no such column, or no quantity that is asked for;
@@ -183,9 +185,9 @@ def sales_series(
             "log with times"
         )
     column = _column(log, by)
-    days = _periods(log, every, start, end)
+    days = _periods(log, every, start, end, closed)
     validation, test = origins.places(days, log.name)
-    sold = _sold(log, column, by, measure, days, DAYS[every])
+    sold = _sold(log.name, column, measure, days, every)
     ids = _chosen(sold, by, validation[0], min_sold_share, max_series)
     table = SeriesTable(
         _dense(sold, ids, len(days)),
@@ -245,7 +247,9 @@ def _column(log: EventLog, by: str) -> pl.DataFrame:
     raise ConfigError(f"task.series.by={by}: {log.name} has no such column; it has {', '.join(there)}")
 
 
-def _periods(log: EventLog, every: Period, start: str | None, end: str | None) -> list[date]:
+def _periods(
+    log: EventLog, every: Period, start: str | None, end: str | None, closed: Sequence[str]
+) -> list[date]:
     """The first day of each period between two days."""
     days = log.events[TIME].dt.date()
     first = _day("task.series.start", start) if start else days.min()
@@ -253,27 +257,32 @@ def _periods(log: EventLog, every: Period, start: str | None, end: str | None) -
     assert isinstance(first, date)
     if every == "week":
         first += timedelta(days=-first.weekday() % 7)
+        if closed:
+            raise ConfigError(f"task.series.closed={list(closed)} goes with every=day; leave it out")
+    left_out = {_day("task.series.closed", day) for day in closed}
     number = max(0, (last - first).days // DAYS[every])
-    return [first + timedelta(days=DAYS[every] * n) for n in range(number)]
+    periods = (first + timedelta(days=DAYS[every] * n) for n in range(number))
+    return [day for day in periods if day not in left_out]
 
 
 def _sold(
-    log: EventLog, events: pl.DataFrame, by: str, measure: Measure, days: Sequence[date], length: int
+    name: str, events: pl.DataFrame, measure: Measure, days: Sequence[date], every: Period
 ) -> pl.DataFrame:
     """`series`, `period` and `sold`, a row where something was."""
     if measure == "value" and VALUE not in events.columns:
         raise ConfigError(
-            f"task.series.measure=value: {log.name} has no column value; choose units or buyers"
+            f"task.series.measure=value: {name} has no column value; choose units or buyers"
         )
     counted = {
         "units": pl.col(QUANTITY).sum() if QUANTITY in events.columns else pl.len(),
         "value": pl.col(VALUE).sum() if VALUE in events.columns else pl.len(),
         "buyers": pl.col(USER).n_unique(),
     }[measure]
-    since = (pl.col(TIME).dt.date() - days[0]).dt.total_days()
-    events = events.filter(pl.col("series").is_not_null())
-    events = events.with_columns(period=since.floordiv(length))
-    events = events.filter(pl.col("period").is_between(0, len(days) - 1))
+    day = pl.col(TIME).dt.date()
+    first = day if every == "day" else day.dt.truncate("1w")  # Monday
+    periods = pl.DataFrame({"day": days}, schema={"day": pl.Date}).with_row_index("period")
+    events = events.filter(pl.col("series").is_not_null()).with_columns(day=first)
+    events = events.join(periods, on="day")
     return events.group_by("series", "period").agg(sold=counted.cast(pl.Float64))
 
 
