@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -152,3 +153,22 @@ class SeriesVectors(nn.Module):
         """(B, width)."""
         size = windows.scale.clamp_min(1e-3).log()[:, None] / 5
         return size if self.table is None else torch.cat([size, self.table(windows.series)], dim=1)
+
+
+class SeasonalLinear(nn.Linear):
+    """Linear in the scaled past, and at first the mean of the seasons in it.
+
+    Args:
+        back: of each input, how many periods before the first output it lies.
+        horizon: outputs.
+        season: after how many periods things repeat.
+    """
+
+    def __init__(self, back: Sequence[int], horizon: int, season: int) -> None:
+        super().__init__(len(back), horizon)
+        same = torch.tensor(
+            [[(b + ahead) % season == 0 for b in back] for ahead in range(horizon)]
+        ).float()
+        with torch.no_grad():
+            self.weight.copy_(same / same.sum(1, keepdim=True).clamp_min(1))
+            self.bias.zero_()

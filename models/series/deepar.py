@@ -6,13 +6,14 @@ International Journal of Forecasting 2020.
 Kept: one network for all series; values in units of their scale, lagged values, what is known of
 the period and a vector of the series as inputs; trained on the true values of every period of a
 window at once; forecasts are sampled paths. Changed: a GRU for the LSTM; the head is passed in;
-windows are drawn alike and not by their scale.
+windows are drawn alike and not by their scale; the first parameter is linear in the lags besides,
+and starts as the mean of those that are whole weeks.
 
 A window's context is read as the lags of its first periods, and then period by period: training is
 one call of the GRU a batch, and the paths of all series take a step at once.
 
 Shapes: B windows, E periods read one by one, H of the horizon, L = E + H, J lags, K numbers known
-ahead, D hidden, F parameters, P paths.
+ahead, W inputs, D hidden, F parameters, P paths.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from recsys.batch.series import SeriesTable, Windows
 from recsys.errors import ConfigError
-from recsys.models.series._networks import NetworkForecaster, SeriesVectors
+from recsys.models.series._networks import NetworkForecaster, SeasonalLinear, SeriesVectors
 from recsys.nn.forecast_heads import ForecastHead, StudentTHead
 from recsys.ranges import at_least, proper_share
 from recsys.scoring.predictor import Steps
@@ -108,7 +109,8 @@ class DeepAR(NetworkForecaster):
         for step in range(network.horizon):
             inputs = network.inputs(values, known[:, step], about, scale)
             outputs, state = network.gru(inputs[:, None], state)
-            drawn = self.head.distribution(network.last(outputs[:, 0]), scale).sample()
+            parameters = network.parameters_of(inputs, outputs[:, 0])
+            drawn = self.head.distribution(parameters, scale).sample()
             values = torch.cat([values, drawn[:, None]], dim=1)
         paths = values[:, -network.horizon :].view(len(windows.past), number, -1)
         return paths, paths.mean(1)
@@ -131,9 +133,10 @@ class _Network(nn.Module):
         self.last = nn.Sequential(
             nn.Dropout(of.dropout), nn.Linear(of.hidden_dim, of.head.num_parameters)
         )
+        self.linear = SeasonalLinear(lags, 1, past.season)
 
     def told(self, values: Tensor, windows: Windows) -> Tensor:
-        """Inputs (B, L', D) of every period of the values (B, reach + L') that has all its lags."""
+        """Inputs (B, L', W) of every period of the values (B, reach + L') that has all its lags."""
         length = values.shape[1] - self.reach
         scaled = values / windows.scale[:, None]
         lagged = [scaled[:, self.reach - lag : self.reach - lag + length] for lag in self.lags]
@@ -142,11 +145,16 @@ class _Network(nn.Module):
         return torch.cat([torch.stack(lagged, dim=-1), known, about], dim=-1)
 
     def inputs(self, values: Tensor, known: Tensor, about: Tensor, scale: Tensor) -> Tensor:
-        """Inputs (B, D) of the period after the values (B, T)."""
+        """Inputs (B, W) of the period after the values (B, T)."""
         back = [values.shape[1] - lag for lag in self.lags]
         return torch.cat([values[:, back] / scale[:, None], known, about], dim=-1)
 
+    def parameters_of(self, inputs: Tensor, hidden: Tensor) -> Tensor:
+        """Parameters (..., F) by inputs (..., W), the lags first, and hidden states (..., D)."""
+        first, *others = self.last(hidden).unbind(-1)
+        linear = self.linear(inputs[..., : len(self.lags)])[..., 0]
+        return torch.stack([first + linear, *others], dim=-1)
+
     def outputs(self, inputs: Tensor) -> Tensor:
-        """Parameters (B, L, F)."""
-        parameters: Tensor = self.last(self.gru(inputs)[0])
-        return parameters
+        """Parameters (B, L, F) by inputs (B, L, W)."""
+        return self.parameters_of(inputs, self.gru(inputs)[0])

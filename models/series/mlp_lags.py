@@ -1,7 +1,8 @@
 """MLPLags: a small network from the context and what is known ahead to the whole horizon.
 
 The multi-layer perceptron that Jung et al. (arXiv 2011.10715) hold deep models against, with a
-distribution a period in place of a number. The first parameter is linear in the context besides.
+distribution a period in place of a number. The first parameter is linear in the context besides,
+and starts as the mean of the weeks in it.
 
 Shapes: B windows, C periods of context, H of the horizon, K numbers known ahead, F parameters.
 """
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.batch.series import SeriesTable, Windows
-from recsys.models.series._networks import DirectForecaster, SeriesVectors
+from recsys.models.series._networks import DirectForecaster, SeasonalLinear, SeriesVectors
 from recsys.nn.forecast_heads import ForecastHead, StudentTHead
 from recsys.ranges import at_least, proper_share
 from recsys.scoring.predictor import Steps
@@ -78,7 +79,8 @@ class _Network(nn.Module):
             width = of.hidden_dim
         self.layers = nn.Sequential(*layers)
         self.last = nn.Linear(width, past.horizon * of.head.num_parameters)
-        self.linear = nn.Linear(past.context, past.horizon)
+        back = range(past.context, 0, -1)
+        self.linear = SeasonalLinear(back, past.horizon, past.season)
         self.horizon = past.horizon
 
     def forward(self, windows: Windows) -> Tensor:

@@ -6,7 +6,7 @@ Kept: covariates of each period are projected first; residual blocks encode cont
 what is known of the series; a decoder gives a vector a period, and a block that all periods share
 joins it with the covariates of its period; the context passes by all that through a linear layer.
 Changed: the last block gives the parameters of a distribution, of which the linear layer shifts the
-first.
+first; that layer starts as the mean of the weeks in the context.
 
 Shapes: B windows, C periods of context, H of the horizon, K numbers known ahead, D hidden, R of a
 period, F parameters.
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.batch.series import SeriesTable, Windows
-from recsys.models.series._networks import DirectForecaster, SeriesVectors
+from recsys.models.series._networks import DirectForecaster, SeasonalLinear, SeriesVectors
 from recsys.nn.forecast_heads import ForecastHead, StudentTHead
 from recsys.ranges import at_least, proper_share
 from recsys.scoring.predictor import Steps
@@ -112,7 +112,8 @@ class _Network(nn.Module):
             nn.ReLU(),
             nn.Linear(hidden, of.head.num_parameters),
         )
-        self.linear = nn.Linear(past.context, past.horizon)
+        back = range(past.context, 0, -1)
+        self.linear = SeasonalLinear(back, past.horizon, past.season)
 
     def forward(self, windows: Windows) -> Tensor:
         known = self.project(windows.known)

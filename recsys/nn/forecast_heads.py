@@ -1,4 +1,4 @@
-"""What a forecaster's numbers mean: heads that turn a network's outputs into distributions of sales.
+"""What a forecaster's numbers mean: heads that turn outputs into distributions of sales.
 
 A network emits `num_parameters` numbers a period, any real ones; a head turns them and the scale of
 the series into a distribution, which gives the loss and the samples. The heads are exchangeable.

@@ -24,7 +24,7 @@ class Forecast:
 
     Attributes:
         mean: (S, H), which squared errors are asked of.
-        quantiles: (S, H, Q) at `LEVELS`, ascending; the median is what absolute errors are asked of.
+        quantiles: (S, H, Q) at `LEVELS`, ascending; absolute errors are asked of the median.
     """
 
     mean: Tensor

@@ -9,7 +9,7 @@ Shapes: S series, T periods, K numbers known ahead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Literal
 
@@ -21,7 +21,6 @@ from torch import Tensor
 from recsys.batch.series import SeriesTable
 from recsys.errors import ConfigError, LeakError
 from recsys.log.event_log import ITEM, QUANTITY, TIME, USER, VALUE, EventLog
-from recsys.log.time import moment
 from recsys.ranges import at_least, share
 from recsys.tasks.tensors import tensor_of
 
@@ -130,6 +129,23 @@ class Sales:
     validation: Sequence[int]
     test: Sequence[int]
 
+    @property
+    def end(self) -> date:
+        """The day after the last period."""
+        return self.days[-1] + timedelta(days=DAYS[self.every])
+
+    def to(self, device: torch.device) -> Sales:
+        """With the series on a device."""
+        return replace(self, table=self.table.to(device))
+
+    def named(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """A frame with numbers of series and periods `origin`, `origin + ahead` as ids and days."""
+        days = pl.Series("origin", self.days, dtype=pl.Date)
+        columns = [self.ids.gather(frame["series"]).alias("series"), days.gather(frame["origin"])]
+        if "ahead" in frame.columns:
+            columns.append(days.gather(frame["origin"] + frame["ahead"]).alias("day"))
+        return frame.with_columns(columns)
+
 
 def sales_series(
     log: EventLog,
@@ -138,6 +154,7 @@ def sales_series(
     by: str = ITEM,
     measure: Measure = "units",
     every: Period = "day",
+    time_zone: str | None = None,
     start: str | None = None,
     end: str | None = None,
     min_sold_share: float = 0.2,
@@ -157,7 +174,8 @@ def sales_series(
             sum of `value`; `buyers`, how many users.
         every: `day`, or `week` from Monday to Sunday; a week that the log begins or ends in is
             left out.
-        start, end: the first day, and the one after the last; null is where the log starts and ends.
+        time_zone: of the days; null is the log's own.
+        start, end: the first day, and the one after the last; null is where the log does.
         min_sold_share: share of the periods before the first origin in which a series sells, at
             least; each sells in one.
         max_series: so many at most, those that sold in most of these periods, and of these most.
@@ -184,14 +202,20 @@ def sales_series(
             f"task.series: {log.name} knows no time but an order, and days are asked about; give a "
             "log with times"
         )
-    column = _column(log, by)
-    days = _periods(log, every, start, end, closed)
+    column = _column(log, by).with_columns(pl.Series("day", days_of(log, time_zone)))
+    days = _periods(column["day"], every, start, end, closed)
     validation, test = origins.places(days, log.name)
     sold = _sold(log.name, column, measure, days, every)
     ids = _chosen(sold, by, validation[0], min_sold_share, max_series)
     table = SeriesTable(
         _dense(sold, ids, len(days)),
-        _known(days, origins.horizon, every, calendar, [_day("task.series.holidays", h) for h in holidays]),
+        _known(
+            days,
+            origins.horizon,
+            every,
+            calendar,
+            [_day("task.series.holidays", h) for h in holidays],
+        ),
         origins.context,
         origins.horizon,
         season or SEASONS[every],
@@ -219,11 +243,29 @@ def check_leaks(sales: Sales, again: Sales, origin: int) -> None:
         )
 
 
-def cut(log: EventLog, day: date) -> EventLog:
-    """The log of the events before a day, all items and users known."""
-    before = moment(log, "day", day)[0]
-    events = log.events.filter(pl.col(TIME) < before)
-    return EventLog(log.name, events, log.items, log.users)
+def cut(log: EventLog, day: date, time_zone: str | None = None) -> EventLog:
+    """The log of the events before a day; all items and users are known."""
+    events = log.events.filter(days_of(log, time_zone) < day)
+    return replace(log, events=events)
+
+
+def days_of(log: EventLog, time_zone: str | None) -> pl.Series:
+    """The day of each event, in a time zone or that of the log.
+
+    Raises:
+        ConfigError: there is no such time zone.
+    """
+    times = log.events[TIME]
+    if time_zone is None:
+        return times.dt.date()
+    own = getattr(times.dtype, "time_zone", None)
+    try:
+        in_utc = times if own else times.dt.replace_time_zone("UTC")
+        return in_utc.dt.convert_time_zone(time_zone).dt.date()
+    except pl.exceptions.PolarsError:
+        raise ConfigError(
+            f"task.series.time_zone={time_zone} is none; give one such as Europe/London"
+        ) from None
 
 
 def _day(option: str, text: str) -> date:
@@ -235,7 +277,7 @@ def _day(option: str, text: str) -> date:
 
 def _column(log: EventLog, by: str) -> pl.DataFrame:
     """The events with what they are told apart by as `series`."""
-    wanted = [c for c in (TIME, USER, QUANTITY, VALUE) if c in log.events.columns]
+    wanted = [c for c in (USER, QUANTITY, VALUE) if c in log.events.columns]
     if by in log.events.columns:
         return log.events.select(*wanted, series=by)
     for frame, key in ((log.items, ITEM), (log.users, USER)):
@@ -244,21 +286,24 @@ def _column(log: EventLog, by: str) -> pl.DataFrame:
             events = log.events.select(*wanted, _key=key)
             return events.join(of, on="_key", how="left").drop("_key")
     there = dict.fromkeys([*log.events.columns, *log.items.columns, *log.users.columns])
-    raise ConfigError(f"task.series.by={by}: {log.name} has no such column; it has {', '.join(there)}")
+    raise ConfigError(
+        f"task.series.by={by}: {log.name} has no such column; it has {', '.join(there)}"
+    )
 
 
 def _periods(
-    log: EventLog, every: Period, start: str | None, end: str | None, closed: Sequence[str]
+    days: pl.Series, every: Period, start: str | None, end: str | None, closed: Sequence[str]
 ) -> list[date]:
     """The first day of each period between two days."""
-    days = log.events[TIME].dt.date()
     first = _day("task.series.start", start) if start else days.min()
     last = _day("task.series.end", end) if end else days.max() + timedelta(days=1)  # type: ignore[operator]
     assert isinstance(first, date)
     if every == "week":
         first += timedelta(days=-first.weekday() % 7)
         if closed:
-            raise ConfigError(f"task.series.closed={list(closed)} goes with every=day; leave it out")
+            raise ConfigError(
+                f"task.series.closed={list(closed)} goes with every=day; leave it out"
+            )
     left_out = {_day("task.series.closed", day) for day in closed}
     number = max(0, (last - first).days // DAYS[every])
     periods = (first + timedelta(days=DAYS[every] * n) for n in range(number))
@@ -278,7 +323,7 @@ def _sold(
         "value": pl.col(VALUE).sum() if VALUE in events.columns else pl.len(),
         "buyers": pl.col(USER).n_unique(),
     }[measure]
-    day = pl.col(TIME).dt.date()
+    day = pl.col("day")
     first = day if every == "day" else day.dt.truncate("1w")  # Monday
     periods = pl.DataFrame({"day": days}, schema={"day": pl.Date}).with_row_index("period")
     events = events.filter(pl.col("series").is_not_null()).with_columns(day=first)
@@ -335,5 +380,7 @@ def _known(
         first = np.array(periods, dtype="datetime64[D]").astype(int)
         days_to = np.array(holidays, dtype="datetime64[D]").astype(int) - first[:, None]
         lead = range(DAYS_BEFORE + 1) if every == "day" else range(1)
-        parts.append(np.stack([((days_to >= n * 1) & (days_to < n + length)).any(1) for n in lead], 1))
+        parts.append(
+            np.stack([((days_to >= n * 1) & (days_to < n + length)).any(1) for n in lead], 1)
+        )
     return torch.from_numpy(np.hstack(parts)).float()
