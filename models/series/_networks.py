@@ -87,6 +87,13 @@ class NetworkForecaster(Forecaster):
             mean, quantiles = mean.clamp_min(0), quantiles.clamp_min(0)
         return Forecast(mean, quantiles)
 
+    def missed(self, outputs: Tensor, scale: Tensor, came: Tensor) -> Tensor:
+        """The mean negative log-likelihood of what came (B, L), by outputs (B, L, F)."""
+        if not outputs.isfinite().all():  # which distributions would refuse in their words
+            return outputs.sum() * torch.nan
+        scale = scale[:, None].expand_as(came)
+        return -self.head.distribution(outputs, scale).log_prob(came).mean()
+
     def _forecast(self, network: nn.Module, past: SeriesTable) -> Forecast:
         windows = past.last()
         each = torch.arange(len(past), device=past.values.device).split(SERIES_AT_ONCE)
@@ -124,8 +131,7 @@ class DirectForecaster(NetworkForecaster):
     """A network that says the whole horizon at once: outputs (B, H, parameters)."""
 
     def loss(self, network: nn.Module, windows: Windows, futures: Tensor) -> Tensor:
-        scale = windows.scale[:, None].expand_as(futures)
-        return -self.head.distribution(network(windows), scale).log_prob(futures).mean()
+        return self.missed(network(windows), windows.scale, futures)
 
     def samples(self, network: nn.Module, windows: Windows) -> tuple[Tensor, Tensor]:
         outputs = network(windows)

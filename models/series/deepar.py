@@ -92,9 +92,7 @@ class DeepAR(NetworkForecaster):
         assert isinstance(network, _Network)
         values = torch.cat([windows.past, futures], dim=1)
         outputs = network.outputs(network.told(values, windows))
-        targets = values[:, network.reach :]
-        scale = windows.scale[:, None].expand_as(targets)
-        return -self.head.distribution(outputs, scale).log_prob(targets).mean()
+        return self.missed(outputs, windows.scale, values[:, network.reach :])
 
     def samples(self, network: nn.Module, windows: Windows) -> tuple[Tensor, Tensor]:
         assert isinstance(network, _Network)
