@@ -17,9 +17,11 @@ from recsys import ranges
 from recsys.cli.compose import compose
 from recsys.errors import ConfigError, RecsysError
 from recsys.evaluation.ranking import Protocol
+from recsys.scoring.forecaster import Forecaster
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.trust import build
 from recsys.tasks.splits import last_basket
+from recsys.testing.forecasters import weekly_series
 from recsys.testing.logs import checkerboard, colour_question, new_item_question
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
@@ -57,6 +59,7 @@ def model_config(name: str) -> dict[str, Any]:
         if "features" in member:
             member.features = FEATURES
     found = OmegaConf.to_container(config.model, resolve=True)
+    found.pop("search", None)  # of a run, which tries them
     optional = OmegaConf.merge(found, OPTIONAL.get(name, {}))
     return OmegaConf.to_container(optional)  # type: ignore[return-value]
 
@@ -101,6 +104,8 @@ def fitted(name: str, option: str, value: float) -> Tensor:
         fit(model, split, training, Protocol(ks=(5,)))
         with torch.inference_mode():
             return model.score(split.test.history)
+    if isinstance(model, Forecaster):
+        return model.fit(weekly_series()).forecast(weekly_series()).mean
     ranks = name in ("candidate_size", "new_ease", "new_popularity", "own_purchases")
     questions, rows = new_item_question() if ranks else colour_question(), torch.arange(30)
     return model.fit(questions, rows).predict(questions, rows)

@@ -73,8 +73,9 @@ class DeepAR(NetworkForecaster):
         at_least(1, hidden_dim=hidden_dim, num_layers=num_layers)
         at_least(0, embedding_dim=embedding_dim)
         proper_share(dropout=dropout)
-        if not lags or min(lags) < 1:
-            raise ConfigError(f"lags={list(lags)}: give periods back, from 1 on")
+        at_least(1, **{f"lags.{place}": lag for place, lag in enumerate(lags)})
+        if not lags:
+            raise ConfigError("lags=[]: give periods back, from 1 on")
         self.hidden_dim, self.num_layers, self.lags = hidden_dim, num_layers, sorted(set(lags))
         self.embedding_dim, self.dropout = embedding_dim, dropout
 
@@ -99,15 +100,15 @@ class DeepAR(NetworkForecaster):
         number, scale = self.num_samples, windows.scale.repeat_interleave(self.num_samples)
         values = windows.past
         # The context once a series, then every path of it for itself.
-        _, state = network.gru(network.told(values, windows))
+        _, state = network.gru(network.told(values, windows).transpose(0, 1))
         state = state.repeat_interleave(number, dim=1)
         values = values.repeat_interleave(number, dim=0)
         known = windows.ahead.repeat_interleave(number, dim=0)
         about = network.of_series(windows).repeat_interleave(number, dim=0)
         for step in range(network.horizon):
             inputs = network.inputs(values, known[:, step], about, scale)
-            outputs, state = network.gru(inputs[:, None], state)
-            parameters = network.parameters_of(inputs, outputs[:, 0])
+            outputs, state = network.gru(inputs[None], state)
+            parameters = network.parameters_of(inputs, outputs[0])
             drawn = self.head.distribution(parameters, scale).sample()
             values = torch.cat([values, drawn[:, None]], dim=1)
         paths = values[:, -network.horizon :].view(len(windows.past), number, -1)
@@ -127,7 +128,7 @@ class _Network(nn.Module):
         self.of_series = SeriesVectors(len(past), of.embedding_dim)
         width = len(lags) + past.known.shape[-1] + self.of_series.width
         drop = of.dropout if of.num_layers > 1 else 0.0
-        self.gru = nn.GRU(width, of.hidden_dim, of.num_layers, batch_first=True, dropout=drop)
+        self.gru = nn.GRU(width, of.hidden_dim, of.num_layers, dropout=drop)
         self.last = nn.Sequential(
             nn.Dropout(of.dropout), nn.Linear(of.hidden_dim, of.head.num_parameters)
         )
@@ -144,8 +145,8 @@ class _Network(nn.Module):
 
     def inputs(self, values: Tensor, known: Tensor, about: Tensor, scale: Tensor) -> Tensor:
         """Inputs (B, W) of the period after the values (B, T)."""
-        back = [values.shape[1] - lag for lag in self.lags]
-        return torch.cat([values[:, back] / scale[:, None], known, about], dim=-1)
+        lagged = torch.stack([values[:, -lag] for lag in self.lags], dim=-1)
+        return torch.cat([lagged / scale[:, None], known, about], dim=-1)
 
     def parameters_of(self, inputs: Tensor, hidden: Tensor) -> Tensor:
         """Parameters (..., F) by inputs (..., W), the lags first, and hidden states (..., D)."""
@@ -155,4 +156,5 @@ class _Network(nn.Module):
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Parameters (B, L, F) by inputs (B, L, W)."""
-        return self.parameters_of(inputs, self.gru(inputs)[0])
+        hidden, _ = self.gru(inputs.transpose(0, 1))  # periods first
+        return self.parameters_of(inputs, hidden.transpose(0, 1))

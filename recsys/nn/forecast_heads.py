@@ -64,15 +64,15 @@ class NegativeBinomialHead:
     """Counts whose variance is mean + a mean^2; DeepAR divides a by the root of the scale.
 
     >>> head = NegativeBinomialHead()
-    >>> head.distribution(torch.tensor([[0.5413, 0.0]]), torch.tensor([4.0])).mean
-    tensor([4.0004])
+    >>> head.distribution(torch.tensor([[1.0, 0.0]]), torch.tensor([4.0])).mean
+    tensor([4.0186])
     """
 
     num_parameters: ClassVar[int] = 2
 
     def distribution(self, parameters: Tensor, scale: Tensor) -> Distribution:
-        mean, beyond = softplus(parameters).add(SMALLEST).unbind(-1)
-        mean, beyond = mean * scale, beyond / scale.sqrt()
+        mean, beyond = parameters.unbind(-1)
+        mean, beyond = _mean(mean) * scale, (softplus(beyond) + SMALLEST) / scale.sqrt()
         return NegativeBinomial(1 / beyond, logits=(mean * beyond).log(), validate_args=False)
 
     def check(self, values: Tensor) -> None:
@@ -96,8 +96,8 @@ class TweedieForecastHead:
         ConfigError: power is not between 1 and 2.
 
     >>> head = TweedieForecastHead()
-    >>> head.distribution(torch.tensor([[0.5413, 0.0]]), torch.tensor([4.0])).mean
-    tensor([4.0004])
+    >>> head.distribution(torch.tensor([[1.0, 0.0]]), torch.tensor([4.0])).mean
+    tensor([4.0186])
     """
 
     power: float = 1.5
@@ -109,14 +109,19 @@ class TweedieForecastHead:
             raise ConfigError(f"power={self.power} is not between 1 and 2; 1.5 is usual")
 
     def distribution(self, parameters: Tensor, scale: Tensor) -> Distribution:
-        mean, dispersion = softplus(parameters).add(SMALLEST).unbind(-1)
+        mean, dispersion = parameters.unbind(-1)
         # Of y / scale, whose variance is that of y over the square of the scale.
-        dispersion = (dispersion + 100 * SMALLEST) * scale ** (2 - self.power)
+        dispersion = (softplus(dispersion) + 100 * SMALLEST) * scale ** (2 - self.power)
         power = torch.full((), self.power, device=scale.device)
-        return Tweedie(mean * scale, dispersion, power, validate_args=False)
+        return Tweedie(_mean(mean) * scale, dispersion, power, validate_args=False)
 
     def check(self, values: Tensor) -> None:
         _refuse_negative(values, "Tweedie")
+
+
+def _mean(parameter: Tensor) -> Tensor:
+    """Above 0, and nearly the parameter itself from .5 on, so that it may be linear in the past."""
+    return softplus(parameter, beta=4) + SMALLEST
 
 
 def _refuse_negative(values: Tensor, name: str) -> None:

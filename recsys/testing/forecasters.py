@@ -72,9 +72,7 @@ class ForecasterContract:
         low, high = (forecast.quantiles[..., LEVELS.index(level)] for level in (0.05, 0.95))
         assert 0.7 < ((came >= low) & (came <= high)).float().mean() <= 1
 
-    def test_same_seed_gives_the_same_numbers(
-        self, table: SeriesTable, forecast: Forecast
-    ) -> None:
+    def test_same_seed_gives_the_same_numbers(self, table: SeriesTable, forecast: Forecast) -> None:
         past = table.before(table.num_periods - table.horizon)
         again = self.built().fit(past).forecast(past)
         assert again.mean.equal(forecast.mean)
@@ -103,4 +101,3 @@ class ForecasterContract:
             past = table.to(device_of())
             forecast = self.built().fit(past).forecast(past)
             assert forecast.mean.device == forecast.quantiles.device == past.values.device
-
