@@ -3,8 +3,8 @@
     python -m benchmarks.sales.run categories three_origins products online_retail
 
 A record, `benchmarks/sales/results/<experiment>.json`, holds the metrics of each model with their
-intervals and spreads, its options, its figures at each origin, the differences from the experiment's
-model, the composed config, the log's fingerprint and the machine. The run's folder stays, as
+intervals and spreads, its options, its figures at each origin, the differences from the
+experiment's model, the composed config, the log's fingerprint and the machine. The folder stays, as
 `runs/sales/<experiment>`: the same command goes on where it was stopped. `benchmarks.sales.report`
 makes the page.
 """

@@ -19,10 +19,10 @@ class WeekdayMean(PointForecaster):
     """The mean of the last seasons.
 
     Args:
-        num_weeks: seasons that are averaged.
+        num_weeks: seasons that are averaged, or as many of them as the context holds.
 
     Raises:
-        ConfigError: no season, or more than the context holds.
+        ConfigError: no season, or a context that holds none.
     """
 
     def __init__(self, *, num_weeks: int = 4) -> None:
@@ -30,7 +30,8 @@ class WeekdayMean(PointForecaster):
         self.num_weeks = num_weeks
 
     def learn(self, past: SeriesTable) -> None:
-        check_context(past, past.season * self.num_weeks)
+        check_context(past, past.season)
 
     def expected(self, windows: Windows, past: SeriesTable) -> Tensor:
-        return seasons(windows, past, self.num_weeks).mean(1)
+        number = min(self.num_weeks, past.context // past.season)
+        return seasons(windows, past, number).mean(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -59,7 +60,7 @@ def _cell(value: float, best: float, *, bold: bool) -> Text:
     return Text(shown.removeprefix("0"), "bold" if bold and value == best else "")
 
 
-def _lead(row: dict[str, float]) -> Text:
+def _lead(row: Mapping[str, Any]) -> Text:
     if row["difference"] is None:
         return Text("–")
     p_value = "no p" if row["p_holm"] is None else f"p={row['p_holm']:.3f}"

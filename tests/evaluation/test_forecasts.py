@@ -106,7 +106,7 @@ def rows(shift: float, *, seeds: int = 2) -> pl.DataFrame:
 
 def test_means_are_over_origins_and_seeds_and_lie_in_their_intervals() -> None:
     frame = rows(0.0)
-    each = frame.group_by("origin", "seed").agg((pl.col("sum/absolute").sum() / 3))
+    each = frame.group_by("origin", "seed").agg(pl.col("sum/absolute").sum() / 3)
     assert means(frame)["wape"] == pytest.approx(each["sum/absolute"].mean())
     low, high = forecasts.intervals(frame, resamples=200)["wape"]
     assert low < means(frame)["wape"] < high
@@ -120,7 +120,8 @@ def test_the_lead_is_negative_where_the_first_misses_by_less() -> None:
     wape = found.filter(metric="wape").row(0, named=True)
     assert wape["against"] == "worse"
     assert wape["difference"] == pytest.approx(-1)
-    assert (wape["origins_won"], wape["p_holm"]) == (2, 0)
+    assert wape["origins_won"] == 2
+    assert wape["p_holm"] < 1e-9
     with pytest.raises(RunError, match="forecast other series or origins"):
         leads({"a": rows(0.0), "b": rows(0.0).filter(origin=1)})
 
@@ -142,5 +143,5 @@ def test_a_forecaster_is_fitted_once_or_at_every_origin() -> None:
         once.forecasts["came"].to_list()
         == torch.cat([table.after(112).flatten(), table.after(126).flatten()]).tolist()
     )
-    with pytest.raises(ConfigError, match="leaves 41 periods, and a window .* take 42"):
+    with pytest.raises(ConfigError, match=r"leaves 41 periods, and a window .* take 42"):
         backtest(table, [41], build)

@@ -100,6 +100,18 @@ def test_the_mean_of_weekdays_is_that_of_four_weeks() -> None:
     torch.testing.assert_close(said.mean[:, :7], past.values[:, -28:].view(-1, 4, 7).mean(1))
 
 
+def test_more_weeks_than_the_context_holds_are_all_of_them() -> None:
+    past = weekly_series()
+    means = [WeekdayMean(num_weeks=n).fit(past).forecast(past).mean for n in (4, 9)]
+    assert means[0].equal(means[1])
+
+
+def test_a_context_without_a_week() -> None:
+    past = replace(weekly_series(), context=6)
+    with pytest.raises(ConfigError, match="context=6: this model reads 7 periods"):
+        SeasonalNaive().fit(past)
+
+
 def test_a_linear_model_of_a_line_continues_it() -> None:
     line = torch.arange(1.0, 81)[None] * torch.tensor([[1.0], [3.0]])
     past = replace(weekly_series(num_series=2), values=line)
@@ -111,7 +123,6 @@ def test_a_linear_model_of_a_line_continues_it() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"_target_": "recsys.models.WeekdayMean", "num_weeks": 5}, "context=28: .* 35 periods"),
         ({"_target_": "recsys.models.DeepAR", "lags": [28]}, r"shorter than every lag of \[28\]"),
         ({"_target_": "recsys.models.DeepAR", "lags": [0]}, r"lags\.0=0: expected at least 1"),
         ({"_target_": "recsys.models.DeepAR", "lags": []}, r"lags=\[\]: give periods back"),
