@@ -65,7 +65,7 @@ class NegativeBinomialHead:
 
     >>> head = NegativeBinomialHead()
     >>> head.distribution(torch.tensor([[1.0, 0.0]]), torch.tensor([4.0])).mean
-    tensor([4.0186])
+    tensor([4.0185])
     """
 
     num_parameters: ClassVar[int] = 2
@@ -97,7 +97,7 @@ class TweedieForecastHead:
 
     >>> head = TweedieForecastHead()
     >>> head.distribution(torch.tensor([[1.0, 0.0]]), torch.tensor([4.0])).mean
-    tensor([4.0186])
+    tensor([4.0185])
     """
 
     power: float = 1.5

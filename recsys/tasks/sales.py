@@ -295,9 +295,11 @@ def _periods(
     days: pl.Series, every: Period, start: str | None, end: str | None, closed: Sequence[str]
 ) -> list[date]:
     """The first day of each period between two days."""
-    first = _day("task.series.start", start) if start else days.min()
-    last = _day("task.series.end", end) if end else days.max() + timedelta(days=1)  # type: ignore[operator]
-    assert isinstance(first, date)
+    opening, closing = days.min(), days.max()
+    assert isinstance(opening, date)
+    assert isinstance(closing, date)
+    first = _day("task.series.start", start) if start else opening
+    last = _day("task.series.end", end) if end else closing + timedelta(days=1)
     if every == "week":
         first += timedelta(days=-first.weekday() % 7)
         if closed:
