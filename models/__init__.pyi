@@ -25,6 +25,7 @@ from .neighbours.tifuknn import TIFUKNN as TIFUKNN
 from .neighbours.up_cf import UPCF as UPCF
 from .sequences.sasrec import SASRec as SASRec
 from .series.deepar import DeepAR as DeepAR
+from .series.forecast_mean import ForecastMean as ForecastMean
 from .series.lightgbm_lags import LightGBMLags as LightGBMLags
 from .series.linear_lags import LinearLags as LinearLags
 from .series.mlp_lags import MLPLags as MLPLags

@@ -59,7 +59,8 @@ def model_config(name: str) -> dict[str, Any]:
         if "features" in member:
             member.features = FEATURES
     found = OmegaConf.to_container(config.model, resolve=True)
-    found.pop("search", None)  # of a run, which tries them
+    for options in (found, *found.get("members", {}).values()):
+        options.pop("search", None)  # of a run, which tries them
     optional = OmegaConf.merge(found, OPTIONAL.get(name, {}))
     return OmegaConf.to_container(optional)  # type: ignore[return-value]
 

@@ -172,7 +172,8 @@ def forecast(
         logger.info("read what %s holds", folder)
         return read_table(folder / "per_series.parquet", "part", "series", "origin", "seed")
     number, chosen = _best_trial(sales, options, folder, protocol)
-    seeds = protocol.seeds if "seed" in chosen else 1
+    is_random = _seeded(chosen, 0) != _seeded(chosen, 1)
+    seeds = protocol.seeds if is_random else 1
     parts = [_of_seed(sales, chosen, folder, protocol, protocol.seed + n) for n in range(seeds)]
     rows = pl.concat([read_table(part / "rows.parquet") for part in parts])
     named = read_table(parts[0] / "forecasts.parquet")
@@ -213,8 +214,8 @@ def trials_of(options: Mapping[str, Any], number: int, seed: int) -> list[dict[s
     >>> trials_of({"l2": 1.0, "search": {"l2": [1.0, 2.0]}}, 5, 0)
     [{'l2': 1.0}, {'l2': 2.0}]
     """
-    own = dict(options)
-    grid = own.pop("search", None) or {}
+    grid = options.get("search") or {}
+    own = _without_search(options)
     count = int(np.prod([len(values) for values in grid.values()]))
     if count > MOST_COMBINATIONS:
         raise ConfigError(
@@ -227,6 +228,20 @@ def trials_of(options: Mapping[str, Any], number: int, seed: int) -> list[dict[s
     order = np.random.default_rng(seed).permutation(len(combinations))
     others = [combinations[place] for place in order if combinations[place] != own]
     return [own, *others][:number]
+
+
+def _without_search(options: Any) -> Any:
+    """Options, and those of members, without what may be tried for them."""
+    if not isinstance(options, Mapping):
+        return options
+    return {name: _without_search(value) for name, value in options.items() if name != "search"}
+
+
+def _seeded(options: Any, seed: int) -> Any:
+    """Options, and those of members, with a seed in the place of each that they have."""
+    if not isinstance(options, Mapping):
+        return options
+    return {n: seed if n == "seed" else _seeded(value, seed) for n, value in options.items()}
 
 
 def _with(options: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,8 +316,7 @@ def _build(options: Mapping[str, Any], seed: int) -> Forecaster:
         ConfigError: it is a model of another kind.
     """
     seed_everything(seed, verbose=False)
-    seeded = {"seed": seed} if "seed" in options else {}
-    built = trust.build({**options, **seeded})
+    built = trust.build(_seeded(options, seed))
     if not isinstance(built, Forecaster):
         raise ConfigError(
             f"{type(built).__name__} forecasts no series; choose model=linear_lags, deepar, tide "

@@ -8,6 +8,7 @@ import torch
 
 import recsys.models
 from recsys.errors import ConfigError, DataError
+from recsys.models.series.forecast_mean import ForecastMean
 from recsys.models.series.seasonal_naive import SeasonalNaive
 from recsys.models.series.weekday_mean import WeekdayMean
 from recsys.scoring.forecaster import Forecaster
@@ -60,6 +61,12 @@ class TestMLPLags(ForecasterContract):
 class TestTiDE(ForecasterContract):
     def config(self) -> dict[str, Any]:
         return {"_target_": "recsys.models.TiDE", "num_members": 1, "hidden_dim": 16, **SMALL}
+
+
+class TestForecastMean(ForecasterContract):
+    def config(self) -> dict[str, Any]:
+        members = {"linear": TestLinearLags().config(), "week": TestWeekdayMean().config()}
+        return {"_target_": "recsys.models.ForecastMean", "members": members}
 
 
 class TestDeepAR(ForecasterContract):
@@ -118,6 +125,21 @@ def test_a_linear_model_of_a_line_continues_it() -> None:
     said = build({"_target_": "recsys.models.LinearLags", "l2": 1e-9}).fit(past).forecast(past)
     expected = torch.arange(81.0, 95)[None] * torch.tensor([[1.0], [3.0]])
     torch.testing.assert_close(said.mean, expected, rtol=0.01, atol=0.0)
+
+
+def test_the_mean_of_forecasts_is_that_of_its_members() -> None:
+    past = weekly_series()
+    built = [SeasonalNaive(), WeekdayMean()]
+    both = ForecastMean(members=dict(zip("ab", built, strict=True))).fit(past).forecast(past)
+    each = [model.forecast(past) for model in built]
+    torch.testing.assert_close(both.mean, (each[0].mean + each[1].mean) / 2)
+    torch.testing.assert_close(both.quantiles, (each[0].quantiles + each[1].quantiles) / 2)
+
+
+@pytest.mark.parametrize("members", [{}, {"a": {"_target_": "recsys.models.EASE"}}])
+def test_members_that_forecast_nothing(members: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"members.* name models such as"):
+        build({"_target_": "recsys.models.ForecastMean", "members": members})
 
 
 @pytest.mark.parametrize(

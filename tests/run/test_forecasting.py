@@ -170,6 +170,8 @@ def test_trials_begin_with_the_options_themselves() -> None:
     assert tried[0] == {"a": 1, "steps": {"b": 2}}
     assert sorted((t["a"], t["steps"]["b"]) for t in tried) == [(1, 2), (1, 4), (3, 2), (3, 4)]
     assert trials_of(options, 2, 0) == tried[:2]
+    members = {"m": {"seed": 0, "search": {"a": [1]}}}
+    assert trials_of({"members": members}, 2, 0) == [{"members": {"m": {"seed": 0}}}]
     with pytest.raises(ConfigError, match=r"search\.c: the model has no such option"):
         trials_of({"a": 1, "search": {"c": [1]}}, 2, 0)
     with pytest.raises(ConfigError, match="1,000,000 combinations"):
