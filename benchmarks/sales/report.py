@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from benchmarks.record import ROOT
-from recsys.evaluation.forecasts import COMPARED, METRICS
+from recsys.evaluation.forecasts import METRICS
 
 FOLDER = ROOT / "benchmarks" / "sales"
 HEADER = """\
@@ -39,7 +39,7 @@ def section(record: dict[str, Any]) -> str:
     origins = record["models"][next(iter(record["models"]))]["by_origin"]
     page = f"\n## `{record['experiment']}`\n\n{record['series']:,} series by "
     page += f"`{task['series']['by']}`, {task['series']['measure']} a {task['series']['every']}; "
-    page += f"{len(origins)} origins from {origins[0]['origin']}, refit at each {task['refit']}; "
+    page += f"{len(origins)} origins from {origins[0]['origin']}, fitted once a {task['refit']}; "
     page += f"{task['trials']} trials, {task['seeds']} seeds.\n\n"
     page += f"| model | {' | '.join(METRICS)} | seconds |\n" + "|---" * (len(METRICS) + 2) + "|\n"
     for name, model in record["models"].items():
@@ -48,7 +48,8 @@ def section(record: dict[str, Any]) -> str:
     first = next(iter(record["models"]))
     page += f"\n{first} less each of the others, series by series: difference, p (Holm), and at "
     page += "how many origins it is the better one.\n\n"
-    page += f"| against | {' | '.join(COMPARED)} |\n" + "|---" * (len(COMPARED) + 1) + "|\n"
+    tested = list(dict.fromkeys(row["metric"] for row in record["leads"]))
+    page += f"| against | {' | '.join(tested)} |\n" + "|---" * (len(tested) + 1) + "|\n"
     for name in [name for name in record["models"] if name != first]:
         rows = [row for row in record["leads"] if row["against"] == name]
         page += f"| {name} | {' | '.join(map(_lead, rows))} |\n"
