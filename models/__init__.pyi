@@ -24,4 +24,12 @@ from .neighbours.text_tfidf import TextTFIDF as TextTFIDF
 from .neighbours.tifuknn import TIFUKNN as TIFUKNN
 from .neighbours.up_cf import UPCF as UPCF
 from .sequences.sasrec import SASRec as SASRec
+from .series.deepar import DeepAR as DeepAR
+from .series.forecast_mean import ForecastMean as ForecastMean
+from .series.lightgbm_lags import LightGBMLags as LightGBMLags
+from .series.linear_lags import LinearLags as LinearLags
+from .series.mlp_lags import MLPLags as MLPLags
+from .series.seasonal_naive import SeasonalNaive as SeasonalNaive
+from .series.tide import TiDE as TiDE
+from .series.weekday_mean import WeekdayMean as WeekdayMean
 from .users.shopperbert import ShopperBERT as ShopperBERT

@@ -17,9 +17,11 @@ from recsys import ranges
 from recsys.cli.compose import compose
 from recsys.errors import ConfigError, RecsysError
 from recsys.evaluation.ranking import Protocol
+from recsys.scoring.forecaster import Forecaster
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.trust import build
 from recsys.tasks.splits import last_basket
+from recsys.testing.forecasters import weekly_series
 from recsys.testing.logs import checkerboard, colour_table, new_item_table
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
@@ -56,8 +58,10 @@ def model_config(name: str) -> dict[str, Any]:
     for member in (config.model, *config.model.get("members", {}).values()):
         if "features" in member:
             member.features = FEATURES
-    config_of_model = OmegaConf.to_container(config.model, resolve=True)
-    optional = OmegaConf.merge(config_of_model, OPTIONAL.get(name, {}))
+    options_of_model = OmegaConf.to_container(config.model, resolve=True)
+    for options in (options_of_model, *options_of_model.get("members", {}).values()):
+        options.pop("search", None)  # of a run, which tries them
+    optional = OmegaConf.merge(options_of_model, OPTIONAL.get(name, {}))
     return OmegaConf.to_container(optional)  # type: ignore[return-value]
 
 
@@ -114,6 +118,8 @@ def fitted(name: str, option: str, value: float) -> Tensor:
         fit(model, split, training, Protocol(ks=(5,)))
         with torch.inference_mode():
             return model.score(split.test.history)
+    if isinstance(model, Forecaster):
+        return model.fit(weekly_series()).forecast(weekly_series()).mean
     ranks = name in ("candidate_size", "new_ease", "new_popularity", "own_purchases")
     table, rows = new_item_table() if ranks else colour_table(), torch.arange(30)
     return model.fit(table, rows).predict(table, rows)

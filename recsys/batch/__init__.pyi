@@ -6,6 +6,8 @@ from .histories import BasketBatch as BasketBatch
 from .loader import KeptBatches as KeptBatches
 from .loader import Loader as Loader
 from .ragged import Ragged as Ragged
+from .series import SeriesTable as SeriesTable
+from .series import Windows as Windows
 from .sparse import csr as csr
 from .sparse import matmul as matmul
 from .tokens import Documents as Documents

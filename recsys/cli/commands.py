@@ -26,6 +26,7 @@ from recsys.report import tables
 from recsys.run import ranking
 from recsys.run.alike import UNLIKE, check_alike, unlike_training
 from recsys.run.folder import about, console, say
+from recsys.run.forecasting import compare_forecasts
 from recsys.run.log import filtered_log, log_of, read
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
@@ -137,13 +138,16 @@ def compare(given: Namespace) -> None:
     """Print the paired differences of two runs, metric by metric."""
     check_alike(given.first, given.second)
     of_tables = all((run / "tables").is_dir() for run in (given.first, given.second))
+    of_series = all((run / "per_series.parquet").is_file() for run in (given.first, given.second))
     with reading(given.second, fault="cannot be compared"):
-        if of_tables:
+        if of_series:
+            table = compare_forecasts(given.first, given.second)
+        elif of_tables:
             table = compare_tables(given.first, given.second)
         else:
             frames = (_per_user(run, given.part) for run in (given.first, given.second))
             table = statistics.compare(*frames)
-    rows = "folds" if of_tables else given.part
+    rows = "folds" if of_tables else "test" if of_series else given.part
     console.print(tables.frame(table, title=f"{given.second} - {given.first} ({rows})"))
     for run in (given.first, given.second):
         if (run / "log.json").is_file():
@@ -160,6 +164,11 @@ def data(given: Namespace) -> None:
 
 def _of_lists(run: Path) -> None:
     """Refuse a run whose model makes no lists."""
+    if (run / "per_series.parquet").is_file():
+        raise RunError(
+            f"{run} forecasts series and recommends nothing; its figures are in metrics.json, and "
+            "its forecasts in forecasts.parquet"
+        )
     if (run / "tables").is_dir():
         raise RunError(
             f"{run} predicts labels and recommends nothing; its figures are in metrics.json, and "

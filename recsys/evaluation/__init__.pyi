@@ -1,5 +1,7 @@
 from .binary_metrics import auroc as auroc
 from .binary_metrics import average_precision as average_precision
+from .forecasts import Backtest as Backtest
+from .forecasts import backtest as backtest
 from .prediction import Folds as Folds
 from .prediction import TableResult as TableResult
 from .prediction import cross_validate as cross_validate

@@ -5,6 +5,10 @@ from .distributions import MultinomialHead as MultinomialHead
 from .distributions import OutputHead as OutputHead
 from .distributions import TweedieHead as TweedieHead
 from .embedding import EmbeddingTable as EmbeddingTable
+from .forecast_heads import ForecastHead as ForecastHead
+from .forecast_heads import NegativeBinomialHead as NegativeBinomialHead
+from .forecast_heads import StudentTHead as StudentTHead
+from .forecast_heads import TweedieForecastHead as TweedieForecastHead
 from .losses import binary_cross_entropy as binary_cross_entropy
 from .losses import bpr as bpr
 from .losses import linear_cross_entropy as linear_cross_entropy

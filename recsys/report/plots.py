@@ -17,6 +17,7 @@ import matplotlib as mpl
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.dates import DateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -160,6 +161,31 @@ def scatter(words: str, points: np.ndarray, groups: np.ndarray, colours: Sequenc
     axes.set_aspect("equal")
     axes.axis("off")
     return _plot(figure, words)
+
+
+@mpl.rc_context(STYLE)
+def fan(name: str, forecast: pl.DataFrame) -> Plot:
+    """A series, and the median and the middle halves and nine tenths of its forecasts.
+
+    Args:
+        name: of the series.
+        forecast: `origin`, `day`, `came` and the quantiles `q05`, `q25`, `q50`, `q75`, `q95`, in
+            order.
+    """
+    figure, axes = _axes(height=2.4)
+    axes.plot(forecast["day"], forecast["came"], color=COLOURS["ink"], linewidth=0.9)
+    for part in forecast.partition_by("origin", maintain_order=True):
+        days = part["day"]
+        for low, high, alpha in (("q05", "q95", 0.18), ("q25", "q75", 0.3)):
+            band: Any = {"color": COLOURS["model"], "alpha": alpha, "linewidth": 0}
+            axes.fill_between(days, part[low], part[high], **band)
+        axes.plot(days, part["q50"], color=COLOURS["model"], linewidth=1.2)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(DateFormatter("%d %b"))
+    axes.set_ylim(bottom=min(0.0, float(forecast["q05"].min())))  # type: ignore[arg-type]
+    axes.grid(axis="y")
+    axes.set_title(name[:48], loc="left", size=9)
+    return _plot(figure, f"forecasts of {name}")
 
 
 def _span(low: int | float, high: int | float) -> str:

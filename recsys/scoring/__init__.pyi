@@ -1,3 +1,5 @@
+from .forecaster import Forecast as Forecast
+from .forecaster import Forecaster as Forecaster
 from .kinds import Composite as Composite
 from .kinds import Exported as Exported
 from .kinds import Measured as Measured

@@ -51,7 +51,10 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.models.users.Product",
         "recsys.nn.GaussianHead",
         "recsys.nn.MultinomialHead",
+        "recsys.nn.NegativeBinomialHead",
         "recsys.nn.SentenceVectors",
+        "recsys.nn.StudentTHead",
+        "recsys.nn.TweedieForecastHead",
         "recsys.nn.TweedieHead",
     ),
     "data": (

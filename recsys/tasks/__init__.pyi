@@ -5,6 +5,9 @@ from .features import CandidateShares as CandidateShares
 from .features import Counts as Counts
 from .first_purchases import new_items as new_items
 from .labels import LabelTable as LabelTable
+from .sales import Origins as Origins
+from .sales import Sales as Sales
+from .sales import sales_series as sales_series
 from .splits import Split as Split
 from .splits import global_time as global_time
 from .splits import last_basket as last_basket

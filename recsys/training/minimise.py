@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recsys.scoring.predictor import Predictor, Steps
+from recsys.scoring.predictor import Steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Minimiser:
     """A network, its loss and what lowers it.
 
     Attributes:
-        predictor: whose network it is, for the error.
+        model: whose network it is, for the error.
         network: trained.
         optimiser: of its parameters.
         loss: the mean over rows (B,) int64.
@@ -37,7 +37,7 @@ class Minimiser:
     True
     """
 
-    predictor: Predictor
+    model: object
     network: nn.Module
     optimiser: torch.optim.Optimizer
     loss: Callable[[Tensor], Tensor]
@@ -92,5 +92,5 @@ class Minimiser:
         with torch.no_grad():
             total = sum(float(self.loss(part)) * len(part) for part in parts)
         loss = total / sum(map(len, parts))
-        self.steps.check(loss, self.predictor)
+        self.steps.check(loss, self.model)
         return loss
