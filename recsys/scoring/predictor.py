@@ -135,7 +135,7 @@ class Steps:
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out={self.held_out} is no share; 0.1 to 0.3 suits most tables")
 
-    def check(self, loss: float, predictor: Predictor) -> None:
+    def check(self, loss: float, predictor: object) -> None:
         """See that training has not diverged, given the loss on the rows held out.
 
         Raises:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recsys.scoring.predictor import Predictor, Steps
+from recsys.scoring.predictor import Steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Minimiser:
         gradient_clip: largest norm of the gradient; None does not clip.
     """
 
-    predictor: Predictor
+    predictor: object
     network: nn.Module
     optimiser: torch.optim.Optimizer
     loss: Callable[[Tensor], Tensor]

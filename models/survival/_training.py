@@ -1,0 +1,87 @@
+"""What the networks of survival models share: layers, and how they are trained.
+
+Shapes: R rows, F covariates, Q points of time of a row, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from recsys.devices import device_of
+from recsys.scoring.predictor import Steps
+from recsys.scoring.survival import Durations
+from recsys.training.minimise import Minimiser
+
+HELD_OUT_ROWS = 1024
+"""So many are scored at once."""
+
+
+class Layers(nn.Module):
+    """Linear layers with SiLU between them, (…, F) to (…, O).
+
+    Args:
+        sizes: F, H for each hidden layer, and O.
+        dropout: of hidden values; the same for all times of a row.
+    """
+
+    def __init__(self, sizes: list[int], dropout: float) -> None:
+        super().__init__()
+        pairs = zip(sizes[:-1], sizes[1:], strict=True)
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairs)
+        self.dropout = dropout
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            hidden = dropped(nn.functional.silu(layer(hidden)), self.dropout, self.training)
+        return self.layers[-1](hidden)
+
+
+def dropped(hidden: Tensor, dropout: float, training: bool) -> Tensor:
+    """Dropout of (R, H) or (R, Q, H), one draw for all Q: a row is then one hazard, not noise."""
+    if not training or not dropout:
+        return hidden
+    mask = torch.ones_like(hidden[:, :1] if hidden.ndim == 3 else hidden)
+    return hidden * nn.functional.dropout(mask, dropout)
+
+
+def train(
+    model: object,
+    network: nn.Module,
+    loss: Callable[[nn.Module, Durations], Tensor],
+    rows: Durations,
+    held_out: Durations,
+    steps: Steps,
+) -> int:
+    """Train a network on rows until its loss on others no longer falls.
+
+    Args:
+        model: whose network it is, for an error.
+        network: trained in place, on the device in use.
+        loss: the mean over a batch; in training with penalties.
+        rows, held_out: with covariates as the network takes them.
+        steps: how; weight decay is of matrices alone.
+
+    Returns:
+        after how many passes the loss was lowest.
+    """
+    device = device_of()
+    network.to(device)
+    data = Durations.joined([rows, held_out]).to(device)
+    every = torch.arange(len(data), device=device)
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim < 2]
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": steps.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=steps.learning_rate,
+    )
+    minimiser = Minimiser(
+        model, network, optimiser, lambda batch: loss(network, data.rows(batch)), steps
+    )
+    parts = every[len(rows) :].split(HELD_OUT_ROWS)
+    return minimiser.until_lowest(every[: len(rows)], parts, untrained=False)
