@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -192,6 +192,7 @@ def draw_times(
     return (start + share * (grid[after] - start))[:, 0]
 
 
+@runtime_checkable
 class Hazard(Protocol):
     """A network of a hazard, as penalties ask it; times count as the network's do."""
 
@@ -210,6 +211,7 @@ class Hazard(Protocol):
         ...
 
 
+@runtime_checkable
 class Penalty(Protocol):
     """What is added to the mean negative log-likelihood of a batch."""
 

@@ -196,7 +196,7 @@ def kaplan_meier(durations: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
     durations = durations.to(torch.promote_types(durations.dtype, torch.float32))
     times, events = durations[observed].unique(return_counts=True)
     at_risk = len(durations) - torch.searchsorted(durations.sort().values, times)
-    survival = (1 - events / at_risk).cumprod(0).to(durations)
+    survival = (1 - events.double() / at_risk).cumprod(0).to(durations)
     zero = durations.new_zeros(1)
     if len(times) and times[0] == 0:  # events at 0: the curve begins below 1
         return times, survival
