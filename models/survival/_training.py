@@ -6,6 +6,7 @@ Shapes: R rows, F covariates, Q points of time of a row, H hidden.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,7 @@ class Layers(nn.Module):
 
     def __init__(self, sizes: list[int], dropout: float) -> None:
         super().__init__()
-        pairs = zip(sizes[:-1], sizes[1:], strict=True)
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairs)
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
         self.dropout = dropout
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -88,14 +88,22 @@ class HazardNet(SurvivalPredictor):
             torch.manual_seed(self.seed)
             self.network = self._network(train_rows.covariates.shape[1], horizon)
             self.num_epochs = train(
-                self, self.network, self._loss, self._in_units(train_rows),
-                self._in_units(held_out), self.steps,
+                self,
+                self.network,
+                self._loss,
+                self._in_units(train_rows),
+                self._in_units(held_out),
+                self.steps,
             )
 
     def _network(self, num_covariates: int, horizon: float) -> HazardNetwork:
         return HazardNetwork(
-            num_covariates, self.hidden_dim, self.num_layers, self.dropout,
-            num_points=self.num_points, horizon=horizon,
+            num_covariates,
+            self.hidden_dim,
+            self.num_layers,
+            self.dropout,
+            num_points=self.num_points,
+            horizon=horizon,
         )
 
     def _loss(self, network: nn.Module, rows: Durations) -> Tensor:
@@ -162,7 +170,7 @@ class HazardNetwork(nn.Module):
         nn.init.constant_(self.last.bias, math.log(math.expm1(1.0)))  # softplus of it is 1
 
     def forward(self, until: Tensor, covariates: Tensor) -> tuple[Tensor, Tensor]:
-        """h and H (R) at a time of each row (R), given covariates (R, F)."""
+        """H and H (R) at a time of each row (R), given covariates (R, F)."""
         first = self.of_covariates(covariates)
         return hazard_and_cumulative(
             lambda times: self._hazard(times, first), until, num_points=self.num_points
@@ -179,11 +187,11 @@ class HazardNetwork(nn.Module):
         return [parameter for parameter in self.parameters() if parameter.ndim > 1]
 
     def _hazard(self, times: Tensor, first: Tensor) -> Tensor:
-        """h (R, Q) at times (R, Q), given the first layer of the covariates (R, H)."""
+        """H (R, Q) at times (R, Q), given the first layer of the covariates (R, H)."""
         return self._after_first(first[:, None] + times[..., None] * self.of_time.weight[:, 0])
 
     def _after_first(self, hidden: Tensor) -> Tensor:
-        """h (R, Q) of the first layer (R, Q, H)."""
+        """H (R, Q) of the first layer (R, Q, H)."""
         for layer in self.hidden:
             hidden = layer(dropped(functional.silu(hidden), self.dropout, self.training))
         hidden = dropped(functional.silu(hidden), self.dropout, self.training)

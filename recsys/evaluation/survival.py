@@ -12,10 +12,9 @@ Shapes: R rows, T times, B rows of a block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -89,7 +88,7 @@ def concordance(
     censoring: Censoring | None = None,
     until: float = float("inf"),
 ) -> float:
-    """Of pairs of which one had its event first, the share whose curves say so: S_i(T_i) < S_j(T_i).
+    """The share of pairs of which the one with the earlier event is lower: S_i(T_i) < S_j(T_i).
 
     Source: Antolini et al., "A time-dependent discrimination index for survival data", Statistics
     in Medicine 2005. With `censoring`, pairs are weighted by 1 / G(T_i)^2 as in Uno et al. (2011),
@@ -132,9 +131,7 @@ def risk_concordance(
     procedures with censored survival data", Statistics in Medicine 2011.
     """
     first = (outcomes.observed & (outcomes.durations < until)).nonzero()[:, 0]
-    return _concordance(
-        first, lambda rows: (-risk).expand(len(rows), -1), outcomes, censoring
-    )
+    return _concordance(first, lambda rows: (-risk).expand(len(rows), -1), outcomes, censoring)
 
 
 def _concordance(
@@ -149,9 +146,7 @@ def _concordance(
     for rows in first.split(size):
         values, times = compared(rows), outcomes.durations[rows, None]
         own = values.gather(1, rows[:, None])
-        pairs = (outcomes.durations > times) | (
-            (outcomes.durations == times) & ~outcomes.observed
-        )
+        pairs = (outcomes.durations > times) | ((outcomes.durations == times) & ~outcomes.observed)
         lower = (own < values).double() + 0.5 * (own == values)
         weight = torch.ones(len(rows), dtype=torch.float64)
         if censoring is not None:
@@ -178,7 +173,9 @@ def brier(survival: Tensor, outcomes: Outcomes, times: Tensor, censoring: Censor
         times: (T).
         censoring: for weights.
     """
-    return _weighted(survival.double() ** 2, (1 - survival.double()) ** 2, outcomes, times, censoring)
+    return _weighted(
+        survival.double() ** 2, (1 - survival.double()) ** 2, outcomes, times, censoring
+    )
 
 
 def binomial_log_likelihood(
@@ -203,9 +200,7 @@ def integrated(values: Tensor, times: Tensor) -> float:
     return float(torch.trapezoid(values, times.double()) / (times[-1] - times[0]))
 
 
-def auc_at(
-    survival: Tensor, outcomes: Outcomes, time: float, censoring: Censoring
-) -> float:
+def auc_at(survival: Tensor, outcomes: Outcomes, time: float, censoring: Censoring) -> float:
     """How well S at a time tells rows that have had the event by then from those that have not.
 
     The cumulative, dynamic AUC: Uno et al., "Evaluating prediction rules for t-year survivors with
@@ -248,7 +243,8 @@ def calibration_at(
         [
             {
                 "predicted": 1 - float(survival[rows].double().mean()),
-                "seen": 1 - _still_to_come(Outcomes(outcomes.durations[rows], outcomes.observed[rows]), time),
+                "seen": 1
+                - _still_to_come(Outcomes(outcomes.durations[rows], outcomes.observed[rows]), time),
                 "rows": len(rows),
             }
             for rows in order.tensor_split(min(num_groups, len(order)))

@@ -30,7 +30,7 @@ Observed = Bool[Tensor, " rows"]
 def censored_log_likelihood(
     log_hazard: PerRow, cumulative: PerRow, observed: Observed
 ) -> Float[Tensor, " rows"]:
-    """e log h(t|x) - H(t|x): the log density of an event, or the log survival of what is censored.
+    """E log h(t|x) - H(t|x): the log density of an event, or the log survival of what is censored.
 
     >>> rate, days = torch.tensor(0.5), torch.tensor([2.0, 4.0])
     >>> observed = torch.tensor([True, False])
@@ -199,7 +199,7 @@ class Hazard(Protocol):
     horizon: float
 
     def hazard(self, until: Tensor, covariates: Tensor) -> Tensor:
-        """h (R) at a time of each row (R), given covariates (R, F)."""
+        """H (R) at a time of each row (R), given covariates (R, F)."""
         ...
 
     def cumulative_on(self, grid: Tensor, covariates: Tensor) -> Tensor:

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from recsys.errors import ConfigError, DataError
 from recsys.nn.hazards import censored_log_likelihood
-from recsys.scoring.predictor import Steps
-from recsys.tasks.features import Feature, computed
+from recsys.tasks.features import Feature
 
 SMALLEST = 1e-7
 """Survival below it counts as this much where a logarithm is taken."""
@@ -189,8 +188,8 @@ def kaplan_meier(durations: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         times, survival: (T) the distinct times of events with 0 before them, and S, a step at each.
 
-    >>> durations, observed = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([True, False, True, True])
-    >>> kaplan_meier(durations, observed)
+    >>> observed = torch.tensor([True, False, True, True])
+    >>> kaplan_meier(torch.tensor([1.0, 2.0, 3.0, 4.0]), observed)
     (tensor([0., 1., 3., 4.]), tensor([1.0000, 0.7500, 0.3750, 0.0000]))
     """
     durations = durations.to(torch.promote_types(durations.dtype, torch.float32))
