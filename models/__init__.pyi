@@ -24,4 +24,13 @@ from .neighbours.text_tfidf import TextTFIDF as TextTFIDF
 from .neighbours.tifuknn import TIFUKNN as TIFUKNN
 from .neighbours.up_cf import UPCF as UPCF
 from .sequences.sasrec import SASRec as SASRec
+from .survival.cox import Cox as Cox
+from .survival.deephit import DeepHit as DeepHit
+from .survival.gap import Gap as Gap
+from .survival.hazard_net import HazardNet as HazardNet
+from .survival.hazard_ode import HazardODE as HazardODE
+from .survival.kaplan_meier import KaplanMeier as KaplanMeier
+from .survival.lightgbm_hazard import LightGBMHazard as LightGBMHazard
+from .survival.logistic_hazard import LogisticHazard as LogisticHazard
+from .survival.weibull_aft import WeibullAFT as WeibullAFT
 from .users.shopperbert import ShopperBERT as ShopperBERT

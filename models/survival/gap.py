@@ -42,7 +42,7 @@ class Gap(SurvivalPredictor):
         features: Sequence[Feature] = (),
         column: int = 0,
         num_cells: int = 10,
-        grid_size: int = 100,
+        grid_size: int = 200,
     ) -> None:
         super().__init__(features=features)
         at_least(0, column=column)
@@ -66,12 +66,14 @@ class Gap(SurvivalPredictor):
         rows = Durations(train.covariates, multiple, train.observed)
         self.times, self.survival = kaplan_meier(multiple, train.observed)
         self.hazards = ConstantHazards.of(rows, torch.zeros_like(multiple), self.num_cells)
-        self.grid = torch.linspace(0, float(train.durations.max()), self.grid_size)
+        # Denser near 0, where short gaps have their steps.
+        share = torch.linspace(0, 1, self.grid_size) ** 2
+        self.grid = share * train.durations.max()
 
     def _curves(self, covariates: Tensor) -> SurvivalCurves:
         multiple = self.grid.double() / self._gaps(covariates)[:, None]
         place = torch.searchsorted(self.times, multiple, right=True) - 1
-        return SurvivalCurves(self.grid, self.survival[place].float(), steps=True)
+        return SurvivalCurves(self.grid, self.survival[place].float())
 
     def _log_likelihood(self, rows: Durations) -> Tensor:
         gaps = self._gaps(rows.covariates)

@@ -7,3 +7,5 @@ from .ranking import Evaluation as Evaluation
 from .ranking import Protocol as Protocol
 from .ranking import evaluate as evaluate
 from .statistics import compare as compare
+from .survival import Outcomes as Outcomes
+from .survival import evaluate_survival as evaluate_survival

@@ -5,6 +5,8 @@ from .distributions import MultinomialHead as MultinomialHead
 from .distributions import OutputHead as OutputHead
 from .distributions import TweedieHead as TweedieHead
 from .embedding import EmbeddingTable as EmbeddingTable
+from .hazards import L1 as L1
+from .hazards import HazardGradientPenalty as HazardGradientPenalty
 from .losses import binary_cross_entropy as binary_cross_entropy
 from .losses import bpr as bpr
 from .losses import linear_cross_entropy as linear_cross_entropy
