@@ -1,10 +1,10 @@
 """For people who add survival models: rows whose hazard is known, and the tests every model passes.
 
-    from recsys.testing.survival import SurvivalContract
+from recsys.testing.survival import SurvivalContract
 
-    class TestMyModel(SurvivalContract):
-        def config(self):
-            return {"_target_": "my_package.MyModel"}
+class TestMyModel(SurvivalContract):
+def config(self):
+return {"_target_": "my_package.MyModel"}
 """
 
 from __future__ import annotations
