@@ -10,15 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recsys.errors import ConfigError, DataError
 from recsys.nn.hazards import censored_log_likelihood
-from recsys.tasks.features import Feature
+from recsys.tasks.features import Feature, computed
+from recsys.tasks.return_times import ReturnTimes
 
 SMALLEST = 1e-7
 """Survival below it counts as this much where a logarithm is taken."""
+
+HELD_OUT = 0.15
+"""Share of the training users whose rows stop the training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,6 +207,14 @@ def kaplan_meier(durations: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([zero, times]), torch.cat([zero + 1, survival])
 
 
+def _some_users(users: Tensor) -> Tensor:
+    """(B) bool: the rows, of users (B), of as many users as are to be held out."""
+    each = users.unique()
+    count = max(1, round(len(each) * HELD_OUT))
+    generator = torch.Generator().manual_seed(0)
+    return torch.isin(users, each[torch.randperm(len(each), generator=generator)[:count]])
+
+
 class SurvivalPredictor(ABC):
     """Learns from durations, some of them censored, and gives other rows curves of theirs.
 
@@ -250,6 +263,31 @@ class SurvivalPredictor(ABC):
     def log_likelihood(self, rows: Durations) -> Tensor:
         """(R) the log density of events and the log survival of what is censored."""
         return self._log_likelihood(self._scaled(rows))
+
+    def fit(self, table: ReturnTimes, rows: Tensor) -> Self:
+        """Learn from what came of `rows` (B,) int64 of a table, and of no others.
+
+        Where rows are held out, they are all rows of some users.
+        """
+        data = self.data(table, rows)
+        if not self.holds_out:
+            return self.learn(data, data)
+        inside = _some_users(table.user_of(rows))
+        return self.learn(data.rows(~inside), data.rows(inside))
+
+    def predict(self, table: ReturnTimes, rows: Tensor) -> SurvivalCurves:
+        """The curves of `rows` (B,) int64 of a table."""
+        return self.curves(self._inputs(table, rows))
+
+    def data(self, table: ReturnTimes, rows: Tensor) -> Durations:
+        """What came of `rows` (B,) int64 of a table, with their features."""
+        inputs = self._inputs(table, rows)
+        return Durations(inputs, table.durations[rows], table.observed[rows])
+
+    def _inputs(self, table: ReturnTimes, rows: Tensor) -> Tensor:
+        """The features of rows (B,) as (B, F) float32."""
+        columns = [computed(table, feature)[rows.numpy()] for feature in self.features]
+        return torch.from_numpy(np.hstack([np.zeros((len(rows), 0), np.float32), *columns]))
 
     @abstractmethod
     def _learn(self, train: Durations, held_out: Durations) -> None:

@@ -4,7 +4,11 @@ from .features import RFM as RFM
 from .features import CandidateShares as CandidateShares
 from .features import Counts as Counts
 from .first_purchases import new_items as new_items
+from .gaps import Clock as Clock
+from .gaps import Gaps as Gaps
 from .labels import LabelTable as LabelTable
+from .return_times import ReturnTimes as ReturnTimes
+from .return_times import return_time as return_time
 from .splits import Split as Split
 from .splits import global_time as global_time
 from .splits import last_basket as last_basket

@@ -1,7 +1,7 @@
 """Survival models beside lifelines and scikit-survival, whose numbers stand in a file.
 
-`survival_expected.json` was computed by lifelines 0.30.3 and scikit-survival 0.28.0, on 60 rows with
-tied times.
+`survival_expected.json` was computed by lifelines 0.30.3 and scikit-survival 0.28.0, on 60 rows
+with tied times.
 """
 
 import json

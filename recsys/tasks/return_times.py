@@ -1,0 +1,215 @@
+"""When users come back: as of moments, how long it takes until a user's next event or basket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.errors import ConfigError, DataError
+from recsys.log.event_log import BASKET, TIME, USER, EventLog, runs
+from recsys.log.hashing import fingerprint
+from recsys.log.time import Moment, just_after, moment
+from recsys.ranges import above
+from recsys.tasks.as_of import AS_OF, PHASE, UNTIL, AsOfTable
+from recsys.tasks.phases import TEST, TRAIN, VALIDATION
+from recsys.tasks.tensors import tensor_of
+
+Unit = Literal["days", "hours", "steps"]
+SECONDS = {"days": 86_400, "hours": 3_600}
+NEXT = "next"
+
+
+@dataclass(frozen=True, eq=False)
+class ReturnTimes(AsOfTable):
+    """A table of durations, some of them cut off.
+
+    Attributes:
+        durations: (R) float32 units until the user's next event, or until the row's `until` where
+            there was none before it.
+        observed: (R) bool, whether there was.
+        horizon: units after which no row is followed any more.
+        unit: of the durations.
+
+    Raises:
+        DataError: the parts are not of one length.
+        LeakError: a row is followed beyond the moment of a later phase.
+    """
+
+    durations: Tensor
+    observed: Tensor
+    horizon: float
+    unit: Unit
+
+    def __post_init__(self) -> None:
+        lengths = len(self.rows), len(self.durations), len(self.observed)
+        if len(set(lengths)) > 1:
+            raise DataError(
+                f"{self.name}: {lengths} rows, durations and observed; give each row its own"
+            )
+        super().__post_init__()
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same rows and durations."""
+        columns = {"durations": self.durations.numpy(), "observed": self.observed.numpy()}
+        return fingerprint((self.rows, pl.DataFrame(columns)))
+
+
+def return_time(
+    log: EventLog,
+    name: str,
+    *,
+    train: Sequence[Moment],
+    validation: Moment | None = None,
+    test: Moment,
+    horizon: float,
+    until: Literal["event", "basket"] = "event",
+    unit: Unit = "days",
+    active: float | None = None,
+) -> ReturnTimes:
+    """How long after a moment a user's next event or basket comes.
+
+    Rows are of the users with an event before a moment. A row is followed until its horizon, the
+    first moment of a later phase or the end of the log, whichever comes first: what training rows
+    teach is known before the first test row. An event at the moment itself comes after 0.
+
+    Args:
+        log: with calendar time, or of an order where `unit` is steps.
+        name: of the table.
+        train, validation, test: moments; of training as many as there are.
+        horizon: units for which a row is followed, at most.
+        until: the next event, or the beginning of the next basket.
+        unit: of durations: days of 24 hours, hours, or steps of a log that knows only an order.
+        active: units before the moment in which a user had an event; None takes all.
+
+    Raises:
+        ConfigError: a moment is none of the log, comes twice, or not before those of later phases;
+            nobody was active before it; no training row sees an event; the log has no baskets, or
+            no such unit.
+
+    >>> days = [f"2024-01-0{day}" for day in (1, 3, 5, 9, 1, 4)]
+    >>> rows = {"user_id": [1, 1, 1, 1, 2, 2], "item_id": [7] * 6, "timestamp": days}
+    >>> log = EventLog.from_frames(pl.DataFrame(rows))
+    >>> table = return_time(log, "back", train=["2024-01-02"], test="2024-01-05", horizon=3)
+    >>> table.rows["user_id"].to_list(), table.durations.tolist(), table.observed.tolist()
+    ([1, 2, 1, 2], [1.0, 2.0, 0.0, 3.0], [True, True, True, False])
+    """
+    above(0, horizon=horizon, active=active)
+    _refuse_unit(log, name, unit)
+    begins = _begins(log, name, until)
+    moments = _moments(log, name, train, validation, test)
+    frames = [
+        _users(log, option, at, unit, active).with_columns(
+            pl.lit(at).first().alias(AS_OF), pl.lit(phase, pl.UInt8).alias(PHASE)
+        )
+        for option, phase, at in moments
+    ]
+    ends = {phase: _end(log, phase, moments) for _, phase, _ in moments}
+    rows = pl.concat(frames).with_row_index("row").sort(AS_OF)
+    rows = rows.join_asof(
+        begins, left_on=AS_OF, right_on=TIME, by=USER, strategy="forward", check_sortedness=False
+    )
+    kind = log.events[TIME].dtype
+    known = pl.col(PHASE).replace_strict(ends, return_dtype=kind)
+    followed = (pl.col(AS_OF) + _span(horizon, unit)).cast(kind)
+    rows = rows.with_columns(pl.min_horizontal(followed, known).alias(UNTIL))
+    observed = (pl.col(NEXT) < pl.col(UNTIL)).fill_null(False)
+    last = pl.when(observed).then(NEXT).otherwise(UNTIL)
+    rows = rows.with_columns(
+        observed=observed, duration=_units(last - pl.col(AS_OF), unit).cast(pl.Float32)
+    ).sort("row")
+    if not rows.filter(pl.col(PHASE) == TRAIN)["observed"].any():
+        raise ConfigError(
+            f"{name}: {train=}: no user comes back within {horizon} {unit}; raise horizon, or "
+            "choose earlier moments"
+        )
+    return ReturnTimes(
+        name,
+        log,
+        rows.select(USER, AS_OF, UNTIL, PHASE),
+        tensor_of(rows["duration"]),
+        torch.from_numpy(rows["observed"].to_numpy(writable=True)),
+        horizon,
+        unit,
+    )
+
+
+def _refuse_unit(log: EventLog, name: str, unit: Unit) -> None:
+    if log.has_calendar_time != (unit in SECONDS):
+        knows = "calendar time" if log.has_calendar_time else "no time but an order"
+        remedy = "days or hours" if log.has_calendar_time else "steps"
+        raise ConfigError(f"{name}: unit={unit}, and {log.name} knows {knows}; choose {remedy}")
+
+
+def _begins(log: EventLog, name: str, until: str) -> pl.DataFrame:
+    """`user_id`, `timestamp` and `next`, the same, of each event or of the first of each basket."""
+    events = log.events.select(USER, TIME)
+    if until == "basket":
+        if BASKET not in log.events.columns:
+            raise ConfigError(f"{name}: until=basket, and {log.name} has none; choose event")
+        begun = runs(log.events[USER], log.events[BASKET]).diff().fill_null(1) > 0
+        events = events.filter(begun)
+    return events.with_columns(pl.col(TIME).alias(NEXT)).sort(TIME)
+
+
+def _moments(
+    log: EventLog,
+    name: str,
+    train: Sequence[Moment],
+    validation: Moment | None,
+    test: Moment,
+) -> list[tuple[str, int, pl.Series]]:
+    """Each moment as it is called in errors, with its phase; those of a phase before the next's."""
+    if not train:
+        raise ConfigError(f"{name}: train=[] leaves nothing to learn from; give earlier moments")
+    given = [("train", TRAIN, at) for at in ([train] if isinstance(train, str) else train)]
+    given += [] if validation is None else [("validation", VALIDATION, validation)]
+    found: list[tuple[str, int, pl.Series]] = []
+    for option, phase, when in [*given, ("test", TEST, test)]:
+        at = moment(log, f"{name}: {option}", when)
+        for other, earlier, before in found:
+            if before[0] == at[0] or (earlier < phase and before[0] > at[0]):
+                raise ConfigError(
+                    f"{name}: {option}={when} is not later than {other.partition(': ')[2]}; name "
+                    "each moment once, those of training first, the test's last"
+                )
+        found.append((f"{name}: {option}={when}", phase, at))
+    return found
+
+
+def _users(
+    log: EventLog, option: str, at: pl.Series, unit: Unit, active: float | None
+) -> pl.DataFrame:
+    """`user_id` of whoever had an event before a moment, and not too long before."""
+    recent = pl.lit(True) if active is None else pl.col(TIME) >= at[0] - _span(active, unit)
+    users = log.events.filter((pl.col(TIME) < at[0]) & recent).select(pl.col(USER).unique().sort())
+    if at[0] > log.events[TIME].max() or not len(users):
+        raise ConfigError(
+            f"{option}: no user had an event before, or {log.name} ends before; it lasts from "
+            f"{log.events[TIME].min()!s} to {log.events[TIME].max()!s}, choose a moment within"
+        )
+    return users
+
+
+def _end(log: EventLog, phase: int, moments: list[tuple[str, int, pl.Series]]) -> object:
+    """Until when the rows of a phase may be followed: what comes earlier is known."""
+    later = [at[0] for _, other, at in moments if other > phase]
+    after_the_last = just_after(log.events.select(pl.col(TIME).max())[TIME])
+    return min([*later, after_the_last[0]])
+
+
+def _span(count: float, unit: Unit) -> pl.Expr:
+    if unit == "steps":
+        return pl.lit(round(count), pl.Int64)
+    return pl.duration(microseconds=round(count * SECONDS[unit] * 10**6), time_unit="us")
+
+
+def _units(span: pl.Expr, unit: Unit) -> pl.Expr:
+    if unit == "steps":
+        return span.cast(pl.Float64)
+    return span.dt.total_microseconds() / (SECONDS[unit] * 10**6)
