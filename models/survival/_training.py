@@ -1,6 +1,6 @@
 """What the networks of survival models share: layers, and how they are trained.
 
-Shapes: R rows, F covariates, Q points of time of a row, H hidden.
+Shapes: R rows, F covariates, H hidden, O outputs.
 """
 
 from __future__ import annotations
@@ -20,31 +20,19 @@ HELD_OUT_ROWS = 1024
 """So many are scored at once."""
 
 
-class Layers(nn.Module):
-    """Linear layers with SiLU between them, (…, F) to (…, O).
+class Layers(nn.Sequential):
+    """Linear layers with SiLU between them, (R, F) to (R, O).
 
     Args:
         sizes: F, H for each hidden layer, and O.
-        dropout: of hidden values; the same for all times of a row.
+        dropout: of hidden values.
     """
 
     def __init__(self, sizes: list[int], dropout: float) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
-        self.dropout = dropout
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        for layer in self.layers[:-1]:
-            hidden = dropped(nn.functional.silu(layer(hidden)), self.dropout, self.training)
-        return self.layers[-1](hidden)
-
-
-def dropped(hidden: Tensor, dropout: float, training: bool) -> Tensor:
-    """Dropout of (R, H) or (R, Q, H), one draw for all Q: a row is then one hazard, not noise."""
-    if not training or not dropout:
-        return hidden
-    mask = torch.ones_like(hidden[:, :1] if hidden.ndim == 3 else hidden)
-    return hidden * nn.functional.dropout(mask, dropout)
+        layers: list[nn.Module] = []
+        for pair in pairwise(sizes):
+            layers += [nn.Linear(*pair), nn.SiLU(), nn.Dropout(dropout)]
+        super().__init__(*layers[:-2])
 
 
 def train(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.devices import place_of
-from recsys.models.survival._training import dropped, train
+from recsys.models.survival._training import train
 from recsys.nn.hazards import (
     Penalty,
     censored_log_likelihood,
@@ -143,7 +143,7 @@ class HazardNetwork(nn.Module):
         hidden_dim: H.
         num_layers: hidden layers.
         dropout: of hidden values.
-        num_points: of the rule that integrates.
+        num_points: of the rule that integrates, or steps of a solver.
         horizon: the longest training duration.
     """
 
@@ -193,9 +193,16 @@ class HazardNetwork(nn.Module):
     def _after_first(self, hidden: Tensor) -> Tensor:
         """H (R, Q) of the first layer (R, Q, H)."""
         for layer in self.hidden:
-            hidden = layer(dropped(functional.silu(hidden), self.dropout, self.training))
-        hidden = dropped(functional.silu(hidden), self.dropout, self.training)
+            hidden = layer(_dropped(functional.silu(hidden), self.dropout, self.training))
+        hidden = _dropped(functional.silu(hidden), self.dropout, self.training)
         return functional.softplus(self.last(hidden))[..., 0]
+
+
+def _dropped(hidden: Tensor, dropout: float, training: bool) -> Tensor:
+    """Dropout of (R, Q, H), one draw for all Q: a row then has one hazard, and not noise."""
+    if not training or not dropout:
+        return hidden
+    return hidden * functional.dropout(torch.ones_like(hidden[:, :1]), dropout)
 
 
 def _log_likelihood(network: nn.Module, rows: Durations) -> Tensor:

@@ -108,9 +108,9 @@ class LightGBMHazard(SurvivalPredictor):
         begin = count.cumsum(0) - count
         number = torch.arange(len(owner)) - begin[owner]
         label = rows.observed[owner] & (number == interval[owner])
-        return self._inputs(rows.covariates[owner], number), label.numpy().astype(np.float32)
+        return self._with_number(rows.covariates[owner], number), label.numpy().astype(np.float32)
 
-    def _inputs(self, covariates: Tensor, number: Tensor) -> np.ndarray:
+    def _with_number(self, covariates: Tensor, number: Tensor) -> np.ndarray:
         check_memory(
             8 * covariates.numel(),
             f"{len(covariates):,} rows of intervals with {covariates.shape[1]} covariates",
@@ -121,7 +121,7 @@ class LightGBMHazard(SurvivalPredictor):
     def _curves(self, covariates: Tensor) -> SurvivalCurves:
         count = len(self.intervals)
         number = torch.arange(count).repeat(len(covariates))
-        inputs = self._inputs(covariates.repeat_interleave(count, dim=0), number)
+        inputs = self._with_number(covariates.repeat_interleave(count, dim=0), number)
         hazard = torch.from_numpy(self.trees.predict(inputs)).unflatten(0, (-1, count))
         survival = functional.pad((1 - hazard).cumprod(1), (1, 0), value=1.0)
         return SurvivalCurves(self.intervals.cuts.float(), survival.float())

@@ -27,8 +27,6 @@ CELLS = 2**23
 CLIP = 1e-7
 """Probabilities are at least this far from 0 and 1 where a logarithm is taken."""
 
-Comparison = Callable[[Tensor, Tensor], Tensor]
-
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:

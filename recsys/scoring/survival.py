@@ -63,12 +63,11 @@ class Durations:
         """Some rows: (B) int64 or (R) bool."""
         return Durations(self.covariates[rows], self.durations[rows], self.observed[rows])
 
-    def to(self, where: torch.device | torch.dtype) -> Durations:
-        """The same elsewhere, or of other precision."""
-        return Durations(self.covariates.to(where), self.durations.to(where), self._moved(where))
-
-    def _moved(self, where: torch.device | torch.dtype) -> Tensor:
-        return self.observed.to(where) if isinstance(where, torch.device) else self.observed
+    def to(self, device: torch.device) -> Durations:
+        """The same rows on another device."""
+        return Durations(
+            self.covariates.to(device), self.durations.to(device), self.observed.to(device)
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Durations]) -> Durations:

@@ -11,7 +11,7 @@ import torch
 
 from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import EventLog
-from recsys.models import Cox, Gap, HazardNet
+from recsys.models import Cox, Gap, HazardNet, LightGBMHazard
 from recsys.scoring import Steps
 from recsys.tasks.features import computed
 from recsys.tasks.gaps import Clock, Gaps
@@ -212,6 +212,7 @@ def test_models_learn_from_a_table(table: ReturnTimes) -> None:
         Gap(features=[Gaps()], column=1),
         Cox(features=[Gaps(), Clock()], l2=1.0),
         HazardNet(features=[Gaps(), Clock()], hidden_dim=16, steps=steps),
+        LightGBMHazard(features=[Gaps()], num_trees=20),
     ):
         train, test = table.phase(TRAIN), table.phase(TEST)
         curves = model.fit(table, train).predict(table, test)
