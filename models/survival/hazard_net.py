@@ -170,7 +170,7 @@ class HazardNetwork(nn.Module):
         nn.init.constant_(self.last.bias, math.log(math.expm1(1.0)))  # softplus of it is 1
 
     def forward(self, until: Tensor, covariates: Tensor) -> tuple[Tensor, Tensor]:
-        """H and H (R) at a time of each row (R), given covariates (R, F)."""
+        """The hazard and its integral (R) at a time of each row (R), given covariates (R, F)."""
         first = self.of_covariates(covariates)
         return hazard_and_cumulative(
             lambda times: self._hazard(times, first), until, num_points=self.num_points
@@ -187,11 +187,11 @@ class HazardNetwork(nn.Module):
         return [parameter for parameter in self.parameters() if parameter.ndim > 1]
 
     def _hazard(self, times: Tensor, first: Tensor) -> Tensor:
-        """H (R, Q) at times (R, Q), given the first layer of the covariates (R, H)."""
+        """The hazard (R, Q) at times (R, Q), given the first layer of the covariates (R, H)."""
         return self._after_first(first[:, None] + times[..., None] * self.of_time.weight[:, 0])
 
     def _after_first(self, hidden: Tensor) -> Tensor:
-        """H (R, Q) of the first layer (R, Q, H)."""
+        """The hazard (R, Q) given the first layer (R, Q, H)."""
         for layer in self.hidden:
             hidden = layer(_dropped(functional.silu(hidden), self.dropout, self.training))
         hidden = _dropped(functional.silu(hidden), self.dropout, self.training)

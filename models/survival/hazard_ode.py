@@ -108,7 +108,7 @@ class _Network(HazardNetwork):
         return torch.stack(found, dim=1)
 
     def _slope(self, covariates: Tensor) -> Slope:
-        """H (R) at times (R), given H (R)."""
+        """The hazard (R) at times (R), given H (R)."""
         first = self.of_covariates(covariates)
 
         def slope(times: Tensor, cumulative: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ Observed = Bool[Tensor, " rows"]
 def censored_log_likelihood(
     log_hazard: PerRow, cumulative: PerRow, observed: Observed
 ) -> Float[Tensor, " rows"]:
-    """E log h(t|x) - H(t|x): the log density of an event, or the log survival of what is censored.
+    """Of an event the log density, log h - H; of what is censored the log survival, -H.
 
     >>> rate, days = torch.tensor(0.5), torch.tensor([2.0, 4.0])
     >>> observed = torch.tensor([True, False])
@@ -199,11 +199,11 @@ class Hazard(Protocol):
     horizon: float
 
     def hazard(self, until: Tensor, covariates: Tensor) -> Tensor:
-        """H (R) at a time of each row (R), given covariates (R, F)."""
+        """The hazard (R) at a time of each row (R), given covariates (R, F)."""
         ...
 
     def cumulative_on(self, grid: Tensor, covariates: Tensor) -> Tensor:
-        """H (R, G) at times that all rows share."""
+        """The integral of the hazard (R, G) at times that all rows share."""
         ...
 
     def weights(self) -> list[nn.Parameter]:

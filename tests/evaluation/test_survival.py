@@ -139,7 +139,7 @@ def test_calibration_compares_with_what_was_seen() -> None:
 
 def test_true_curves_are_calibrated_and_others_are_not() -> None:
     torch.manual_seed(0)
-    rate = 0.02 + 0.1 * torch.rand(4000, dtype=torch.float64)
+    rate = 0.02 + 0.1 * torch.rand(1500, dtype=torch.float64)
     event = torch.empty_like(rate).exponential_() / rate
     end = torch.empty_like(rate).exponential_(0.02)
     outcomes = Outcomes(torch.minimum(event, end), event <= end)
@@ -148,11 +148,11 @@ def test_true_curves_are_calibrated_and_others_are_not() -> None:
             exponential(rates),
             torch.zeros(len(rate)),
             outcomes,
-            times=even_times(outcomes)[:60],
+            times=even_times(outcomes, num_times=40)[:24],
         )
         for rates in (rate, rate.mean() * (rate / rate.mean()) ** 2)
     )
-    assert right["calibration@30"] < 0.04
+    assert right["calibration@30"] < 0.06
     assert wrong["calibration@7"] > 1.5 * right["calibration@7"]
     assert right["concordance"] == pytest.approx(wrong["concordance"])
     assert right["ibs"] < wrong["ibs"]
