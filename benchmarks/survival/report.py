@@ -75,13 +75,13 @@ def figures(data: str, records: dict[str, dict[str, Any]]) -> str:
     names += ["ibs", "ibll", *(f"auc@{h:g}" for h in horizons)]
     names += [f"calibration@{h:g}" for h in horizons]
     lines = [
-        line(["model", *columns, "trials", "seconds a fit"]),
+        line(["model", *columns, "trials", "CPU seconds a fit"]),
         line(["---"] * (len(columns) + 3)),
     ]
     for model, record in records.items():
         sign = {name: -1 if "likelihood" in name else 1 for name in names}
         cells = [spread([sign[n] * s[n] for s in record["splits"]]) for n in names]
-        seconds = float(np.mean([s["seconds"] for s in record["splits"]]))
+        seconds = float(np.mean([s["cpu_seconds"] for s in record["splits"]]))
         lines.append(line([f"`{model}`", *cells, str(len(record["trials"])), f"{seconds:.1f}"]))
     return "\n".join(lines) + "\n"
 
