@@ -41,6 +41,11 @@ class Cox(SurvivalPredictor):
         num_cells: of constant hazards, for the likelihood.
     """
 
+    b: Tensor
+    times: Tensor
+    cumulative: Tensor
+    hazards: ConstantHazards
+
     def __init__(
         self, *, features: Sequence[Feature] = (), l2: float = 1e-3, num_cells: int = 10
     ) -> None:

@@ -36,6 +36,12 @@ class Gap(SurvivalPredictor):
 
     standardises = False
 
+    usual: Tensor
+    times: Tensor
+    survival: Tensor
+    hazards: ConstantHazards
+    grid: Tensor
+
     def __init__(
         self,
         *,

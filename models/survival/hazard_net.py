@@ -58,6 +58,9 @@ class HazardNet(SurvivalPredictor):
 
     holds_out = True
 
+    unit: float
+    network: HazardNetwork
+
     def __init__(
         self,
         *,

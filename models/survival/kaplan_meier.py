@@ -26,6 +26,10 @@ class KaplanMeier(SurvivalPredictor):
         num_cells: of constant hazards, for the likelihood.
     """
 
+    times: Tensor
+    survival: Tensor
+    hazards: ConstantHazards
+
     def __init__(self, *, features: Sequence[Feature] = (), num_cells: int = 10) -> None:
         super().__init__(features=features)
         at_least(1, num_cells=num_cells)

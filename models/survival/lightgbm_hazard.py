@@ -49,6 +49,9 @@ class LightGBMHazard(SurvivalPredictor):
     holds_out = True
     standardises = False
 
+    intervals: Intervals
+    trees: Any
+
     def __init__(
         self,
         *,
@@ -91,7 +94,7 @@ class LightGBMHazard(SurvivalPredictor):
     def _learn(self, train: Durations, held_out: Durations) -> None:
         self.intervals = Intervals.of(train, self.num_intervals)
         rows = self._package.Dataset(*self._person_periods(train))
-        self.trees: Any = self._package.train(
+        self.trees = self._package.train(
             {**self.options, "num_threads": torch.get_num_threads()},
             rows,
             self.num_trees,

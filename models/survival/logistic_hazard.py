@@ -45,6 +45,9 @@ class LogisticHazard(SurvivalPredictor):
 
     holds_out = True
 
+    intervals: Intervals
+    network: Layers
+
     def __init__(
         self,
         *,

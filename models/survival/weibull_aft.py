@@ -35,6 +35,12 @@ class WeibullAFT(SurvivalPredictor):
         grid_size: times of a curve.
     """
 
+    b: Tensor
+    b0: Tensor
+    log_k: Tensor
+    shortest: float
+    longest: float
+
     def __init__(
         self, *, features: Sequence[Feature] = (), l2: float = 1e-3, grid_size: int = 200
     ) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -42,14 +41,8 @@ def censored_log_likelihood(
 
 def gauss_legendre(num_points: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Points (Q) in 0 .. 1 and weights (Q) that integrate polynomials of degree 2Q - 1 exactly."""
-    points, weights = _legendre(num_points)
-    return like.new_tensor(points), like.new_tensor(weights)
-
-
-@cache
-def _legendre(num_points: int) -> tuple[np.ndarray, np.ndarray]:
     points, weights = np.polynomial.legendre.leggauss(num_points)
-    return (points + 1) / 2, weights / 2
+    return like.new_tensor((points + 1) / 2), like.new_tensor(weights / 2)
 
 
 def hazard_and_cumulative(

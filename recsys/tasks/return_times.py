@@ -95,7 +95,7 @@ def return_time(
     >>> days = [f"2024-01-0{day}" for day in (1, 3, 5, 9, 1, 4)]
     >>> rows = {"user_id": [1, 1, 1, 1, 2, 2], "item_id": [7] * 6, "timestamp": days}
     >>> log = EventLog.from_frames(pl.DataFrame(rows))
-    >>> table = return_time(log, "back", train=["2024-01-02"], test="2024-01-05", horizon=3)
+    >>> table = return_time(log, "back", train=["2024-01-02"], test="2024-01-05", horizon=3.0)
     >>> table.rows["user_id"].to_list(), table.durations.tolist(), table.observed.tolist()
     ([1, 2, 1, 2], [1.0, 2.0, 0.0, 3.0], [True, True, True, False])
     """
