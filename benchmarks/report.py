@@ -73,13 +73,13 @@ share of its own rate of bfloat16 products.
 
 
 def main() -> int:
-    made = table(sorted((FOLDER / "results").rglob("*.json")))
+    page = table(sorted((FOLDER / "results").rglob("*.json")))
     if "--check" in sys.argv[1:]:
-        if made != (TABLE.read_text() if TABLE.exists() else ""):
+        if page != (TABLE.read_text() if TABLE.exists() else ""):
             print("benchmarks/README.md does not follow from the records; run benchmarks.report")
             return 1
         return 0
-    TABLE.write_text(made)
+    TABLE.write_text(page)
     return 0
 
 
@@ -87,9 +87,9 @@ def table(records: list[Path]) -> str:
     """The page: tables by log, then the speed ratios."""
     quoted = yaml.safe_load((FOLDER / "quoted.yaml").read_text())
     by_log: dict[str, list[dict[str, Any]]] = {}
-    read = sorted(map(_read, records), key=lambda record: record["experiment"])
-    of_labels = [record for record in read if "baselines" in record["runs"][0]]
-    for record in read:
+    entries = sorted(map(_read, records), key=lambda record: record["experiment"])
+    of_labels = [record for record in entries if "baselines" in record["runs"][0]]
+    for record in entries:
         if record in of_labels:
             continue
         of_log = by_log.setdefault(_log(record["experiment"].partition("/")[2]), [])
@@ -122,13 +122,13 @@ def _log(variant: str) -> str:
 def _longer(records: list[dict[str, Any]]) -> str:
     """Longer lists, and repeated and new targets apart, where an experiment measures them."""
     names = (*APART, *LONGER)
-    found = [r for r in records if set(names) <= set(r["test"])]
-    if not found:
+    longer = [r for r in records if set(names) <= set(r["test"])]
+    if not longer:
         return ""
     titles = ["repeated R@10", "new R@10"]
     titles += [f"{short}@{k}" for k in (20, 30, 40) for short in ("R", "N", "PHR")]
     rows = [f"| experiment | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
-    for record in found:
+    for record in longer:
         cells = [f"{record['test'][name]['mean']:.4f}".removeprefix("0") for name in names]
         rows.append(f"| `{record['experiment']}` | {' | '.join(cells)} |")
     return "\n" + "\n".join(rows) + "\n"
@@ -219,15 +219,15 @@ def _variants(records: list[dict[str, Any]]) -> str:
         cells = [_cell(record["test"][name]) for name in metrics]
         before = [run["pretraining"]["validation"] for run in record["runs"]]
         for field in fields:
-            found = [nll[key] for nll in before if (key := f"{field}/nll_users") in nll]
-            cells.append(f"{fmean(found):.3f}" if found else "")
+            figures = [nll[key] for nll in before if (key := f"{field}/nll_users") in nll]
+            cells.append(f"{fmean(figures):.3f}" if figures else "")
         seconds = fmean(run["wall_seconds"] for run in record["runs"])
         page += f"| `{record['experiment']}` | {' | '.join(cells)} | {len(record['seeds'])} | "
         page += f"{seconds:.0f} |\n"
     return page
 
 
-def _pretraining(found: dict[str, float], quoted: dict[str, str]) -> str:
+def _pretraining(figures: dict[str, float], quoted: dict[str, str]) -> str:
     """Negative log-likelihoods of each field in held-out baskets, beside those of counts."""
     page = "\nNats a field in baskets after training ended: masked ones with the rest of the log "
     page += "given, and the next ones from the log before them, as counts are evaluated; and "
@@ -235,8 +235,8 @@ def _pretraining(found: dict[str, float], quoted: dict[str, str]) -> str:
     page += "| field | masked | next | own counts | everybody's | users held out | quoted own |\n"
     page += "|---|---|---|---|---|---|---|\n"
     kinds = ("nll", "nll_next", "nll_user", "nll_unigram", "nll_users")
-    for field in [name.removesuffix("/nll_next") for name in found if name.endswith("/nll_next")]:
-        values = [found.get(f"{field}/{kind}") for kind in kinds]
+    for field in [name.removesuffix("/nll_next") for name in figures if name.endswith("/nll_next")]:
+        values = [figures.get(f"{field}/{kind}") for kind in kinds]
         cells = ["" if value is None else f"{value:.3f}" for value in values]
         page += f"| {field} | {' | '.join(cells)} | {quoted.get(f'{field}/nll_user', '')} |\n"
     return page

@@ -57,15 +57,15 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--fresh", action="store_true", help="run the seeds held already, too")
     parser.add_argument("--keep", action="store_true", help="keep the run's folder; runs it afresh")
-    given = parser.parse_args()
-    if given.keep and len(given.seeds) > 1:
+    options = parser.parse_args()
+    if options.keep and len(options.seeds) > 1:
         parser.error("--keep: runs/<experiment> holds one run; give one seed")
-    for experiment in given.experiments:
-        runs = measure(experiment, given.seeds, fresh=given.fresh, keep=given.keep)
-        done = spread_over_seeds(runs, "test")
-        names = [name for name in SHOWN if name in done] or list(done)
-        shown = {name: round(done[name]["mean"], 4) for name in names}
-        print(experiment, shown or runs[0]["error"], flush=True)
+    for experiment in options.experiments:
+        runs = measure(experiment, options.seeds, fresh=options.fresh, keep=options.keep)
+        means = spread_over_seeds(runs, "test")
+        names = [name for name in SHOWN if name in means] or list(means)
+        rounded = {name: round(means[name]["mean"], 4) for name in names}
+        print(experiment, rounded or runs[0]["error"], flush=True)
 
 
 def measure(
@@ -86,22 +86,22 @@ def _measure(
     experiment: str, path: Path, seeds: list[int], *, fresh: bool, keep: bool
 ) -> list[Run]:
     users = path.with_suffix(".parquet")
-    kept = {} if fresh or keep else held(experiment, path, users)
+    runs_by_seed = {} if fresh or keep else held(experiment, path, users)
     for seed in seeds:
-        if seed in kept:
+        if seed in runs_by_seed:
             continue
         with TemporaryDirectory() as scratch:
             folder = new_folder(RUNS / experiment) if keep else Path(scratch)
             new = run(experiment, seed, folder)
-            if not any("metrics" in run for run in kept.values()):
+            if not any("metrics" in run for run in runs_by_seed.values()):
                 users.unlink(missing_ok=True)  # of runs that the record no longer holds
-            kept[seed] = new
-            runs = [kept[seed] for seed in sorted(kept)]
+            runs_by_seed[seed] = new
+            runs = [runs_by_seed[seed] for seed in sorted(runs_by_seed)]
             # The users last: a seed that they lack is run again, one that they hold is never lost.
             write_record(path, experiment, runs)
             if (folder / "per_user.parquet").exists():
                 add_users(users, folder / "per_user.parquet", seed)
-    return [kept[seed] for seed in sorted(kept)]
+    return [runs_by_seed[seed] for seed in sorted(runs_by_seed)]
 
 
 def new_folder(folder: Path) -> Path:
@@ -122,8 +122,8 @@ def held(experiment: str, path: Path, users: Path) -> dict[int, Run]:
         return {}
     seeds = seeds_of(users)
     runs = {run["seed"]: run for run in json.loads(path.read_text())["runs"]}
-    expected = planned(experiment, seeds)
-    if all(seed in runs and is_same(expected[seed], runs[seed]) for seed in seeds):
+    plans = planned(experiment, seeds)
+    if all(seed in runs and is_same(plans[seed], runs[seed]) for seed in seeds):
         return {seed: runs[seed] for seed in seeds}
     return {}
 
@@ -134,10 +134,10 @@ def is_same(plan: Run, run: Run) -> bool:
 
 
 def _settings(config: str) -> dict[str, Any]:
-    found: dict[str, Any] = renamed(yaml.safe_load(config))
-    found.pop("device", None)
-    found["trainer"].pop("accelerator", None)  # as older records call it
-    return found
+    settings: dict[str, Any] = renamed(yaml.safe_load(config))
+    settings.pop("device", None)
+    settings["trainer"].pop("accelerator", None)  # as older records call it
+    return settings
 
 
 def planned(experiment: str, seeds: Iterable[int]) -> dict[int, Run]:
@@ -145,8 +145,8 @@ def planned(experiment: str, seeds: Iterable[int]) -> dict[int, Run]:
     composed = compose(overrides(experiment, 0))
     split = prepare(composed).split
     log = split.log.fingerprint
-    whole = sized(composed, Sizes.of(split))
-    configs = {seed: completed(whole, seed=seed) for seed in seeds}
+    complete = sized(composed, Sizes.of(split))
+    configs = {seed: completed(complete, seed=seed) for seed in seeds}
     return {
         s: {"config": OmegaConf.to_yaml(c, resolve=True), "log": log} for s, c in configs.items()
     }

@@ -42,20 +42,20 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("model")
     parser.add_argument("grid", nargs="+", type=values, metavar="OPTION=VALUE,VALUE")
-    given = parser.parse_args()
-    config = compose([f"data={given.data}", f"model={given.model}"])
+    options = parser.parse_args()
+    config = compose([f"data={options.data}", f"model={options.model}"])
     task = prepare(config)
     base = OmegaConf.to_container(sized(config, Sizes.of(task.split)).model, resolve=True)
     assert isinstance(base, dict)
     started = time.perf_counter()
-    points = search(base, dict(given.grid), task.split, task.protocol.mask_history)
+    points = search(base, dict(options.grid), task.split, task.protocol.mask_history)
     seconds = time.perf_counter() - started
     best = max(points, key=lambda point: point["validation"][CHOSEN_BY])
     model = fitted({**base, **best["options"]}, task.split)
     best = {**best, "test": ask(model, task.split.test, task.protocol.mask_history)}
     write(
-        Path(RESULTS / f"{given.model}_{given.data}.json"),
-        {"grid": dict(given.grid), "best": best, "seconds": round(seconds, 1), "points": points},
+        Path(RESULTS / f"{options.model}_{options.data}.json"),
+        {"grid": dict(options.grid), "best": best, "seconds": round(seconds, 1), "points": points},
         packages=["recsys", "torch", "polars"],
         seed=config.seed,
     )
@@ -64,8 +64,8 @@ def main() -> None:
 
 def values(option: str) -> tuple[str, list[Any]]:
     """`alpha=.1,.3` as a name and its values."""
-    name, _, given = option.partition("=")
-    return name, [yaml.safe_load(value) for value in given.split(",")]
+    name, _, texts = option.partition("=")
+    return name, [yaml.safe_load(value) for value in texts.split(",")]
 
 
 def search(
@@ -73,8 +73,8 @@ def search(
 ) -> list[dict[str, Any]]:
     """Every combination of the grid with its validation metrics."""
     points = []
-    for chosen in track(list(itertools.product(*grid.values()))):
-        options = dict(zip(grid, chosen, strict=True))
+    for point_values in track(list(itertools.product(*grid.values()))):
+        options = dict(zip(grid, point_values, strict=True))
         model = fitted({**base, **options}, split)
         points.append(
             {"options": options, "validation": ask(model, split.validation, mask_history)}

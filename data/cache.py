@@ -53,14 +53,14 @@ def cached(source: Callable[..., EventLog], **options: Any) -> EventLog:
 
 def _key(source: Callable[..., EventLog], options: dict[str, Any]) -> str:
     code = [sys.modules[name].__file__ for name in (source.__module__, EventLog.__module__)]
-    asked = {
+    inputs = {
         "source": f"{source.__module__}.{source.__qualname__}",
         "options": {name: _absolute(value) for name, value in options.items()},
         "data_folder": str(data_folder()),
         "version": recsys.__version__,
         "code": [_digest(Path(file)) for file in code if file is not None],
     }
-    text = json.dumps(asked, sort_keys=True, default=str)
+    text = json.dumps(inputs, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

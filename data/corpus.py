@@ -52,7 +52,7 @@ class LogCorpus:
                 "give one such as amazon_sequences.beauty"
             ) from None
         log = cached(function, **self.options)
-        written = self.template.write(log.items, log.events)
+        texts = self.template.write(log.items, log.events)
         begins = log.events[USER].rle_id().search_sorted(np.arange(len(log.users)))
         offsets = np.append(begins.to_numpy(), log.num_events).astype(np.int64)
-        return written.texts, Ragged(tensor_of(written.events), torch.from_numpy(offsets))
+        return texts.texts, Ragged(tensor_of(texts.events), torch.from_numpy(offsets))

@@ -41,8 +41,11 @@ def describe(log: EventLog) -> pl.DataFrame:
     """The size and shape of a log: columns `statistic` and `value`, both text.
 
     `statistics` gives the same as numbers.
+
+    >>> describe(checkerboard()).head(3).rows()
+    [('events', '1,013'), ('users', '60'), ('items', '40')]
     """
-    rows = [(name, _shown(value)) for name, value in statistics(log).items()]
+    rows = [(name, _as_text(value)) for name, value in statistics(log).items()]
     return pl.DataFrame(rows, schema={"statistic": pl.String, "value": pl.String}, orient="row")
 
 
@@ -51,10 +54,14 @@ def statistics(log: EventLog) -> dict[str, Any]:
 
     `density` is the share of user-item pairs with an event, `repeats` the share of events whose
     user had the item before. Items are those with an event.
+
+    >>> facts = statistics(checkerboard())
+    >>> facts["users"], facts["items"], facts["baskets"], round(facts["density"], 3)
+    (60, 40, 360, 0.266)
     """
     events = log.events
-    seen = events.select(pl.col(ITEM).unique())
-    users, items = len(log.users), len(seen)
+    item_ids = events.select(pl.col(ITEM).unique())
+    users, items = len(log.users), len(item_ids)
     pairs = events.select(pl.struct(USER, ITEM).n_unique()).item()
     facts: dict[str, Any] = {
         "events": len(events),
@@ -74,8 +81,12 @@ def statistics(log: EventLog) -> dict[str, Any]:
         facts["baskets"] = len(baskets)
         facts["baskets a user"] = _spread(baskets.group_by(USER).len()["len"])
         facts["rows a basket"] = _spread(baskets["len"])
-    known = log.items.join(seen, on=ITEM, how="semi")
-    facts |= {f"items with {c}": _worded(known[c]).mean() for c in _TEXT if c in known.columns}
+    items_of_events = log.items.join(item_ids, on=ITEM, how="semi")
+    facts |= {
+        f"items with {c}": _worded(items_of_events[c]).mean()
+        for c in _TEXT
+        if c in items_of_events.columns
+    }
     facts |= {f"{c} in all": events[c].sum() for c in (QUANTITY, VALUE) if c in events.columns}
     return facts
 
@@ -84,13 +95,16 @@ def audit(log: EventLog) -> pl.DataFrame:
     """What is odd about a log: columns `finding`, `count`, `of`, `share` and `note`.
 
     Every question that the log allows is answered, also where the count is 0.
+
+    >>> audit(checkerboard()).filter(finding="users with a single timestamp")["count", "of"].rows()
+    [(0, 60)]
     """
     rows = (*_order(log), *_times(log), *_baskets(log), *_targets(log), *_contents(log))
     schema = {"finding": pl.String, "count": pl.Int64, "of": pl.Int64, "note": pl.String}
-    found = pl.DataFrame(rows, schema=schema, orient="row")
+    findings = pl.DataFrame(rows, schema=schema, orient="row")
     share = pl.col("count") / pl.col("of")
     note = pl.when(pl.col("count") > 0).then("note").otherwise(pl.lit(""))
-    return found.select("finding", "count", "of", share=share.fill_nan(None), note=note)
+    return findings.select("finding", "count", "of", share=share.fill_nan(None), note=note)
 
 
 def _order(log: EventLog) -> Iterator[Finding]:
@@ -181,20 +195,20 @@ def _targets(log: EventLog) -> Iterator[Finding]:
     last = run == of_user["run"]
     history, latest = log.events.filter(~last), log.events.filter(last)
     before = history.group_by(USER).agg(before=pl.col(TIME).max())
-    begun = latest.group_by(USER).agg(begun=pl.col(TIME).min()).join(before, on=USER)
+    begins = latest.group_by(USER).agg(begin=pl.col(TIME).min()).join(before, on=USER)
     yield Finding(
         f"users whose last {what} has the time of the event before",
-        int((begun["begun"] == begun["before"]).sum()),
-        len(begun),
+        int((begins["begin"] == begins["before"]).sum()),
+        len(begins),
         "their order is the file's; task=next_basket with a basket_id asks for whole baskets",
     )
     target = latest.unique([USER, ITEM])
-    asked = target.join(history, on=USER, how="semi")
-    seen = asked.join(history, on=[USER, ITEM], how="semi")
+    past_targets = target.join(history, on=USER, how="semi")
+    repeats = past_targets.join(history, on=[USER, ITEM], how="semi")
     yield Finding(
         f"items of the last {what} that the history holds",
-        len(seen),
-        len(asked),
+        len(repeats),
+        len(past_targets),
         "where the history is masked they cannot be hit",
     )
 
@@ -210,10 +224,10 @@ def _contents(log: EventLog) -> Iterator[Finding]:
     yield Finding(
         "users with fewer than 3 events", int(few.sum()), len(few), "leave-last-out asks none"
     )
-    known = log.items.join(events.select(ITEM), on=ITEM, how="semi")
-    words = known.select(pl.lit(False), *(_worded(known[c]) for c in _TEXT if c in known.columns))
-    wordless = len(known) - words.select(pl.any_horizontal(pl.all()).sum()).item()
-    yield Finding("items without words", wordless, len(known), "neither title nor text")
+    items = log.items.join(events.select(ITEM), on=ITEM, how="semi")
+    words = items.select(pl.lit(False), *(_worded(items[c]) for c in _TEXT if c in items.columns))
+    wordless = len(items) - words.select(pl.any_horizontal(pl.all()).sum()).item()
+    yield Finding("items without words", wordless, len(items), "neither title nor text")
     if QUANTITY in events.columns:
         yield from _quantities(events)
 
@@ -223,9 +237,8 @@ def _quantities(events: pl.DataFrame) -> Iterator[Finding]:
     yield Finding("quantities of 0", int((quantity == 0).sum()), len(quantity), "nothing was taken")
     usual = quantity.filter(quantity > 0).median() or 1
     many = quantity > 100 * usual  # type: ignore[operator]
-    note = (
-        f"the median is {_shown(usual)}, the largest {_shown(quantity.max())}; a weight or volume?"
-    )
+    median, largest = _as_text(usual), _as_text(quantity.max())
+    note = f"the median is {median}, the largest {largest}; a weight or volume?"
     yield Finding("quantities above 100 medians", int(many.sum()), len(quantity), note)
 
 
@@ -239,10 +252,12 @@ def _spread(counts: pl.Series) -> Spread:
     return Spread(float(counts.mean()), (least, *quarters, most))  # type: ignore[arg-type]
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     match value:
         case Spread():
-            return f"mean {_shown(value.mean)}; quartiles {' '.join(map(_shown, value.quartiles))}"
+            return (
+                f"mean {_as_text(value.mean)}; quartiles {' '.join(map(_as_text, value.quartiles))}"
+            )
         case int():
             return f"{value:,}"
         case float():

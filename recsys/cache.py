@@ -1,4 +1,4 @@
-"""Where what takes long to make is kept from one run to the next."""
+"""The folder that keeps results which take long to compute, from one run to the next."""
 
 from __future__ import annotations
 

@@ -40,12 +40,12 @@ def device_of(name: str | torch.device = "auto") -> torch.device:
 
 def devices() -> dict[str, torch.device]:
     """The devices of this machine, by every name that they have."""
-    found = {"cpu": torch.device("cpu")}
+    by_name = {"cpu": torch.device("cpu")}
     for index in range(torch.cuda.device_count()):
-        found |= {"cuda": torch.device("cuda", 0), f"cuda:{index}": torch.device("cuda", index)}
+        by_name |= {"cuda": torch.device("cuda", 0), f"cuda:{index}": torch.device("cuda", index)}
     if torch.backends.mps.is_available():
-        found["mps"] = torch.device("mps", 0)
-    return found
+        by_name["mps"] = torch.device("mps", 0)
+    return by_name
 
 
 @contextmanager

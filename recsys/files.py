@@ -74,7 +74,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder, which is made; one that is left empty is removed.
+    """Keep other processes out of a folder: it is made before, and removed if it is empty after.
 
     Two runs in one folder would overwrite each other. The lock is the system's, on `.lock` in the
     folder, and ends with the process, however that ends; a file system without locks, or with
@@ -187,8 +187,8 @@ def _number_of_the_system(error: Exception) -> int | None:
     """Why the system refused to write; safetensors says it in words of its own."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    said = re.search(r"\(os error (\d+)\)", str(error))
-    return int(said[1]) if said else None
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else None
 
 
 def _remove(path: Path) -> None:

@@ -16,21 +16,21 @@ CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 
 
-def check_memory(needed: int, what: str, remedy: str) -> None:
+def check_memory(num_bytes: int, what: str, remedy: str) -> None:
     """See that there is as much memory as something needs.
 
     Args:
-        needed: bytes, at its largest.
-        what: that needs them.
+        num_bytes: that it takes at its largest.
+        what: takes them.
         remedy: what to do where there are not so many.
 
     Raises:
         DataError: there are not.
     """
-    if needed > LITTLE and needed > (free := available_memory()):
+    if num_bytes > LITTLE and num_bytes > (free := available_memory()):
         raise DataError(
-            f"{what} would take {needed / GIB:,.0f} GiB of memory, and {free / GIB:,.1f} GiB are "
-            f"free; {remedy}"
+            f"{what} would take {num_bytes / GIB:,.0f} GiB of memory, and {free / GIB:,.1f} GiB "
+            f"are free; {remedy}"
         )
 
 
@@ -40,8 +40,8 @@ def refused(error: BaseException) -> str | None:
     is_refusal = re.search(r"can't allocate memory|out of memory", str(error))
     if not (isinstance(error, MemoryError) or is_refusal):
         return None
-    wanted = re.search(r"(?:tried|unable) to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
-    return f"{wanted[1]} more than there is" if wanted else "more than there is"
+    match = re.search(r"(?:tried|unable) to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+    return f"{match[1]} more than there is" if match else "more than there is"
 
 
 def available_memory() -> int:
@@ -61,9 +61,9 @@ def _of_container() -> int:
     """By Linux's control groups (version 2); more than there is where they set no limit."""
     try:
         limit = int((CGROUP / "memory.max").read_text())
-        taken = int((CGROUP / "memory.current").read_text())
+        current = int((CGROUP / "memory.current").read_text())
         stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no container, or "max"
         return sys.maxsize
     # Files that are cached make room when it is asked for.
-    return limit - taken + int(stat.get("inactive_file", 0))
+    return limit - current + int(stat.get("inactive_file", 0))

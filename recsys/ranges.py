@@ -53,9 +53,9 @@ def heads(*, num_heads: int, embedding_dim: int) -> None:
         )
 
 
-def _nearest_divisor(number: int, wanted: int) -> int:
-    divisors = [d for d in range(1, min(number, 2 * wanted) + 1) if number % d == 0]
-    return min(divisors, key=lambda divisor: abs(divisor - wanted))
+def _nearest_divisor(number: int, goal: int) -> int:
+    divisors = [d for d in range(1, min(number, 2 * goal) + 1) if number % d == 0]
+    return min(divisors, key=lambda divisor: abs(divisor - goal))
 
 
 def _refuse_unless(fits: bool, expected: str, name: str, value: Number | None) -> None:

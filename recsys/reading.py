@@ -90,10 +90,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     text = read_text(path)
     with reading(path):
-        found = json.loads(text, object_pairs_hook=_once)
-        if not isinstance(found, dict):
-            raise TypeError(f"{type(found).__name__}, no object")
-        return found
+        value = json.loads(text, object_pairs_hook=_once)
+        if not isinstance(value, dict):
+            raise TypeError(f"{type(value).__name__}, no object")
+        return value
 
 
 class ConfigLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
@@ -106,12 +106,12 @@ class ConfigLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping without a name that stands twice, or is null."""
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        if len(found) < len(node.value):
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
             raise ValueError(f"line {node.start_mark.line + 1}: a name twice")
-        if None in found:
+        if None in mapping:
             raise ValueError(f"line {node.start_mark.line + 1}: null is no name")
-        return found
+        return mapping
 
 
 ConfigLoader.add_implicit_resolver(
@@ -157,13 +157,13 @@ def _check_plain(text: str) -> None:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         raise ValueError("a name twice")
-    return found
+    return mapping
 
 
-def read_table(path: Path, *needed: str) -> pl.DataFrame:
+def read_table(path: Path, *columns: str) -> pl.DataFrame:
     """A Parquet file with at least these columns.
 
     Raises:
@@ -172,7 +172,7 @@ def read_table(path: Path, *needed: str) -> pl.DataFrame:
     check_file(path)
     with reading(path), _without_panics():
         frame = pl.read_parquet(path, glob=False)
-        if missing := [column for column in needed if column not in frame.columns]:
+        if missing := [column for column in columns if column not in frame.columns]:
             raise ValueError(f"no column {missing[0]}")
         return frame
 
@@ -184,13 +184,13 @@ _panics = Lock()
 def _without_panics() -> Iterator[None]:
     """Without the pages that a native reader may print on standard error before it raises."""
     with _panics:  # the descriptor is the whole process's
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        standard_error, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
             os.close(nowhere)
 
 
@@ -205,10 +205,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with ZipFile(path) as file:
             if (name := file.testzip()) is not None:  # torch itself does not look
                 raise ValueError(f"{name} is not as it was written")
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
             raise TypeError("no state of a model")
-        return found
+        return checkpoint
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -123,12 +123,12 @@ TABLES = "questions/", "labels/"
 def renamed(config: Any) -> Any:
     """A config of dicts, lists and values with the names and the sections of today."""
     if isinstance(config, dict):
-        found = {name: _of_today(name, renamed(value)) for name, value in config.items()}
-        target = found.get("_target_")
+        options = {name: _of_today(name, renamed(value)) for name, value in config.items()}
+        target = options.get("_target_")
         if isinstance(target, str):
-            found["_target_"] = TARGETS.get(target, target)
-            return _in_sections(found)
-        return found
+            options["_target_"] = TARGETS.get(target, target)
+            return _in_sections(options)
+        return options
     if isinstance(config, list):
         return [renamed(value) for value in config]
     return config
@@ -155,10 +155,10 @@ def _in_sections(config: dict[str, Any]) -> dict[str, Any]:
     """The options of one call where they are now."""
     target = config["_target_"]
     places = OPTIONS.get(target, {})
-    found = {name: value for name, value in config.items() if name not in places}
+    options = {name: value for name, value in config.items() if name not in places}
     for name, place in places.items():
         if name in config:
             section, option = place.split(".")
-            made = {"_target_": SECTIONS[target][section]}
-            found.setdefault(section, made)[option] = config[name]
-    return found
+            call = {"_target_": SECTIONS[target][section]}
+            options.setdefault(section, call)[option] = config[name]
+    return options

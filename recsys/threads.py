@@ -37,8 +37,8 @@ def processor_quota(
         names = group.read_text().splitlines()
     except OSError:  # no Linux
         return None
-    own = [root / name.removeprefix("0::/") for name in names if name.startswith("0::/")]
-    quotas = [_quota(place / "cpu.max") for path in own for place in (path, *path.parents)]
+    groups = [root / name.removeprefix("0::/") for name in names if name.startswith("0::/")]
+    quotas = [_quota(place / "cpu.max") for path in groups for place in (path, *path.parents)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 

@@ -37,36 +37,38 @@ def test_files_that_are_named_are_there(page: Path) -> None:
     """Such as `recsys/files.py`; capitals and brackets stand for any name."""
     paths = [word for word in words_in_code(page) if word.partition("/")[0] in TOPS and "/" in word]
     named = [path for path in paths if not re.search(r"[A-Z<*{]", path.removesuffix("README.md"))]
-    made = ("benchmarks/gpu/results/",)
-    assert [path for path in named if not (path.startswith(made) or (ROOT / path).exists())] == []
+    generated = ("benchmarks/gpu/results/",)
+    assert [
+        path for path in named if not (path.startswith(generated) or (ROOT / path).exists())
+    ] == []
 
 
 @each_page
 def test_names_of_the_package_are_its_own(page: Path) -> None:
     """Such as `recsys.nn.TweedieHead`; what follows a bracket is how it is called."""
-    found = {word.partition("(")[0] for word in words_in_code(page) if word.startswith("recsys.")}
-    names = {name for name in found if re.fullmatch(r"recsys(\.\w+)+", name)} - {"recsys.json"}
+    targets = {word.partition("(")[0] for word in words_in_code(page) if word.startswith("recsys.")}
+    names = {name for name in targets if re.fullmatch(r"recsys(\.\w+)+", name)} - {"recsys.json"}
     for name in sorted(names):
         resolve_name(name)
 
 
 def test_every_room_stands_in_the_layout() -> None:
-    layout = (ROOT / "docs/architecture.md").read_text()
+    page = (ROOT / "docs/architecture.md").read_text()
     rooms = [p.parent for p in (ROOT / "recsys").glob("*/__init__.py") if not p.parent.is_symlink()]
-    assert [room.name for room in rooms if f"| `recsys/{room.name}/` |" not in layout] == []
+    assert [room.name for room in rooms if f"| `recsys/{room.name}/` |" not in page] == []
     families = {path.parent.name for path in (ROOT / "models").glob("*/__init__.py")}
-    (row,) = re.findall(r"^\| `models/` \| families: `([^`]+)`", layout, flags=re.MULTILINE)
+    (row,) = re.findall(r"^\| `models/` \| families: `([^`]+)`", page, flags=re.MULTILINE)
     assert set(row.split()) == families
 
 
 def test_the_order_of_imports_is_that_which_is_held() -> None:
-    layout = (ROOT / "docs/architecture.md").read_text()
-    (line,) = re.findall(r"^cli → .*", layout, flags=re.MULTILINE)
-    shown = [set(re.findall(r"\w+", rooms)) for rooms in line.split("→")]
+    page = (ROOT / "docs/architecture.md").read_text()
+    (line,) = re.findall(r"^cli → .*", page, flags=re.MULTILINE)
+    rooms_shown = [set(re.findall(r"\w+", rooms)) for rooms in line.split("→")]
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     layers = [set(re.findall(r"\w+", layer)) for layer in contracts["contracts"][0]["layers"]]
-    assert shown[:-1] == layers[: len(shown) - 1]
-    assert shown[-1] == {"ground"}
+    assert rooms_shown[:-1] == layers[: len(rooms_shown) - 1]
+    assert rooms_shown[-1] == {"ground"}
 
 
 def test_every_decision_is_listed() -> None:
@@ -94,21 +96,23 @@ def seconds(record: str, side: str, clock: str = "wall") -> float:
 
 
 def ratio(record: str, name: str, log: str | None = None) -> float:
-    held = json.loads((RECORDS / record).read_text())
-    return median((held["logs"][log] if log else held)["ratios"][name]["wall"]["values"])
+    record_of_sides = json.loads((RECORDS / record).read_text())
+    return median(
+        (record_of_sides["logs"][log] if log else record_of_sides)["ratios"][name]["wall"]["values"]
+    )
 
 
 def test_figures_of_decisions_are_those_of_the_records() -> None:
     page = {path.stem: path.read_text() for path in DECISIONS.glob("*.md")}
     sides = {"product": "11.0", "product_in_place": "2.79", "exact": "2.64", "faiss_flat": "2.41"}
-    for side, said in sides.items():
-        digits = len(said.partition(".")[2])
-        assert f"{seconds('topk.json', side):.{digits}f}" == said
-        assert f"| {said} |" in page["exact-retrieval"]
+    for side, ratio_text in sides.items():
+        digits = len(ratio_text.partition(".")[2])
+        assert f"{seconds('topk.json', side):.{digits}f}" == ratio_text
+        assert f"| {ratio_text} |" in page["exact-retrieval"]
     loading = {"load": "2.6", "load_unhashed": "1.3", "unchecked": ".5", "read": "1.3"}
-    for side, said in loading.items():
-        assert f"{seconds('loading.json', side, 'cpu'):.1f}".lstrip("0") == said
-        assert f"| {said} |" in page["no-pickle"]
+    for side, ratio_text in loading.items():
+        assert f"{seconds('loading.json', side, 'cpu'):.1f}".lstrip("0") == ratio_text
+        assert f"| {ratio_text} |" in page["no-pickle"]
     ratios = {
         ("prepare.json", "pandas_lists/ours"): "4.2",
         ("prepare.json", "pandas_arrays/ours"): "2.3",
@@ -119,10 +123,12 @@ def test_figures_of_decisions_are_those_of_the_records() -> None:
         ("lmrec.json", "padded/packed"): "3.7",
         ("evaluation.json", "recbole/ours"): "4.3",
     }
-    for (record, name), said in ratios.items():
-        digits = len(said.partition(".")[2])
-        assert f"{ratio(record, name):.{digits}f}" == said, name
-        assert said in page["full-catalogue" if record == "evaluation.json" else "flat-tensors"]
+    for (record, name), ratio_text in ratios.items():
+        digits = len(ratio_text.partition(".")[2])
+        assert f"{ratio(record, name):.{digits}f}" == ratio_text, name
+        assert (
+            ratio_text in page["full-catalogue" if record == "evaluation.json" else "flat-tensors"]
+        )
 
 
 def test_the_version_is_one() -> None:

@@ -109,8 +109,8 @@ def test_a_folder_is_one_process_s_until_it_dies(tmp_path: Path) -> None:
             refused = pytest.raises(RunError, match=f"process {process.pid} is at work on {folder}")
             with refused, held(folder):
                 pass
-            left = {path.name for path in folder.rglob(".*")}
-            assert left == {".lock", f".table.{process.pid}.scratch"}
+            paths_left = {path.name for path in folder.rglob(".*")}
+            assert paths_left == {".lock", f".table.{process.pid}.scratch"}
         finally:
             process.send_signal(signal.SIGKILL)
     with held(folder):
@@ -133,8 +133,8 @@ def test_scratch_of_a_process_that_runs_is_left_alone(tmp_path: Path) -> None:
     ):
         (tmp_path / odd).touch()
     with held(tmp_path):
-        left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {other.name, "not ours.scratch", ".ours.no number.scratch", ".lock"}
+        names_left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert names_left == {other.name, "not ours.scratch", ".ours.no number.scratch", ".lock"}
 
 
 def test_never_two_at_once(tmp_path: Path) -> None:

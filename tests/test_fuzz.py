@@ -18,11 +18,13 @@ AT_ONCE = 100
 
 def python(script: str, *arguments: object) -> str:
     command = [sys.executable, str(FUZZ / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    last = done.stdout.strip().rpartition("\n")[2]
-    assert done.returncode == 0, f"ended with {done.returncode} at {last}: {done.stderr[-2000:]}"
-    assert "panicked" not in done.stderr
-    return done.stdout
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    last = process.stdout.strip().rpartition("\n")[2]
+    assert process.returncode == 0, (
+        f"ended with {process.returncode} at {last}: {process.stderr[-2000:]}"
+    )
+    assert "panicked" not in process.stderr
+    return process.stdout
 
 
 def asked(script: str, *arguments: object, first: int, last: int) -> None:

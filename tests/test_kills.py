@@ -155,9 +155,9 @@ def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Runs:
     options = KINDS[request.param]
     monitor = [] if "task=lapse" in options else ["trainer.monitor=ndcg@3"]
     log = log[:3] if "task=lapse" in options else log
-    found = Runs([*log, *monitor, *options], tmp_path)
-    assert found.run("whole") == 0
-    return found
+    runs = Runs([*log, *monitor, *options], tmp_path)
+    assert runs.run("whole") == 0
+    return runs
 
 
 def test_a_run_killed_at_any_of_its_writes(runs: Runs) -> None:
@@ -177,11 +177,11 @@ def test_a_run_killed_at_moments_of_chance(runs: Runs) -> None:
     assert runs.run("again") == 0
     seconds = monotonic() - started
     chance = random.Random(0)
-    left = 0
+    num_left = 0
     for number in range(12):
         for _ in range(chance.choice((1, 1, 2))):
             runs.run(f"{number}", seconds=chance.uniform(0, seconds))
-        left += any((runs.place / f"{number}").rglob(".*"))
+        num_left += any((runs.place / f"{number}").rglob(".*"))
         assert runs.run(f"{number}") == 0
         assert runs.files(f"{number}") == whole, number
-    assert left  # there was something to clear
+    assert num_left  # there was something to clear

@@ -33,13 +33,13 @@ def test_where_linux_does_not_tell_it_is_all_that_there_is(machine: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("limit", "taken", "cached", "free"), [(6, 5, 2, 3), (20, 1, 0, 8), ("max", 1, 0, 8)]
+    ("limit", "current", "cached", "free"), [(6, 5, 2, 3), (20, 1, 0, 8), ("max", 1, 0, 8)]
 )
 def test_of_a_container(
-    machine: Path, limit: int | str, taken: int, cached: int, free: int
+    machine: Path, limit: int | str, current: int, cached: int, free: int
 ) -> None:
     (machine / "memory.max").write_text(str(limit * GIB if isinstance(limit, int) else limit))
-    (machine / "memory.current").write_text(f"{taken * GIB}\n")
+    (machine / "memory.current").write_text(f"{current * GIB}\n")
     (machine / "memory.stat").write_text(f"anon 1\ninactive_file {cached * GIB}\n")
     assert available_memory() == free * GIB
 

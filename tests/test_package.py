@@ -105,8 +105,8 @@ def test_starts_without_the_heavy_libraries() -> None:
 
 @pytest.mark.parametrize("link", LINKS)
 def test_linked_packages_have_one_name(link: str) -> None:
-    done = python(f"import {link}", ROOT)
-    assert f"ImportError: import recsys.{link}, not {link}" in done.stderr
+    process = python(f"import {link}", ROOT)
+    assert f"ImportError: import recsys.{link}, not {link}" in process.stderr
 
 
 @pytest.mark.parametrize("lost", LINKS)
@@ -119,9 +119,9 @@ def test_a_checkout_without_its_links_says_what_to_do(tmp_path: Path, lost: str)
             (tmp_path / "recsys" / link).write_text(f"../{link}")
         else:
             (tmp_path / "recsys" / link).mkdir()
-    done = python("import recsys", tmp_path, PYTHONPATH=str(tmp_path))
-    assert f"ImportError: recsys/{lost} is not a folder" in done.stderr
-    assert "core.symlinks true" in done.stderr
+    process = python("import recsys", tmp_path, PYTHONPATH=str(tmp_path))
+    assert f"ImportError: recsys/{lost} is not a folder" in process.stderr
+    assert "core.symlinks true" in process.stderr
 
 
 def test_errors_are_one_tree_and_print_their_message() -> None:
@@ -135,13 +135,13 @@ def test_errors_are_one_tree_and_print_their_message() -> None:
 def test_no_path_is_read_as_a_pattern() -> None:
     """As polars does unless it is told not to: `ks=[3]` is then the folder `ks=3`."""
     readers = {"read_parquet", "read_csv", "scan_parquet", "scan_csv", "read_ndjson", "scan_ndjson"}
-    found = []
+    problems = []
     for folder in ("recsys", *LINKS[:2], "benchmarks"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for call in ast.walk(ast.parse(path.read_text())):
                 if isinstance(call, ast.Call) and getattr(call.func, "attr", "") in readers:
-                    found.append((path, call))
-    ours = [(p, c) for p, c in found if getattr(c.func.value, "id", "") == "pl"]
+                    problems.append((path, call))
+    ours = [(p, c) for p, c in problems if getattr(c.func.value, "id", "") == "pl"]
     assert len(ours) > 10
     for path, call in ours:
         if call.func.attr == "read_ndjson":  # has no such option, and takes an open file
@@ -185,8 +185,8 @@ def test_wheel_built_through_the_sdist_holds_the_tree(tmp_path: Path) -> None:
     assert shipped(site) == shipped(ROOT)
 
     code = "import recsys, recsys.models; print(recsys.__file__, recsys.models.__file__)"
-    done = python(code, tmp_path, PYTHONPATH=str(site))
-    assert done.stdout.split() == [
+    process = python(code, tmp_path, PYTHONPATH=str(site))
+    assert process.stdout.split() == [
         str(site / "recsys/__init__.py"),
         str(site / "recsys/models/__init__.py"),
     ]
@@ -225,5 +225,5 @@ def test_what_an_object_holds_is_in_its_constructor_or_declared(kind: ast.ClassD
 
 def test_no_module_remembers_what_it_was_asked() -> None:
     """What is computed once is held by the object that it was computed of."""
-    held = re.compile(r"weakref|lru_cache|@cache\b|^\s+global ", re.MULTILINE)
-    assert not [path for path in SOURCES if held.search(path.read_text("utf-8"))]
+    pattern = re.compile(r"weakref|lru_cache|@cache\b|^\s+global ", re.MULTILINE)
+    assert not [path for path in SOURCES if pattern.search(path.read_text("utf-8"))]

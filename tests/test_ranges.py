@@ -1,6 +1,6 @@
 """Numeric options out of their range: one line each, for every option of every model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
 from math import inf, nan
@@ -56,8 +56,8 @@ def model_config(name: str) -> dict[str, Any]:
     for member in (config.model, *config.model.get("members", {}).values()):
         if "features" in member:
             member.features = FEATURES
-    found = OmegaConf.to_container(config.model, resolve=True)
-    optional = OmegaConf.merge(found, OPTIONAL.get(name, {}))
+    config_of_model = OmegaConf.to_container(config.model, resolve=True)
+    optional = OmegaConf.merge(config_of_model, OPTIONAL.get(name, {}))
     return OmegaConf.to_container(optional)  # type: ignore[return-value]
 
 
@@ -74,15 +74,28 @@ def numbers(section: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
             yield f"{place}{key}", section, key
 
 
-def cases(*wrong: float) -> list[tuple[str, str, float]]:
-    """Models, their options, and values of the options' own types."""
+def cases(name: str, *wrong: float) -> list[tuple[str, float]]:
+    """The options of a model, each with wrong values of the option's own type."""
     return [
-        (name, option, type(section[key])(value))
-        for name in NAMES
+        (option, type(section[key])(value))
         for option, section, key in numbers(model_config(name))
         for value in wrong
         if isinstance(section[key], float) or value in (-1, 0)
     ]
+
+
+def refusal(name: str, option: str, value: float, act: Callable[[str, str, float], Any]) -> str:
+    """The line by which a value is refused, "" for one that is taken."""
+    message = ""
+    try:
+        act(name, option, value)
+    except RecsysError as error:
+        message = str(error)
+    except Exception as error:
+        error.add_note(f"{name}: {option}={value}")
+        raise
+    assert "\n" not in message, f"{name}: {option}={value}"
+    return message
 
 
 def config_with(name: str, option: str, value: float) -> dict[str, Any]:
@@ -106,32 +119,32 @@ def fitted(name: str, option: str, value: float) -> Tensor:
     return model.fit(table, rows).predict(table, rows)
 
 
-@pytest.mark.parametrize(("name", "option", "value"), cases(-1, 0, nan, inf))
-def test_a_number_is_taken_or_refused_in_a_line(name: str, option: str, value: float) -> None:
-    own = option.rpartition(".")[2]
-    try:
-        build(config_with(name, option, value))
-    except RecsysError as error:
-        said = str(error)
-    else:
-        assert value in (-1, 0)
-        return
-    assert "\n" not in said
-    assert f"{own}={value}" in said
+# A test per model and not per option: what composes the configs would run in every process that
+# collects the tests.
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_are_taken_or_refused_in_a_line(name: str) -> None:
+    def make(*case: Any) -> None:
+        build(config_with(*case))
+
+    for option, value in cases(name, -1, 0, nan, inf):
+        last_name = option.rpartition(".")[2]
+        message = refusal(name, option, value, make)
+        is_named = f"{last_name}={value}" in message
+        assert is_named if message else value in (-1, 0), f"{name}: {option}={value}: {message}"
+
+
+def test_most_models_have_numbers() -> None:
+    assert sum(bool(cases(name, -1)) for name in NAMES) > len(NAMES) / 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "option", "value"), [c for c in cases(-1, 0) if c[0] != "fine_tuned"]
-)
-def test_a_number_trains_or_is_refused_in_a_line(name: str, option: str, value: float) -> None:
-    try:
-        assert fitted(name, option, value).isfinite().all()
-    except RecsysError as error:
-        said = str(error)
-    else:
-        return
-    assert "\n" not in said
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "fine_tuned"])
+def test_numbers_train_or_are_refused_in_a_line(name: str) -> None:
+    def train(*case: Any) -> None:
+        assert fitted(*case).isfinite().all()
+
+    for option, value in cases(name, -1, 0):
+        refusal(name, option, value, train)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +162,10 @@ def test_a_number_trains_or_is_refused_in_a_line(name: str, option: str, value: 
     ],
 )
 def test_what_no_model_can_be(name: str, option: str, value: float) -> None:
-    own = option.rpartition(".")[2]
-    with pytest.raises(ConfigError, match=rf"^{own}={value}: expected at least [01]; leave it"):
+    last_name = option.rpartition(".")[2]
+    with pytest.raises(
+        ConfigError, match=rf"^{last_name}={value}: expected at least [01]; leave it"
+    ):
         build(config_with(name, option, value))
 
 

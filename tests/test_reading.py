@@ -45,9 +45,9 @@ def written(folder: Path, text: str) -> Path:
 
 def test_a_config_is_values_that_stand_for_themselves(tmp_path: Path) -> None:
     text = "a: {b: [1, 2.5, 1e-3, x, null, true], 2017-10-30: '2017-10-30'}\nc: ???\n"
-    found = read_config(written(tmp_path, text))
+    config = read_config(written(tmp_path, text))
     day = "2017-10-30"
-    assert found == {"a": {"b": [1, 2.5, 0.001, "x", None, True], day: day}, "c": "???"}
+    assert config == {"a": {"b": [1, 2.5, 0.001, "x", None, True], day: day}, "c": "???"}
 
 
 CONFIGS = {
@@ -177,8 +177,8 @@ def test_folders_whose_names_are_patterns(tmp_path: Path) -> None:
         pl.DataFrame({"name": [name]}).write_parquet(folder / "frame.parquet")
         save_file({"x": torch.tensor(len(name))}, folder / "x.safetensors")
     for folder in tmp_path.iterdir():
-        found = read_table(folder / "frame.parquet", "name")
-        assert found.to_dict(as_series=False) == {"name": [folder.name]}
+        table = read_table(folder / "frame.parquet", "name")
+        assert table.to_dict(as_series=False) == {"name": [folder.name]}
         assert read_tensors(folder / "x.safetensors")["x"] == len(folder.name)
 
 
@@ -245,8 +245,8 @@ def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
 
 def test_whatever_goes_wrong_is_one_line() -> None:
     here = Path("here")
-    shown = reading(here, fault="cannot be shown", remedy="look")
-    with pytest.raises(RunError, match=r"here cannot be shown \(a b\); look$"), shown:
+    reading_there = reading(here, fault="cannot be shown", remedy="look")
+    with pytest.raises(RunError, match=r"here cannot be shown \(a b\); look$"), reading_there:
         raise ValueError("a\n  b")
     with pytest.raises(RunError, match=r"here is damaged \(AssertionError\)"), reading(here):
         raise AssertionError

@@ -53,8 +53,8 @@ def test_its_profiles_of_ones_own_log(tmp_path: Path, monkeypatch: pytest.Monkey
         words = shlex.split(line)[1:]
         short = ["trainer.max_epochs=1"] if words[0] == "train" else []
         assert main.main(words + short) == 0, line
-    found = sorted(path.name for path in Path("runs/shopper/profiles").iterdir())
-    assert found == ["later_2024-06-01.parquet", "purchases.parquet"]
+    names = sorted(path.name for path in Path("runs/shopper/profiles").iterdir())
+    assert names == ["later_2024-06-01.parquet", "purchases.parquet"]
 
 
 @pytest.mark.parametrize("command", re.findall(r"experiment=(\S+)", README.read_text()))

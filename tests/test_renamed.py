@@ -148,11 +148,11 @@ def test_names_inside_of_a_config() -> None:
         "head": {"_target_": "recsys.distributions.TweedieHead", "power": 1.2},
         "others": [{"_target_": "recsys.features.RFM"}, "recsys.features.RFM", None],
     }
-    found = renamed(old)
-    assert found["head"] == {"_target_": "recsys.nn.TweedieHead", "power": 1.2}
-    assert found["others"] == [{"_target_": "recsys.tasks.RFM"}, "recsys.features.RFM", None]
+    config = renamed(old)
+    assert config["head"] == {"_target_": "recsys.nn.TweedieHead", "power": 1.2}
+    assert config["others"] == [{"_target_": "recsys.tasks.RFM"}, "recsys.features.RFM", None]
     assert old["head"]["_target_"] == "recsys.distributions.TweedieHead"
-    assert renamed(found) == found
+    assert renamed(config) == config
 
 
 def test_a_folder_that_was_saved_under_other_names(tmp_path: Path) -> None:

@@ -18,16 +18,16 @@ SHOWN = "import torch; print(torch.get_num_threads())"
 
 def openmp(*arguments: str, **env: str) -> tuple[dict[str, str], str]:
     """What OpenMP shows of itself when Python has loaded torch, and what that printed."""
-    kept = {name: value for name, value in os.environ.items() if name not in UNSET}
-    done = subprocess.run(
+    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
+    process = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env={**kept, "OMP_DISPLAY_ENV": "VERBOSE", **env},
+        env={**environment, "OMP_DISPLAY_ENV": "VERBOSE", **env},
         capture_output=True,
         text=True,
         check=True,
     )
-    return dict(re.findall(r"(\w+) = '(.*)'", done.stderr)), done.stdout
+    return dict(re.findall(r"(\w+) = '(.*)'", process.stderr)), process.stdout
 
 
 @pytest.mark.parametrize(
@@ -49,16 +49,16 @@ def openmp(*arguments: str, **env: str) -> tuple[dict[str, str], str]:
     ],
 )
 def test_waiting_threads_sleep(arguments: tuple[str, ...]) -> None:
-    shown, _ = openmp(*arguments)
-    assert shown["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert shown["GOMP_SPINCOUNT"] == "1000"
+    settings, _ = openmp(*arguments)
+    assert settings["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert settings["GOMP_SPINCOUNT"] == "1000"
 
 
 def test_a_users_own_setting_wins() -> None:
-    shown, printed = openmp(
+    settings, printed = openmp(
         "-c", f"import recsys; {SHOWN}", OMP_WAIT_POLICY="ACTIVE", OMP_NUM_THREADS="1"
     )
-    assert shown["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert settings["OMP_WAIT_POLICY"] == "ACTIVE"
     assert printed == "1\n"
 
 

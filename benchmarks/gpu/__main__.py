@@ -35,30 +35,30 @@ def main() -> int:
     )
     add_options(parser)
     parser.add_argument("--parts", nargs="+", choices=SECONDS, default=list(SECONDS))
-    given = parser.parse_args()
+    options = parser.parse_args()
     try:
-        device = device_of(given.device)
+        device = device_of(options.device)
     except ConfigError as error:
         print(f"benchmarks.gpu: {error}", file=sys.stderr)
         return 2
-    folder = output_of(given, device)
+    folder = output_of(options, device)
     print(f"{name_of(device)}: records in {folder}", flush=True)
-    ended = {part: run(part, given, folder) for part in given.parts}
+    ended = {part: run(part, options, folder) for part in options.parts}
     for part, how in ended.items():
         print(f"{part}: {how}")
     return int(any(how != "done" for how in ended.values()))
 
 
-def run(part: str, given: argparse.Namespace, folder: Path) -> str:
+def run(part: str, options: argparse.Namespace, folder: Path) -> str:
     """Run a part in its time; how it ended, in a word or two."""
     print(f"\n{part}, at most {SECONDS[part]} s", flush=True)
-    command = [sys.executable, "-m", f"benchmarks.gpu.{part}", "--device", given.device]
-    command += ["--output", str(folder), *["--small"] * given.small]
+    command = [sys.executable, "-m", f"benchmarks.gpu.{part}", "--device", options.device]
+    command += ["--output", str(folder), *["--small"] * options.small]
     try:
-        done = subprocess.run(command, cwd=ROOT, timeout=SECONDS[part], check=False)
+        process = subprocess.run(command, cwd=ROOT, timeout=SECONDS[part], check=False)
     except subprocess.TimeoutExpired:
         return f"ended after {SECONDS[part]} s; its record holds what was done by then"
-    return "failed" if done.returncode else "done"
+    return "failed" if process.returncode else "done"
 
 
 if __name__ == "__main__":

@@ -35,14 +35,14 @@ def options_of(description: str | None) -> tuple[torch.device, bool, Path]:
     """A part's device, whether it is to be small, and the folder of its record."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     add_options(parser)
-    given = parser.parse_args()
-    device = device_of(given.device)
-    return device, given.small, output_of(given, device)
+    options = parser.parse_args()
+    device = device_of(options.device)
+    return device, options.small, output_of(options, device)
 
 
-def output_of(given: argparse.Namespace, device: torch.device) -> Path:
-    folder = SMALL if given.small else RESULTS
-    return given.output or folder / re.sub(r"\W+", "_", name_of(device)).lower()
+def output_of(options: argparse.Namespace, device: torch.device) -> Path:
+    folder = SMALL if options.small else RESULTS
+    return options.output or folder / re.sub(r"\W+", "_", name_of(device)).lower()
 
 
 def name_of(device: torch.device) -> str:
@@ -73,9 +73,9 @@ def waited(work: Callable[[], object], device: torch.device) -> Callable[[], Non
 @contextmanager
 def watched(device: torch.device) -> Iterator[dict[str, float | None]]:
     """Peak memory in MiB and mean utilisation in the block; None where nobody can tell."""
-    found: dict[str, float | None] = {"peak_memory_mib": None, "utilisation": None}
+    figures: dict[str, float | None] = {"peak_memory_mib": None, "utilisation": None}
     if device.type != "cuda":
-        yield found
+        yield figures
         return
     torch.cuda.reset_peak_memory_stats(device)
     over = threading.Event()
@@ -83,12 +83,12 @@ def watched(device: torch.device) -> Iterator[dict[str, float | None]]:
     sampler = threading.Thread(target=_sample, args=(device, over, samples), daemon=True)
     sampler.start()
     try:
-        yield found
+        yield figures
     finally:
         over.set()
         sampler.join()
-        found["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-        found["utilisation"] = round(fmean(samples) / 100, 3) if samples else None
+        figures["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+        figures["utilisation"] = round(fmean(samples) / 100, 3) if samples else None
 
 
 def _sample(device: torch.device, over: threading.Event, samples: list[int]) -> None:

@@ -26,8 +26,8 @@ from recsys.evaluation.binary_metrics import auroc
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.log.words import Template
 from recsys.models.graphs import Autoencoder, Frequency
+from recsys.models.language import Language, Ranking
 from recsys.models.language.decoders import Decoder
-from recsys.models.language.lmrec import Language, Ranking
 from recsys.models.users.shopperbert import Encoder
 from recsys.nn.distributions import TweedieHead
 from recsys.scoring import saved_model
@@ -56,8 +56,8 @@ DECODER = {"num_layers": 1, "embedding_dim": 16, "num_heads": 2, "ffn_dim": 32}
 def scorers(split: Split) -> dict[str, Callable[[], Scorer]]:
     """Every model that ranks, in a small shape."""
     n = split.num_items
-    found: dict[str, Callable[[], Scorer]] = {name: getattr(models, name) for name in PLAIN}
-    found |= {
+    makers: dict[str, Callable[[], Scorer]] = {name: getattr(models, name) for name in PLAIN}
+    makers |= {
         "BPRMF": lambda: models.BPRMF(n, len(split.users), embedding_dim=8, learning_rate=0.05),
         "CountVAE": lambda: models.CountVAE(
             n,
@@ -86,12 +86,12 @@ def scorers(split: Split) -> dict[str, Callable[[], Scorer]]:
             learning_rate=0.02,
         ),
     }
-    both = {"bpr_mf": found["BPRMF"], "markov": found["Markov"]}
-    found["Hybrid"] = lambda: models.Hybrid(
+    both = {"bpr_mf": makers["BPRMF"], "markov": makers["Markov"]}
+    makers["Hybrid"] = lambda: models.Hybrid(
         members={name: make() for name, make in both.items()},
         weights={"bpr_mf": 1.0, "markov": 0.5},
     )
-    return found
+    return makers
 
 
 def shopperbert(split: Split) -> Scorer:
@@ -177,21 +177,21 @@ def predicted(make: Callable[[], Predictor], device: torch.device) -> dict[str, 
 def main() -> int:
     device, small, folder = options_of(__doc__)
     split = last_basket(checkerboard())
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
 
     def note(name: str, work: Callable[[], dict[str, Any]]) -> None:
         started = time.perf_counter()
-        found[name] = work()
-        found[name]["seconds"] = round(time.perf_counter() - started, 2)
-        print(name, found[name], flush=True)
-        keep(folder / "families.json", device, {"metric": METRIC, "families": found})
+        results[name] = work()
+        results[name]["seconds"] = round(time.perf_counter() - started, 2)
+        print(name, results[name], flush=True)
+        keep(folder / "families.json", device, {"metric": METRIC, "families": results})
 
     with TemporaryDirectory() as place:
         for name, make in scorers(split).items():
             note(name, lambda m=make: ranked(m, split, device, 3 if small else 30))
         for name, make_predictor in predictors(split, Path(place)).items():
             note(name, lambda m=make_predictor: predicted(m, device))
-    wrong = [name for name, row in found.items() if not row["alike"]]
+    wrong = [name for name, row in results.items() if not row["alike"]]
     print(f"not alike: {', '.join(wrong) or 'none'}")
     if device.type == "cpu":
         print("the device is the CPU: both sides are the same")

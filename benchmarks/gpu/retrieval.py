@@ -47,28 +47,28 @@ def measured(device: torch.device, num_queries: int, num_items: int, k: int) -> 
         "product_in_place": lambda: torch.mm(queries, vectors.T, out=product),
         "exact": lambda: exact.search(queries, k),
     }
-    found: dict[str, Any] = {"queries": num_queries, "items": num_items, "dim": DIM, "k": k}
+    row: dict[str, Any] = {"queries": num_queries, "items": num_items, "dim": DIM, "k": k}
     if flat is not None:
         work["faiss_flat"] = lambda: flat.search(queries, k)
         same = exact.search(queries, k).items == flat.search(queries, k).items
-        found["lists_that_differ"] = int((~same).any(1).sum())
+        row["lists_that_differ"] = int((~same).any(1).sum())
     sides = alternate({name: waited(side, device) for name, side in work.items()}, repeats=REPEATS)
-    found["sides"] = sides
+    row["sides"] = sides
     others = [name for name in sides if name != "exact"]
-    found["ratios"] = {f"exact/{name}": ratio(sides, "exact", name) for name in others}
-    return found
+    row["ratios"] = {f"exact/{name}": ratio(sides, "exact", name) for name in others}
+    return row
 
 
 def main() -> int:
     device, small, folder = options_of(__doc__)
     torch.manual_seed(0)
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for num_queries in (16,) if small else (1, 32, 1024):
         row = measured(device, num_queries, 20_000 if small else 1_000_000, 100)
-        found.append(row)
+        rows.append(row)
         medians = {name: side["wall"]["median"] for name, side in row["sides"].items()}
         print(f"{num_queries} queries: {medians}", flush=True)
-        keep(folder / "retrieval.json", device, {"searches": found})
+        keep(folder / "retrieval.json", device, {"searches": rows})
     return 0
 
 

@@ -43,8 +43,8 @@ def main() -> int:
 def files() -> list[Path]:
     """Those that hold a test for a GPU: to import the others takes longer than to run it."""
     every = sorted((ROOT / "tests").rglob("test_*.py"))
-    wanted = re.compile(r"mark\.gpu|ModelContract")
-    return [path for path in every if wanted.search(path.read_text())]
+    has_gpu_test = re.compile(r"mark\.gpu|ModelContract")
+    return [path for path in every if has_gpu_test.search(path.read_text())]
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ from recsys.evaluation.ranking import Protocol
 from recsys.log.event_log import EventLog
 from recsys.log.words import Template
 from recsys.models import graphs, sequences
+from recsys.models.language import Language, Ranking
 from recsys.models.language.decoders import Decoder
-from recsys.models.language.lmrec import Language, Ranking
 from recsys.models.users.shopperbert import Encoder
 from recsys.nn.distributions import TweedieHead
 from recsys.scoring.recommender import Recommender
@@ -152,11 +152,11 @@ def measured(case: Case, device: torch.device) -> dict[str, Any]:
         precision=case.precision,
         device=str(device),
     )
-    with watched(device) as found:
+    with watched(device) as usage:
         fit(model, split, training, Protocol())
     seconds = spread(clock.epochs[1:])
     per_second = clock.num_events / seconds["median"]
-    row = {"epoch_seconds": seconds, "events_per_second": round(per_second), **found}
+    row = {"epoch_seconds": seconds, "events_per_second": round(per_second), **usage}
     row |= {"steps": clock.num_steps, "batch_size": case.batch_size, "precision": case.precision}
     row["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     if isinstance(model, models.LMRec):

@@ -51,11 +51,11 @@ def measured(overrides: list[str], side: str, beside: int) -> dict[str, float]:
         process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **SIDES[side]}, stdout=subprocess.DEVNULL
         )
-        _, status, used = os.wait4(process.pid, 0)
+        _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
     if status:
         raise SystemExit(f"the run ended with status {status}")
-    return {"wall": wall, "cpu": used.ru_utime + used.ru_stime}
+    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime}
 
 
 def main() -> None:
@@ -64,16 +64,16 @@ def main() -> None:
     parser.add_argument("--beside", type=int, default=1, help="busy processes")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--sleeping", action="store_true", help="leave out the spinning side")
-    given = parser.parse_args()
-    name, *overrides = given.run
-    names = ["sleeping"] if given.sleeping else list(SIDES)
+    options = parser.parse_args()
+    name, *overrides = options.run
+    names = ["sleeping"] if options.sleeping else list(SIDES)
     measured(overrides, "sleeping", 0)  # the log is prepared and cached
     turns: list[dict[str, Any]] = []
-    for _ in range(given.turns):
+    for _ in range(options.turns):
         turn = {}
         for side in names:
             turn[f"{side} alone"] = measured(overrides, side, 0)
-            turn[f"{side} beside"] = measured(overrides, side, given.beside)
+            turn[f"{side} beside"] = measured(overrides, side, options.beside)
         turns.append(turn)
         print(turn, flush=True)
     sides = {
@@ -90,10 +90,14 @@ def main() -> None:
     for pair, clocks in ratios.items():
         print(f"{pair}: {clocks['wall']['median']:.2f} wall, {clocks['cpu']['median']:.2f} CPU")
     # Runs that were measured before stay in the record.
-    held = json.loads(RESULT.read_text()) if RESULT.exists() else {"runs": {}, "ratios": {}}
-    runs = held["runs"] | {name: {"overrides": overrides, "beside": given.beside, "sides": sides}}
-    kept = {pair: r for pair, r in held["ratios"].items() if not pair.startswith(f"{name}, ")}
-    record = {"runs": runs, "ratios": kept | ratios}
+    old_record = json.loads(RESULT.read_text()) if RESULT.exists() else {"runs": {}, "ratios": {}}
+    runs = old_record["runs"] | {
+        name: {"overrides": overrides, "beside": options.beside, "sides": sides}
+    }
+    old_ratios = {
+        pair: r for pair, r in old_record["ratios"].items() if not pair.startswith(f"{name}, ")
+    }
+    record = {"runs": runs, "ratios": old_ratios | ratios}
     write(RESULT, record, packages=["recsys", "torch", "pytorch-lightning"], seed=0)
 
 

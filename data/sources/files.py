@@ -42,7 +42,7 @@ class PublicFile:
     origin: str
     sha256: str
 
-    def find(self, given: str | Path | None = None) -> Path:
+    def find(self, user_path: str | Path | None = None) -> Path:
         """The path of the published file, or of the one that the user names in its place.
 
         The checksum is that of the published bytes: a file that the user names is read as it is.
@@ -50,8 +50,8 @@ class PublicFile:
         Raises:
             DataError: no such file, or not the published bytes.
         """
-        if given is not None:
-            return found(given)
+        if user_path is not None:
+            return existing_file(user_path)
         path = data_folder() / self.path
         if not path.is_file():
             raise DataError(
@@ -73,13 +73,13 @@ def data_folder() -> Path:
     return Path(os.path.expanduser(folder)).absolute()
 
 
-def found(given: str | Path) -> Path:
+def existing_file(name: str | Path) -> Path:
     """The path of a file that must be there.
 
     Raises:
         DataError: no such file, or a folder.
     """
-    path = Path(os.path.expanduser(given)).absolute()
+    path = Path(os.path.expanduser(name)).absolute()
     if path.is_dir():
         raise DataError(f"{path} is a folder; name a file")
     if not path.is_file():

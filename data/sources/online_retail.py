@@ -75,14 +75,16 @@ def unisrec() -> EventLog:
             files[ITEMS], separator="\t", quote_char=None, infer_schema=False, glob=False
         )
     events = events.join(items, on="item", maintain_order="left")
-    sold = _sales(None).unique(["InvoiceNo", "StockCode"], keep="first", maintain_order=True)
-    times = sold.select(user=pl.col("InvoiceNo").cast(pl.String), stockcode="StockCode", time=_TIME)
+    sales = _sales(None).unique(["InvoiceNo", "StockCode"], keep="first", maintain_order=True)
+    times = sales.select(
+        user=pl.col("InvoiceNo").cast(pl.String), stockcode="StockCode", time=_TIME
+    )
     events = events.join(times, on=["user", "stockcode"], how="left", maintain_order="left")
-    named = pl.col("user").str.extract(r"_(.+)$").str.to_datetime(_FORM, time_unit="us")
+    time_of_name = pl.col("user").str.extract(r"_(.+)$").str.to_datetime(_FORM, time_unit="us")
     events = events.select(
         pl.col("user").alias(USER),
         pl.col("item").cast(pl.Int64).alias(ITEM),
-        pl.coalesce("time", named).alias(TIME),
+        pl.coalesce("time", time_of_name).alias(TIME),
     )
     text = pl.col("description").str.strip_chars()
     items = items.select(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.data.sources.files import found, reading
+from recsys.data.sources.files import existing_file, reading
 from recsys.errors import DataError
 from recsys.log.event_log import (
     BASKET,
@@ -78,16 +78,24 @@ def table(
             when, how much, in which basket. Not read with `items_path`.
         users_path: likewise, a row per user.
         time_unit: `s`, `ms`, `us` or `ns`, of timestamps counted from 1970, or `order`: integers
-            only tell what came first. Without it that is what they do; such as look like times are
-            refused.
+            only tell what came first. Without it integers are an order too, and those that look
+            like times are refused.
 
     Raises:
         DataError: whatever is wrong with the files, in one line.
+
+    >>> folder = TemporaryDirectory()
+    >>> path, days = f"{folder.name}/shop.csv", ["2024-05-01", "2024-05-02"]
+    >>> pl.DataFrame({"who": ["Ann", "Ben"], "item_id": [7, 9], "day": days}).write_csv(path)
+    >>> log = table(path, columns={"user_id": "who", "timestamp": "day"})
+    >>> log.name, log.num_events, log.users["user_id"].to_list()
+    ('shop', 2, ['Ann', 'Ben'])
+    >>> folder.cleanup()
     """
-    given = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
-    names = {ours: ours for ours in REQUIRED} | given
+    renames = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
+    names = {ours: ours for ours in REQUIRED} | renames
     paths = {"events": path, "items": items_path, "users": users_path}
-    files = {kind: found(file) for kind, file in paths.items() if file is not None}
+    files = {kind: existing_file(file) for kind, file in paths.items() if file is not None}
     frames = {kind: _read(file) for kind, file in files.items()}
     _check_columns(files["events"], frames, names)
     for kind, frame in frames.items():
@@ -96,7 +104,7 @@ def table(
     events = frames.pop("events")
     with reading(files["events"]):
         events = events.with_columns(_timed(events[TIME], time_unit))
-        of_items = () if "items" in frames else _of_items(events, given, item_columns)
+        of_items = () if "items" in frames else _of_items(events, renames, item_columns)
         return EventLog.from_frames(
             events,
             frames.get("items"),
@@ -144,22 +152,22 @@ def _check_columns(
     """Raise a `DataError` where a named column is not there, or there twice, or is no name."""
     for problem in bad_names(frames):
         raise DataError(f"{events_file}: {problem}")
-    there = {kind: set(frame.columns) for kind, frame in frames.items()}
+    columns_of = {kind: set(frame.columns) for kind, frame in frames.items()}
     for ours, theirs in names.items():
-        tables = ["events"] if ours in REQUIRED else list(there)
-        if not any(theirs in there[kind] for kind in tables):
+        tables = ["events"] if ours in REQUIRED else list(columns_of)
+        if not any(theirs in columns_of[kind] for kind in tables):
             raise _no_column(events_file, ours, theirs, frames["events"].columns)
         # What polars calls the second of two.
-        if any(f"{theirs}_duplicated_0" in there[kind] for kind in tables):
+        if any(f"{theirs}_duplicated_0" in columns_of[kind] for kind in tables):
             raise DataError(f"{events_file}: more than one column {theirs!r}; leave one in")
 
 
-def _no_column(path: Path, ours: str, theirs: str, there: list[str]) -> DataError:
-    near = get_close_matches(theirs, there, n=3, cutoff=0.5)
+def _no_column(path: Path, ours: str, theirs: str, columns: list[str]) -> DataError:
+    near = get_close_matches(theirs, columns, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return DataError(
         f"{path}: no column {theirs!r}; {hint}set data.columns.{ours}=NAME "
-        f"(there are: {', '.join(there)})"
+        f"(there are: {', '.join(columns)})"
     )
 
 
@@ -171,11 +179,14 @@ def _named(frame: pl.DataFrame, names: Mapping[str, str], *, text: bool) -> pl.D
         names: our name -> the file's, of which some may be another file's.
         text: whether all columns are text, of which some may be numbers.
     """
-    there = set(frame.columns)
-    ours = {ours: theirs for ours, theirs in names.items() if theirs in there}
-    taken = {*ours, *ours.values()}
-    named = [frame[theirs].alias(name) for name, theirs in ours.items()]
-    every = [*named, *(column for column in frame.iter_columns() if column.name not in taken)]
+    file_columns = set(frame.columns)
+    ours = {ours: theirs for ours, theirs in names.items() if theirs in file_columns}
+    names_in_use = {*ours, *ours.values()}
+    renamed = [frame[theirs].alias(name) for name, theirs in ours.items()]
+    every = [
+        *renamed,
+        *(column for column in frame.iter_columns() if column.name not in names_in_use),
+    ]
     return pl.DataFrame({c.name: _typed(c) if text else c for c in every})
 
 
@@ -275,18 +286,18 @@ def _from_epoch(numbers: pl.Series, unit: str) -> pl.Series:
 
 
 def _of_items(
-    events: pl.DataFrame, named: Mapping[str, str], asked: Sequence[str] | None
+    events: pl.DataFrame, renames: Mapping[str, str], item_columns: Sequence[str] | None
 ) -> list[str]:
     """The columns of the events that describe their item."""
     others = [column for column in events.columns if column not in (*WORDS, *_OF_EVENTS)]
     words = [column for column in WORDS if column in events.columns]
-    looked_at = [*words, *(others if asked is None else ())]
-    constant = {} if events[ITEM].dtype.is_nested() else _constant(events, looked_at)
-    told = {*named, *constant, *(asked or ())}
-    if asked is None:
-        asked = [column for column in others if constant.get(column)]
-    words = [column for column in words if column in told]
-    return [*words, *(column for column in asked if column not in words)]
+    candidates = [*words, *(others if item_columns is None else ())]
+    constant = {} if events[ITEM].dtype.is_nested() else _constant(events, candidates)
+    chosen_names = {*renames, *constant, *(item_columns or ())}
+    if item_columns is None:
+        item_columns = [column for column in others if constant.get(column)]
+    words = [column for column in words if column in chosen_names]
+    return [*words, *(column for column in item_columns if column not in words)]
 
 
 def _constant(events: pl.DataFrame, columns: Sequence[str]) -> dict[str, bool]:

@@ -77,28 +77,28 @@ class BPRMF(VectorScorer, Recommender):
     def loss(self, part: Part, progress: Progress) -> Tensor:
         """BPR-Opt without its regulariser, a mean over the pairs and their negatives."""
         positives = part.target
-        drawn = negatives.uniform(positives, self.items.num_embeddings, self.num_negatives)
+        negative_items = negatives.uniform(positives, self.items.num_embeddings, self.num_negatives)
         users = self.users(part.history.users)
-        pairs = positives.owners(), positives.values, drawn
+        pairs = positives.owners(), positives.values, negative_items
         step = max(VALUES_AT_ONCE // (self.num_negatives * users.shape[1]), 1)
-        if len(drawn) <= step:
+        if len(negative_items) <= step:
             return self._pair_losses(users, *pairs).mean()
         # Users of many items: their vectors are gathered some pairs at a time, and again for the
         # gradient.
         pieces = zip(*(tensor.split(step) for tensor in pairs), strict=True)
         sums = [checkpoint(self._sum_of_losses, users, *p, use_reentrant=False) for p in pieces]
-        return torch.stack(sums).sum() / drawn.numel()
+        return torch.stack(sums).sum() / negative_items.numel()
 
     def _sum_of_losses(self, *pairs: Tensor) -> Tensor:
         return self._pair_losses(*pairs).sum()
 
     def _pair_losses(
-        self, users: Tensor, owners: Tensor, positives: Tensor, drawn: Tensor
+        self, users: Tensor, owners: Tensor, positives: Tensor, negative_items: Tensor
     ) -> Tensor:
-        """(P, M), of users (B, D), each pair's user (P,), its item (P,) and those drawn (P, M)."""
+        """(P, M), of users (B, D) and each pair's user (P,), item (P,) and negatives (P, M)."""
         user = wide(users)[owners].unsqueeze(1)
         positive_scores = (user * self.items(positives).unsqueeze(1)).sum(-1)
-        negative_scores = (user * self.items(drawn)).sum(-1)
+        negative_scores = (user * self.items(negative_items)).sum(-1)
         return losses.bpr(positive_scores, negative_scores)
 
     def check_kept(self, histories: BasketBatch) -> None:
@@ -106,9 +106,9 @@ class BPRMF(VectorScorer, Recommender):
         check_tensor("trained", self.trained, torch.bool, self.users.num_embeddings)
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
-        known = (batch.users >= 0) & self.trained[batch.users]
+        is_trained = (batch.users >= 0) & self.trained[batch.users]
         vectors = wide(self.users(batch.users.clamp(min=0)))
-        return torch.where(known[:, None], vectors, self.fold_in(batch))
+        return torch.where(is_trained[:, None], vectors, self.fold_in(batch))
 
     def fold_in(self, batch: BasketBatch) -> UserVectors:
         """(B, D) from the histories alone."""

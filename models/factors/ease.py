@@ -40,6 +40,11 @@ class EASE(ClosedForm):
     Raises:
         ConfigError: `l2` is not positive.
         DataError: on fitting, the three matrices would take more memory than there is.
+
+    >>> split = last_basket(checkerboard(num_items=4))
+    >>> model = EASE(l2=10.0).fit(split)
+    >>> model.score(BasketBatch.from_lists([[[0]]], num_items=4)) > 0  # item 2 has 0's colour
+    tensor([[False, False,  True, False]])
     """
 
     item_weights: Tensor
@@ -61,8 +66,8 @@ class EASE(ClosedForm):
         check_tensor("item_weights", self.item_weights, torch.float32, num_items, num_items)
 
     def score(self, batch: BasketBatch) -> Scores:
-        held = batch.ragged.distinct(batch.num_items)
-        return matmul(csr(held, batch.num_items), self.item_weights)
+        rows = batch.ragged.distinct(batch.num_items)
+        return matmul(csr(rows, batch.num_items), self.item_weights)
 
 
 def check_ridge(num_items: int) -> None:
@@ -78,14 +83,14 @@ def check_ridge(num_items: int) -> None:
     )
 
 
-def ridge_weights(held: csr_array, l2: float) -> Tensor:
+def ridge_weights(user_items: csr_array, l2: float) -> Tensor:
     """W (n, n) float32 for X (U, n), as at the top of the file.
 
     Raises:
         DataError: it would take more memory than there is.
     """
-    check_ridge(held.shape[1])
-    gram = torch.from_numpy((held.T @ held).toarray()).double()
+    check_ridge(user_items.shape[1])
+    gram = torch.from_numpy((user_items.T @ user_items).toarray()).double()
     gram.diagonal().add_(l2)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     return inverse.div_(-inverse.diagonal()).fill_diagonal_(0).float()

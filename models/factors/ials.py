@@ -112,12 +112,12 @@ class IALS(VectorScorer, ClosedForm):
     def _solve(self, rows: Ragged, vectors: Tensor, gram: Tensor) -> Tensor:
         """(R, D): the vectors of rows of indices of `vectors`, whose Gram matrix is `gram`."""
         dim = vectors.shape[1]
-        solved = vectors.new_zeros(len(rows), dim)
+        solutions = vectors.new_zeros(len(rows), dim)
         padded = torch.cat([vectors, vectors.new_zeros(1, dim)])
         scale = (rows.lengths + self.unobserved_weight * len(vectors)) ** self.frequency_exponent
         common = self.unobserved_weight * gram
-        for block, held in _blocks(rows, dim, padding=len(vectors)):
-            factors = padded[held]
+        for block, indices in _blocks(rows, dim, padding=len(vectors)):
+            factors = padded[indices]
             system = torch.baddbmm(common, factors.mT, factors)
             system.diagonal(dim1=1, dim2=2).add_(self.l2 * scale[block, None])
             right = factors.sum(1).unsqueeze(2)
@@ -127,15 +127,15 @@ class IALS(VectorScorer, ClosedForm):
                     f"l2={self.l2} is too little for these vectors to be solved for; raise it, or "
                     f"lower std={self.std}"
                 )
-            solved[block] = torch.cholesky_solve(right, factor).squeeze(2)
-        return solved
+            solutions[block] = torch.cholesky_solve(right, factor).squeeze(2)
+        return solutions
 
 
 def _transposed(rows: Ragged, num_columns: int) -> Ragged:
     """The rows that hold each column, by column."""
     order = rows.values.argsort(stable=True)
-    held = torch.bincount(rows.values, minlength=num_columns)
-    return Ragged(rows.owners()[order], offsets_of(held))
+    counts = torch.bincount(rows.values, minlength=num_columns)
+    return Ragged(rows.owners()[order], offsets_of(counts))
 
 
 def _blocks(rows: Ragged, dim: int, *, padding: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -152,6 +152,6 @@ def _blocks(rows: Ragged, dim: int, *, padding: int) -> Iterator[tuple[Tensor, T
         block = order[start : min(start + count, end)]
         start += len(block)
         some = rows.rows(block)
-        held = torch.full((len(block), width), padding, device=block.device)
-        held[torch.arange(width, device=block.device) < some.lengths[:, None]] = some.values
-        yield block, held
+        padded = torch.full((len(block), width), padding, device=block.device)
+        padded[torch.arange(width, device=block.device) < some.lengths[:, None]] = some.values
+        yield block, padded

@@ -46,5 +46,5 @@ class DecayedPersonal(ClosedForm):
         self.keep("popularity", counts / counts.max())
 
     def score(self, batch: BasketBatch) -> Scores:
-        own = batch.sum(self.decay ** batch.age().float())
-        return own + self.popularity_weight * self.popularity
+        personal = batch.sum(self.decay ** batch.age().float())
+        return personal + self.popularity_weight * self.popularity

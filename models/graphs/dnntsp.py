@@ -99,12 +99,14 @@ class DNNTSP(Recommender):
         return (F.softplus(scores) @ times - scores @ hits) / times.sum()
 
     def score(self, batch: BasketBatch) -> Scores:
-        found = in_pieces(batch.latest(self.max_events), self.items.embedding_dim)
-        return torch.cat([self._score(Timelines.of(nodes)) for _, nodes in found])
+        batches = in_pieces(batch.latest(self.max_events), self.items.embedding_dim)
+        return torch.cat([self._score(Timelines.of(nodes)) for _, nodes in batches])
 
     def _score(self, graphs: Timelines) -> Scores:
-        base, own = self._distinct_scores(graphs).split([graphs.num_items, len(graphs.node_items)])
-        scores = base.repeat(len(graphs)).index_put((graphs.node_keys,), own)
+        base, node_scores = self._distinct_scores(graphs).split(
+            [graphs.num_items, len(graphs.node_items)]
+        )
+        scores = base.repeat(len(graphs)).index_put((graphs.node_keys,), node_scores)
         return scores.view(len(graphs), graphs.num_items)
 
     def _distinct_scores(self, graphs: Timelines) -> Tensor:
@@ -117,8 +119,8 @@ class DNNTSP(Recommender):
             base = F.linear(wide(self.items.vectors), *output).squeeze(1)
             of_nodes = F.linear(self.graph(self.items, graphs), *output).squeeze(1)
             gate = wide(self.gate).index_select(0, graphs.node_items)
-            own = torch.lerp(base.index_select(0, graphs.node_items), of_nodes, gate)
-            return torch.cat([base, own])
+            node_scores = torch.lerp(base.index_select(0, graphs.node_items), of_nodes, gate)
+            return torch.cat([base, node_scores])
 
     def optimizer(self, num_steps: int) -> Any:
         optimizer = Adam(self.parameters(), lr=self.learning_rate, fused=True)

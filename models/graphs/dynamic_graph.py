@@ -1,4 +1,9 @@
-"""The dynamic graph of items of DNNTSP, which GLOIE reads too."""
+"""The dynamic graph of items of DNNTSP, which GLOIE reads too.
+
+Shapes: B users, E events, N nodes, Z = E + 2 N rows of states (see `Timelines`), R rows that a
+convolution takes, Q queries, P pairs of a query and a key, S steps of nodes, D dimensions, H heads
+of d. A suffix gives those of a tensor: `sums_QHd` is (Q, H, d), and `steady_N11` is (N, 1, 1).
+"""
 
 from __future__ import annotations
 
@@ -116,8 +121,8 @@ class GapAttention(nn.Module):
     def forward(self, states: Tensor, graphs: Timelines) -> Tensor:
         """States (E + 2N, D) to a vector per node (N, D)."""
         pooling = wide(self.pooling.weight).view(self.num_heads, -1)
-        attended = _Attend.apply(states, wide(self.projection.weight), self.num_heads, graphs)
-        return _Aggregate.apply(*attended, pooling, graphs).flatten(1)
+        contexts = _Attend.apply(states, wide(self.projection.weight), self.num_heads, graphs)
+        return _Aggregate.apply(*contexts, pooling, graphs).flatten(1)
 
 
 class Timelines(GraphBatch):
@@ -264,10 +269,10 @@ def work(nodes: NodeBatch) -> Tensor:
 
     How many edges there are, pairs of a query and a key at most, and steps of nodes.
     """
-    held = torch.bincount(nodes.nodes, minlength=len(nodes.node_items))
+    num_events = torch.bincount(nodes.nodes, minlength=len(nodes.node_items))
     owners = nodes.node_owners()
     # A query at an event and one behind it, each of the events up to there.
-    of_nodes = torch.stack([held * (held + 1), nodes.num_baskets()[owners]])
+    of_nodes = torch.stack([num_events * (num_events + 1), nodes.num_baskets()[owners]])
     summed = of_nodes.new_zeros(2, len(nodes)).index_add(1, owners, of_nodes)
     return torch.cat([nodes.num_edges()[None], summed])
 
@@ -280,11 +285,11 @@ def _memory(work: Tensor, dim: int) -> Tensor:
 def in_pieces(batch: BasketBatch, dim: int) -> Iterator[tuple[BasketBatch, NodeBatch]]:
     """The users a few at a time, whose graphs in D = `dim` take little memory, and their nodes."""
     nodes = NodeBatch.of(batch)
-    found = pieces(_memory(work(nodes), dim), BYTES_AT_ONCE)
-    if len(found) < 2:
+    row_groups = pieces(_memory(work(nodes), dim), BYTES_AT_ONCE)
+    if len(row_groups) < 2:
         yield batch, nodes
     else:
-        yield from ((batch.rows(rows), nodes.rows(rows)) for rows in found)
+        yield from ((batch.rows(rows), nodes.rows(rows)) for rows in row_groups)
 
 
 def check_max_events(max_events: int) -> None:
@@ -335,35 +340,35 @@ class _Convolve(torch.autograd.Function):
     def forward(
         ctx: Any,
         matrix: SparseMatrix,
-        share: Tensor,
-        states: Tensor,
+        share_Z: Tensor,
+        states_RD: Tensor,
         weight: Tensor,
         bias: Tensor,
         gamma: Tensor,
         beta: Tensor,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        x = matrix @ (states @ weight.T)
-        mean = share @ x
-        x -= mean
-        variance = share @ x.square()
-        inverse = (variance + eps).rsqrt()
-        x *= inverse
+        x_ZD = matrix @ (states_RD @ weight.T)
+        mean_D = share_Z @ x_ZD
+        x_ZD -= mean_D
+        variance_D = share_Z @ x_ZD.square()
+        inverse_D = (variance_D + eps).rsqrt()
+        x_ZD *= inverse_D
         ctx.matrix = matrix
-        ctx.save_for_backward(states, weight, x, share, gamma * inverse)
-        mean = mean + bias
-        ctx.mark_non_differentiable(mean, variance)
-        return torch.addcmul(beta, x, gamma), mean, variance
+        ctx.save_for_backward(states_RD, weight, x_ZD, share_Z, gamma * inverse_D)
+        mean_D = mean_D + bias
+        ctx.mark_non_differentiable(mean_D, variance_D)
+        return torch.addcmul(beta, x_ZD, gamma), mean_D, variance_D
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        states, weight, x, share, scale = ctx.saved_tensors
-        of_beta, of_gamma = gradient.sum(0), (gradient * x).sum(0)
-        through = torch.addcmul(of_beta, x, of_gamma).mul_(share.unsqueeze(1))
-        of_product = ctx.matrix.mT @ torch.sub(gradient, through).mul_(scale)
-        of_weight = of_product.T @ states
+    def backward(ctx: Any, gradient_ZD: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        states_RD, weight, x_ZD, share_Z, scale = ctx.saved_tensors
+        of_beta, of_gamma = gradient_ZD.sum(0), (gradient_ZD * x_ZD).sum(0)
+        through_ZD = torch.addcmul(of_beta, x_ZD, of_gamma).mul_(share_Z.unsqueeze(1))
+        of_product_RD = ctx.matrix.mT @ torch.sub(gradient_ZD, through_ZD).mul_(scale)
+        of_weight = of_product_RD.T @ states_RD
         of_bias = torch.zeros_like(of_beta)
-        return None, None, of_product @ weight, of_weight, of_bias, of_gamma, of_beta, None
+        return None, None, of_product_RD @ weight, of_weight, of_bias, of_gamma, of_beta, None
 
 
 class _Attend(torch.autograd.Function):
@@ -382,49 +387,53 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, num_heads: int, graphs: Timelines
+        ctx: Any, states_ZD: Tensor, weight: Tensor, num_heads: int, graphs: Timelines
     ) -> tuple[Tensor, ...]:
         num_events, num_nodes = len(graphs.items), len(graphs.node_items)
-        query, row, event = graphs.pairs
-        qkv = (states[: num_events + num_nodes] @ weight.T).unflatten(1, (3, num_heads, -1))
+        query_P, row_P, event_P = graphs.pairs
+        qkv = (states_ZD[: num_events + num_nodes] @ weight.T).unflatten(1, (3, num_heads, -1))
         events, absent = qkv.split([num_events, num_nodes])
-        q = qkv[:, 0].index_select(0, row)
-        k, v = (
-            (events[:, i] - absent[:, i].index_select(0, graphs.nodes)).index_select(0, event)
-            for i in (1, 2)
+        q_PHd = qkv[:, 0].index_select(0, row_P)
+        k_PHd, v_PHd = (
+            (events[:, i] - absent[:, i].index_select(0, graphs.nodes)).index_select(0, event_P)
+            for i in (1, 2)  # each (E, H, d)
         )
-        logits = _inner(q, k) * q.shape[-1] ** -0.5
-        first = graphs.absent_logits.to(q.dtype).expand(-1, num_heads)
-        largest = first.scatter_reduce(0, query.unsqueeze(1).expand_as(logits), logits, "amax")
-        weights = (logits - largest.index_select(0, query)).exp()
+        logits_PH = _inner(q_PHd, k_PHd) * q_PHd.shape[-1] ** -0.5
+        first_QH = graphs.absent_logits.to(q_PHd.dtype).expand(-1, num_heads)
+        query_PH = query_P.unsqueeze(1).expand_as(logits_PH)
+        largest_QH = first_QH.scatter_reduce(0, query_PH, logits_PH, "amax")
+        weights_PH = (logits_PH - largest_QH.index_select(0, query_P)).exp()
         ctx.graphs = graphs
-        ctx.save_for_backward(states, weight, q, k, v, weights)
-        ones = (first - largest).exp()
-        ctx.mark_non_differentiable(ones)
-        sums = _sum_rows(weights.unsqueeze(-1) * v, query, len(first))
-        return sums, _sum_rows(weights, query, len(first)), ones, absent[:, 2].contiguous()
+        ctx.save_for_backward(states_ZD, weight, q_PHd, k_PHd, v_PHd, weights_PH)
+        ones_QH = (first_QH - largest_QH).exp()
+        ctx.mark_non_differentiable(ones_QH)
+        sums_QHd = _sum_rows(weights_PH.unsqueeze(-1) * v_PHd, query_P, len(first_QH))
+        events_QH = _sum_rows(weights_PH, query_P, len(first_QH))
+        return sums_QHd, events_QH, ones_QH, absent[:, 2].contiguous()
 
     @staticmethod
     def backward(
-        ctx: Any, of_sums: Tensor, of_events: Tensor, _: Any, of_v_absent: Tensor
+        ctx: Any, of_sums_QHd: Tensor, of_events_QH: Tensor, _: Any, of_v_absent_NHd: Tensor
     ) -> tuple[Tensor | None, ...]:
-        states, weight, q, k, v, weights = ctx.saved_tensors
-        query, row, event = ctx.graphs.pairs
-        num_events, num_nodes = len(ctx.graphs.items), len(of_v_absent)
+        states_ZD, weight, q_PHd, k_PHd, v_PHd, weights_PH = ctx.saved_tensors
+        query_P, row_P, event_P = ctx.graphs.pairs
+        num_events, num_nodes = len(ctx.graphs.items), len(of_v_absent_NHd)
         num_rows = num_events + num_nodes
-        of_sums = of_sums.index_select(0, query)
-        of_weights = _inner(of_sums, v) + of_events.index_select(0, query)
-        of_logits = (of_weights * weights * q.shape[-1] ** -0.5).unsqueeze(-1)
-        of_q = _sum_rows(of_logits * k, row, num_rows)
-        of_k = _sum_rows(of_logits * q, event, num_events)
-        of_v = _sum_rows(weights.unsqueeze(-1) * of_sums, event, num_events)
-        of_k_absent, of_v_shift = (_sum_rows(x, ctx.graphs.nodes, num_nodes) for x in (of_k, of_v))
-        of_k = torch.cat([of_k, -of_k_absent])
-        of_v = torch.cat([of_v, of_v_absent - of_v_shift])
+        of_sums_PHd = of_sums_QHd.index_select(0, query_P)
+        of_weights_PH = _inner(of_sums_PHd, v_PHd) + of_events_QH.index_select(0, query_P)
+        of_logits_PH1 = (of_weights_PH * weights_PH * q_PHd.shape[-1] ** -0.5).unsqueeze(-1)
+        of_q = _sum_rows(of_logits_PH1 * k_PHd, row_P, num_rows)
+        of_k = _sum_rows(of_logits_PH1 * q_PHd, event_P, num_events)
+        of_v = _sum_rows(weights_PH.unsqueeze(-1) * of_sums_PHd, event_P, num_events)
+        of_k_absent_NHd, of_v_shift_NHd = (
+            _sum_rows(x, ctx.graphs.nodes, num_nodes) for x in (of_k, of_v)
+        )
+        of_k = torch.cat([of_k, -of_k_absent_NHd])
+        of_v = torch.cat([of_v, of_v_absent_NHd - of_v_shift_NHd])
         of_qkv = torch.cat([of_q, of_k, of_v], 1).flatten(1)
-        of_states = torch.zeros_like(states)
-        torch.mm(of_qkv, weight, out=of_states[:num_rows])
-        return of_states, of_qkv.T @ states[:num_rows], None, None
+        of_states_ZD = torch.zeros_like(states_ZD)
+        torch.mm(of_qkv, weight, out=of_states_ZD[:num_rows])
+        return of_states_ZD, of_qkv.T @ states_ZD[:num_rows], None, None
 
 
 class _Aggregate(torch.autograd.Function):
@@ -438,49 +447,55 @@ class _Aggregate(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        sums: Tensor,
-        events: Tensor,
-        absent: Tensor,
-        v_absent: Tensor,
-        w: Tensor,
+        sums_QHd: Tensor,
+        events_QH: Tensor,
+        absent_QH: Tensor,
+        v_absent_NHd: Tensor,
+        w_Hd: Tensor,
         graphs: Timelines,
     ) -> Tensor:
-        query, node, count = graphs.steps
-        num_queries, num_nodes = len(sums), len(v_absent)
-        pooled = _inner(sums, w).index_select(0, query)  # w sums, at each step
-        pooled_absent = v_absent.flatten(1) @ w.flatten()
-        ones = w.new_ones(len(w))
-        count = count.to(w.dtype).unsqueeze(1)
-        m = (events.index_select(0, query) + count * absent.index_select(0, query)).reciprocal_()
-        change = (m * pooled) @ ones
-        total = (change + pooled_absent.index_select(0, node)).unsqueeze(1)  # w c
-        factors = _sum_rows(m * total, query, num_queries).unsqueeze(-1)
-        steady = graphs.node_steps * pooled_absent + _sum_rows(change, node, num_nodes)
-        steady = steady.view(-1, 1, 1)
+        query_S, node_S, count_S = graphs.steps
+        num_queries, num_nodes = len(sums_QHd), len(v_absent_NHd)
+        pooled_SH = _inner(sums_QHd, w_Hd).index_select(0, query_S)  # w sums, at each step
+        pooled_absent_N = v_absent_NHd.flatten(1) @ w_Hd.flatten()
+        ones = w_Hd.new_ones(len(w_Hd))
+        count_S1 = count_S.to(w_Hd.dtype).unsqueeze(1)
+        m_SH = events_QH.index_select(0, query_S) + count_S1 * absent_QH.index_select(0, query_S)
+        m_SH = m_SH.reciprocal_()
+        change_S = (m_SH * pooled_SH) @ ones
+        total_S1 = (change_S + pooled_absent_N.index_select(0, node_S)).unsqueeze(1)  # w c
+        factors_QH1 = _sum_rows(m_SH * total_S1, query_S, num_queries).unsqueeze(-1)
+        steady_N = graphs.node_steps * pooled_absent_N + _sum_rows(change_S, node_S, num_nodes)
+        steady_N11 = steady_N.view(-1, 1, 1)
         ctx.graphs = graphs
-        ctx.save_for_backward(sums, v_absent, w, pooled, m, total, factors, steady)
-        return _sum_rows(factors * sums, graphs.query_nodes, num_nodes).addcmul_(steady, v_absent)
+        ctx.save_for_backward(
+            sums_QHd, v_absent_NHd, w_Hd, pooled_SH, m_SH, total_S1, factors_QH1, steady_N11
+        )
+        changing_NHd = _sum_rows(factors_QH1 * sums_QHd, graphs.query_nodes, num_nodes)
+        return changing_NHd.addcmul_(steady_N11, v_absent_NHd)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        sums, v_absent, w, pooled, m, total, factors, steady = ctx.saved_tensors
-        query, node, _ = ctx.graphs.steps
-        num_queries, num_nodes = len(sums), len(v_absent)
-        ones = w.new_ones(len(w))
-        of_steady = (gradient * v_absent).flatten(1).sum(1)
-        gradient_q = gradient.index_select(0, ctx.graphs.query_nodes)
-        of_factors = _inner(gradient_q, sums).index_select(0, query)
-        of_total = (of_factors * m) @ ones
-        of_change = (of_steady.index_select(0, node) + of_total).unsqueeze(1)
-        of_m = of_factors * total + of_change * pooled
-        of_events = _sum_rows(of_m * m.square(), query, num_queries).neg_()
-        of_pooled = _sum_rows(of_change * m, query, num_queries).unsqueeze(-1)
-        of_pooled_absent = ctx.graphs.node_steps * of_steady + _sum_rows(of_total, node, num_nodes)
-        of_pooled_absent = of_pooled_absent.view(-1, 1, 1)
-        of_sums = (factors * gradient_q).addcmul_(of_pooled, w)
-        of_v_absent = (steady * gradient).addcmul_(of_pooled_absent, w)
-        of_w = (of_pooled * sums).sum(0) + (of_pooled_absent * v_absent).sum(0)
-        return of_sums, of_events, None, of_v_absent, of_w, None
+    def backward(ctx: Any, gradient_NHd: Tensor) -> tuple[Tensor | None, ...]:
+        sums_QHd, v_absent_NHd, w_Hd, pooled_SH, m_SH, total_S1, factors_QH1, steady_N11 = (
+            ctx.saved_tensors
+        )
+        query_S, node_S, _ = ctx.graphs.steps
+        num_queries, num_nodes = len(sums_QHd), len(v_absent_NHd)
+        ones = w_Hd.new_ones(len(w_Hd))
+        of_steady_N = (gradient_NHd * v_absent_NHd).flatten(1).sum(1)
+        gradient_QHd = gradient_NHd.index_select(0, ctx.graphs.query_nodes)
+        of_factors_SH = _inner(gradient_QHd, sums_QHd).index_select(0, query_S)
+        of_total_S = (of_factors_SH * m_SH) @ ones
+        of_change_S1 = (of_steady_N.index_select(0, node_S) + of_total_S).unsqueeze(1)
+        of_m_SH = of_factors_SH * total_S1 + of_change_S1 * pooled_SH
+        of_events_QH = _sum_rows(of_m_SH * m_SH.square(), query_S, num_queries).neg_()
+        of_pooled_QH1 = _sum_rows(of_change_S1 * m_SH, query_S, num_queries).unsqueeze(-1)
+        of_absent_N = ctx.graphs.node_steps * of_steady_N + _sum_rows(of_total_S, node_S, num_nodes)
+        of_pooled_absent_N11 = of_absent_N.view(-1, 1, 1)
+        of_sums_QHd = (factors_QH1 * gradient_QHd).addcmul_(of_pooled_QH1, w_Hd)
+        of_v_absent_NHd = (steady_N11 * gradient_NHd).addcmul_(of_pooled_absent_N11, w_Hd)
+        of_w_Hd = (of_pooled_QH1 * sums_QHd).sum(0) + (of_pooled_absent_N11 * v_absent_NHd).sum(0)
+        return of_sums_QHd, of_events_QH, None, of_v_absent_NHd, of_w_Hd, None
 
 
 def _inner(x: Tensor, y: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ ranking loss of the next basket plus the autoencoder's negative evidence lower b
 Beyond the paper, each an option: a scorer of personal frequency and recency, training on more
 than the last basket of a user, and a bias that starts at the popularity of the latest baskets.
 
-Shapes: B users, n items, E events, N nodes (a user's distinct items), D dimensions, F features.
+Shapes: B users, n items, E events, N nodes (a user's distinct items), D dimensions, F features, K
+decays. A suffix gives those of a tensor: `scores_Bn` is (B, n).
 """
 
 from __future__ import annotations
@@ -257,27 +258,27 @@ class GLOIE(Recommender):
         return (ranking + self.elbo_weight * evidence).mean()
 
     def score(self, batch: BasketBatch) -> Scores:
-        found = in_pieces(batch.latest(self.max_events), self.vae.items.embedding_dim)
+        batches = in_pieces(batch.latest(self.max_events), self.vae.items.embedding_dim)
         hidden = self.vae.hidden if self.use_global else lambda _: None
-        return torch.cat([self._score(nodes, hidden(some)) for some, nodes in found])
+        return torch.cat([self._score(nodes, hidden(some)) for some, nodes in batches])
 
-    def _score(self, batch: BasketBatch, hidden: UserVectors | None) -> Scores:
+    def _score(self, batch: BasketBatch, hidden_BD: UserVectors | None) -> Scores:
         """(B, n), from the decoder's hidden vectors (B, D) where there are global embeddings."""
         graphs = self._graphs(batch)
-        users, items = graphs.node_owners(), graphs.node_items
-        rows, table, embeddings = self.vae.items(items), wide(self.vae.items.vectors), []
-        if hidden is None:
-            scores = (table @ wide(self.output) + self.bias).repeat(len(batch), 1)
+        users_N, items_N = graphs.node_owners(), graphs.node_items
+        rows_ND, table_nD, embeddings = self.vae.items(items_N), wide(self.vae.items.vectors), []
+        if hidden_BD is None:
+            scores_Bn = (table_nD @ wide(self.output) + self.bias).repeat(len(batch), 1)
         else:
-            scores = wide(hidden * self.output) @ table.T + self.bias
-            embeddings.append(hidden[users] * rows)
+            scores_Bn = wide(hidden_BD * self.output) @ table_nD.T + self.bias
+            embeddings.append(hidden_BD[users_N] * rows_ND)
         if self.local is not None:
             embeddings.append(self.local(self.vae.items, graphs))
-        own = wide(self._join(torch.stack(embeddings, 1))) @ wide(self.output)
-        own = own + wide(self.bias)[items]
+        node_scores_N = wide(self._join(torch.stack(embeddings, 1))) @ wide(self.output)
+        node_scores_N = node_scores_N + wide(self.bias)[items_N]
         if self.personal is not None:
-            own = own + self.personal(graphs, own)
-        return scores.index_put((users, items), own)
+            node_scores_N = node_scores_N + self.personal(graphs, node_scores_N)
+        return scores_Bn.index_put((users_N, items_N), node_scores_N)
 
     def _graphs(self, batch: BasketBatch) -> NodeBatch:
         """The nodes of histories, with their graphs where something looks at these."""
@@ -379,21 +380,22 @@ class PersonalFrequency(nn.Module):
 
     def features(self, nodes: NodeBatch) -> Tensor:
         """(N, F)."""
-        users, age = nodes.node_owners(), nodes.age().float()
-        decays = torch.tensor(self.DECAYS, device=age.device)
-        baskets = nodes.num_baskets().float()
-        frequencies = self._sum(nodes, decays ** age[:, None])
-        latest, oldest = (self._extreme(nodes, age, which) for which in ("amin", "amax"))
-        count = frequencies[:, -1]
-        gap = torch.where(count > 1, (oldest - latest) / (count - 1).clamp(min=1), baskets[users])
-        lengths = nodes.lengths().clamp(min=1)
+        users_N, age_E = nodes.node_owners(), nodes.age().float()
+        decays_K = torch.tensor(self.DECAYS, device=age_E.device)
+        baskets_B = nodes.num_baskets().float()
+        frequencies_NK = self._sum(nodes, decays_K ** age_E[:, None])
+        latest_N, oldest_N = (self._extreme(nodes, age_E, which) for which in ("amin", "amax"))
+        count_N = frequencies_NK[:, -1]
+        mean_gap_N = (oldest_N - latest_N) / (count_N - 1).clamp(min=1)
+        gap_N = torch.where(count_N > 1, mean_gap_N, baskets_B[users_N])
+        lengths_B = nodes.lengths().clamp(min=1)
         columns = [
-            *_log(frequencies).T,
-            (latest + 1).log(),
-            ((latest + 1) / gap).log(),
-            baskets[users].log(),
-            (lengths / baskets.clamp(min=1)).log()[users],
-            (nodes.node_offsets.diff() / lengths)[users],
+            *_log(frequencies_NK).T,
+            (latest_N + 1).log(),
+            ((latest_N + 1) / gap_N).log(),
+            baskets_B[users_N].log(),
+            (lengths_B / baskets_B.clamp(min=1)).log()[users_N],
+            (nodes.node_offsets.diff() / lengths_B)[users_N],
         ]
         if self.calendar:
             columns += self._calendar(nodes)

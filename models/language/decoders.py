@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import polars as pl
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -21,6 +24,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging
 
 from recsys.batch.tokens import END
 from recsys.errors import ConfigError
@@ -191,3 +195,46 @@ def _options(config: Any) -> Iterator[tuple[str, Any]]:
         for name, value in config.items():
             yield str(name), value
             yield from _options(value)
+
+
+def causal_of(decoder: nn.Module) -> PreTrainedModel:
+    """A decoder with its language head, without the wrapper of low-rank updates."""
+    wrapped: Any = decoder
+    return wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
+
+
+def vocabulary_size(decoder: nn.Module) -> int:
+    """How many tokens a decoder has vectors of."""
+    return cast(Tensor, causal_of(decoder).get_input_embeddings().weight).shape[0]
+
+
+def write_decoder(folder: Path, decoder: nn.Module, tokenizer: Tokenizer, end: int) -> None:
+    """A decoder and its tokenizer as Hugging Face's `from_pretrained` reads them.
+
+    Args:
+        folder: where they are written.
+        decoder: low-rank updates are written as part of the weights that they change.
+        tokenizer: with the token `end`, which opens and closes a text.
+        end: [EOS].
+    """
+    whole: Any = decoder
+    if hasattr(whole, "merge_and_unload"):
+        whole = deepcopy(whole).merge_and_unload()
+    with _without_bars():
+        whole.save_pretrained(folder)
+    token = tokenizer.id_to_token(end)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=token, eos_token=token
+    ).save_pretrained(folder)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without Hugging Face's own progress bars."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -21,9 +21,9 @@ from recsys.scoring.scorer import ClosedForm
 def held_items(batch: BasketBatch) -> csr_array:
     """(B, n), 1 where a user's history holds the item."""
     rows = batch.ragged.distinct(batch.num_items)
-    held = np.ones(len(rows.values), dtype=np.float32)
+    ones = np.ones(len(rows.values), dtype=np.float32)
     shape = (len(rows), batch.num_items)
-    return csr_array((held, rows.values.numpy(), rows.offsets.numpy()), shape=shape)
+    return csr_array((ones, rows.values.numpy(), rows.offsets.numpy()), shape=shape)
 
 
 BYTES_PER_PAIR = 40

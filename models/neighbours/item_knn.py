@@ -62,21 +62,21 @@ class ItemKNN(ItemRows):
 
     def check_size(self, split: Split) -> None:
         most = _most_pairs(held_items(split.training))
-        kept = most if self.num_neighbors is None else np.minimum(most, self.num_neighbors)
-        check_pairs(int(kept.sum()), "ItemKNN", "set model.num_neighbors, or lower it")
+        num_pairs = most if self.num_neighbors is None else np.minimum(most, self.num_neighbors)
+        check_pairs(int(num_pairs.sum()), "ItemKNN", "set model.num_neighbors, or lower it")
 
     def compute(self, split: Split) -> None:
-        held = held_items(split.training)
-        holders = held.T.tocsr()
+        user_items = held_items(split.training)
+        holders = user_items.T.tocsr()
         norms = np.sqrt(np.diff(holders.indptr))
         # Some rows at a time: all co-occurrences may be far more than the neighbours.
-        most = _most_pairs(held)
+        most = _most_pairs(user_items)
         ends = np.flatnonzero(np.diff((most.cumsum() - most) // _PAIRS_AT_ONCE)) + 1
         blocks = np.split(np.arange(split.num_items), ends)
-        shown = track(
+        progress = track(
             blocks, "item_knn", console=console, disable=_is_short(blocks), transient=True
         )
-        rows = [self._similarities(holders[b] @ held, norms, int(b[0])) for b in shown]
+        rows = [self._similarities(holders[b] @ user_items, norms, int(b[0])) for b in progress]
         self.keep_rows(vstack(rows, format="csr"))
 
     def _similarities(self, common: csr_array, norms: np.ndarray, start: int) -> csr_array:
@@ -85,16 +85,16 @@ class ItemKNN(ItemRows):
         similarity = common.data / (norms[start + row] * norms[column] + self.shrink)
         other = start + row != column
         values = similarity[other], (row[other], column[other])
-        found = csr_array(values, shape=common.shape)
-        return found if self.num_neighbors is None else _largest(found, self.num_neighbors)
+        matrix = csr_array(values, shape=common.shape)
+        return matrix if self.num_neighbors is None else _largest(matrix, self.num_neighbors)
 
     def score(self, batch: BasketBatch) -> Scores:
         return self.sum_rows(batch, self.decay ** batch.age().float())
 
 
-def _most_pairs(held: csr_array) -> np.ndarray:
+def _most_pairs(user_items: csr_array) -> np.ndarray:
     """(n,): with how many items each shares a user, at most, given who holds what (U, n)."""
-    return np.minimum(held.T @ np.diff(held.indptr), held.shape[1])
+    return np.minimum(user_items.T @ np.diff(user_items.indptr), user_items.shape[1])
 
 
 def _largest(rows: csr_array, k: int) -> csr_array:
@@ -104,12 +104,12 @@ def _largest(rows: csr_array, k: int) -> csr_array:
     row, column = rows.tocoo().coords
     order = np.lexsort((column, -rows.data, row))
     place = np.arange(len(order)) - rows.indptr[:-1][row[order]]
-    kept = order[place < k]
-    return csr_array((rows.data[kept], (row[kept], column[kept])), shape=rows.shape)
+    largest = order[place < k]
+    return csr_array((rows.data[largest], (row[largest], column[largest])), shape=rows.shape)
 
 
 def _largest_of_dense(rows: csr_array, k: int) -> csr_array:
-    """The same; it sorts no row, which takes longer than to look at each cell once."""
+    """The same without sorting: for rows that are nearly full, a look at each cell is faster."""
     top = top_k(torch.from_numpy(rows.toarray()), min(k, rows.shape[1]))
     positive = (top.scores > 0).numpy()
     places = positive.nonzero()[0], top.items.numpy()[positive]

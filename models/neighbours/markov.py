@@ -40,8 +40,8 @@ class Markov(ItemRows):
 
     def compute(self, split: Split) -> None:
         before, after = _transitions(split.training)
-        followed = before.sum(0)
-        share = diags_array(1 / np.maximum(followed, 1))
+        num_followed = before.sum(0)
+        share = diags_array(1 / np.maximum(num_followed, 1))
         self.keep_rows((share @ (before.T @ after)).tocsr())
 
     def score(self, batch: BasketBatch) -> Scores:

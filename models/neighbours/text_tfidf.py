@@ -76,8 +76,8 @@ def item_texts(split: Split) -> pl.Series:
 def tfidf(texts: pl.Series) -> csr_array:
     """(n, V) TF-IDF rows of length 1, zero for a text that is null or shares no word."""
     words = texts.str.to_lowercase().str.extract_all(r"\w+")
-    told = pl.DataFrame({"text": pl.int_range(len(texts), eager=True), "word": words})
-    cells = tfidf_weights(told.explode("word").drop_nulls()).with_columns(
+    text_words = pl.DataFrame({"text": pl.int_range(len(texts), eager=True), "word": words})
+    cells = tfidf_weights(text_words.explode("word").drop_nulls()).with_columns(
         word=pl.col("word").rank("dense") - 1
     )
     values, row, column = (cells[name].to_numpy() for name in ("weight", "text", "word"))

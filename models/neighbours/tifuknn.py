@@ -48,6 +48,11 @@ class TIFUKNN(UserNeighbours):
 
     Raises:
         ConfigError: an option is out of its range.
+
+    >>> split = last_basket(checkerboard())
+    >>> model = TIFUKNN(num_neighbors=10, alpha=0.5).fit(split)
+    >>> evaluate(model, split.test, Protocol(ks=(10,))).means["recall@10"] > 0.6
+    True
     """
 
     squared_norms: Tensor
@@ -83,17 +88,19 @@ class TIFUKNN(UserNeighbours):
         check_tensor("squared_norms", self.squared_norms, torch.float32, len(self.users))
 
     def score(self, batch: BasketBatch) -> Scores:
-        own = batch.sum(self._decayed(batch))
-        return self.alpha * own + (1 - self.alpha) * self.mix(self._neighbours(batch, own))
+        user_vectors = batch.sum(self._decayed(batch))
+        return self.alpha * user_vectors + (1 - self.alpha) * self.mix(
+            self._neighbours(batch, user_vectors)
+        )
 
-    def _neighbours(self, batch: BasketBatch, own: Tensor) -> Tensor:
+    def _neighbours(self, batch: BasketBatch, user_vectors: Tensor) -> Tensor:
         """(B, U): 1/k for the nearest k training users, 0 for the others and without a history."""
         # |x - y|^2 without |x|^2, which is the same for all y.
-        nearness = 2 * self.match(own, self.weights) - self.squared_norms
+        nearness = 2 * self.match(user_vectors, self.weights) - self.squared_norms
         nearness = nearness.masked_fill(self.same_user(batch), -torch.inf)
         nearest = top_k(nearness, min(self.num_neighbors, len(self.users)))
-        found = ((nearest.items >= 0) & (batch.lengths() > 0)[:, None]).float()
-        shares = found / found.sum(1, keepdim=True).clamp(min=1)
+        is_neighbour = ((nearest.items >= 0) & (batch.lengths() > 0)[:, None]).float()
+        shares = is_neighbour / is_neighbour.sum(1, keepdim=True).clamp(min=1)
         return torch.zeros_like(nearness).scatter_add_(1, nearest.items.clamp(min=0), shares)
 
     def _decayed(self, batch: BasketBatch) -> Tensor:

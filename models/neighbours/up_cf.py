@@ -52,14 +52,14 @@ class UPCF(UserNeighbours):
         self.remember(split.training, self._recent_share(split.training))
 
     def score(self, batch: BasketBatch) -> Scores:
-        held = batch.multi_hot()
-        own_size = held.sum(1, keepdim=True).clamp(min=1)
-        similarity = self.match(held) / (
+        held_items = batch.multi_hot()
+        own_size = held_items.sum(1, keepdim=True).clamp(min=1)
+        similarity = self.match(held_items) / (
             own_size**self.asymmetry * self.offsets.diff() ** (1 - self.asymmetry)
         )
         similarity = similarity.masked_fill(self.same_user(batch), 0)
-        own = batch.sum(self._recent_share(batch))
-        return own + self.mix(similarity**self.locality)
+        personal = batch.sum(self._recent_share(batch))
+        return personal + self.mix(similarity**self.locality)
 
     def _recent_share(self, batch: BasketBatch) -> Tensor:
         """(E,): what an event adds to UWP@r."""

@@ -17,7 +17,8 @@ a history has a vector of zeros and gets popularity.
 Users are not padded to one length: a batch is its events, one after the other, and only attention,
 which has to lay them out, does so in groups of users of about one length.
 
-Shapes: B users, E events, n items, D dimensions, T of the text, H heads, P places of a layout.
+Shapes: B users, E events, n items, K drawn items, D dimensions, T of the text. A suffix gives those
+of a tensor: `states_ED` is (E, D).
 """
 
 from __future__ import annotations
@@ -128,6 +129,11 @@ class SASRec(VectorScorer, Recommender):
     Raises:
         ConfigError: neither text nor id, `num_heads` that do not divide `embedding_dim`, or an
             option is out of its range.
+
+    >>> model = SASRec(4, embedding_dim=8).eval()
+    >>> histories = BasketBatch.from_lists([[[0], [2]], []], num_items=4)
+    >>> model.encode_users(histories).shape, model.score(histories).shape
+    (torch.Size([2, 8]), torch.Size([2, 4]))
     """
 
     def __init__(
@@ -171,46 +177,54 @@ class SASRec(VectorScorer, Recommender):
         is_last[sequences.offsets[1:] - 1] = True
         offsets = sequences.offsets - torch.arange(len(sequences) + 1, device=is_last.device)
         inputs = Ragged(sequences.values[~is_last], offsets)
-        targets = sequences.values[1:][~is_last[:-1]]
-        items = self.items()
-        states = self.encoder(items, inputs)
+        targets_E = sequences.values[1:][~is_last[:-1]]
+        items_nD = self.items()
+        states_ED = self.encoder(items_nD, inputs)
         if not self.ranking.softmax:
-            return self._sampled_bce(states, items, targets, sequences, inputs.owners()).mean()
+            owners_E = inputs.owners()
+            return self._sampled_bce(states_ED, items_nD, targets_E, sequences, owners_E).mean()
         if self.ranking.num_negatives is None:
-            return losses.linear_cross_entropy(states, items, targets)
-        return self._sampled_softmax(states, items, targets).mean()
+            return losses.linear_cross_entropy(states_ED, items_nD, targets_E)
+        return self._sampled_softmax(states_ED, items_nD, targets_E).mean()
 
-    def _sampled_softmax(self, states: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+    def _sampled_softmax(self, states_ED: Tensor, items_nD: Tensor, targets_E: Tensor) -> Tensor:
         """(E,), from states (E, D), items (n, D) and targets (E,)."""
-        drawn = torch.randperm(len(items), device=items.device)[: self.ranking.num_negatives]
-        states, items = wide(states), wide(items)
-        scores = states @ items[drawn].T
-        scores = scores.masked_fill(targets[:, None] == drawn, -torch.inf)
-        positive = (states * F.embedding(targets, items)).sum(1)
-        return losses.sampled_softmax(positive, scores, len(items))
+        negatives_K = torch.randperm(len(items_nD), device=items_nD.device)
+        negatives_K = negatives_K[: self.ranking.num_negatives]
+        states_ED, items_nD = wide(states_ED), wide(items_nD)
+        scores_EK = states_ED @ items_nD[negatives_K].T
+        scores_EK = scores_EK.masked_fill(targets_E[:, None] == negatives_K, -torch.inf)
+        positive_E = (states_ED * F.embedding(targets_E, items_nD)).sum(1)
+        return losses.sampled_softmax(positive_E, scores_EK, len(items_nD))
 
     def _sampled_bce(
-        self, states: Tensor, items: Tensor, targets: Tensor, sequences: Ragged, owners: Tensor
+        self,
+        states_ED: Tensor,
+        items_nD: Tensor,
+        targets_E: Tensor,
+        sequences: Ragged,
+        owners_E: Tensor,
     ) -> Tensor:
         """(E,), with negatives outside of the sequence that owns a target (section III-E)."""
-        states, items = wide(states), wide(items)
-        own = sequences.distinct(len(items))
+        states_ED, items_nD = wide(states_ED), wide(items_nD)
+        user_items = sequences.distinct(len(items_nD))
         num_negatives = cast(int, self.ranking.num_negatives)
-        drawn = negatives.uniform(own, len(items), num_negatives, rows=owners)
-        positive = (states * F.embedding(targets, items)).sum(1)
-        none = drawn == len(items)  # of a user who had every item
-        negative = (F.embedding(drawn.masked_fill(none, 0), items) @ states[:, :, None]).squeeze(2)
-        negative = negative.masked_fill(none, -torch.inf)
-        return losses.binary_cross_entropy(positive, negative)
+        negatives_EK = negatives.uniform(user_items, len(items_nD), num_negatives, rows=owners_E)
+        positive_E = (states_ED * F.embedding(targets_E, items_nD)).sum(1)
+        none_EK = negatives_EK == len(items_nD)  # of a user who had every item
+        negative_EKD = F.embedding(negatives_EK.masked_fill(none_EK, 0), items_nD)
+        negative_EK = (negative_EKD @ states_ED[:, :, None]).squeeze(2)
+        negative_EK = negative_EK.masked_fill(none_EK, -torch.inf)
+        return losses.binary_cross_entropy(positive_E, negative_EK)
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         """(B, D): the state after the last event, and zeros for a user without any."""
         histories, items = batch.ragged.last(self.max_length), self.items()
-        (known,) = (histories.lengths > 0).nonzero(as_tuple=True)
+        (rows,) = (histories.lengths > 0).nonzero(as_tuple=True)
         vectors = items.new_zeros(len(batch), items.shape[1])
-        if len(known):
+        if len(rows):
             states = self.encoder(items, histories)
-            vectors[known] = states[histories.offsets[1:][known] - 1]
+            vectors[rows] = states[histories.offsets[1:][rows] - 1]
         return vectors
 
     def encode_items(self) -> ItemVectors:
@@ -389,8 +403,8 @@ class Dropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or x.device.type != "cpu":
             return super().forward(x)
-        kept = 1 - self.p
-        return x * torch.rand_like(x).lt_(kept).div_(kept)
+        keep_rate = 1 - self.p
+        return x * torch.rand_like(x).lt_(keep_rate).div_(keep_rate)
 
 
 class Block(nn.Module):
@@ -414,6 +428,6 @@ class Block(nn.Module):
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """(E, D) to (E, D)."""
         queries_keys_values = self.projections(self.attention_norm(x))
-        attended = layout.attention(queries_keys_values, self.num_heads, causal=True)
-        x = x + self.dropout(self.joint(attended))
+        context = layout.attention(queries_keys_values, self.num_heads, causal=True)
+        x = x + self.dropout(self.joint(context))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

@@ -1,9 +1,9 @@
-"""What was done, as the attributes of what it was done to: an event as a few categories.
+"""An event as the fields of its item and its time, each a code.
 
-An event of a log becomes a code for each of its fields: attributes of the item, the price as a
-bucket, and the parts of its local date. All are functions of the item's row in the table of items
-and of the event's time, quantity and value, so that a batch is coded on the device where it lives,
-and a model can read a log of items that it has never seen, as long as they are described alike.
+The fields are attributes of the item, the price as a bucket, and the parts of the event's local
+date. They follow from the item's row in the table of items and from the event's time, quantity and
+value. So a batch is coded on the device where it lives, and a model can read a log of items that it
+has never seen, as long as both logs describe items by the same attributes.
 
 Shapes: E events, n items, A attributes of items, C classes of a field.
 """
@@ -41,14 +41,14 @@ FARTHEST = 2 * 86_400
 """Seconds, more than any clock is from UTC."""
 
 
-class BehaviourFields(Keeper):
-    """Codes of events, field by field: those of what was taken, then those of when.
+class EventFields(Keeper):
+    """Codes of events, field by field: first the fields of the item, then those of the time.
 
     A field of C classes has codes 0 .. C - 1, and C where the class is unknown.
 
     Args:
         num_items: n.
-        attributes: columns of the items, `item_id` itself among them where wanted.
+        attributes: columns of the items; `item_id` may be one of them.
         num_classes: distinct values of each of these columns.
         price_buckets: quantiles of value per unit; 0 reads no price.
         calendar: parts of the local date, keys of `CALENDAR_SIZES`.
@@ -82,7 +82,7 @@ class BehaviourFields(Keeper):
         at_least(0, price_buckets=price_buckets)
         at_least(0, **num_classes)
         if not attributes and not price_buckets:
-            raise ConfigError("a behaviour has no field of what was taken; name attributes")
+            raise ConfigError("an event has no field of its item; name attributes")
         if missing := [column for column in attributes if column not in num_classes]:
             there = ", ".join(num_classes) or "none"
             raise ConfigError(f"attributes: items have no column {missing[0]} (there are: {there})")
@@ -141,13 +141,13 @@ class BehaviourFields(Keeper):
         if self.price_buckets:
             history = split.training
             prices = _prices(history)
-            known = prices[prices.isfinite()]
-            if not len(known):
+            finite_prices = prices[prices.isfinite()]
+            if not len(finite_prices):
                 raise DataError(
                     f"{log.name}: events have no value; set model.product.price_buckets=0"
                 )
             places = np.arange(1, self.price_buckets) / self.price_buckets
-            edges = np.quantile(known.cpu().numpy(), places).astype(np.float32)
+            edges = np.quantile(finite_prices.cpu().numpy(), places).astype(np.float32)
             self.price_edges = torch.from_numpy(edges).to(self.device)
         self.seen = torch.cat(
             [
@@ -169,15 +169,15 @@ class BehaviourFields(Keeper):
             raise ValueError("zone_starts do not rise")
         check_tensor("seen", self.seen, torch.bool, sum(self.sizes.values()) + len(self.sizes))
         check_tensor("classes_json", self.classes_json, torch.uint8, len(self.classes_json))
-        found = {name: len(values) for name, values in self.classes.items()}
-        if found != {name: self.sizes[name] for name in self.attributes}:
-            raise ValueError(f"classes of {found}; expected those of {self.sizes}")
+        num_classes = {name: len(values) for name, values in self.classes.items()}
+        if num_classes != {name: self.sizes[name] for name in self.attributes}:
+            raise ValueError(f"classes of {num_classes}; expected those of {self.sizes}")
 
     @property
     def classes(self) -> dict[str, pl.Series]:
         """The values of each attribute, in the order of their codes."""
-        read = json.loads(bytes(self.classes_json.cpu().numpy()))
-        return {name: pl.Series(name, values, pl.String) for name, values in read.items()}
+        values_by_name = json.loads(bytes(self.classes_json.cpu().numpy()))
+        return {name: pl.Series(name, values, pl.String) for name, values in values_by_name.items()}
 
     def read_items(self, items: pl.DataFrame) -> None:
         """Describe the items by a table, which may be another log's.
@@ -194,11 +194,11 @@ class BehaviourFields(Keeper):
             DataError: the table lacks an attribute.
         """
         if missing := [column for column in self.attributes if column not in items.columns]:
-            told = ",".join(column for column in self.attributes if column != ITEM)
+            columns = ",".join(column for column in self.attributes if column != ITEM)
             raise DataError(
                 f"items have no column {missing[0]} (there are: {', '.join(items.columns)}); "
                 "describe them as those that the model was trained on, such as by "
-                f"data.item_columns=[{told}]"
+                f"data.item_columns=[{columns}]"
             )
         codes = [
             items[column]
@@ -254,7 +254,13 @@ def _beside(attributes: Sequence[str], name: str) -> str:
 
 
 def count_nll(
-    codes: Tensor, owners: Tensor, asked: Tensor, asked_of: Tensor, size: int, *, strength: float
+    codes: Tensor,
+    owners: Tensor,
+    target_codes: Tensor,
+    target_owners: Tensor,
+    size: int,
+    *,
+    strength: float,
 ) -> Tensor:
     """(A,) negative log-likelihoods of codes from counts alone, the reference of every network.
 
@@ -262,22 +268,22 @@ def count_nll(
     events, everybody's, to which half an event is added in each class.
 
     Args:
-        codes, owners: (E,) what was done by which user, 0 .. U - 1.
-        asked, asked_of: (A,) what is asked of which of them.
+        codes, owners: (E,) the codes of past events, and each one's user, 0 .. U - 1.
+        target_codes, target_owners: (A,) the codes to predict, and each one's user.
         size: C; codes from there on are unknown and do not count.
         strength: s; infinity leaves everybody's shares alone.
     """
-    known = codes < size
-    codes, owners = codes[known], owners[known]
+    is_known = codes < size
+    codes, owners = codes[is_known], owners[is_known]
     share = torch.bincount(codes, minlength=size).double() + 0.5
-    everybody = (share / share.sum())[asked]
+    everybody = (share / share.sum())[target_codes]
     if strength == float("inf"):
         return -everybody.log()
-    own, place = (owners * size + codes).unique(return_counts=True)
-    key = asked_of * size + asked
-    at = torch.searchsorted(own, key).clamp(max=len(own) - 1)
-    times = torch.where(own[at] == key, place[at], 0)
-    total = torch.bincount(owners, minlength=int(asked_of.max()) + 1)[asked_of]
+    keys, counts = (owners * size + codes).unique(return_counts=True)
+    key = target_owners * size + target_codes
+    at = torch.searchsorted(keys, key).clamp(max=len(keys) - 1)
+    times = torch.where(keys[at] == key, counts[at], 0)
+    total = torch.bincount(owners, minlength=int(target_owners.max()) + 1)[target_owners]
     return -((times + strength * everybody) / (total + strength)).log()
 
 

@@ -3,11 +3,11 @@
 Paper: Shin, Kwak, Kim, Ramström, Jeong, Ha & Kim, "One4all user representation for recommender
 systems in e-commerce", 2021 (arXiv 2106.00573).
 
-Kept: a behaviour is a token, the sum of what was taken (its category vectors and that of its words,
-joined and projected), of the parts of its date, and of its place; a [CLS] token leads; a
-bidirectional Transformer; tokens are masked, and a head per field predicts what each of them was;
-the loss is the mean of the heads' cross-entropies; a user's vector is the state of [CLS] or the
-mean of all states.
+Kept: an event is a token, the sum of its item's vector (those of its categories and of its words,
+joined and projected), of the vectors of its date's parts, and of that of its place; a [CLS] token
+leads; a bidirectional Transformer; tokens are masked, and a head per field predicts the field's
+class; the loss is the mean of the heads' cross-entropies; a user's vector is the state of [CLS] or
+the mean of all states. The paper calls an event a behaviour.
 Changed: baskets are masked whole and become one token, whose lines are its answers: another line of
 the basket would give its date away, and their number how large it was. The heads also read [CLS],
 which no task would train otherwise. A head's classes share the vectors by which the field is read.
@@ -15,7 +15,8 @@ Beyond the paper: users with more behind them than a window are the mean over th
 Ranking: a masked basket is put after a user's last; an item's score is its share of all events,
 times how much likelier than usual each of its attributes is there, a user without a history's too.
 
-Shapes: B users, E events, R tokens, K masked baskets, n items, D dimensions, F fields, C classes.
+Shapes: B users, E events, R tokens, T tokens with [CLS], K masked baskets, A events of these, n
+items, D dimensions, F fields, C classes. A suffix gives those of a tensor: `states_RD` is (R, D).
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, offsets_of, pieces, ranges
 from recsys.errors import ConfigError, DataError
-from recsys.models.users.event_fields import BehaviourFields, count_nll
+from recsys.models.users.event_fields import EventFields, count_nll
 from recsys.nn.attention import Layout
 from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.sentences import sentence_vectors
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share, share
-from recsys.scoring.kinds import ProfileEncoder
+from recsys.scoring.kinds import Measured, ProfileEncoder
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
@@ -133,21 +134,21 @@ class Pretext:
         Raises:
             ConfigError: there are none, or one is no field.
         """
-        named = list(fields)
-        tasks = list(dict.fromkeys(named if self.pretext_tasks is None else self.pretext_tasks))
-        wrong = [name for name in tasks if name not in named]
+        names = list(fields)
+        tasks = list(dict.fromkeys(names if self.pretext_tasks is None else self.pretext_tasks))
+        wrong = [name for name in tasks if name not in names]
         if wrong or not tasks:
             problem = f"{wrong[0]} is no field" if wrong else "there are none"
-            raise ConfigError(f"pretext_tasks: {problem}; name some of {', '.join(named)}")
+            raise ConfigError(f"pretext_tasks: {problem}; name some of {', '.join(names)}")
         return tasks
 
 
-class ShopperBERT(ProfileEncoder, Recommender):
+class ShopperBERT(ProfileEncoder, Measured, Recommender):
     """Predicts masked baskets from the rest of a user's log, and so learns what a user is.
 
     Args:
         num_items: n.
-        attributes: columns of the items that a behaviour is made of; `item_id` is one, too.
+        attributes: columns of the items that become fields of an event; `item_id` may be one.
         num_classes: how many values each column of the items takes.
         product: what else is read of a product.
         calendar: parts of the date.
@@ -181,7 +182,7 @@ class ShopperBERT(ProfileEncoder, Recommender):
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
         at_least(1, num_items=num_items)
-        self.fields = BehaviourFields(
+        self.fields = EventFields(
             num_items,
             attributes=attributes,
             num_classes=num_classes,
@@ -206,8 +207,8 @@ class ShopperBERT(ProfileEncoder, Recommender):
         self.encoder = BidirectionalEncoder(encoder)
         self.mask_token = nn.Parameter(torch.randn(dim) * 0.02)
         with torch.no_grad():
-            # What was taken is likely to be taken again: behaviours start as the sum of their
-            # vectors, [CLS] as their mean, and the heads look for the classes that point there.
+            # An item of the history is likely to come again: an event starts as the sum of its
+            # vectors, [CLS] as the mean of events, and heads look for the classes nearest to it.
             self.product.weight.copy_(torch.eye(dim).repeat(1, num_parts))
             for head in self.heads:
                 nn.init.eye_(cast(nn.Linear, head).weight)
@@ -220,8 +221,8 @@ class ShopperBERT(ProfileEncoder, Recommender):
         self.until.fill_(split.trained_until)
         counts = torch.bincount(history.items, minlength=split.num_items) + 0.5
         self.item_share = (counts / counts.sum()).to(self.device)
-        _, trained_on = self._divided(len(history))
-        return Windows.of(history.rows(trained_on), self.max_length)
+        _, training_rows = self._divided(len(history))
+        return Windows.of(history.rows(training_rows), self.max_length)
 
     def _divided(self, num_users: int) -> tuple[Tensor, Tensor]:
         """The training users who are held out, and the others."""
@@ -267,13 +268,13 @@ class ShopperBERT(ProfileEncoder, Recommender):
         """The mean over fields of the cross-entropy of what the masked baskets held."""
         batch = _shuffled(part.history, self.shuffle_rate)
         rows, offsets = batch.basket_rows()
-        masked = torch.rand(len(offsets) - 1, device=batch.device) < self.mask_rate
-        if not masked.any():
-            masked[torch.randint(len(masked), (1,), device=batch.device)] = True
-        found = self.masked_nll(batch, rows, masked)
-        return torch.stack([nll.mean() for nll in found.values()]).mean()
+        is_masked = torch.rand(len(offsets) - 1, device=batch.device) < self.mask_rate
+        if not is_masked.any():
+            is_masked[torch.randint(len(is_masked), (1,), device=batch.device)] = True
+        losses = self.masked_nll(batch, rows, is_masked)
+        return torch.stack([nll.mean() for nll in losses.values()]).mean()
 
-    def masked_nll(self, batch: BasketBatch, rows: Tensor, masked: Tensor) -> dict[str, Tensor]:
+    def masked_nll(self, batch: BasketBatch, rows: Tensor, is_masked: Tensor) -> dict[str, Tensor]:
         """Per field the negative log-likelihoods of what masked baskets held, where it is known.
 
         Those of the date are taken once a basket, those of the products once a line.
@@ -281,29 +282,31 @@ class ShopperBERT(ProfileEncoder, Recommender):
         Args:
             batch: E events of B users, each at most `max_length`.
             rows: (E,) the basket of each event, as `batch.basket_rows` gives it.
-            masked: (baskets,) bool.
+            is_masked: (baskets,) bool.
         """
-        codes = self.fields(batch)
-        hidden = masked[rows]
-        first = F.pad(rows.diff() > 0, (1, 0), value=True)
-        kept = ~hidden | first
-        owners = batch.owners()[kept]
-        tokens = self._embed(codes[kept], batch.items[kept], hidden[kept])
-        states, cls = self.encoder(tokens, Ragged(tokens, _offsets(owners, len(batch))))
-        of_mask = hidden[kept]
-        context = states[of_mask] + cls[owners[of_mask]]
-        number = masked.long().cumsum(0) - 1
-        answers, basket = codes[hidden], number[rows[hidden]]
-        firsts = codes[hidden & first]
-        found = {}
+        codes_EF = self.fields(batch)
+        hidden_E = is_masked[rows]
+        first_E = F.pad(rows.diff() > 0, (1, 0), value=True)
+        is_token_E = ~hidden_E | first_E
+        owners_R = batch.owners()[is_token_E]
+        tokens_RD = self._embed(codes_EF[is_token_E], batch.items[is_token_E], hidden_E[is_token_E])
+        of_users = Ragged(tokens_RD, _offsets(owners_R, len(batch)))
+        states_RD, cls_BD = self.encoder(tokens_RD, of_users)
+        is_mask_R = hidden_E[is_token_E]
+        context_KD = states_RD[is_mask_R] + cls_BD[owners_R[is_mask_R]]
+        number = is_masked.long().cumsum(0) - 1
+        codes_AF, basket_A = codes_EF[hidden_E], number[rows[hidden_E]]
+        firsts_KF = codes_EF[hidden_E & first_E]
+        every_K = torch.arange(len(firsts_KF), device=codes_EF.device)
+        nll = {}
         for column, name in self._tasks():
             if column < self.fields.num_product_fields:
-                row, code = basket, answers[:, column]
+                row, code = basket_A, codes_AF[:, column]
             else:
-                row, code = torch.arange(len(firsts), device=codes.device), firsts[:, column]
-            known = code < self.fields.sizes[name]
-            found[name] = self._nll(name, context, row[known], code[known])
-        return found
+                row, code = every_K, firsts_KF[:, column]
+            is_known = code < self.fields.sizes[name]
+            nll[name] = self._nll(name, context_KD, row[is_known], code[is_known])
+        return nll
 
     def _nll(self, name: str, context: Tensor, row: Tensor, code: Tensor) -> Tensor:
         """(A,) of codes (A,) of a field, given in which of the contexts (K, D) each is, ascending.
@@ -314,12 +317,12 @@ class ShopperBERT(ProfileEncoder, Recommender):
         step = max(CELLS_AT_ONCE // self.fields.sizes[name], 1)
         if len(context) <= step:
             return -self._log_probabilities(name, context)[row, code]
-        found = []
+        losses = []
         for begin in range(0, len(context), step):
             here = (row >= begin) & (row < begin + step)
             piece = name, context[begin : begin + step], row[here] - begin, code[here]
-            found.append(checkpoint(self._nll, *piece, use_reentrant=False))
-        return torch.cat(found)
+            losses.append(checkpoint(self._nll, *piece, use_reentrant=False))
+        return torch.cat(losses)
 
     def _tasks(self) -> list[tuple[int, str]]:
         """Every pretext task, with the column of its codes."""
@@ -372,17 +375,18 @@ class ShopperBERT(ProfileEncoder, Recommender):
         """(B, C) log-probabilities of each field in the basket after the last."""
         events, offsets = _last_events(batch, self.max_length - 1)
         last = batch.take(events, offsets, batch.users)
-        tokens = self._tokens(last)
+        tokens_ED = self._tokens(last)
         # A masked token behind each user's last event.
-        ends = offsets[1:] + torch.arange(len(batch), device=batch.device)
-        is_mask = torch.zeros(len(tokens) + len(batch), dtype=torch.bool, device=batch.device)
-        is_mask[ends] = True
-        x = tokens.new_empty(len(is_mask), tokens.shape[1])
-        x[~is_mask], x[is_mask] = tokens, self.mask_token.expand(len(batch), -1)
-        rows = Ragged(x, offsets + torch.arange(len(offsets), device=batch.device))
-        states, cls = self.encoder(x, rows)
-        context = states[is_mask] + cls
-        return {name: self._log_probabilities(name, context) for name in self.pretext_tasks}
+        ends_B = offsets[1:] + torch.arange(len(batch), device=batch.device)
+        is_mask_R = torch.zeros(len(tokens_ED) + len(batch), dtype=torch.bool, device=batch.device)
+        is_mask_R[ends_B] = True
+        tokens_RD = tokens_ED.new_empty(len(is_mask_R), tokens_ED.shape[1])
+        tokens_RD[~is_mask_R] = tokens_ED
+        tokens_RD[is_mask_R] = self.mask_token.expand(len(batch), -1)
+        rows = Ragged(tokens_RD, offsets + torch.arange(len(offsets), device=batch.device))
+        states_RD, cls_BD = self.encoder(tokens_RD, rows)
+        context_BD = states_RD[is_mask_R] + cls_BD
+        return {name: self._log_probabilities(name, context_BD) for name in self.pretext_tasks}
 
     @torch.inference_mode()
     def measure(self, split: Split, phase: int) -> dict[str, float]:
@@ -396,58 +400,60 @@ class ShopperBERT(ProfileEncoder, Recommender):
         """
         was_training = self.training
         self.eval()
-        told, is_new = split.window(phase)
-        told, is_new = told.to(self.device), is_new.to(self.device)
-        found = self._next_nll(told.where(~is_new), told.where(is_new))
-        found |= self._cloze_nll(told, is_new, "nll")
-        held_out, _ = self._divided(len(split.training))
-        if len(held_out):
-            theirs = split.training.rows(held_out).to(self.device)
-            cloze = self._cloze_nll(theirs, torch.ones_like(theirs.items).bool(), "nll_users")
-            found |= cloze | {"log_likelihood": -fmean(cloze.values())}
+        events, is_new = split.window(phase)
+        events, is_new = events.to(self.device), is_new.to(self.device)
+        figures = self._next_nll(events.where(~is_new), events.where(is_new))
+        figures |= self._cloze_nll(events, is_new, "nll")
+        held_out_rows, _ = self._divided(len(split.training))
+        if len(held_out_rows):
+            held_out_history = split.training.rows(held_out_rows).to(self.device)
+            cloze = self._cloze_nll(
+                held_out_history, torch.ones_like(held_out_history.items).bool(), "nll_users"
+            )
+            figures |= cloze | {"log_likelihood": -fmean(cloze.values())}
         self.train(was_training)
-        return found
+        return figures
 
     def _next_nll(self, history: BasketBatch, after: BasketBatch) -> dict[str, float]:
         before, codes = self.fields(history), self.fields(after)
         first, first_after = (_firsts(batch) for batch in (history, after))
-        asked, found = {}, {}
+        targets, figures = {}, {}
         for column, name in self._tasks():
             size = self.fields.sizes[name]
-            known, counted = codes[:, column] < size, torch.ones_like(first)
+            is_known, is_counted = codes[:, column] < size, torch.ones_like(first)
             if column >= self.fields.num_product_fields:
-                known, counted = known & first_after, first
-            asked[name] = code, owner = codes[known, column], after.owners()[known]
-            counts = before[counted, column], history.owners()[counted], code, owner, size
+                is_known, is_counted = is_known & first_after, first
+            targets[name] = code, owner = codes[is_known, column], after.owners()[is_known]
+            counts = before[is_counted, column], history.owners()[is_counted], code, owner, size
             for key, strength in (("user", COUNT_STRENGTH), ("unigram", float("inf"))):
-                found[f"{name}/nll_{key}"] = count_nll(*counts, strength=strength).mean().item()
-        nll: dict[str, list[Tensor]] = {name: [] for name in asked}
+                figures[f"{name}/nll_{key}"] = count_nll(*counts, strength=strength).mean().item()
+        nll: dict[str, list[Tensor]] = {name: [] for name in targets}
         for rows in torch.arange(len(history), device=history.device).split(USERS_AT_ONCE):
             for name, log_p in self.next_basket(history.rows(rows)).items():
-                code, owner = asked[name]
+                code, owner = targets[name]
                 here = (owner >= rows[0]) & (owner <= rows[-1])
                 nll[name].append(-log_p[owner[here] - rows[0], code[here]])
-        return found | {f"{name}/nll_next": torch.cat(nll[name]).mean().item() for name in nll}
+        return figures | {f"{name}/nll_next": torch.cat(nll[name]).mean().item() for name in nll}
 
-    def _cloze_nll(self, history: BasketBatch, asked: Tensor, suffix: str) -> dict[str, float]:
-        """The baskets of events at `asked` (E,) bool, each masked once, in turns in a window."""
+    def _cloze_nll(self, history: BasketBatch, is_target: Tensor, suffix: str) -> dict[str, float]:
+        """The baskets of the events at `is_target` (E,) bool, each masked once, turn by turn."""
         windows, _ = _windows(history, self.max_length)
-        found: dict[str, list[Tensor]] = {name: [] for name in self.pretext_tasks}
+        losses: dict[str, list[Tensor]] = {name: [] for name in self.pretext_tasks}
         turns = max(round(1 / max(self.mask_rate, 0.01)), 2)
-        for index in windows.owners()[asked].unique().split(USERS_AT_ONCE):
+        for index in windows.owners()[is_target].unique().split(USERS_AT_ONCE):
             batch = windows.rows(index)
             events, _ = ranges(windows.offsets[index], windows.lengths()[index])
             rows, offsets = batch.basket_rows()
-            wanted = asked[events][offsets[:-1]]
+            is_target_basket = is_target[events][offsets[:-1]]
             owners = batch.owners()[offsets[:-1]]
-            before = _offsets(owners[wanted], len(batch))[owners]
-            number = wanted.long().cumsum(0) - before
+            before = _offsets(owners[is_target_basket], len(batch))[owners]
+            number = is_target_basket.long().cumsum(0) - before
             for turn in range(turns):
-                masked = wanted & (number % turns == turn)
-                if masked.any():
-                    for name, nll in self.masked_nll(batch, rows, masked).items():
-                        found[name].append(nll)
-        return {f"{name}/{suffix}": torch.cat(nll).mean().item() for name, nll in found.items()}
+                is_masked = is_target_basket & (number % turns == turn)
+                if is_masked.any():
+                    for name, nll in self.masked_nll(batch, rows, is_masked).items():
+                        losses[name].append(nll)
+        return {f"{name}/{suffix}": torch.cat(nll).mean().item() for name, nll in losses.items()}
 
     def optimizer(self, num_steps: int) -> Any:
         """AdamW; the rate rises over a tenth of the steps and falls by a cosine."""
@@ -459,7 +465,7 @@ class ShopperBERT(ProfileEncoder, Recommender):
 
     def score(self, batch: BasketBatch) -> Scores:
         """An item's share of all events, times how much likelier its attributes are than usual."""
-        found = self.next_basket(batch)
+        log_probabilities = self.next_basket(batch)
         total = self.item_share.log().expand(len(batch), -1)
         for column, name in self._tasks():
             if name not in self.fields.attributes:
@@ -467,7 +473,9 @@ class ShopperBERT(ProfileEncoder, Recommender):
             code = self.fields.item_codes[:, column]
             usual = torch.zeros(self.fields.sizes[name] + 1, device=total.device)
             usual = usual.index_add(0, code, self.item_share)[:-1]
-            lift = F.pad(found[name] - usual.clamp(min=1e-12).log(), (0, 1))  # 0 where unknown
+            lift = F.pad(
+                log_probabilities[name] - usual.clamp(min=1e-12).log(), (0, 1)
+            )  # 0 where unknown
             total = total + lift[:, code]
         return total
 
@@ -486,24 +494,25 @@ class BidirectionalEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.num_layers))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, tokens: Tensor, rows: Ragged) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens_RD: Tensor, rows: Ragged) -> tuple[Tensor, Tensor]:
         """States (R, D) of the tokens, and of [CLS] (B, D) of B rows of at most `max_length`."""
-        at_front = rows.offsets[:-1] + torch.arange(len(rows), device=tokens.device)
-        is_cls = torch.zeros(len(tokens) + len(rows), dtype=torch.bool, device=tokens.device)
-        is_cls[at_front] = True
-        (place,) = (~is_cls).nonzero(as_tuple=True)
-        summed = wide(tokens)
+        device = tokens_RD.device
+        at_front_B = rows.offsets[:-1] + torch.arange(len(rows), device=device)
+        is_cls_T = torch.zeros(len(tokens_RD) + len(rows), dtype=torch.bool, device=device)
+        is_cls_T[at_front_B] = True
+        (place_R,) = (~is_cls_T).nonzero(as_tuple=True)
+        summed = wide(tokens_RD)
         summed = summed.new_zeros(len(rows), summed.shape[1]).index_add(0, rows.owners(), summed)
-        cls = self.cls + (summed / rows.lengths.clamp(min=1)[:, None]).to(tokens.dtype)
-        x = tokens.new_empty(len(is_cls), tokens.shape[1])
-        x = x.index_copy(0, place, tokens).index_copy(0, at_front, cls)
-        offsets = rows.offsets + torch.arange(len(rows) + 1, device=tokens.device)
-        layout = Layout.of(Ragged(x, offsets))
-        x = self.dropout(self.embedding_norm(x + self.positions(layout.position)))
+        cls_BD = self.cls + (summed / rows.lengths.clamp(min=1)[:, None]).to(tokens_RD.dtype)
+        x_TD = tokens_RD.new_empty(len(is_cls_T), tokens_RD.shape[1])
+        x_TD = x_TD.index_copy(0, place_R, tokens_RD).index_copy(0, at_front_B, cls_BD)
+        offsets = rows.offsets + torch.arange(len(rows) + 1, device=device)
+        layout = Layout.of(Ragged(x_TD, offsets))
+        x_TD = self.dropout(self.embedding_norm(x_TD + self.positions(layout.position)))
         for block in self.blocks:
-            x = block(x, layout)
-        x = self.norm(x)
-        return x[place], x[at_front]
+            x_TD = block(x_TD, layout)
+        x_TD = self.norm(x_TD)
+        return x_TD[place_R], x_TD[at_front_B]
 
 
 class Block(nn.Module):
@@ -526,8 +535,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """(R, D) to (R, D)."""
-        attended = layout.attention(self.projections(self.attention_norm(x)), self.num_heads)
-        x = x + self.dropout(self.joint(attended))
+        outputs = layout.attention(self.projections(self.attention_norm(x)), self.num_heads)
+        x = x + self.dropout(self.joint(outputs))
         return x + self.dropout(self.feed_forward(x))
 
 
@@ -591,9 +600,9 @@ def _shuffled(batch: BasketBatch, rate: float) -> BasketBatch:
     owners, device = batch.owners(), batch.device
     of_basket = owners[offsets[:-1]]
     place = torch.arange(len(of_basket), device=device).double() / len(of_basket)
-    drawn = torch.rand(len(of_basket), device=device, dtype=torch.float64)
-    chosen = (torch.rand(len(batch), device=device) < rate)[of_basket]
-    key = of_basket + torch.where(chosen, drawn, place)
+    random_places = torch.rand(len(of_basket), device=device, dtype=torch.float64)
+    is_shuffled = (torch.rand(len(batch), device=device) < rate)[of_basket]
+    key = of_basket + torch.where(is_shuffled, random_places, place)
     order = key[rows].argsort(stable=True)
     return batch.take(order, batch.offsets, batch.users)
 

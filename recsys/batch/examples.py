@@ -19,7 +19,7 @@ from recsys.batch.ragged import Ragged, ranges
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The users that are asked in one phase.
+    """A set of examples: histories with their targets.
 
     Attributes:
         name: `train`, `validation` or `test`.
@@ -91,12 +91,12 @@ class Prefixes(Part):
         _, begins = history.basket_rows()
         owners = history.owners()[begins[:-1]]
         before = begins[:-1] - history.offsets[owners]
-        wanted = before > 0
+        is_target = before > 0
         if last is not None:
-            wanted &= history.baskets[begins[:-1]] >= (history.num_baskets() - last)[owners]
-        (asked,) = wanted.nonzero(as_tuple=True)
-        target = Ragged(history.items, begins).rows(asked).distinct(history.num_items)
-        return cls(name, history, target, owners[asked], before[asked], max_events)
+            is_target &= history.baskets[begins[:-1]] >= (history.num_baskets() - last)[owners]
+        (baskets,) = is_target.nonzero(as_tuple=True)
+        target = Ragged(history.items, begins).rows(baskets).distinct(history.num_items)
+        return cls(name, history, target, owners[baskets], before[baskets], max_events)
 
     def __len__(self) -> int:
         return len(self.owners)

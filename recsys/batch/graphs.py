@@ -99,9 +99,9 @@ class NodeBatch(BasketBatch):
         return Ragged(self.node_items, self.node_offsets).owners()
 
     def absent(self) -> Tensor:
-        """(N,) int64, how many of its user's `num_baskets` do not hold a node."""
-        held = torch.bincount(self.nodes, minlength=len(self.node_items))
-        return self.num_baskets()[self.node_owners()] - held
+        """(N,) int64, for each node the number of its user's baskets that do not hold it."""
+        num_holding = torch.bincount(self.nodes, minlength=len(self.node_items))
+        return self.num_baskets()[self.node_owners()] - num_holding
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,9 +209,9 @@ def _pair_counts(batch: NodeBatch) -> tuple[Tensor, Tensor]:
         others, rows = gather_positions(begins, baskets[first:last])
         row = (begin[first:last] - table[u]).repeat_interleave(rows.diff(), output_size=len(others))
         cells = row + columns[others]
-        found = torch.bincount(cells)
-        found[begin[first:last] - table[u] + columns[first:last]] = 1
-        counts[users[u] : users[v]] = found[cells]
+        cell_counts = torch.bincount(cells)
+        cell_counts[begin[first:last] - table[u] + columns[first:last]] = 1
+        counts[users[u] : users[v]] = cell_counts[cells]
     return counts, edge_offsets
 
 

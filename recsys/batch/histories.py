@@ -107,7 +107,7 @@ class BasketBatch:
             previous = self.baskets[piece][-1:]
 
     def _check_events(self, piece: slice, begins: Tensor, previous: Tensor) -> None:
-        """Of some events, given which of them a history begins with, and the basket before them."""
+        """Check a piece: `begins` marks first events, `previous` is the basket before it."""
         baskets = self.baskets[piece]
         step = torch.cat([previous, baskets]).diff()
         if not torch.where(begins, baskets == 0, (step == 0) | (step == 1)).all():
@@ -211,8 +211,8 @@ class BasketBatch:
         is_cut = lengths > num_events
         if not is_cut.any():
             return self
-        kept = lengths.clamp(max=num_events)
-        events, offsets = ranges(self.offsets[1:] - kept, kept)
+        new_lengths = lengths.clamp(max=num_events)
+        events, offsets = ranges(self.offsets[1:] - new_lengths, new_lengths)
         batch = self.take(events, offsets, self.users)
         first = torch.zeros_like(lengths)
         first[is_cut] = batch.baskets[offsets[:-1][is_cut]]

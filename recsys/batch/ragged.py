@@ -106,19 +106,19 @@ class Ragged:
         sizes = ends.diff().tolist()
         shape = (min(step, len(self)), num_columns + 1)  # the last column is that of -1
         mask = torch.zeros(shape, dtype=torch.bool, device=candidates.device)
-        found = torch.empty_like(candidates, dtype=torch.bool)
+        is_held = torch.empty_like(candidates, dtype=torch.bool)
         pieces = (
             (self.owners() % step).split(sizes),
             self.values.split(sizes),
             candidates.split(step),
-            found.split(step),
+            is_held.split(step),
         )
         for row, value, candidate, out in zip(*pieces, strict=False):
             mask[row, value] = True
             columns = candidate.masked_fill(candidate < 0, num_columns)
             torch.gather(mask[: len(candidate)], 1, columns, out=out)
             mask[row, value] = False
-        return found
+        return is_held
 
     def distinct(self, num_columns: int) -> Ragged:
         """Each row's values ascending and once each; values lie in 0 .. num_columns - 1."""

@@ -76,8 +76,10 @@ def _coalesced(matrix: Tensor) -> Tensor:
     """A matrix in CSR as coordinates, what a row holds more than once added up."""
     rows = Ragged(matrix.col_indices(), matrix.crow_indices())
     place = torch.stack([rows.owners(), rows.values])
-    found = torch.sparse_coo_tensor(place, matrix.values(), matrix.shape, check_invariants=False)
-    return found.coalesce()
+    coordinates = torch.sparse_coo_tensor(
+        place, matrix.values(), matrix.shape, check_invariants=False
+    )
+    return coordinates.coalesce()
 
 
 def right_singular_vectors(rows: csr_array, dim: int) -> tuple[np.ndarray, np.ndarray]:

@@ -62,8 +62,8 @@ class Documents:
             until = offsets_of(item_tokens.lengths[items])
             # Tokens of the history from this item on.
             remaining = until[histories.offsets[1:]][owners] - until[:-1]
-            kept = remaining < max_tokens
-            items, owners = items[kept], owners[kept]
+            is_recent = remaining < max_tokens
+            items, owners = items[is_recent], owners[is_recent]
         counts = torch.bincount(owners, minlength=len(histories))
         # A document is its opening token and its items: n stands for the opening.
         opening = torch.tensor([end], dtype=item_tokens.values.dtype, device=items.device)
@@ -104,14 +104,14 @@ class Documents:
     def rows(self, index: Tensor) -> Documents:
         """The documents at `index` (B',) int64, in that order."""
         positions, offsets = gather_positions(self.offsets, index)
-        chosen, end_offsets = gather_positions(self.end_offsets, index)
-        moved = (offsets[:-1] - self.offsets[index]).repeat_interleave(end_offsets.diff())
+        end_positions, end_offsets = gather_positions(self.end_offsets, index)
+        shift = (offsets[:-1] - self.offsets[index]).repeat_interleave(end_offsets.diff())
         return Documents(
             self.tokens[positions],
             offsets,
-            self.ends[chosen] + moved,
+            self.ends[end_positions] + shift,
             end_offsets,
-            self.items[chosen],
+            self.items[end_positions],
         )
 
     def groups(self, max_tokens: int, *, slack: float = 0.1) -> Iterator[tuple[Tensor, Documents]]:
@@ -223,6 +223,6 @@ class TokenStream:
         place = place + torch.arange(width, device=where)
         begin = self.begins[torch.searchsorted(self.begins, place, right=True) - 1]
         positions = place - torch.maximum(begin, place[:, :1])
-        found = self.tokens[place].long().to(index.device), positions.to(index.device)
-        tokens, positions = (pad(rows, (0, self.row_length - width)) for rows in found)
+        unpadded = self.tokens[place].long().to(index.device), positions.to(index.device)
+        tokens, positions = (pad(rows, (0, self.row_length - width)) for rows in unpadded)
         return tokens, positions

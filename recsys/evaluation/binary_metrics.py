@@ -40,8 +40,8 @@ def average_precision(
     0.5
     """
     yes, no = (part[:, ::-1] for part in _by_score(scores, labels, weights))
-    found = yes.cumsum(1)
-    precision = _ratio(found, found + no.cumsum(1), empty=0.0)
+    yes_so_far = yes.cumsum(1)
+    precision = _ratio(yes_so_far, yes_so_far + no.cumsum(1), empty=0.0)
     return _ratio((yes * precision).sum(1), yes.sum(1))
 
 
@@ -51,9 +51,9 @@ def _by_score(
     """Weights of the yes and the no rows of each distinct score, ascending: (S, T) each."""
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)
-    drawn = np.ones((1, len(scores))) if weights is None else weights.astype(np.float64)
-    drawn, labels = drawn[:, order], labels[order].astype(bool)
-    return tuple(np.add.reduceat(drawn * mask, starts, axis=1) for mask in (labels, ~labels))  # type: ignore[return-value]
+    row_weights = np.ones((1, len(scores))) if weights is None else weights.astype(np.float64)
+    row_weights, labels = row_weights[:, order], labels[order].astype(bool)
+    return tuple(np.add.reduceat(row_weights * mask, starts, axis=1) for mask in (labels, ~labels))  # type: ignore[return-value]
 
 
 def _ratio(above: np.ndarray, below: np.ndarray, empty: float = np.nan) -> np.ndarray:

@@ -19,8 +19,8 @@ from recsys.reading import read_json
 def write_figures(folder: Path, means: Mapping[str, Any], intervals: Mapping[str, Any]) -> None:
     """Write both, the means last: a folder that has them is whole."""
     for name, values in (("intervals", intervals), ("metrics", means)):
-        known = _replaced(values, lambda v: None if v != v else v)
-        write_text(folder / f"{name}.json", json.dumps(known, indent=2))
+        figures = _replaced(values, lambda v: None if v != v else v)
+        write_text(folder / f"{name}.json", json.dumps(figures, indent=2))
 
 
 def read_figures(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

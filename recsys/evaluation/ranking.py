@@ -164,13 +164,13 @@ def evaluate(
         )
     targets = part.target
     hits = metrics.hits(top.items, targets, num_items)
-    measured = metrics.per_user(hits, targets.lengths, protocol.ks)
-    repeated = _member(targets, part.history.ragged, num_items)
+    user_metrics = metrics.per_user(hits, targets.lengths, protocol.ks)
+    is_repeat = _member(targets, part.history.ragged, num_items)
     frames = [
-        _about(part, repeated, popularity),
-        pl.DataFrame({name: values.numpy() for name, values in measured.items()}),
-        _recalls("repeat", top.items, _chosen(targets, repeated), protocol.ks, num_items),
-        _recalls("explore", top.items, _chosen(targets, ~repeated), protocol.ks, num_items),
+        _about(part, is_repeat, popularity),
+        pl.DataFrame({name: values.numpy() for name, values in user_metrics.items()}),
+        _recalls("repeat", top.items, _where(targets, is_repeat), protocol.ks, num_items),
+        _recalls("explore", top.items, _where(targets, ~is_repeat), protocol.ks, num_items),
     ]
     catalogue = _catalogue(top.items, num_items, popularity, protocol.ks)
     return Evaluation(pl.concat(frames, how="horizontal"), catalogue, top)
@@ -179,19 +179,19 @@ def evaluate(
 def _member(rows: Ragged, others: Ragged, num_items: int) -> Tensor:
     """(E,) bool: whether each value of a row is among the values of the same row of `others`."""
     keys = rows.owners() * num_items + rows.values
-    known = (others.owners() * num_items + others.values).sort().values
-    place = torch.searchsorted(known, keys)
+    other_keys = (others.owners() * num_items + others.values).sort().values
+    place = torch.searchsorted(other_keys, keys)
     # A place past the end is that of a key larger than all.
-    return (place < len(known)) & (torch.nn.functional.pad(known, (0, 1))[place] == keys)
+    return (place < len(other_keys)) & (torch.nn.functional.pad(other_keys, (0, 1))[place] == keys)
 
 
-def _chosen(rows: Ragged, keep: Tensor) -> Ragged:
+def _where(rows: Ragged, keep: Tensor) -> Ragged:
     """The values at `keep` (E,) bool only, by row."""
-    kept = torch.bincount(rows.owners()[keep], minlength=len(rows))
-    return Ragged(rows.values[keep], offsets_of(kept))
+    lengths = torch.bincount(rows.owners()[keep], minlength=len(rows))
+    return Ragged(rows.values[keep], offsets_of(lengths))
 
 
-def _about(part: Part, repeated: Tensor, popularity: Tensor | None) -> pl.DataFrame:
+def _about(part: Part, is_repeat: Tensor, popularity: Tensor | None) -> pl.DataFrame:
     """The columns `ABOUT_USER`; target popularity is the mean share of training events."""
     targets = part.target
     count = targets.lengths
@@ -201,13 +201,13 @@ def _about(part: Part, repeated: Tensor, popularity: Tensor | None) -> pl.DataFr
         total = torch.zeros(len(part), dtype=torch.float64).index_add_(0, owners, values.double())
         return (total / count).numpy()
 
-    seen = torch.ones(part.history.num_items) if popularity is None else popularity.cpu()
+    num_events = torch.ones(part.history.num_items) if popularity is None else popularity.cpu()
     columns = {
         "user": part.history.users.numpy(),
         "history_length": part.history.lengths().numpy(),
         "num_targets": count.numpy(),
-        "repeat_share": mean(repeated),
-        "target_popularity": mean(seen[targets.values] / seen.sum()),
+        "repeat_share": mean(is_repeat),
+        "target_popularity": mean(num_events[targets.values] / num_events.sum()),
     }
     return pl.DataFrame(columns)
 
@@ -218,8 +218,8 @@ def _recalls(
     """`<name>/recall@k`, null for users without such targets."""
     hits = metrics.hits(items, targets, num_items)
     count = targets.lengths.numpy()
-    found = {f"{name}/recall@{k}": metrics.recall(hits[:, :k], targets.lengths) for k in ks}
-    columns = {column: values.numpy() for column, values in found.items()}
+    recalls = {f"{name}/recall@{k}": metrics.recall(hits[:, :k], targets.lengths) for k in ks}
+    columns = {column: values.numpy() for column, values in recalls.items()}
     undefined = pl.Series(count == 0)
     return pl.DataFrame(columns).with_columns(pl.when(~undefined).then(pl.all()))
 
@@ -227,10 +227,10 @@ def _recalls(
 def _catalogue(
     items: Tensor, num_items: int, popularity: Tensor | None, ks: Sequence[int]
 ) -> dict[str, float]:
-    found = {}
+    figures = {}
     for k in ks:
-        found[f"coverage@{k}"] = float(metrics.coverage(items[:, :k], num_items))
-        found[f"gini@{k}"] = float(metrics.gini(items[:, :k], num_items))
+        figures[f"coverage@{k}"] = float(metrics.coverage(items[:, :k], num_items))
+        figures[f"gini@{k}"] = float(metrics.gini(items[:, :k], num_items))
         if popularity is not None:
-            found[f"novelty@{k}"] = float(metrics.novelty(items[:, :k], popularity))
-    return found
+            figures[f"novelty@{k}"] = float(metrics.novelty(items[:, :k], popularity))
+    return figures

@@ -32,7 +32,7 @@ def bootstrap(
         draws: the resamples, in parts (s, U): how often each user is drawn.
         level: the share of the resamples' metrics that lies within an interval.
     """
-    resampled = np.concatenate([measure(drawn) for drawn in draws])
+    resampled = np.concatenate([measure(weights) for weights in draws])
     return [interval(values, level) for values in resampled.T]
 
 
@@ -40,8 +40,8 @@ def draws_of_users(num_users: int, resamples: int, seed: int) -> Iterator[np.nda
     """Draws with replacement, a resample (1, U) at a time: of many users all would be too large."""
     generator = np.random.default_rng(seed)
     for _ in range(resamples):
-        drawn = generator.integers(num_users, size=num_users)
-        yield np.bincount(drawn, minlength=num_users)[None]
+        users = generator.integers(num_users, size=num_users)
+        yield np.bincount(users, minlength=num_users)[None]
 
 
 def draws_at_once(num_users: int, resamples: int, seed: int) -> list[np.ndarray]:
@@ -67,8 +67,8 @@ def mean_intervals(
     # Sums and counts in one product.
     summed = np.hstack([np.where(defined, values, 0.0), defined])
 
-    def means(drawn: np.ndarray) -> np.ndarray:
-        return ratio(*np.split(drawn.astype(np.float64) @ summed, 2, axis=1))
+    def means(weights: np.ndarray) -> np.ndarray:
+        return ratio(*np.split(weights.astype(np.float64) @ summed, 2, axis=1))
 
     intervals = bootstrap(means, draws_of_users(len(values), resamples, seed), level=level)
     return dict(zip(per_user.columns, intervals, strict=True))
@@ -86,11 +86,11 @@ def mean_of_defined(values: np.ndarray) -> np.ndarray:
 
 
 def interval(resampled: np.ndarray, level: float) -> tuple[float, float]:
-    """The percentile interval of a mean (S,) over resamples, those left out that have none."""
-    known = resampled[~np.isnan(resampled)]
-    if not len(known):
+    """The percentile interval of a mean (S,) over the resamples in which it is defined."""
+    defined = resampled[~np.isnan(resampled)]
+    if not len(defined):
         return math.nan, math.nan
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -151,25 +151,26 @@ def compare_folds(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
     if not same_folds(first, second):
         raise RunError("the results are of other folds; compare results on one table")
     names = [name for name in first.columns if name not in FOLD]
-    held_out = held_out_ratio(first)
-    rows = [paired_t(n, first[n], second[n], test_train_ratio=held_out) for n in names]
+    test_train_ratio = held_out_ratio(first)
+    rows = [paired_t(n, first[n], second[n], test_train_ratio=test_train_ratio) for n in names]
     return pl.DataFrame(rows, schema=PAIRED)
 
 
 def same_folds(first: pl.DataFrame, second: pl.DataFrame) -> bool:
-    """Whether two results can be compared: both are by folds, and by the same."""
+    """Whether two results can be compared: both were measured on folds, and on the same ones."""
     return not first.is_empty() and first.select(FOLD).equals(second.select(FOLD))
 
 
 def held_out_ratio(folds: pl.DataFrame) -> float:
     """Training rows that a fold holds out over those it trains on.
 
-    The other folds' training rows hold each row out once: together they are all rows so many times.
+    A row is in the training rows of all folds but one. So their sum is the number of all rows times
+    the number of the other folds.
     """
     others = pl.len().over("repeat") - 1
-    whole = pl.col("train").sum().over("repeat") / others
+    all_rows = pl.col("train").sum().over("repeat") / others
     # Without any the users are divided all the same.
-    ratio = ((whole - pl.col("train")) / pl.col("train")).fill_nan(1 / others)
+    ratio = ((all_rows - pl.col("train")) / pl.col("train")).fill_nan(1 / others)
     return float(folds.select(ratio.mean()).item())
 
 
@@ -178,8 +179,8 @@ def paired_t(
 ) -> dict[str, object]:
     """A row of `compare` or `compare_folds`: Student's t of the differences second - first.
 
-    Pairs of which one is null are left out. One that is no number cannot be left out, since it was
-    to be measured: then there is no test. Nor is there of a single pair.
+    A pair with a null is left out. A pair with NaN should have been measured and cannot be left
+    out: then there is no test. A single pair has no test either.
 
     Args:
         name: of the metric.
@@ -190,10 +191,10 @@ def paired_t(
     """
     pairs = pl.DataFrame([first.rename("first"), second.rename("second")])
     pairs = pairs.cast(pl.Float64).drop_nulls()
-    known = pairs.filter(pl.all_horizontal(pl.all().is_not_nan()))
-    difference = (known["second"] - known["first"]).to_numpy()
+    defined = pairs.filter(pl.all_horizontal(pl.all().is_not_nan()))
+    difference = (defined["second"] - defined["first"]).to_numpy()
     count, mean = len(difference), float(difference.mean()) if len(difference) else None
-    row = {"metric": name, **known.mean().row(0, named=True), "difference": mean}
+    row = {"metric": name, **defined.mean().row(0, named=True), "difference": mean}
     if mean is None or count < max(len(pairs), 2):
         return row | dict.fromkeys(("low", "high", "p_value"))
     error = float(difference.std(ddof=1)) * math.sqrt(1 / count + test_train_ratio)

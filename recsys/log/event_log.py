@@ -6,8 +6,8 @@ hold a row per id with whatever is known of it; by convention `items.title` is w
 and `items.text` what a language model reads.
 
 Where items have no table of their own, some columns of the events may describe them
-(`item_columns`). Of an item is then known what its events say, and nothing that is said later: a
-log that is cut to fewer events describes its items by those.
+(`item_columns`). An item then has the attributes that its events give it. A log that is cut to
+fewer events describes its items by the events that are left.
 
 `timestamp` is a `Datetime`, or an integer where a log knows the order of events but not their time.
 """
@@ -54,10 +54,10 @@ class EventLog:
         items: one row per item that the events or the given items name, ordered by id.
         users: one row per user that the events name, ordered by id.
         out_of_order: how many rows the input gave after a later event of their user.
-        item_columns: of the events, those that describe their item. `items` holds of each the first
-            value that the item's events have, in order of time.
-        memo: what others have computed of the log, by what computes it, for as long as it lives; a
-            log that is cut has computed nothing yet.
+        item_columns: columns of the events that describe their item. `items` holds, for each item
+            and column, the first value in order of time.
+        memo: results that others computed from the log, by the object that computes them. It lives
+            as long as the log; a log that is cut starts with an empty one.
     """
 
     name: str
@@ -69,9 +69,9 @@ class EventLog:
     memo: dict[Hashable, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Whoever cuts the events: items never know more than those that are left.
+        # Items never know more than the events that are left, whoever cuts them.
         if self.item_columns:
-            items = as_told(self.items, self.events, self.item_columns)
+            items = described_by_events(self.items, self.events, self.item_columns)
             object.__setattr__(self, "items", items)
 
     @classmethod
@@ -111,11 +111,11 @@ class EventLog:
         [7, 8, 9]
         """
         tables = {"events": events, "items": items, "users": users}
-        given = {table: frame for table, frame in tables.items() if frame is not None}
+        given_tables = {table: frame for table, frame in tables.items() if frame is not None}
         for check in (bad_names, _missing_columns, _bad_columns):
-            _raise(name, check(given))
+            _raise(name, check(given_tables))
         _raise(name, _bad_item_columns(events, items, item_columns))
-        frames = _with_one_type_of_ids({t: _normalised(frame) for t, frame in given.items()})
+        frames = _with_one_type_of_ids({t: _normalised(frame) for t, frame in given_tables.items()})
         events, items, users = frames["events"], frames.get("items"), frames.get("users")
         readable, unreadable = _readable_times(events)
         keys = (*_bad_keys("items", items, ITEM), *_bad_keys("users", users, USER))
@@ -146,15 +146,15 @@ class EventLog:
 
     def with_events(self, events: pl.DataFrame) -> EventLog:
         """The same log with fewer events, in the same order; items and users follow."""
-        seen = events[ITEM].unique().to_frame(), events[USER].set_sorted().unique().to_frame()
-        items = self.items.join(seen[0], on=ITEM, maintain_order="left", how="semi")
-        users = self.users.join(seen[1], on=USER, maintain_order="left", how="semi")
+        ids = events[ITEM].unique().to_frame(), events[USER].set_sorted().unique().to_frame()
+        items = self.items.join(ids[0], on=ITEM, maintain_order="left", how="semi")
+        users = self.users.join(ids[1], on=USER, maintain_order="left", how="semi")
         return replace(self, events=events, users=users, items=items)
 
 
 def _raise(name: str, problems: Iterable[str]) -> None:
-    if found := "; ".join(problems):
-        raise DataError(f"{name}: {found}")
+    if message := "; ".join(problems):
+        raise DataError(f"{name}: {message}")
 
 
 def _in_time_order(events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
@@ -213,12 +213,14 @@ def _sorted_by_user_and_time(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def unused(columns: Sequence[str]) -> str:
-    """A name that none of the columns has: beside a user's, a column of ours may have no other."""
+    """A name that none of the columns has, for a helper column beside the user's own."""
     return "_" + max(columns, key=len)
 
 
-def as_told(items: pl.DataFrame, events: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-    """Items with what their events say of them: of each column the first value in order of time.
+def described_by_events(
+    items: pl.DataFrame, events: pl.DataFrame, columns: Sequence[str]
+) -> pl.DataFrame:
+    """Items with the first value, in order of time, that their events have in each column.
 
     Args:
         items: `item_id`, and other columns, which stay unless they are among the columns.
@@ -231,9 +233,9 @@ def as_told(items: pl.DataFrame, events: pl.DataFrame, columns: Sequence[str]) -
         earliest = time.filter(value.is_not_null()).arg_min()
         return value.drop_nulls().get(earliest, null_on_oob=True)
 
-    said = events.group_by(ITEM).agg(first(column) for column in columns)
+    first_values = events.group_by(ITEM).agg(first(column) for column in columns)
     others = items.drop(columns, strict=False)
-    return others.join(said, on=ITEM, how="left", maintain_order="left")
+    return others.join(first_values, on=ITEM, how="left", maintain_order="left")
 
 
 def is_worded(column: pl.Series) -> bool:
@@ -256,25 +258,25 @@ Tables = Mapping[str, pl.DataFrame]
 """The frames of a log that are given, by the names of its attributes."""
 
 
-def bad_names(given: Tables) -> Iterator[str]:
-    """The names that polars takes for patterns of names, also where a column is asked for."""
-    for table, frame in given.items():
+def bad_names(tables: Tables) -> Iterator[str]:
+    """An error message for each column whose name polars would read as a pattern."""
+    for table, frame in tables.items():
         for name in frame.columns:
             if name == "*" or (name.startswith("^") and name.endswith("$")):
                 yield f"{table}: the column {name!r} has the name of a pattern; call it otherwise"
 
 
-def _missing_columns(given: Tables) -> Iterator[str]:
-    wanted = {"events": REQUIRED, "items": (ITEM,), "users": (USER,)}
-    for table, frame in given.items():
-        if missing := [column for column in wanted[table] if column not in frame.columns]:
+def _missing_columns(tables: Tables) -> Iterator[str]:
+    required = {"events": REQUIRED, "items": (ITEM,), "users": (USER,)}
+    for table, frame in tables.items():
+        if missing := [column for column in required[table] if column not in frame.columns]:
             there = ", ".join(frame.columns) or "none"
             yield f"{table}: no column {', '.join(missing)} (there are: {there})"
 
 
-def _bad_columns(given: Tables) -> Iterator[str]:
+def _bad_columns(tables: Tables) -> Iterator[str]:
     """Ids and words of a type that is none."""
-    for table, frame in given.items():
+    for table, frame in tables.items():
         for ids in (frame[c] for c in (USER, ITEM) if c in frame.columns):
             if ids.dtype.is_float():
                 yield from _bad_float_ids(ids)
@@ -313,8 +315,8 @@ def _bad_item_columns(
 
 def _normalised(frame: pl.DataFrame) -> pl.DataFrame:
     """Every column in a form that the rest can rely on, see `from_frames`."""
-    kept = (c for c in frame.iter_columns() if not _has_no_fields(c.dtype))
-    return pl.DataFrame({column.name: _normal(column) for column in kept})
+    columns = (c for c in frame.iter_columns() if not _has_no_fields(c.dtype))
+    return pl.DataFrame({column.name: _normal(column) for column in columns})
 
 
 def _has_no_fields(kind: Any) -> bool:  # a type of polars
@@ -349,18 +351,18 @@ def as_numbers(column: pl.Series) -> pl.Series:
     kind = column.dtype
     if not (kind.is_numeric() or kind in (*_TEXT, pl.Null)):
         return column
-    whole = not (kind.is_float() or kind.is_decimal())
-    given = column.cast(pl.String) if kind in _TEXT else column
-    for number in (pl.Int64, pl.Float64) if whole else (pl.Float64,):
-        numbers = given.cast(number, strict=False)
-        if numbers.null_count() == given.null_count():
+    is_whole = not (kind.is_float() or kind.is_decimal())
+    values = column.cast(pl.String) if kind in _TEXT else column
+    for number in (pl.Int64, pl.Float64) if is_whole else (pl.Float64,):
+        numbers = values.cast(number, strict=False)
+        if numbers.null_count() == values.null_count():
             return numbers
     return column
 
 
-def _with_one_type_of_ids(given: Tables) -> Tables:
+def _with_one_type_of_ids(tables: Tables) -> Tables:
     """Ids are text in both tables where they are text in one: an integer is written in one way."""
-    frames = dict(given)
+    frames = dict(tables)
     for key, table in ((ITEM, "items"), (USER, "users")):
         if table in frames and frames[table][key].dtype != frames["events"][key].dtype:
             for name in ("events", table):
@@ -397,12 +399,12 @@ def _readable_times(events: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
 
 def _parsed(times: pl.Series) -> pl.Series:
     """Integers, or the form of ISO 8601 that reads most of the texts."""
-    wanted = len(times) - times.null_count()
+    num_values = len(times) - times.null_count()
     best = times.cast(pl.Int64, strict=False)
     some = times.drop_nulls().head(_SAMPLE)
     # What reads the first rows most likely reads all of them.
     for form in sorted(_TIME_FORMS, key=lambda form: _in_form(some, form).null_count()):
-        if len(best) - best.null_count() == wanted:
+        if len(best) - best.null_count() == num_values:
             break
         best = min(best, _in_form(times, form), key=pl.Series.null_count)
     return best
@@ -417,11 +419,11 @@ def _impossible_years(times: pl.Series) -> Iterator[str]:
     plain = pl.Datetime(kind.time_unit) if isinstance(kind, pl.Datetime) else kind
     bounds = pl.Series([datetime(year, 1, 1) for year in (FIRST_YEAR, LAST_YEAR)]).cast(plain)
     first, end = bounds.to_physical()
-    counted = times.to_physical()
-    outside = (counted < first) | (counted >= end)
+    ticks = times.to_physical()
+    outside = (ticks < first) | (ticks >= end)
     if outside.any():
         row = outside.arg_true()[0]
-        year = FIRST_YEAR + (counted[row] - first) * (LAST_YEAR - FIRST_YEAR) // (end - first)
+        year = FIRST_YEAR + (ticks[row] - first) * (LAST_YEAR - FIRST_YEAR) // (end - first)
         yield (
             f"timestamp: {outside.sum()} outside the years {FIRST_YEAR} to {LAST_YEAR - 1}, the "
             f"first in row {row + 1}, of about the year {year}"
@@ -486,10 +488,10 @@ def _bad_keys(table: str, frame: pl.DataFrame | None, key: str) -> Iterator[str]
 
 
 def _complete(
-    seen: pl.Series, attributes: pl.DataFrame | None, *, keep_unseen: bool
+    ids: pl.Series, attributes: pl.DataFrame | None, *, keep_unseen: bool
 ) -> pl.DataFrame:
     """A row per id, ordered by id, with the attributes where they are known."""
     if attributes is None:
-        return seen.sort().to_frame()
+        return ids.sort().to_frame()
     how: Literal["full", "left"] = "full" if keep_unseen else "left"
-    return seen.to_frame().join(attributes, on=seen.name, how=how, coalesce=True).sort(seen.name)
+    return ids.to_frame().join(attributes, on=ids.name, how=how, coalesce=True).sort(ids.name)

@@ -68,23 +68,23 @@ def k_core(
         return log
     users = Vocabulary(log.users[USER]).index_of(log.events[USER]).to_numpy()
     items = Vocabulary(log.items[ITEM]).index_of(log.events[ITEM]).to_numpy()
-    counted = np.ones(len(users), dtype=bool)
+    is_counted = np.ones(len(users), dtype=bool)
     if until is not None:
-        counted = (log.events[TIME] < moment(log, "until", until)[0]).to_numpy()
-    per_user = np.bincount(users[counted], minlength=len(log.users))
-    per_item = np.bincount(items[counted], minlength=len(log.items))
+        is_counted = (log.events[TIME] < moment(log, "until", until)[0]).to_numpy()
+    per_user = np.bincount(users[is_counted], minlength=len(log.users))
+    per_item = np.bincount(items[is_counted], minlength=len(log.items))
     keep = np.ones(len(users), dtype=bool)
     while True:
         few = (per_user < min_user_events)[users] | (per_item < min_item_events)[items]
-        lost = few & keep
-        if not lost.any():
+        is_lost = few & keep
+        if not is_lost.any():
             break
-        keep &= ~lost
-        lost &= counted
-        per_user -= np.bincount(users[lost], minlength=len(per_user))
-        per_item -= np.bincount(items[lost], minlength=len(per_item))
-    left = np.bincount(users[keep], minlength=len(log.users)) > 0
-    if np.count_nonzero(left) < 2:
+        keep &= ~is_lost
+        is_lost &= is_counted
+        per_user -= np.bincount(users[is_lost], minlength=len(per_user))
+        per_item -= np.bincount(items[is_lost], minlength=len(per_item))
+    has_events = np.bincount(users[keep], minlength=len(log.users)) > 0
+    if np.count_nonzero(has_events) < 2:
         before = "" if until is None else f" before {until}"
         raise DataError(
             f"{log.name}: at most one user is left with min_user_events={min_user_events} and "
@@ -96,5 +96,5 @@ def k_core(
         log,
         events=log.events.filter(keep),
         items=log.items.filter(np.bincount(items[keep], minlength=len(log.items)) > 0),
-        users=log.users.filter(left),
+        users=log.users.filter(has_events),
     )

@@ -55,7 +55,7 @@ def _add(digest: Any, column: pl.Series) -> None:
 
 
 def _bytes(values: pl.Series) -> bytes:
-    """The values of a piece of a column; those of nulls are like nothing."""
+    """The values of a piece of a column; nulls count as 0 or as empty text."""
     numbers = values.to_physical() if values.dtype.is_temporal() else values
     numbers = numbers.cast(pl.UInt8) if numbers.dtype == pl.Boolean else numbers
     if numbers.dtype in _NUMBERS:

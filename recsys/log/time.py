@@ -52,16 +52,16 @@ def moment(log: EventLog, name: str, when: Moment) -> pl.Series:
     zone = kind.time_zone
     if in_utc is not None:
         utc = pl.Series([in_utc], dtype=pl.Datetime("us", "UTC"))
-        found = utc.dt.replace_time_zone(None) if zone is None else utc.dt.convert_time_zone(zone)
-        return found.cast(kind)
+        local = utc.dt.replace_time_zone(None) if zone is None else utc.dt.convert_time_zone(zone)
+        return local.cast(kind)
     clock = pl.Series([time], dtype=pl.Datetime("us"))
-    found = _on_clock(clock, zone)
-    if found.null_count():
+    local = _on_clock(clock, zone)
+    if local.null_count():
         raise ConfigError(
             f"{name}={when}: no such time in {zone}; clocks were put forward, "
             f"give {_put_forward(clock, zone)[0]:%Y-%m-%dT%H:%M}"
         )
-    return found.cast(kind)
+    return local.cast(kind)
 
 
 def days_after(when: pl.Series, days: int) -> pl.Series:

@@ -59,20 +59,20 @@ class Vocabulary:
         Ids of another type are compared by value: `"42"` and 42.0 find the integer 42.
         """
         if ids.dtype.is_float():
-            whole = ids.cast(pl.Int64, strict=False)
-            ids = whole.set(whole != ids, None)  # 42.5 is not 42
+            integers = ids.cast(pl.Int64, strict=False)
+            ids = integers.set(integers != ids, None)  # 42.5 is not 42
         if ids.dtype != self.ids.dtype:
             ids = ids.cast(self.ids.dtype, strict=False)
         if self._array is not None and not ids.null_count():
             place = ids.to_numpy() - int(self.ids.min())  # type: ignore[arg-type]
             if len(place) and place.min() >= 0 and place.max() < len(self._array):
                 return pl.Series("index", self._array[place])
-        found = pl.DataFrame({"id": ids}).join(
+        rows = pl.DataFrame({"id": ids}).join(
             self._lookup, on="id", how="left", maintain_order="left"
         )
-        return found["index"].fill_null(UNKNOWN)
+        return rows["index"].fill_null(UNKNOWN)
 
     def ids_of(self, index: pl.Series) -> pl.Series:
         """The id of each index 0 .. n-1, and null for `UNKNOWN`."""
-        known = index.cast(pl.Int64)
-        return self.ids.gather(known.set(known == UNKNOWN, None))
+        indices = index.cast(pl.Int64)
+        return self.ids.gather(indices.set(indices == UNKNOWN, None))

@@ -18,8 +18,8 @@ class Template:
 
     Attributes:
         columns: of the items, in the order in which they are read; lists are joined by spaces.
-        event_columns: of the events, read behind the item in a history. What an item is compared
-            with, and what is recommended, is the item in its own words.
+        event_columns: of the events, read after the item in a history. Items are compared and
+            recommended by their own words alone.
         separator: between the columns.
         max_item_tokens: of a longer item, or an item with its event, the rest is cut off.
         max_tokens: of a longer history the oldest items are cut off, whole.
@@ -59,9 +59,9 @@ class Template:
         Raises:
             DataError: a column that the items do not have.
         """
-        own = self._joined(items, "items", self.columns)
+        words = self._joined(items, "items", self.columns)
         ids = items[ITEM].cast(pl.String)
-        return pl.select(text=pl.when(own != "").then(own).otherwise(ids))["text"]
+        return pl.select(text=pl.when(words != "").then(words).otherwise(ids))["text"]
 
     def write(self, items: pl.DataFrame, events: pl.DataFrame) -> LogTexts:
         """The words of a log.
@@ -78,16 +78,20 @@ class Template:
         every = pl.int_range(len(items), eager=True)
         if not self.event_columns:
             return LogTexts(texts, every, item.cast(pl.Int64))
-        said = self._joined(events, "events", self.event_columns)
-        told = pl.DataFrame([item, said.set(said == "", None).rename("said")])
-        more = told.drop_nulls().unique(maintain_order=True).with_row_index("text", len(items))
-        beside = [texts[more["item"]], more["said"]]
-        texts = pl.concat(
-            [texts, pl.select(pl.concat_str(beside, separator=self.separator))["text"]]
+        event_words = self._joined(events, "events", self.event_columns)
+        pairs = pl.DataFrame([item, event_words.set(event_words == "", None).rename("words")])
+        new_texts = (
+            pairs.drop_nulls().unique(maintain_order=True).with_row_index("text", len(items))
         )
-        found = told.join(more, on=["item", "said"], how="left", maintain_order="left")["text"]
-        about = pl.concat([every, more["item"].cast(pl.Int64)])
-        return LogTexts(texts, about, found.cast(pl.Int64).fill_null(item))
+        parts = [texts[new_texts["item"]], new_texts["words"]]
+        texts = pl.concat(
+            [texts, pl.select(pl.concat_str(parts, separator=self.separator))["text"]]
+        )
+        text_of_event = pairs.join(
+            new_texts, on=["item", "words"], how="left", maintain_order="left"
+        )["text"]
+        about = pl.concat([every, new_texts["item"].cast(pl.Int64)])
+        return LogTexts(texts, about, text_of_event.cast(pl.Int64).fill_null(item))
 
     def _joined(self, rows: pl.DataFrame, table: str, columns: Sequence[str]) -> pl.Series:
         """The words of each row, "" where it has none."""
@@ -107,9 +111,10 @@ class LogTexts:
     """The words of a log's items and events.
 
     Attributes:
-        texts: (m,) strings: the n items', then an item's with what an event said, each such once.
+        texts: (m,) strings: first a text for each of the n items, then one for each distinct pair
+            of an item and an event's words.
         items: (m,) Int64, the item that a text is about.
-        events: (E,) Int64, the text of each event: that of its item where it said nothing.
+        events: (E,) Int64, the text of each event; its item's text where the event has no words.
     """
 
     texts: pl.Series
@@ -119,7 +124,7 @@ class LogTexts:
 
 def _words(column: pl.Series) -> pl.Series:
     """Text without blanks around it; null where there is none."""
-    listed = isinstance(column.dtype, pl.List)
-    text = column.cast(pl.List(pl.String)).list.join(" ") if listed else column.cast(pl.String)
+    is_list = isinstance(column.dtype, pl.List)
+    text = column.cast(pl.List(pl.String)).list.join(" ") if is_list else column.cast(pl.String)
     text = text.str.strip_chars()
     return text.set(text == "", None)

@@ -2,7 +2,8 @@
 
 Everything else in a Transformer works on the tokens one after the other, as they come.
 
-Shapes: B rows, E tokens in all, P cells of the layout, D dimensions, H heads.
+Shapes: B rows, in all or of a group, L positions of the longest, E tokens in all, P cells of the
+layout, D dimensions, H heads of d. A suffix gives those of a tensor: `q_BHLd` is (B, H, L, d).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from recsys.batch.ragged import Ragged, ranges
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where tokens lie when rows of about one length form a group, each as wide as its longest.
+    """The cells in which tokens lie for attention.
 
-    What stands in a row after its own tokens are tokens of others, which nobody may look at.
+    Rows of about equal length form a group, as wide as its longest row. Behind its own tokens a
+    row's cells hold tokens of other rows, which attention does not read.
 
     Attributes:
         position: (E,) int64, a token's place within its row, from 0.
@@ -44,19 +46,19 @@ class Layout:
         >>> layout.shapes, round(layout.padding, 2)
         ([(2, 3)], 0.33)
         """
-        owners = rows.owners()
-        position = torch.arange(len(owners), device=owners.device) - rows.offsets[owners]
+        owners_E = rows.owners()
+        position_E = torch.arange(len(owners_E), device=owners_E.device) - rows.offsets[owners_E]
         lengths, order = rows.lengths.sort()
         order = order[lengths > 0]
         lengths = lengths[lengths > 0]
         groups = [group for group in lengths.cpu().tensor_split(num_groups) if len(group)]
         shapes = [(len(group), int(group[-1])) for group in groups]
         widths = torch.cat([torch.full((b,), width) for b, width in shapes]).to(order.device)
-        token, offsets = ranges(rows.offsets[order], widths)
-        first = torch.zeros_like(rows.lengths)
-        first[order] = offsets[:-1]
-        cell = first[owners] + position
-        return cls(position, token.clamp(max=len(owners) - 1), cell, lengths, shapes)
+        token_P, offsets = ranges(rows.offsets[order], widths)
+        first_B = torch.zeros_like(rows.lengths)
+        first_B[order] = offsets[:-1]
+        cell_E = first_B[owners_E] + position_E
+        return cls(position_E, token_P.clamp(max=len(owners_E) - 1), cell_E, lengths, shapes)
 
     @property
     def padding(self) -> float:
@@ -71,13 +73,17 @@ class Layout:
         cells = F.embedding(self.token, queries_keys_values)
         sizes = [rows * width for rows, width in self.shapes]
         lengths = self.lengths.split([rows for rows, _ in self.shapes])
-        attended = []
-        for group, shape, own in zip(cells.split(sizes), self.shapes, lengths, strict=True):
-            query, key, value = group.view(*shape, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
+        outputs = []
+        groups = zip(cells.split(sizes), self.shapes, lengths, strict=True)
+        for group, shape, lengths_B in groups:
+            qkv_BL3Hd = group.view(*shape, 3, num_heads, -1)
+            q_BHLd, k_BHLd, v_BHLd = qkv_BL3Hd.permute(2, 0, 3, 1, 4)
             if causal:  # nobody looks behind its own tokens
-                out = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+                out_BHLd = F.scaled_dot_product_attention(q_BHLd, k_BHLd, v_BHLd, is_causal=True)
             else:
-                seen = torch.arange(shape[1], device=own.device) < own[:, None]
-                out = F.scaled_dot_product_attention(query, key, value, seen[:, None, None])
-            attended.append(out.transpose(1, 2).flatten(0, 1).flatten(1))
-        return F.embedding(self.cell, torch.cat(attended))
+                is_in_row_BL = torch.arange(shape[1], device=lengths_B.device) < lengths_B[:, None]
+                out_BHLd = F.scaled_dot_product_attention(
+                    q_BHLd, k_BHLd, v_BHLd, is_in_row_BL[:, None, None]
+                )
+            outputs.append(out_BHLd.transpose(1, 2).flatten(0, 1).flatten(1))
+        return F.embedding(self.cell, torch.cat(outputs))

@@ -23,8 +23,8 @@ T = TypeVar("T")
 class Keeper(nn.Module):
     """A module that makes room for the buffers of a saved state, whatever their size.
 
-    A buffer whose size is the log's is declared in its class, as `popularity: Tensor`; no others
-    are made room for.
+    A buffer whose size depends on the log is declared in its class, as in `popularity: Tensor`.
+    Only declared buffers get room.
     """
 
     def keep(self, name: str, value: Tensor) -> None:
@@ -47,20 +47,20 @@ class Keeper(nn.Module):
     @classmethod
     def declared(cls) -> set[str]:
         """The names that the class and those above it declare, kept tensors among them."""
-        own = (kind for kind in cls.__mro__ if issubclass(kind, Keeper))
-        return {name for kind in own for name in get_annotations(kind)}
+        classes = (kind for kind in cls.__mro__ if issubclass(kind, Keeper))
+        return {name for kind in classes for name in get_annotations(kind)}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The sizes are the log's: make room for the saved tensors as they are.
         declared = self.declared()
         for name in [n for n in state_dict if n.startswith(prefix)]:
-            own = name.removeprefix(prefix)
-            if own not in declared or own in self._parameters:
+            buffer = name.removeprefix(prefix)
+            if buffer not in declared or buffer in self._parameters:
                 continue
-            here, saved = self._buffers.get(own), state_dict[name]
+            here, saved = self._buffers.get(buffer), state_dict[name]
             if here is None or here.shape != saved.shape:
                 device = None if here is None else here.device
-                self.register_buffer(own, torch.empty_like(saved, device=device))
+                self.register_buffer(buffer, torch.empty_like(saved, device=device))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

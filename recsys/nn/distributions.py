@@ -87,11 +87,11 @@ class Tweedie(Distribution):
 
     def __repr__(self) -> str:
         parameters = {name: getattr(self, name) for name in self.arg_constraints}
-        shown = (
+        texts = (
             f"{name}: {value.item() if value.numel() == 1 else value.shape}"
             for name, value in parameters.items()
         )
-        return f"Tweedie({', '.join(shown)})"
+        return f"Tweedie({', '.join(texts)})"
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Tweedie":
         new = self._get_checked_instance(Tweedie, _instance)

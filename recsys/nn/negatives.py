@@ -40,6 +40,6 @@ def uniform(
     first = positives.offsets[:-1]
     place = torch.arange(len(owners), device=owners.device) - first[owners]
     # So many items outside the row come before a positive; never falling within a row.
-    passed = positives.values - place + owners * (num_items + 1)
-    wanted = draws + (rows * (num_items + 1))[:, None]
-    return draws + torch.searchsorted(passed, wanted, right=True) - first[rows, None]
+    keys = positives.values - place + owners * (num_items + 1)
+    queries = draws + (rows * (num_items + 1))[:, None]
+    return draws + torch.searchsorted(keys, queries, right=True) - first[rows, None]

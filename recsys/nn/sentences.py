@@ -54,8 +54,8 @@ class SentenceVectors:
     def read(self, texts: pl.Series) -> Tensor:
         """(n, 384), zeros for a text that is null or blank."""
         vectors = sentence_vectors(texts)
-        told = vectors.any(1)
-        vectors[told] -= vectors[told].mean(0)
+        has_words = vectors.any(1)
+        vectors[has_words] -= vectors[has_words].mean(0)
         return vectors
 
 
@@ -72,9 +72,9 @@ def sentence_vectors(texts: pl.Series) -> Tensor:
     texts = texts.cast(pl.String).str.strip_chars()
     distinct = texts.filter(texts != "").unique().sort()
     # A row of zeros behind them, for what has no words.
-    table = torch.cat([_kept(distinct, folder), torch.zeros(1, DIM)])
-    found = pl.int_range(len(distinct), eager=True)
-    index = texts.replace_strict(distinct, found, default=len(distinct), return_dtype=pl.Int64)
+    table = torch.cat([_cached_vectors(distinct, folder), torch.zeros(1, DIM)])
+    numbers = range(len(distinct))
+    index = texts.replace_strict(distinct, numbers, default=len(distinct), return_dtype=pl.Int64)
     return table[torch.from_numpy(index.to_numpy(writable=True))]
 
 
@@ -88,7 +88,7 @@ def _folder() -> Path:
     return MODEL_DIR
 
 
-def _kept(texts: pl.Series, folder: Path) -> Tensor:
+def _cached_vectors(texts: pl.Series, folder: Path) -> Tensor:
     """(n, D) from the cache, or computed and put there."""
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes())
     for text in texts:

@@ -58,19 +58,21 @@ def semantic_vectors(logs: Sequence[tuple[Ragged, Ragged]], num_tokens: int, dim
         logs: of each the tokens of its texts, and its histories as rows of texts.
         num_tokens: V.
     """
-    found, first = [], 0
+    words, first = [], 0
     for texts, histories in logs:
         positions, ends = gather_positions(texts.offsets, histories.values)
         rows = Ragged(texts.values[positions], ends[histories.offsets])
         document = (rows.owners() + first).numpy()
-        found.append(pl.DataFrame({"text": document, "word": rows.values.long().numpy()}))
+        words.append(pl.DataFrame({"text": document, "word": rows.values.long().numpy()}))
         first += len(rows)
-    cells = tfidf_weights(pl.concat(found))
+    cells = tfidf_weights(pl.concat(words))
     weight, text, token = (cells[name].to_numpy() for name in ("weight", "text", "word"))
     rows = csr_array((weight, (text, token)), shape=(first, num_tokens))
     directions, strengths = right_singular_vectors(rows, min(dim, *rows.shape))
     directions = directions[:, strengths > NO_STRENGTH * strengths.max(initial=0.0)]
     vectors = torch.zeros(num_tokens, dim)
-    known = torch.from_numpy(cells["word"].unique().to_numpy())
-    vectors[known, : directions.shape[1]] = torch.from_numpy(directions).float()[known]
+    weighted_tokens = torch.from_numpy(cells["word"].unique().to_numpy())
+    vectors[weighted_tokens, : directions.shape[1]] = torch.from_numpy(directions).float()[
+        weighted_tokens
+    ]
     return normalize(vectors, dim=1)

@@ -76,7 +76,7 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         Result.read(folder / "baselines" / str(name), str(name)) for name in config["baselines"]
     ]
     results = [model, *baselines]
-    shown = [f"{name}@{k}" for name in tables.SHOWN]
+    metrics = [f"{name}@{k}" for name in tables.SHOWN]
     return {
         "data": name_of(data),
         "file": Path(data.get("path") or "").name,
@@ -85,12 +85,12 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         "num_items": config["num_items"],
         "num_users": len(read_table(folder / "model" / "users.parquet")),
         "k": k,
-        "metrics": shown,
+        "metrics": metrics,
         "model_name": model.name,
         "model": model,
         "results": results,
-        "differences": _differences(model, baselines, shown),
-        "bars": [plot for metric in shown for plot in _bars([metric], results)],
+        "differences": _differences(model, baselines, metrics),
+        "bars": [plot for metric in metrics for plot in _bars([metric], results)],
         "curves": list(_curves(folder, f"validation/{config['trainer']['monitor']}")),
         "slices": list(_slices(f"recall@{k}", model, baselines)),
         "repeats": list(_bars([f"repeat/recall@{k}", f"explore/recall@{k}"], results)),
@@ -105,20 +105,20 @@ def _differences(
     """The model minus each baseline, with Holm's correction over all rows of all baselines."""
     if not baselines:
         return {}
-    found = [
+    comparisons = [
         compare(other.per_user, model.per_user, names=metrics).with_columns(against=pl.lit(n))
         for n, other in enumerate(baselines)
     ]
-    rows = with_holm(pl.concat(found)).partition_by("against", maintain_order=True)
+    rows = with_holm(pl.concat(comparisons)).partition_by("against", maintain_order=True)
     return {other.name: of.to_dicts() for other, of in zip(baselines, rows, strict=True)}
 
 
 def _bars(metrics: Sequence[str], results: Sequence[Result]) -> Iterator[Plot]:
     """A plot per metric, all on one scale; a metric that no user defines has none."""
     metrics = [name for name in metrics if name in results[0].means]
-    found = [[Bar(r.name, r.means[m], *r.intervals[m]) for r in results] for m in metrics]
-    limit = max((bar.high for bars in found for bar in bars), default=0.0)
-    for metric, bars in zip(metrics, found, strict=True):
+    groups = [[Bar(r.name, r.means[m], *r.intervals[m]) for r in results] for m in metrics]
+    limit = max((bar.high for bars in groups for bar in bars), default=0.0)
+    for metric, bars in zip(metrics, groups, strict=True):
         yield plots.bars(metric, bars, limit=limit)
 
 
@@ -131,9 +131,9 @@ def _curves(folder: Path, monitor: str) -> Iterator[Plot]:
         log = pl.read_csv(path, glob=False).cast(pl.Float64)
         best = log.drop_nulls(monitor).sort(monitor, descending=True, maintain_order=True)
         for column, what in (("train/loss", "training loss"), (monitor, monitor)):
-            known = log.drop_nulls(column)
+            rows = log.drop_nulls(column)
             label = f"{what}{member}"
-            yield plots.curve(label, known["epoch"], known[column], best=best["epoch"][0])
+            yield plots.curve(label, rows["epoch"], rows[column], best=best["epoch"][0])
 
 
 def _slices(metric: str, model: Result, baselines: Sequence[Result]) -> Iterator[Plot]:
@@ -160,17 +160,17 @@ class Sample:
     Attributes:
         user_id: the user's key.
         latest: distinct items of the history, latest first.
-        given: the recommended items, and of each whether it was a target.
-        wanted: the targets, and of each whether it was recommended; those that were come first.
+        recommendations: the recommended items, each with whether it was a target.
+        targets: the target items, each with whether it was recommended; hits come first.
     """
 
     user_id: int | str
     latest: list[str]
-    given: list[tuple[str, bool]]
-    wanted: list[tuple[str, bool]]
+    recommendations: list[tuple[str, bool]]
+    targets: list[tuple[str, bool]]
 
 
-def _samples(folder: Path, asked: pl.DataFrame, *, num_users: int = 3) -> Iterator[Sample]:
+def _samples(folder: Path, test_users: pl.DataFrame, *, num_users: int = 3) -> Iterator[Sample]:
     """Users at the quartiles of the test users: always the same, not chosen for their results."""
     items = read_table(folder / "model" / "items.parquet", ITEM)
     users = Vocabulary(read_table(folder / "model" / "users.parquet", USER)[USER])
@@ -178,22 +178,24 @@ def _samples(folder: Path, asked: pl.DataFrame, *, num_users: int = 3) -> Iterat
     log = {name: tensor.numpy() for name, tensor in tensors.items()}
     lists = read_table(folder / "recommendations.parquet", USER, ITEM)
     words, catalogue = _words(items), Vocabulary(items[ITEM])
-    chosen = asked[sorted({len(asked) * (n + 1) // (num_users + 1) for n in range(num_users)})]
-    rows = np.searchsorted(log["users"], users.index_of(chosen[USER]))
-    for row, user, length in zip(rows, chosen[USER], chosen["history_length"], strict=True):
+    sample = test_users[
+        sorted({len(test_users) * (n + 1) // (num_users + 1) for n in range(num_users)})
+    ]
+    rows = np.searchsorted(log["users"], users.index_of(sample[USER]))
+    for row, user, length in zip(rows, sample[USER], sample["history_length"], strict=True):
         start, end = log["offsets"][row], log["offsets"][row + 1]
         # What the user did: first the history, then the target, which is one basket.
         cut = start + length
         in_target = log["baskets"][cut:end] == log["baskets"][cut]
-        seen = dict.fromkeys(log["items"][start:cut][::-1].tolist())
-        wanted = log["items"][cut:end][in_target].tolist()
-        given = catalogue.index_of(lists.filter(pl.col(USER) == user)[ITEM].head(10)).to_list()
+        past_items = dict.fromkeys(log["items"][start:cut][::-1].tolist())
+        targets = log["items"][cut:end][in_target].tolist()
+        top_items = catalogue.index_of(lists.filter(pl.col(USER) == user)[ITEM].head(10)).to_list()
         yield Sample(
             user,
-            [words[item] for item in list(seen)[:10]],
-            [(words[item], item in wanted) for item in given],
-            [(words[item], True) for item in wanted if item in given]
-            + [(words[item], False) for item in wanted if item not in given],
+            [words[item] for item in list(past_items)[:10]],
+            [(words[item], item in targets) for item in top_items],
+            [(words[item], True) for item in targets if item in top_items]
+            + [(words[item], False) for item in targets if item not in top_items],
         )
 
 

@@ -29,10 +29,10 @@ MANY = 20
 
 def describe(split: Split, protocol: Protocol) -> str:
     """One line: the log, its sizes, its parts and how it is asked."""
-    asked = ", ".join(f"{len(part):,} {part.name}" for part in (split.validation, split.test))
+    counts = ", ".join(f"{len(part):,} {part.name}" for part in (split.validation, split.test))
     return (
         f"{split.log.name}: {len(split.users):,} users, {split.num_items:,} items, "
-        f"{len(split.events):,} events; asked: {asked} users; {history_rule(protocol)}"
+        f"{len(split.events):,} events; asked: {counts} users; {history_rule(protocol)}"
     )
 
 
@@ -43,9 +43,9 @@ def ties(split: Split) -> Iterator[str]:
     """
     events, times = split.events, split.log.events[TIME]
     user, time = events["user"], times.gather(events["log_row"])
-    asked = (events["phase"] == TEST) & events["target"]
+    is_target = (events["phase"] == TEST) & events["target"]
     of_user = (user == user.shift()).fill_null(False)
-    first = asked & ~(of_user & asked.shift())
+    first = is_target & ~(of_user & is_target.shift())
     share = float((of_user & (time == time.shift())).filter(first).mean() or 0)  # type: ignore[arg-type]
     if share < FEW:
         return
@@ -58,27 +58,27 @@ def ties(split: Split) -> Iterator[str]:
     )
 
 
-def unread(log: EventLog, named: Collection[str]) -> Iterator[str]:
+def unread(log: EventLog, config_words: Collection[str]) -> Iterator[str]:
     """A line with the columns of the events and items that nothing reads.
 
     Args:
         log: any.
-        named: the words of a run's config, among them the columns that it reads.
+        config_words: all words of a run's config, which include the columns that it reads.
     """
     roles = (USER, ITEM, TIME, BASKET, QUANTITY, VALUE)
     of_items = {*log.items.columns} & {*WORDS}
-    there = dict.fromkeys([*log.events.columns, *log.items.columns])
-    names = [name for name in there if name not in {*roles, *of_items, *named}]
+    columns = dict.fromkeys([*log.events.columns, *log.items.columns])
+    names = [name for name in columns if name not in {*roles, *of_items, *config_words}]
     if not names:
         return
-    shown = [
+    texts = [
         f"{name} (varies within an item; data.columns.{name}={name} takes an item's first)"
         if name in WORDS
         else name or "the one without a name"
         for name in names[:MANY]
     ]
     more = f" and {len(names) - MANY:,} more" if len(names) > MANY else ""
-    yield f"columns that nothing here reads: {', '.join(shown)}{more}"
+    yield f"columns that nothing here reads: {', '.join(texts)}{more}"
 
 
 def history_rule(protocol: Protocol) -> str:
@@ -156,10 +156,10 @@ def _short(value: float) -> str:
 
 def words_of(items: pl.DataFrame) -> pl.Series:
     """What a person reads of each item: its title, else its text, else its id."""
-    said = [
+    texts = [
         pl.col(name).cast(pl.String).str.strip_chars() for name in WORDS if name in items.columns
     ]
-    words = [pl.when(text != "").then(text) for text in said]
+    words = [pl.when(text != "").then(text) for text in texts]
     return items.select(pl.coalesce(*words, pl.col(ITEM).cast(pl.String)))[:, 0]
 
 
@@ -172,30 +172,30 @@ def samples(part: Part, top: TopK, split: Split, *, num_users: int = 3) -> Table
     # Users at the quartiles of the part: always the same, and not chosen for their results.
     for row in [len(part) * (n + 1) // (num_users + 1) for n in range(num_users)]:
         history = part.history.ragged
-        seen = history.values[history.offsets[row] : history.offsets[row + 1]].tolist()
+        past_items = history.values[history.offsets[row] : history.offsets[row + 1]].tolist()
         targets = part.target
-        wanted = set(targets.values[targets.offsets[row] : targets.offsets[row + 1]].tolist())
-        latest = list(dict.fromkeys(reversed(seen)))[:8]
-        given = [item for item in top.items[row, :8].tolist() if item >= 0]
-        marks = ["✓ " if item in wanted else "  " for item in given]
+        target_items = set(targets.values[targets.offsets[row] : targets.offsets[row + 1]].tolist())
+        latest = list(dict.fromkeys(reversed(past_items)))[:8]
+        top_items = [item for item in top.items[row, :8].tolist() if item >= 0]
+        marks = ["✓ " if item in target_items else "  " for item in top_items]
         user = split.users.ids[int(part.history.users[row])]
-        table.add_row(plain(user), _lines(words, latest), _lines(words, given, marks))
+        table.add_row(plain(user), _lines(words, latest), _lines(words, top_items, marks))
     return table
 
 
 def _lines(words: pl.Series, items: Sequence[int], marks: Sequence[str] | None = None) -> Text:
     marks = marks or [""] * len(items)
-    shown = (" ".join(str(words[item]).split("\n"))[:48] for item in items)
-    return plain("\n".join(f"{mark}{line}" for mark, line in zip(marks, shown, strict=True)))
+    lines = (" ".join(str(words[item]).split("\n"))[:48] for item in items)
+    return plain("\n".join(f"{mark}{line}" for mark, line in zip(marks, lines, strict=True)))
 
 
 def frame(table: pl.DataFrame, *, title: str | None = None) -> Table:
     """A polars frame as a table, numbers to four digits and – where there is none."""
-    shown = Table(title=None if title is None else plain(title, "table.title"))
+    rich_table = Table(title=None if title is None else plain(title, "table.title"))
     for name, dtype in table.schema.items():
-        shown.add_column(plain(name), justify="right" if dtype.is_numeric() else "left")
+        rich_table.add_column(plain(name), justify="right" if dtype.is_numeric() else "left")
     none = ["–" if dtype.is_numeric() else "" for dtype in table.dtypes]
     for row in table.iter_rows():
         values = (n if value is None else value for n, value in zip(none, row, strict=True))
-        shown.add_row(*(plain(f"{v:.4f}" if isinstance(v, float) else v) for v in values))
-    return shown
+        rich_table.add_row(*(plain(f"{v:.4f}" if isinstance(v, float) else v) for v in values))
+    return rich_table

@@ -56,15 +56,15 @@ def user_map(profiles: pl.DataFrame, by: str | None = None) -> UserMap | None:
     if len(profiles) < MIN_USERS:
         return None
     rows = np.linspace(0, len(profiles) - 1, min(len(profiles), MAX_USERS)).astype(int)
-    shown = profiles[rows]
+    users = profiles[rows]
     if by is None:
-        by = next((name for name in attributes(shown) if _has_few_values(shown[name])), None)
-    known = pl.Series([None] * len(shown)) if by is None else shown[by]
-    groups, number = _groups(known.alias("value"))
+        by = next((name for name in attributes(users) if _has_few_values(users[name])), None)
+    values = pl.Series([None] * len(users)) if by is None else users[by]
+    groups, number = _groups(values.alias("value"))
     colours = [group.colour for group in groups]
-    title = f"map of {len(shown):,} users" + ("" if by is None else f" by {by}")
-    plot = plots.scatter(title, flat(shown[VECTOR].to_numpy()), number, colours)
-    return UserMap(plot, by, groups if by is not None else [], len(shown))
+    title = f"map of {len(users):,} users" + ("" if by is None else f" by {by}")
+    plot = plots.scatter(title, flat(users[VECTOR].to_numpy()), number, colours)
+    return UserMap(plot, by, groups if by is not None else [], len(users))
 
 
 def attributes(users: pl.DataFrame) -> list[str]:
@@ -93,13 +93,13 @@ def _has_few_values(column: pl.Series) -> bool:
 def _groups(values: pl.Series) -> tuple[list[Group], np.ndarray]:
     """The most frequent values, a colour each, and of every user the number of its group."""
     counts = values.drop_nulls().value_counts(name="users")
-    kept = counts.sort("users", "value", descending=[True, False]).head(len(plots.CATEGORIES))
-    kept = kept.sort("value")
-    names, sizes = kept["value"].cast(pl.String).to_list(), kept["users"].to_list()
+    frequent = counts.sort("users", "value", descending=[True, False]).head(len(plots.CATEGORIES))
+    frequent = frequent.sort("value")
+    names, sizes = frequent["value"].cast(pl.String).to_list(), frequent["users"].to_list()
     groups = list(map(Group, names, sizes, plots.CATEGORIES))
-    if rest := len(values) - sum(sizes):
-        named = "others" if len(counts) > len(kept) else "unknown"
-        groups.append(Group(named, rest, "baseline" if groups else "model"))
+    if num_others := len(values) - sum(sizes):
+        label = "others" if len(counts) > len(frequent) else "unknown"
+        groups.append(Group(label, num_others, "baseline" if groups else "model"))
     place = values.cast(pl.String).replace_strict(
         names, range(len(names)), default=len(names), return_dtype=pl.Int64
     )

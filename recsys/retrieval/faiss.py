@@ -78,8 +78,8 @@ class FaissIndex(ItemIndex):
         on_cpu = self.on_gpu is None or length > _LONGEST_ON_GPU
         index = self.index if on_cpu else self.on_gpu
         with _matrix_products():
-            found = index.search(queries.cpu().contiguous().numpy(), length)
-        scores, items = (torch.from_numpy(array).to(queries.device) for array in found)
+            results = index.search(queries.cpu().contiguous().numpy(), length)
+        scores, items = (torch.from_numpy(array).to(queries.device) for array in results)
         scores = scores.masked_fill(items < 0, NEVER)
         if exclude is not None:
             scores = scores.masked_fill(exclude.contains(items, n), NEVER)

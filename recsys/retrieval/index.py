@@ -20,7 +20,7 @@ from torch import Tensor
 
 from recsys.batch.ragged import Ragged, offsets_of
 from recsys.errors import DataError
-from recsys.retrieval.lists import TopK, check_asked, ordered
+from recsys.retrieval.lists import TopK, check_search, ordered
 from recsys.retrieval.tiles import NEVER, best_of, tiles
 from recsys.types import ItemVectors, UserVectors
 
@@ -66,17 +66,17 @@ class ItemIndex(ABC):
             CatalogueError: k is not in 1 .. n.
             DataError: a query is not finite, or `exclude` has not Q rows.
         """
-        check_asked(k, len(self.vectors), exclude, len(queries))
+        check_search(k, len(self.vectors), exclude, len(queries))
         queries = queries.float()
         norms = _norms(queries, "queries")
-        found = []
+        lists = []
         with _full_float32():
             every = torch.arange(len(queries), device=queries.device)
             for rows in every.split(self.queries_at_once):
                 excluded = None if exclude is None else exclude.rows(rows)
-                found.append(self._search(queries[rows], norms[rows], k, excluded))
-        items = torch.cat([top.items for top in found])
-        return TopK(items, torch.cat([top.scores for top in found]).float())
+                lists.append(self._search(queries[rows], norms[rows], k, excluded))
+        items = torch.cat([top.items for top in lists])
+        return TopK(items, torch.cat([top.scores for top in lists]).float())
 
     def _search(self, queries: Tensor, norms: Tensor, k: int, exclude: Ragged | None) -> TopK:
         width = min(len(self.vectors), k + max(k // 4, 16))

@@ -30,8 +30,8 @@ class TopK:
     @classmethod
     def cat(cls, pieces: Iterable[TopK], k: int) -> TopK:
         """The lists of all pieces, of k items each, on the CPU; there may be no piece."""
-        found = [cls(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k)), *pieces]
-        items, scores = zip(*((top.items.cpu(), top.scores.cpu()) for top in found), strict=True)
+        lists = [cls(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k)), *pieces]
+        items, scores = zip(*((top.items.cpu(), top.scores.cpu()) for top in lists), strict=True)
         return cls(torch.cat(items), torch.cat(scores))
 
 
@@ -54,7 +54,7 @@ def top_k(scores: Scores, k: int, exclude: Ragged | None = None) -> TopK:
     [[2, 3]]
     """
     n = scores.shape[1]
-    check_asked(k, n, exclude, len(scores))
+    check_search(k, n, exclude, len(scores))
     if exclude is not None:
         scores = scores.clone()
         scores[exclude.owners(), exclude.values] = NEVER
@@ -96,7 +96,7 @@ def check_length(k: int, num_items: int) -> None:
         raise CatalogueError(f"k={k} exceeds the {num_items} items in the catalogue; lower k")
 
 
-def check_asked(k: int, num_items: int, exclude: Ragged | None, num_queries: int) -> None:
+def check_search(k: int, num_items: int, exclude: Ragged | None, num_queries: int) -> None:
     """Refuse lists that no catalogue of `num_items` has, or exclusions of other queries."""
     check_length(k, num_items)
     if exclude is not None and len(exclude) != num_queries:

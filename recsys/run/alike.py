@@ -1,4 +1,4 @@
-"""Whether two runs were evaluated alike, so that their figures may be held against each other.
+"""Whether two runs have the same task and the same log, so that their figures can be compared.
 
 Models, their training and how they are searched may differ; the log, the split and what stays among
 the candidates may not.
@@ -15,7 +15,7 @@ from recsys.reading import read_config, read_json, reading
 from recsys.renamed import renamed_tables
 
 UNLIKE = "unlike_training"
-"""In `log.json` of what `recsys evaluate` wrote: how the log and its split differ from training."""
+"""A key of the `log.json` of `recsys evaluate`: how its log or split differs from training's."""
 NOT_OF_THE_TASK = ("ks", "features")
 """Of the section `task`: lists are compared at the lengths that both have, features are models'."""
 
@@ -29,7 +29,7 @@ def check_alike(first: Path, second: Path) -> None:
     Raises:
         RunError: an option of their tasks differs, or their logs do; or one does not say.
     """
-    (options, log), (others, other_log) = (_setting_of(run) for run in (first, second))
+    (options, log), (others, other_log) = (_options_and_log(run) for run in (first, second))
     if log and other_log:  # then it does not matter where a log was read from
         options, others = options | {"log": log}, others | {"log": other_log}
         del options["data"], others["data"]
@@ -59,23 +59,23 @@ def unlike_training(run: Path, task: Mapping[str, Any], log: Mapping[str, Any]) 
     Raises:
         RunError: as `check_alike`.
     """
-    options, trained_on = _setting_of(run)
+    options, training_log = _options_and_log(run)
     once, now = (
         dict(_flat({f"task.{name}": section[name] for name in ("split", "filters")}))
         for section in (options["task"], task)
     )
-    once |= {f"log.{name}": value for name, value in trained_on.items()}
-    now |= {f"log.{name}": log[name] for name in trained_on if name in log}
+    once |= {f"log.{name}": value for name, value in training_log.items()}
+    now |= {f"log.{name}": log[name] for name in training_log if name in log}
     for name, value in now.items():
         if once.get(name) != value:
             letters = 12 if name == "log.sha256" else 60
-            was, now_is = (str(said)[:letters] for said in (once.get(name), value))
+            was, now_is = (str(figure)[:letters] for figure in (once.get(name), value))
             return f"{name} was {was} in training, and is {now_is}"
     return None
 
 
-def _setting_of(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The task and the log of a run; a baseline and a member have those of their run."""
+def _options_and_log(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A run's options of task and data, and its log; a baseline and a member have their run's."""
     place = run.absolute()
     while not (place / "config.yaml").is_file() and place.parent.name in ("baselines", "members"):
         place = place.parent.parent

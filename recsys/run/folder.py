@@ -28,16 +28,16 @@ console = Console()
 
 @contextmanager
 def folder_of_a_run(folder: Path) -> Iterator[None]:
-    """Keep others out of a run's folder; what a new run leaves that fitted nothing is removed."""
+    """Keep others out of a run's folder; files of a new run that fails before a fit are removed."""
     with held(folder):
         before = set(folder.iterdir())
         try:
             yield
         except Exception:
-            made = set(folder.iterdir()) - before
+            new_paths = set(folder.iterdir()) - before
             # A checkpoint, a model or a table of predictions has a folder of its own.
-            if folder / "config.yaml" in made and not any(path.is_dir() for path in made):
-                for path in made:
+            if folder / "config.yaml" in new_paths and not any(path.is_dir() for path in new_paths):
+                for path in new_paths:
                     path.unlink()
             raise
 
@@ -49,7 +49,7 @@ def at_work(
     kinds: Mapping[str, Any],
     extras: Mapping[str, Any] | None = None,
 ) -> Iterator[None]:
-    """Hold a run's folder and its device; what the config says has been checked by then.
+    """Hold a run's folder and its device, after the options of the config have been checked.
 
     Args:
         config: composed.
@@ -93,26 +93,26 @@ def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
         ConfigError: the folder holds a run of another config, or of another log.
     """
     composed = OmegaConf.to_yaml(config, resolve=True)
-    path, beside = folder / "config.yaml", folder / "log.json"
+    path, log_path = folder / "config.yaml", folder / "log.json"
     if path.exists():
-        if beside.exists():
-            _check_log(folder, renamed_tables(read_json(beside)), log)
+        if log_path.exists():
+            _check_log(folder, renamed_tables(read_json(log_path)), log)
         if read_config(folder) != OmegaConf.to_container(config, resolve=True):
             raise ConfigError(f"{folder} holds a run of another config; {ELSEWHERE}")
-        if not beside.exists():
+        if not log_path.exists():
             raise ConfigError(f"{folder} does not say which log its run is of; {ELSEWHERE}")
     # The log first: a folder that has a config says of which log it is.
-    write_text(beside, json.dumps(log, indent=2))
+    write_text(log_path, json.dumps(log, indent=2))
     write_text(path, composed)
 
 
-def _check_log(folder: Path, held: Mapping[str, Any], log: Mapping[str, Any]) -> None:
-    different = [name for name in log if name != "name" and held.get(name) != log[name]]
+def _check_log(folder: Path, old_log: Mapping[str, Any], log: Mapping[str, Any]) -> None:
+    different = [name for name in log if name != "name" and old_log.get(name) != log[name]]
     if different:
         name = different[0]
         raise ConfigError(
-            f"{folder} holds a run of another log: {name} was {str(held.get(name))[:12]}, and is "
-            f"{str(log[name])[:12]} now; {ELSEWHERE}"
+            f"{folder} holds a run of another log: {name} was {str(old_log.get(name))[:12]}, and "
+            f"is {str(log[name])[:12]} now; {ELSEWHERE}"
         )
 
 

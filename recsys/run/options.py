@@ -77,63 +77,63 @@ def _check_targets(place: str, value: Any, extras: Mapping[str, Any]) -> None:
         for name, inner in value.items():
             _check_targets(f"{place}.{name}" if place else str(name), inner, extras)
         if "_target_" in value:
-            called = _called(place, value["_target_"])
-            _check_arguments(place, value, called, extras, partial=bool(value.get("_partial_")))
+            function = _callable(place, value["_target_"])
+            _check_arguments(place, value, function, extras, partial=bool(value.get("_partial_")))
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             _check_targets(f"{place}.{number}", inner, extras)
 
 
-def _called(place: str, target: Any) -> Callable[..., Any]:
-    name = f"{place}._target_={_shown(target)}"
+def _callable(place: str, target: Any) -> Callable[..., Any]:
+    name = f"{place}._target_={_as_text(target)}"
     try:
-        found = resolve_name(str(target))
+        function = resolve_name(str(target))
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{name} cannot be found ({error})") from error
-    if not callable(found):
+    if not callable(function):
         raise ConfigError(f"{name} is no class or function; name one")
-    return found
+    return function
 
 
 def _check_arguments(
     place: str,
     options: Mapping[str, Any],
-    called: Callable[..., Any],
+    function: Callable[..., Any],
     extras: Mapping[str, Any],
     *,
     partial: bool,
 ) -> None:
     """Check the options of one call; what a partial one takes by position comes later."""
-    taken = _parameters(called)
-    hints = _hints(called)
+    parameters = _parameters(function)
+    hints = _hints(function)
     later = (Parameter.POSITIONAL_OR_KEYWORD,) if partial else ()
     required = [
-        p.name for p in taken if p.default is p.empty and p.kind not in (*ANY_NUMBER, *later)
+        p.name for p in parameters if p.default is p.empty and p.kind not in (*ANY_NUMBER, *later)
     ]
-    kinds = {p.name: hints.get(p.name, Any) for p in taken if p.kind not in ANY_NUMBER}
-    given = {name: value for name, value in options.items() if not str(name).startswith("_")}
-    for name, value in given.items():
+    kinds = {p.name: hints.get(p.name, Any) for p in parameters if p.kind not in ANY_NUMBER}
+    arguments = {name: value for name, value in options.items() if not str(name).startswith("_")}
+    for name, value in arguments.items():
         if name in kinds:
             _check_value(f"{place}.{name}", value, kinds[name])
         elif name in extras:
             _check_option(f"{place}.{name}", value, extras[name])
-        elif not any(p.kind is p.VAR_KEYWORD for p in taken):
+        elif not any(p.kind is p.VAR_KEYWORD for p in parameters):
             there = f"it has {', '.join(kinds)}" if kinds else "it has none"
-            raise ConfigError(f"{place}.{name}: {called.__name__} has no such option; {there}")
+            raise ConfigError(f"{place}.{name}: {function.__name__} has no such option; {there}")
     for name in required:
-        _check_value(f"{place}.{name}", given.get(name, MISSING), Any)
+        _check_value(f"{place}.{name}", arguments.get(name, MISSING), Any)
 
 
-def _parameters(called: Callable[..., Any]) -> list[Parameter]:
+def _parameters(function: Callable[..., Any]) -> list[Parameter]:
     try:
-        return list(inspect.signature(called).parameters.values())
+        return list(inspect.signature(function).parameters.values())
     except ValueError:  # of some built-in functions nobody knows
         return [Parameter("options", Parameter.VAR_KEYWORD)]
 
 
-def _hints(called: Callable[..., Any]) -> dict[str, Any]:
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return get_type_hints(called.__init__ if isinstance(called, type) else called)  # type: ignore[misc]
+        return get_type_hints(function.__init__ if isinstance(function, type) else function)  # type: ignore[misc]
     except NameError:  # imported for type checkers alone
         return {}
 
@@ -152,13 +152,13 @@ def _check_value(place: str, value: Any, kind: Any) -> None:
     for entries in _mappings(kind) if isinstance(value, Mapping) else ():
         for name, inner in value.items():
             _check_value(f"{place}.{name}", inner, entries)
-    shown = _shown(value)
+    text = _as_text(value)
     if not _fits(value, kind):
-        as_text = value is not None and _fits(shown, kind)
-        quoted = f"; quote it: {argument(place, shown)}" if as_text else ""
-        raise ConfigError(f"{place}={shown}: expected {_expected(kind)}{quoted}")
+        as_text = value is not None and _fits(text, kind)
+        quoted = f"; quote it: {argument(place, text)}" if as_text else ""
+        raise ConfigError(f"{place}={text}: expected {_expected(kind)}{quoted}")
     if kind is int and place.endswith("seed") and not 0 <= value <= LARGEST_SEED:
-        raise ConfigError(f"{place}={shown}: expected an integer from 0 to {LARGEST_SEED}")
+        raise ConfigError(f"{place}={text}: expected an integer from 0 to {LARGEST_SEED}")
 
 
 def _mappings(kind: Any) -> list[Any]:
@@ -209,16 +209,16 @@ def _expected(kind: Any) -> str:
         return f"a list{f' of {MANY[inner[0]]}' if inner[0] in MANY else ''}, [VALUE,…]"
     if kind in (Path, date, datetime):
         return ONE[str]
-    made = "" if kind is object else f" that makes a {getattr(kind, '__name__', kind)}"
-    return ONE.get(kind, f"options with a _target_{made}")
+    product = "" if kind is object else f" that makes a {getattr(kind, '__name__', kind)}"
+    return ONE.get(kind, f"options with a _target_{product}")
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     """A value as it is given at the command line."""
     if isinstance(value, list):
-        return f"[{','.join(map(_shown, value))}]"
+        return f"[{','.join(map(_as_text, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{name}:{_shown(inner)}' for name, inner in value.items())}}}"
+        return f"{{{','.join(f'{name}:{_as_text(inner)}' for name, inner in value.items())}}}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)

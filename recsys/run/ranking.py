@@ -49,7 +49,7 @@ from recsys.run.folder import about, at_work, claim, close, console, say
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.scoring import profiles, saved_model, trust
-from recsys.scoring.kinds import ProfileEncoder, members_of
+from recsys.scoring.kinds import Measured, ProfileEncoder, members_of
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
@@ -111,27 +111,29 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     task = prepare(config)
     config = sized(config, Sizes.of(task.split))
-    known = attributes(task.split.log.users)
-    if (by := config.report.map_by) not in (None, *known):
-        raise ConfigError(f"report.map_by={by}: of users is known {', '.join(known) or 'nothing'}")
+    columns = attributes(task.split.log.users)
+    if (by := config.report.map_by) not in (None, *columns):
+        raise ConfigError(
+            f"report.map_by={by}: of users is known {', '.join(columns) or 'nothing'}"
+        )
     claim(folder, config, about(task.split.log))
     say(tables.describe(task.split, task.protocol))
-    model = _fitted(config.model, config, task, folder)
-    of_model = _evaluated(model, task, folder)
-    results = {name_of(config.model): of_model}
+    model = _fit_and_save(config.model, config, task, folder)
+    evaluations = _evaluate(model, task, folder)
+    results = {name_of(config.model): evaluations}
     for name, member in members_of(model):
-        results[f"  {name} alone"] = _evaluated(member, task, folder / "members" / name)
+        results[f"  {name} alone"] = _evaluate(member, task, folder / "members" / name)
     for name, baseline in config.baselines.items():
         place = folder / "baselines" / str(name)
-        results[str(name)] = _evaluated(_fitted(baseline, config, task, place), task, place)
+        results[str(name)] = _evaluate(_fit_and_save(baseline, config, task, place), task, place)
     if isinstance(model, ProfileEncoder):
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     ranking_page.write(folder)
     tests = {name: parts["test"] for name, parts in results.items()}
     console.print(tables.metrics(tests, task.split.log.name, task.protocol))
-    console.print(tables.samples(task.split.test, of_model["test"].top, task.split))
+    console.print(tables.samples(task.split.test, evaluations["test"].top, task.split))
     close(folder, config, task.split.log, *tables.ties(task.split))
-    return {part: result.means for part, result in of_model.items()}
+    return {part: result.means for part, result in evaluations.items()}
 
 
 def prepare(config: DictConfig) -> Task:
@@ -175,7 +177,7 @@ def task_of(
     return Task(split, protocol, popularity, index)
 
 
-def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
+def _fit_and_save(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
     """Fit a model and save it."""
     # Each model starts from the seed, whatever was fitted before it.
     seed_everything(config.seed, verbose=False)
@@ -195,12 +197,13 @@ def _fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Pa
     return model
 
 
-def _evaluated(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
+def _evaluate(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
     """Evaluate a model on the validation and test users, and write what it reached."""
     parts = (task.split.validation, task.split.test)
     results = {part.name: evaluate_part(model, part, task) for part in parts}
-    for phase, result in enumerate(results.values(), start=VALIDATION):
-        result.catalogue.update(model.measure(task.split, phase))
+    if isinstance(model, Measured):
+        for phase, result in enumerate(results.values(), start=VALIDATION):
+            result.catalogue.update(model.measure(task.split, phase))
     write_results(folder, results, task.split)
     return results
 

@@ -1,4 +1,6 @@
 from .kinds import Composite as Composite
+from .kinds import Exported as Exported
+from .kinds import Measured as Measured
 from .kinds import ProfileEncoder as ProfileEncoder
 from .kinds import TextEncoder as TextEncoder
 from .kinds import VectorScorer as VectorScorer
@@ -7,6 +9,7 @@ from .predictor import HistoryPredictor as HistoryPredictor
 from .predictor import Predictor as Predictor
 from .predictor import Steps as Steps
 from .profiles import Profile as Profile
+from .recommender import Progress as Progress
 from .recommender import Recommender as Recommender
 from .saved_model import SavedModel as SavedModel
 from .saved_model import load as load

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
 
 import polars as pl
 
@@ -27,6 +29,14 @@ class VectorScorer(Scorer):
     """Scores are inner products of vectors of users and items.
 
     Lists are searched among the vectors, so that equal vectors tie in any batch.
+
+    >>> split = last_basket(checkerboard())
+    >>> model = IALS(embedding_dim=4).fit(split)
+    >>> model.encode_users(split.test.history).shape, model.encode_items().shape
+    (torch.Size([60, 4]), torch.Size([40, 4]))
+    >>> index = model.item_index()
+    >>> model.top_k(split.test.history, k=3, index=index).items.shape
+    torch.Size([60, 3])
     """
 
     @abstractmethod
@@ -84,6 +94,40 @@ class ProfileEncoder(Scorer):
     @abstractmethod
     def encode_profiles(self, batch: BasketBatch) -> UserVectors:
         """(B, D): what each user is."""
+
+
+class Measured(Scorer):
+    """Has figures of its own beside those of its ranking.
+
+    Attributes:
+        measures: the names of those that can be monitored in training; higher is better.
+
+    >>> class Counted(EASE, Measured):
+    ...     def measure(self, split, phase):
+    ...         return {"weights": float(self.item_weights.count_nonzero())}
+    >>> split = last_basket(checkerboard(num_items=4))
+    >>> Counted().fit(split).measure(split, phase=1)  # between items of one colour alone
+    {'weights': 4.0}
+    """
+
+    measures: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def measure(self, split: Split, phase: int) -> dict[str, float]:
+        """The figures by name.
+
+        Args:
+            split: that it was trained on.
+            phase: 1 in validation, 2 in test.
+        """
+
+
+class Exported(Scorer):
+    """Is written for other software, too."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write what other software reads beside the files of the saved model."""
 
 
 class Composite(Scorer):

@@ -50,7 +50,7 @@ def rank(
             index = model.item_index(build_index or ExactIndex)
     users = min(batch_size, model.users_at_once(part.history.num_items))
     loader = Loader(part.to(place_of(model)), users)
-    found = TopK.cat(
+    lists = TopK.cat(
         (
             model.top_k(batch.history, k, mask_history=mask_history, index=index)
             for batch in progress(loader)
@@ -58,4 +58,4 @@ def rank(
         k,
     )
     model.train(was_training)
-    return found
+    return lists

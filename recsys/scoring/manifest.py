@@ -19,26 +19,26 @@ NAME = "manifest.json"
 def write(folder: Path) -> None:
     """Write the manifest of all files that are in a folder."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != NAME)
-    told = {p.name: {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in files}
-    (folder / NAME).write_text(json.dumps({"files": told}, indent=2))
+    facts = {p.name: {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in files}
+    (folder / NAME).write_text(json.dumps({"files": facts}, indent=2))
 
 
-def check(folder: Path, *needed: str) -> None:
+def check(folder: Path, *names: str) -> None:
     """See that a folder's files are those of its manifest; one without a manifest passes.
 
     Args:
         folder: that was written with its manifest.
-        needed: files that the manifest has to name.
+        names: of files that the manifest has to list.
 
     Raises:
         RunError: a file is missing, or is another than was written.
     """
     if not (folder / NAME).exists():
         return
-    told = read_json(folder / NAME).get("files")
-    if not isinstance(told, dict) or not told.keys() >= set(needed):
+    files = read_json(folder / NAME).get("files")
+    if not isinstance(files, dict) or not files.keys() >= set(names):
         raise RunError(f"{folder / NAME} is damaged (it lacks files); make the run again")
-    for name, facts in told.items():
+    for name, facts in files.items():
         path = folder / name
         if path.parent != folder or not path.is_file():
             raise RunError(f"{path} is missing, which {NAME} names; make the run again")

@@ -38,8 +38,8 @@ class Profile:
 
     Attributes:
         run: the run's folder, opened when the feature is first asked for.
-        written: when its weights were, which tells profiles of a run from those of the same folder
-            trained again.
+        written: when its weights were written. It tells a run's profiles from those of a later
+            training in the same folder.
     """
 
     run: str
@@ -47,8 +47,8 @@ class Profile:
 
     def __post_init__(self) -> None:
         weights = Path(self.run) / "model" / "weights.safetensors"
-        written = weights.stat().st_mtime_ns if weights.is_file() else 0
-        object.__setattr__(self, "written", written)
+        written_at = weights.stat().st_mtime_ns if weights.is_file() else 0
+        object.__setattr__(self, "written", written_at)
 
     @cached_property
     def model(self) -> ProfileEncoder:
@@ -66,15 +66,19 @@ class Profile:
         A log's label tables often have rows of the same users at the same moments, who are encoded
         once.
         """
-        asked = rows.select(USER, AS_OF)
-        known, vectors = log.memo.get(self, (asked.clear(), None))
-        new = asked.unique(maintain_order=True).join(known, on=[USER, AS_OF], how="anti")
-        if len(new):
-            found = profiles(self.model, log, new)
-            known = pl.concat([known, new])
-            vectors = found if vectors is None else torch.cat([vectors, found])
-            log.memo[self] = known, vectors
-        place = asked.join(known.with_row_index("_place"), on=[USER, AS_OF], maintain_order="left")
+        pairs = rows.select(USER, AS_OF)
+        known_pairs, vectors = log.memo.get(self, (pairs.clear(), None))
+        new_pairs = pairs.unique(maintain_order=True).join(
+            known_pairs, on=[USER, AS_OF], how="anti"
+        )
+        if len(new_pairs):
+            new_vectors = profiles(self.model, log, new_pairs)
+            known_pairs = pl.concat([known_pairs, new_pairs])
+            vectors = new_vectors if vectors is None else torch.cat([vectors, new_vectors])
+            log.memo[self] = known_pairs, vectors
+        place = pairs.join(
+            known_pairs.with_row_index("_place"), on=[USER, AS_OF], maintain_order="left"
+        )
         assert vectors is not None
         return vectors.numpy()[place["_place"].to_numpy()]
 
@@ -101,16 +105,16 @@ def profiles(
             "or train one with model.calendar=[]"
         )
     starts, ends = (torch.from_numpy(bounds) for bounds in spans(log, rows))
-    whole, asked, found = unsplit(log), [], []
+    histories, indices, vectors = unsplit(log), [], []
     for index, items in _described(log, rows[AS_OF]):
         model.read_items(items)
-        asked.append(index)
-        found.append(_encoded(model, whole, starts[index], (ends - starts)[index], progress))
-    return torch.cat(found)[torch.cat(asked).argsort()]
+        indices.append(index)
+        vectors.append(_encoded(model, histories, starts[index], (ends - starts)[index], progress))
+    return torch.cat(vectors)[torch.cat(indices).argsort()]
 
 
 def _described(log: EventLog, moments: pl.Series) -> Iterator[tuple[Tensor, pl.DataFrame]]:
-    """The items as they are described at moments (R,), and at which of them they are."""
+    """For each distinct moment of (R,), the indices of its rows and the items described then."""
     if not log.item_columns:
         yield torch.arange(len(moments)), log.items
         return
@@ -133,7 +137,7 @@ def of_training(model: ProfileEncoder, split: Split) -> pl.DataFrame:
     history, log = split.training, split.log
     vectors = _encoded(model, history, history.offsets[:-1], history.lengths())
     last = log.events[TIME][split.training_ends.numpy()]
-    found = pl.DataFrame(
+    frame = pl.DataFrame(
         [
             split.users.ids[history.users.numpy()].rename(USER),
             just_after(last).rename(AS_OF),
@@ -141,12 +145,12 @@ def of_training(model: ProfileEncoder, split: Split) -> pl.DataFrame:
         ]
     )
     users = log.users.drop(AS_OF, VECTOR, strict=False)
-    return found.join(users, on=USER, how="left", maintain_order="left")
+    return frame.join(users, on=USER, how="left", maintain_order="left")
 
 
 def _encoded(
     model: ProfileEncoder,
-    whole: BasketBatch,
+    histories: BasketBatch,
     starts: Tensor,
     lengths: Tensor,
     progress: bool = False,
@@ -157,12 +161,12 @@ def _encoded(
     sizes = torch.unique_consecutive(piece, return_counts=True)[1].tolist()
     pieces = torch.arange(len(starts)).split(sizes)
     device = next(model.parameters()).device
-    found = []
+    vectors = []
     for index in track(pieces, "profiles", disable=not progress, transient=True):
         events, offsets = ranges(starts[index], lengths[index])
-        batch = whole.take(events, offsets, torch.full_like(index, -1)).to(device)
-        found.append(model.encode_profiles(batch).float().cpu())
-    return torch.cat(found)
+        batch = histories.take(events, offsets, torch.full_like(index, -1)).to(device)
+        vectors.append(model.encode_profiles(batch).float().cpu())
+    return torch.cat(vectors)
 
 
 def everyone(log: EventLog, as_of: Moment | None = None) -> pl.DataFrame:

@@ -23,6 +23,9 @@ class Progress:
     Attributes:
         step: steps that were taken.
         num_steps: of the whole training.
+
+    >>> Progress(step=25, num_steps=100).share
+    0.25
     """
 
     step: int
@@ -45,6 +48,13 @@ class Recommender(Scorer, LightningModule):
 
     Raises:
         ConfigError: one of them is negative, infinite or no number.
+
+    >>> split = last_basket(checkerboard())
+    >>> model = SASRec(split.num_items, embedding_dim=8)
+    >>> loss = model.loss(model.prepare(split), Progress(step=0, num_steps=100))
+    >>> loss.backward()
+    >>> all(parameter.grad is not None for parameter in model.parameters())
+    True
     """
 
     def __init__(self, *, learning_rate: float, weight_decay: float) -> None:

@@ -43,7 +43,7 @@ from recsys.reading import read_json, read_table, read_tensors, reading
 from recsys.renamed import renamed
 from recsys.retrieval.lists import TopK, check_length
 from recsys.scoring import manifest, trust
-from recsys.scoring.kinds import TextEncoder, VectorScorer
+from recsys.scoring.kinds import Exported, TextEncoder, VectorScorer
 from recsys.scoring.lists import rank
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.weights import loaded
@@ -133,7 +133,7 @@ class SavedModel:
             ConfigError: not one of the three is given, or texts to a model that reads ids alone.
             RunError: the options or weights of the model, which came from files, are not usable.
         """
-        if sum(given is not None for given in (user_ids, histories, texts)) != 1:
+        if sum(argument is not None for argument in (user_ids, histories, texts)) != 1:
             raise ConfigError("recommend takes user_ids, histories or texts; give one of them")
         check_length(k, len(self.item_table))
         if texts is not None:
@@ -141,18 +141,18 @@ class SavedModel:
         if histories is None:
             assert user_ids is not None
             rows = _indices(self.users, pl.Series(list(user_ids)), "user_id")
-            asked = self.users.ids[rows.numpy()].rename(USER)
+            keys = self.users.ids[rows.numpy()].rename(USER)
             batch = self.histories.rows(rows)
         else:
             batch = self._batch(histories)
-            asked = pl.Series("history", range(len(batch)))
+            keys = pl.Series("history", range(len(batch)))
         masked = self.mask_history if mask_history is None else mask_history
         none = Ragged(batch.items[:0], torch.zeros(len(batch) + 1, dtype=torch.int64))
         bar = partial(track, description="users", disable=not progress, transient=True)
         part = Part("users", batch, none)
         with asking(self.model):
             top = rank(self.model, part, k, mask_history=masked, progress=bar)
-            return recommendations(asked, top.items, top.scores, self.item_table)
+            return recommendations(keys, top.items, top.scores, self.item_table)
 
     @torch.inference_mode()
     def _recommend_in_words(self, texts: list[Sequence[str]], k: int) -> pl.DataFrame:
@@ -164,14 +164,14 @@ class SavedModel:
             users = [model.encode_texts([texts[row] for row in rows]) for rows in pieces]
             index = model.item_index()
             top = TopK.cat((index.search(vectors, k) for vectors in users), k)
-            asked = pl.Series("history", range(len(texts)))
-            return recommendations(asked, top.items, top.scores, self.item_table)
+            keys = pl.Series("history", range(len(texts)))
+            return recommendations(keys, top.items, top.scores, self.item_table)
 
     def known_parts(self, split: Split) -> list[tuple[Part, Part]]:
         """The validation and the test users of a split, and the same as the model knows them.
 
-        There a user has the index that the model's log gives the id, and an event the row that it
-        has in that log; both are -1 where that log holds none.
+        In the second part of each pair, user indices and event rows are those of the model's log,
+        and -1 where that log has no such user or event.
 
         Args:
             split: of any log of the model's catalogue.
@@ -184,9 +184,10 @@ class SavedModel:
         rows = self._rows_of(split, users)
         parts = []
         for part in (split.validation, split.test):
-            own = part.history
-            known = replace(own, users=users[own.users], log_rows=rows[own.log_rows])
-            parts.append((part, Part(part.name, known, part.target)))
+            history = part.history
+            index, log_rows = users[history.users], rows[history.log_rows]
+            known_history = replace(history, users=index, log_rows=log_rows)
+            parts.append((part, Part(part.name, known_history, part.target)))
         return parts
 
     def _index_of(self, user_ids: pl.Series) -> pl.Series:
@@ -197,7 +198,7 @@ class SavedModel:
 
     def _rows_of(self, split: Split, users: Tensor) -> Tensor:
         """(events of the split's log,) the row of each in the model's log, -1 without one."""
-        own = pl.DataFrame(
+        model_events = pl.DataFrame(
             {
                 "user": self.histories.owners().numpy(),
                 "item": self.histories.items.numpy(),
@@ -208,10 +209,11 @@ class SavedModel:
         index = pl.Series("user", users.numpy()[split.events["user"].to_numpy()])
         events = split.events.select("item", "time", "log_row").with_columns(index)
         same = ["user", "item", "time"]
-        own, events = (f.with_columns(nth=pl.int_range(pl.len()).over(same)) for f in (own, events))
-        found = events.join(own, on=[*same, "nth"])
+        nth = pl.int_range(pl.len()).over(same)
+        model_events, events = (f.with_columns(nth=nth) for f in (model_events, events))
+        matches = events.join(model_events, on=[*same, "nth"])
         rows = np.full(split.log.num_events, -1)
-        rows[found["log_row"].to_numpy()] = found["row"].to_numpy()
+        rows[matches["log_row"].to_numpy()] = matches["row"].to_numpy()
         return torch.from_numpy(rows)
 
     @torch.inference_mode()
@@ -245,8 +247,8 @@ class SavedModel:
     def _batch(self, histories: Iterable[History]) -> BasketBatch:
         baskets = [[_basket(entry) for entry in history] for history in histories]
         flat = [item for history in baskets for basket in history for item in basket]
-        found = iter(_indices(self.items, pl.Series(flat), "item_id").tolist())
-        indexed = [[[next(found) for _ in basket] for basket in history] for history in baskets]
+        indices = iter(_indices(self.items, pl.Series(flat), "item_id").tolist())
+        indexed = [[[next(indices) for _ in basket] for basket in history] for history in baskets]
         return BasketBatch.from_lists(indexed, len(self.item_table))
 
 
@@ -269,26 +271,26 @@ def asking(model: Scorer) -> Iterator[None]:
         ) from error
 
 
-def _check_same(items: Vocabulary, asked: Vocabulary) -> None:
+def _check_same(items: Vocabulary, log_items: Vocabulary) -> None:
     """Refuse a log of another catalogue than the model's."""
-    if items.ids.equals(asked.ids):
+    if items.ids.equals(log_items.ids):
         return
-    if items.ids.dtype != asked.ids.dtype:
+    if items.ids.dtype != log_items.ids.dtype:
         raise ConfigError(
-            f"the items of the log are {asked.ids.dtype}, as {asked.ids[0]!r}, and the model's "
-            f"{items.ids.dtype}, as {items.ids[0]!r}; evaluate a run on the catalogue that it was "
-            "trained on"
+            f"the items of the log are {log_items.ids.dtype}, as {log_items.ids[0]!r}, and the "
+            f"model's {items.ids.dtype}, as {items.ids[0]!r}; evaluate a run on the catalogue that "
+            "it was trained on"
         )
     strange, missing = (
         one.ids.filter(other.index_of(one.ids) == UNKNOWN)
-        for one, other in ((asked, items), (items, asked))
+        for one, other in ((log_items, items), (items, log_items))
     )
-    told = "the log holds the model's items in another order"
+    difference = "the log holds the model's items in another order"
     if len(strange):
-        told = f"the log holds item {strange[0]!r}, which the model does not know"
+        difference = f"the log holds item {strange[0]!r}, which the model does not know"
     elif len(missing):
-        told = f"the model knows item {missing[0]!r}, which the log does not hold"
-    raise ConfigError(f"{told}; evaluate a run on the catalogue that it was trained on")
+        difference = f"the model knows item {missing[0]!r}, which the log does not hold"
+    raise ConfigError(f"{difference}; evaluate a run on the catalogue that it was trained on")
 
 
 def _vectors(ids: pl.Series, vectors: Tensor) -> pl.DataFrame:
@@ -300,22 +302,22 @@ def _basket(entry: Id | Iterable[Id]) -> list[Id]:
 
 
 def recommendations(
-    asked: pl.Series, items: Tensor, scores: Tensor, item_table: pl.DataFrame
+    keys: pl.Series, items: Tensor, scores: Tensor, item_table: pl.DataFrame
 ) -> pl.DataFrame:
     """Ranked lists (U, k) as a row per user and rank; places without an item are left out."""
     users, k = items.shape
     frame = pl.DataFrame(
         {
-            asked.name: asked[np.repeat(np.arange(users), k)],
+            keys.name: keys[np.repeat(np.arange(users), k)],
             "rank": np.tile(np.arange(1, k + 1), users),
             "index": items.flatten().numpy(),
             "score": scores.flatten().numpy(),
         }
     ).filter(pl.col("index") >= 0)
-    shown = [column for column in (ITEM, "title") if column in item_table.columns]
-    chosen = item_table.select(shown)[frame["index"]]
+    columns = [column for column in (ITEM, "title") if column in item_table.columns]
+    attributes = item_table.select(columns)[frame["index"]]
     return pl.concat(
-        [frame.drop("index", "score"), chosen, frame.select("score")], how="horizontal"
+        [frame.drop("index", "score"), attributes, frame.select("score")], how="horizontal"
     )
 
 
@@ -332,13 +334,14 @@ def save(
         mask_history: what `recommend` does by default.
     """
     with atomic_folder(folder) as scratch:
-        described = {"model": config, "mask_history": mask_history}
-        (scratch / "recsys.json").write_text(json.dumps(described, indent=2))
+        description = {"model": config, "mask_history": mask_history}
+        (scratch / "recsys.json").write_text(json.dumps(description, indent=2))
         save_model(model, str(scratch / "weights.safetensors"))  # tied weights once
         write_parquet(scratch / "items.parquet", split.item_table)
         write_parquet(scratch / "users.parquet", split.users.ids.rename(USER).to_frame())
         save_file(_tensors(split.latest), scratch / "histories.safetensors")
-        model.export(scratch)
+        if isinstance(model, Exported):
+            model.export(scratch)
         manifest.write(scratch)
 
 
@@ -375,6 +378,13 @@ def load(
         RunError: the folder is not a run's, or its model is incomplete or damaged.
         ConfigError: its config names anything else than a part of a model (`recsys.scoring.trust`)
             or a class of a trusted package, or there is no such device.
+
+    >>> split, run = last_basket(checkerboard(num_items=4)), TemporaryDirectory()
+    >>> config = {"_target_": "recsys.models.EASE"}
+    >>> save(Path(run.name) / "model", EASE().fit(split), split, config, mask_history=False)
+    >>> load(run.name, device="cpu").recommend([7], k=2)["item_id"].to_list()
+    [3, 1]
+    >>> run.cleanup()
     """
     there = device_of(device)
     folder = Path(run) / "model"
@@ -398,22 +408,22 @@ def untrained(run: str | Path, *, trusted: Sequence[str] = ()) -> Scorer:
 
 
 def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
-    described = read_json(folder / "recsys.json")
-    masked = described["mask_history"]
-    if not isinstance(masked, bool):
-        raise TypeError(f"mask_history is {masked!r}, neither true nor false")
+    description = read_json(folder / "recsys.json")
+    mask_history = description["mask_history"]
+    if not isinstance(mask_history, bool):
+        raise TypeError(f"mask_history is {mask_history!r}, neither true nor false")
     item_table, users = _catalogue(folder / "items.parquet"), _users(folder / "users.parquet")
     tensors = read_tensors(folder / "histories.safetensors")
     histories = BasketBatch(**tensors, num_items=len(item_table))
     histories.check(len(users))
-    _check_sizes(described["model"], {"num_items": len(item_table), "num_users": len(users)})
+    _check_sizes(description["model"], {"num_items": len(item_table), "num_users": len(users)})
     weights = folder / "weights.safetensors"
-    model = loaded(lambda: _built(described, folder, trusted), weights, histories)
-    return SavedModel(model, item_table, users, histories, masked)
+    model = loaded(lambda: _built(description, folder, trusted), weights, histories)
+    return SavedModel(model, item_table, users, histories, mask_history)
 
 
-def _built(described: dict[str, Any], folder: Path, trusted: Sequence[str]) -> Scorer:
-    config = renamed(described["model"])
+def _built(description: dict[str, Any], folder: Path, trusted: Sequence[str]) -> Scorer:
+    config = renamed(description["model"])
     return _scorer(trust.build(config, "model", trusted=trusted, folder=folder))
 
 

@@ -9,8 +9,7 @@ the events of each item in training, or what the model itself keeps as the buffe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -35,7 +34,6 @@ CELLS_ON_GPU = 2**26
 class Scorer(Keeper, ABC):
     """Ranks the whole catalogue for histories."""
 
-    measures: ClassVar[tuple[str, ...]] = ()
     popularity: Tensor | None
 
     def __init__(self) -> None:
@@ -48,17 +46,6 @@ class Scorer(Keeper, ABC):
 
         A model gives every item a finite score, for users that it has never seen too.
         """
-
-    def measure(self, split: Split, phase: int) -> dict[str, float]:
-        """Further figures of a model's own, by name, beside those of its ranking.
-
-        Those that are named in `measures` can be monitored in training; higher is better.
-
-        Args:
-            split: that it was trained on.
-            phase: 1 in validation, 2 in test.
-        """
-        return {}
 
     def check_kept(self, histories: BasketBatch) -> None:
         if (counts := self.popularity) is not None:
@@ -110,17 +97,22 @@ class Scorer(Keeper, ABC):
         Raises:
             CatalogueError: k is not in 1 .. n.
             DataError: a score is not finite.
+
+        >>> split = last_basket(checkerboard(num_items=4))
+        >>> lists = EASE().fit(split).top_k(split.test.history, k=2)
+        >>> lists.items[:3].tolist()  # users 0 and 2 take even items, user 1 odd ones
+        [[2, 0], [3, 1], [2, 0]]
         """
         exclude = batch.ragged if mask_history else None
         # Two places show whether all candidates may be alike.
         width = 2 if k == 1 < batch.num_items else k
-        found = self._best(batch, width, exclude, index)
+        best = self._best(batch, width, exclude, index)
         if self.popularity is not None:
-            rows = self._silent(batch, found, exclude)
+            rows = self._silent(batch, best, exclude)
             excluded = None if exclude is None else exclude.rows(rows)
             popular = top_k(self.popularity.double().expand(len(rows), -1), width, excluded)
-            found.items[rows], found.scores[rows] = popular.items, popular.scores.to(found.scores)
-        return TopK(found.items[:, :k], found.scores[:, :k])
+            best.items[rows], best.scores[rows] = popular.items, popular.scores.to(best.scores)
+        return TopK(best.items[:, :k], best.scores[:, :k])
 
     def _best(
         self, batch: BasketBatch, k: int, exclude: Ragged | None, index: ItemIndex | None
@@ -157,14 +149,20 @@ class Scorer(Keeper, ABC):
             alike[excluded.owners(), excluded.values] = True
         return rows[alike.all(1)]
 
-    def export(self, folder: Path) -> None:
-        """Write what other software reads of a saved model beside its files; mostly nothing."""
-
 
 class ClosedForm(Scorer):
     """A model whose parameters are computed from the counts of a split, without gradients.
 
     What `compute` finds is kept in buffers (`keep`), which have the size that the log gives them.
+
+    >>> class Latest(ClosedForm):
+    ...     def compute(self, split):
+    ...         self.keep("counts", split.train.target.dense(split.num_items).sum(0).float())
+    ...     def score(self, batch):
+    ...         return self.counts.expand(len(batch), -1)
+    >>> split = last_basket(checkerboard(num_items=4))
+    >>> Latest().fit(split).top_k(split.test.history, k=1).items.unique()
+    tensor([2])
     """
 
     def fit(self, split: Split) -> Self:

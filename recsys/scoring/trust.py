@@ -146,16 +146,16 @@ def find(target: Any, purpose: Purpose | None, trusted: Sequence[str] = ()) -> C
         ConfigError: it is not listed for the purpose and not a class of a trusted package, or there
             is none of that name.
     """
-    named = target if isinstance(target, str) else repr(target)
+    name = target if isinstance(target, str) else repr(target)
     if purpose is not None and not _is_listed(target, purpose):
         return _of_packages(target, trusted, purpose)
     try:
-        found = resolve_name(target)
+        function = resolve_name(target)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{TARGET}: {named} does not exist ({error})") from error
-    if not callable(found):
-        raise ConfigError(f"{TARGET}: {named} is no class or function; name one")
-    return found
+        raise ConfigError(f"{TARGET}: {name} does not exist ({error})") from error
+    if not callable(function):
+        raise ConfigError(f"{TARGET}: {name} is no class or function; name one")
+    return function
 
 
 def _is_listed(target: Any, purpose: Purpose) -> bool:
@@ -182,13 +182,13 @@ def _of_packages(target: Any, trusted: Sequence[str], purpose: Purpose) -> Calla
     if not isinstance(target, str) or not below(target):
         raise refused
     try:
-        found = resolve_name(target)
+        kind = resolve_name(target)
     except (ImportError, AttributeError, ValueError):
         raise refused from None
     # Where it was defined counts: `package.module.os.system` is none of the package's.
-    if not isinstance(found, type) or not below(found.__module__):
+    if not isinstance(kind, type) or not below(kind.__module__):
         raise refused
-    return found
+    return kind
 
 
 def _check_options(config: dict[Any, Any], purpose: Purpose | None) -> None:

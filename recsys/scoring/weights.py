@@ -61,17 +61,17 @@ def _check_sizes(build: Callable[[], nn.Module], saved: dict[str, tuple[int, ...
     # Whatever is drawn for a model that is thrown away, later draws do not move.
     with torch.random.fork_rng(devices=[]), torch.device("meta"), _at_most(most):
         shapes = build()
-    kept = set(_kept(shapes))
-    fixed = {n: t for n, t in shapes.state_dict(keep_vars=True).items() if n not in kept}
-    told = {id(tensor) for name, tensor in fixed.items() if name in saved}  # tied ones once
+    log_sized = set(_log_sized(shapes))
+    fixed = {n: t for n, t in shapes.state_dict(keep_vars=True).items() if n not in log_sized}
+    saved_ids = {id(tensor) for name, tensor in fixed.items() if name in saved}  # tied ones once
     for name, tensor in fixed.items():
-        if id(tensor) not in told:
+        if id(tensor) not in saved_ids:
             raise ValueError(f"{name} is missing")
         if saved.get(name, tensor.shape) != tensor.shape:
             raise ValueError(f"{name} is {saved[name]}; expected {tuple(tensor.shape)}")
 
 
-def _kept(model: nn.Module) -> Iterator[str]:
+def _log_sized(model: nn.Module) -> Iterator[str]:
     """The names of tensors that have the size of the log."""
     for prefix, module in model.named_modules():
         if isinstance(module, Keeper):
@@ -81,10 +81,10 @@ def _kept(model: nn.Module) -> Iterator[str]:
 @contextmanager
 def _at_most(modules: int) -> Iterator[None]:
     """Ends what makes more modules than that."""
-    made = count(1)
+    counter = count(1)
 
     def registered(*_: object) -> None:
-        if next(made) > modules:
+        if next(counter) > modules:
             raise ValueError(f"the config asks for more than {modules} modules")
 
     hook = nn.modules.module.register_module_module_registration_hook(registered)

@@ -31,7 +31,17 @@ from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError, DataError
-from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, EventLog, as_told, runs
+from recsys.log.event_log import (
+    BASKET,
+    ITEM,
+    QUANTITY,
+    TIME,
+    USER,
+    VALUE,
+    EventLog,
+    described_by_events,
+    runs,
+)
 from recsys.log.time import Moment, moment
 from recsys.log.vocabulary import Vocabulary
 from recsys.tasks.phases import PHASES, TEST, TRAIN, VALIDATION
@@ -78,7 +88,7 @@ class Split:
 
     @cached_property
     def training_ends(self) -> Tensor:
-        """(U,) int64, of each user of `training` the row of the log's last event that it holds."""
+        """(U,) int64, for each user of `training` the log's row of the last training event."""
         users = self.users.index_of(self.log.events[USER]).to_numpy()
         ends = np.bincount(users, minlength=len(self.users)).cumsum()
         later = self.events.filter(pl.col("phase") != TRAIN).group_by("user")
@@ -89,7 +99,7 @@ class Split:
     @property
     def trained_until(self) -> int:
         """The time of the last event that `training` holds, as `BasketBatch.times` counts."""
-        return int(_counted(self.log.events[TIME][self.training_ends.numpy()]).max())  # type: ignore[arg-type]
+        return int(_as_seconds(self.log.events[TIME][self.training_ends.numpy()]).max())  # type: ignore[arg-type]
 
     @cached_property
     def latest(self) -> BasketBatch:
@@ -100,15 +110,15 @@ class Split:
     def item_table(self) -> pl.DataFrame:
         """A row per item index: the attributes of the catalogue.
 
-        Of what events say of their item, what training events say: an item that is first seen later
-        has nulls there.
+        Attributes that come from events (`item_columns`) are those of training events. An item
+        without a training event has nulls there.
         """
         order = self.items.ids.rename(ITEM).to_frame()
         table = order.join(self.log.items, on=ITEM, how="left", maintain_order="left")
         if not self.log.item_columns:
             return table
-        seen = self.log.events.filter(self._phases_of_log() == TRAIN)
-        return as_told(table, seen, self.log.item_columns)
+        training_events = self.log.events.filter(self._phases_of_log() == TRAIN)
+        return described_by_events(table, training_events, self.log.item_columns)
 
     @cached_property
     def num_classes(self) -> dict[str, int]:
@@ -118,7 +128,7 @@ class Split:
         return {name: int(count) for name, count in counts.items()}
 
     def window(self, phase: int) -> tuple[BasketBatch, Tensor]:
-        """What the users who have a target in a phase did until the next, and which of it is new.
+        """The events of a phase's users up to the next phase, and which of them are new.
 
         Args:
             phase: 1 in validation, 2 in test.
@@ -127,13 +137,12 @@ class Split:
             the events of U users, and (E,) bool, true from the user's first target of the phase on.
         """
         phases, is_target = self.events["phase"], self.events["target"]
-        targets = (phases == phase) & is_target
-        users = self.events["user"].filter(targets).unique(maintain_order=True)
-        theirs = self.events["user"].is_in(users.implode())
-        new = theirs & (targets | ((phases == phase + 1) & ~is_target))
-        history = theirs & ((phases < phase) | ((phases == phase) & ~is_target))
-        seen = new | history
-        return self._batch(seen, users), tensor_of(new.filter(seen))
+        is_now = phases == phase
+        users = self.events["user"].filter(is_now & is_target).unique(maintain_order=True)
+        is_theirs = self.events["user"].is_in(users.implode())
+        is_new = is_theirs & ((is_now & is_target) | ((phases == phase + 1) & ~is_target))
+        is_included = is_new | (is_theirs & ((phases < phase) | (is_now & ~is_target)))
+        return self._batch(is_included, users), tensor_of(is_new.filter(is_included))
 
     def _phases_of_log(self) -> pl.Series:
         """The phase of every row of `log.events`: a basket's rows stand together and share it."""
@@ -147,10 +156,10 @@ class Split:
         users = targets["user"].unique(maintain_order=True)
         has_target = np.zeros(len(self.users), dtype=bool)
         has_target[users.to_numpy()] = True
-        past = (phases < phase) | ((phases == phase) & ~is_target)
-        past &= pl.Series(has_target[self.events["user"].to_numpy()])
+        is_history = (phases < phase) | ((phases == phase) & ~is_target)
+        is_history &= pl.Series(has_target[self.events["user"].to_numpy()])
         target = Ragged(tensor_of(targets["item"]), _offsets(targets["user"], users))
-        history = self._batch(past, users)
+        history = self._batch(is_history, users)
         return Part(PHASES[phase], history, target.distinct(self.num_items))
 
     def _batch(self, which: pl.Series | None = None, users: pl.Series | None = None) -> BasketBatch:
@@ -238,13 +247,13 @@ def user_holdout(log: EventLog, *, column: str = "split") -> Split:
             f"{log.name}: users have no column {column!r}; user_holdout needs train, validation "
             "or test for every user"
         )
-    names = set(log.users[column].unique())
-    if names != set(PHASES):
+    values = set(log.users[column].unique())
+    if values != set(PHASES):
         raise DataError(
-            f"{log.name}: users.{column} holds {sorted(map(str, names))}; expected {list(PHASES)}"
+            f"{log.name}: users.{column} holds {sorted(map(str, values))}; expected {list(PHASES)}"
         )
-    named = pl.col(column).replace_strict(PHASES, [TRAIN, VALIDATION, TEST], return_dtype=pl.UInt8)
-    phase = log.users.select(USER, phase=named)
+    number = pl.col(column).replace_strict(PHASES, [TRAIN, VALIDATION, TEST], return_dtype=pl.UInt8)
+    phase = log.users.select(USER, phase=number)
     frame, users, items = _encoded(log)
     phases = users.ids.rename(USER).to_frame().join(phase, on=USER, maintain_order="left")["phase"]
     last = _of_last_row(frame["basket"].to_numpy(), frame["user"])
@@ -291,8 +300,8 @@ def global_time(log: EventLog, *, validation_start: Moment, test_start: Moment) 
     window = window_of.to_numpy()[row]
     first, count = _stretches(pl.Series(user), pl.Series(window))
     # In training the last basket is the target, later on the first; the log's first never is.
-    wanted = np.where(window[first] == TRAIN, basket[first + count - 1], basket[first])
-    is_target = (basket > 0) & (basket == np.repeat(wanted, count))
+    target_basket = np.where(window[first] == TRAIN, basket[first + count - 1], basket[first])
+    is_target = (basket > 0) & (basket == np.repeat(target_basket, count))
     phase = np.where((window == TRAIN) | is_target, window, window + 1).astype(np.uint8)
     frame = frame.with_columns(
         phase=pl.Series(np.repeat(phase, lengths)), target=pl.Series(np.repeat(is_target, lengths))
@@ -322,8 +331,8 @@ def _encoded(
     Baskets end where the log's `basket_id` changes, and where the values `ends` of its rows do.
     """
     users = Vocabulary(log.users[USER])
-    seen = log.events.select(pl.col(ITEM).unique())
-    items = Vocabulary(log.items.join(seen, on=ITEM, how="semi", maintain_order="left")[ITEM])
+    item_ids = log.events.select(pl.col(ITEM).unique())
+    items = Vocabulary(log.items.join(item_ids, on=ITEM, how="semi", maintain_order="left")[ITEM])
     frame = _indexed(log, users, items)
     if by_basket and BASKET in log.events.columns:
         keys = [log.events[BASKET]] if ends is None else [log.events[BASKET], ends]
@@ -344,7 +353,7 @@ def _indexed(log: EventLog, users: Vocabulary, items: Vocabulary) -> pl.DataFram
         {
             "user": users.index_of(log.events[USER]),
             "item": items.index_of(log.events[ITEM]),
-            "time": _counted(time),
+            "time": _as_seconds(time),
             "log_row": pl.int_range(log.num_events, eager=True),
         }
     ).with_columns(
@@ -353,7 +362,7 @@ def _indexed(log: EventLog, users: Vocabulary, items: Vocabulary) -> pl.DataFram
     )
 
 
-def _counted(time: pl.Series) -> pl.Series:
+def _as_seconds(time: pl.Series) -> pl.Series:
     """Seconds since 1970, or the places in the order."""
     return time.dt.epoch("s") if time.dtype.is_temporal() else time
 
@@ -390,9 +399,9 @@ def _with_baskets(frame: pl.DataFrame, run: pl.Series) -> pl.DataFrame:
 
 
 def _checked(split: Split) -> Split:
-    predicted = set(split.events.select(pl.col("phase").filter("target").unique())["phase"])
+    target_phases = set(split.events.select(pl.col("phase").filter("target").unique())["phase"])
     for phase, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
-        if phase not in predicted:
+        if phase not in target_phases:
             raise DataError(
                 f"{split.log.name}: no user is left for {name}; the log is too short for this split"
             )

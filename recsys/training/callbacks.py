@@ -25,7 +25,8 @@ from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_text
 from recsys.reading import reading
-from recsys.scoring.scorer import Scorer
+from recsys.scoring.kinds import Measured
+from recsys.scoring.recommender import Recommender
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
 from recsys.timing import timed
@@ -137,20 +138,21 @@ class Validate(Callback):
         epoch = trainer.current_epoch
         row = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
         if (epoch + 1) % self.training.evaluate_every == 0:
-            assert isinstance(pl_module, Scorer)
+            assert isinstance(pl_module, Recommender)
             means = evaluate(pl_module, self.split.validation, self.protocol).means
-            means |= pl_module.measure(self.split, VALIDATION)
+            if isinstance(pl_module, Measured):
+                means |= pl_module.measure(self.split, VALIDATION)
             monitor = self.training.monitor
             if monitor in METRICS:
                 means[monitor] = fmean(means[f"{monitor}@{k}"] for k in self.protocol.ks)
-            found = {f"validation/{name}": value for name, value in means.items()}
-            pl_module.log_dict(found)
+            figures = {f"validation/{name}": value for name, value in means.items()}
+            pl_module.log_dict(figures)
             self.evaluations_since_best += 1
             if means[monitor] > self.best:
                 self.best, self.evaluations_since_best = means[monitor], 0
                 self._save(trainer, BEST, weights_only=True)
             trainer.should_stop = self.evaluations_since_best >= self.training.patience
-            row |= found
+            row |= figures
         self._append(epoch, row)
         self.metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         self._save(trainer, LAST)
@@ -180,7 +182,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        written = io.BytesIO()  # torch does not say why it cannot write a file
-        torch.save(checkpoint, written)
+        buffer = io.BytesIO()  # torch does not say why it cannot write a file
+        torch.save(checkpoint, buffer)
         with atomic_file(Path(path)) as scratch:
-            scratch.write_bytes(written.getbuffer())
+            scratch.write_bytes(buffer.getbuffer())

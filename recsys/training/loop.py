@@ -25,7 +25,7 @@ from recsys.errors import ConfigError, RunError
 from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol
 from recsys.reading import read_checkpoint, reading
-from recsys.scoring.kinds import members_of
+from recsys.scoring.kinds import Measured, members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
@@ -67,6 +67,13 @@ def fit(
     Raises:
         ConfigError: the protocol does not measure `training.monitor`, or there is no such device.
         DataError: training diverges, or a log asks for more memory than there is.
+
+    >>> split = last_basket(checkerboard())
+    >>> model = SASRec(split.num_items, embedding_dim=16, learning_rate=0.02)
+    >>> options = TrainingOptions(max_epochs=10, batch_size=16, evaluate_every=5, device="cpu")
+    >>> model = fit(model, split, options, Protocol(ks=(10,)))
+    >>> evaluate(model, split.test, Protocol(ks=(10,))).means["recall@10"] > 0.4
+    True
     """
     with running_on(training.device) as device:
         _fit(model, split, training, protocol, folder, loggers, progress)
@@ -90,11 +97,11 @@ def _fit(
         with timed(logger, "fitted %s in closed form", type(model).__name__):
             model.fit(split)
     elif isinstance(model, Recommender):
-        measured = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS] + [*METRICS]
-        measured += model.measures
-        if training.monitor not in measured:
+        metrics = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS] + [*METRICS]
+        metrics += model.measures if isinstance(model, Measured) else ()
+        if training.monitor not in metrics:
             raise ConfigError(
-                f"monitor={training.monitor} is not measured; choose among {', '.join(measured)}"
+                f"monitor={training.monitor} is not measured; choose among {', '.join(metrics)}"
             )
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch) if folder is None else folder
@@ -145,9 +152,9 @@ def _train(
             read_checkpoint(start)
             logger.info("going on from %s", start)
         num_weights = sum(parameter.numel() for parameter in model.parameters())
-        told = (type(model).__name__, num_weights, len(epochs.part), device)
+        details = (type(model).__name__, num_weights, len(epochs.part), device)
         try:
-            with timed(logger, "trained %s: %s weights, %s rows, on %s", *told):
+            with timed(logger, "trained %s: %s weights, %s rows, on %s", *details):
                 trainer.fit(model, epochs, ckpt_path=start, weights_only=True)
         except SystemExit as stopped:
             # What Lightning makes of Ctrl-C, and, as if all were well, of SIGTERM.

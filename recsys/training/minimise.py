@@ -27,6 +27,14 @@ class Minimiser:
         loss: the mean over rows (B,) int64.
         steps: how long, and by how many rows at once.
         gradient_clip: largest norm of the gradient; None does not clip.
+
+    >>> x, network = torch.arange(8.0)[:, None], torch.nn.Linear(1, 1)
+    >>> sgd = torch.optim.SGD(network.parameters(), lr=0.02)
+    >>> loss = lambda rows: (network(x[rows]) - 3 * x[rows]).square().mean()
+    >>> minimiser = Minimiser(OwnPurchases(), network, sgd, loss, Steps(max_epochs=200))
+    >>> _ = minimiser.until_lowest(torch.arange(6), [torch.tensor([6, 7])], untrained=False)
+    >>> abs(network.weight.item() - 3) < 0.1
+    True
     """
 
     predictor: object

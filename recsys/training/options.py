@@ -38,6 +38,10 @@ class TrainingOptions:
     Raises:
         ConfigError: no epoch would be evaluated, a precision that there is not, or a number out of
             its range.
+
+    >>> TrainingOptions(max_epochs=3, evaluate_every=5)
+    Traceback (most recent call last):
+    recsys.errors.ConfigError: evaluate_every=5 is not in 1 .. max_epochs=3; no epoch would be ...
     """
 
     max_epochs: int = 100

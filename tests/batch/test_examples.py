@@ -46,9 +46,9 @@ def events_of(users: list[History]) -> list[list[Event]]:
 
 def plain(users: list[History], last: int = 9) -> list[Example]:
     return [
-        (100 - u, [event for event in events if event[1] < asked], sorted(set(user[asked])))
+        (100 - u, [event for event in events if event[1] < index], sorted(set(user[index])))
         for u, (user, events) in enumerate(zip(users, events_of(users), strict=True))
-        for asked in range(max(1, len(user) - last), len(user))
+        for index in range(max(1, len(user) - last), len(user))
     ]
 
 
@@ -64,8 +64,8 @@ def examples_of(parts: Iterable[Part]) -> list[Example]:
         ends, values = history.offsets.tolist(), part.target.values.tolist()
         targets = part.target.offsets.tolist()
         for row, user in enumerate(history.users.tolist()):
-            own = events[ends[row] : ends[row + 1]]
-            examples.append((user, own, values[targets[row] : targets[row + 1]]))
+            user_events = events[ends[row] : ends[row + 1]]
+            examples.append((user, user_events, values[targets[row] : targets[row + 1]]))
     return examples
 
 
@@ -92,10 +92,10 @@ def test_the_latest_events_before_each_target(
     some = Prefixes.of("train", history, last=last, max_events=most)
     every = torch.arange(len(whole))
     expected = whole.rows(every).history.latest(most)
-    for found in (some.rows(every), some.to("cpu").rows(every)):
+    for batch in (some.rows(every), some.to("cpu").rows(every)):
         for name in ("items", "baskets", "times", "quantities", "offsets", "users"):
-            assert getattr(found.history, name).equal(getattr(expected, name))
-        assert found.target.values.equal(whole.target.values)
+            assert getattr(batch.history, name).equal(getattr(expected, name))
+        assert batch.target.values.equal(whole.target.values)
 
 
 @given(histories, st.data())

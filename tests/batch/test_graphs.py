@@ -75,11 +75,11 @@ def test_weights_are_the_pair_counts_of_a_loop(users: list[History]) -> None:
     graphs = graphs_of(users)
     users = without_repeats(users)
     expected: dict[tuple[int, int], float] = {}
-    own: list[float] = []
+    edge_weights: list[float] = []
     sizes, event = [], 0
     for user in users:
         weights, itself = pair_weights(user)
-        own.append(itself)
+        edge_weights.append(itself)
         for basket in user:
             for a, i in enumerate(basket):
                 for b, j in enumerate(basket):
@@ -88,11 +88,11 @@ def test_weights_are_the_pair_counts_of_a_loop(users: list[History]) -> None:
             event += len(basket)
             sizes += [len(basket)] * len(basket)
     index, weights = graphs.edges()
-    found = dict(zip(map(tuple, index.T.tolist()), weights.tolist(), strict=True))
-    assert list(found) == list(expected)
-    assert list(found.values()) == pytest.approx(list(expected.values()))
+    weight_of = dict(zip(map(tuple, index.T.tolist()), weights.tolist(), strict=True))
+    assert list(weight_of) == list(expected)
+    assert list(weight_of.values()) == pytest.approx(list(expected.values()))
     assert graphs.edge_offsets.diff().tolist() == sizes
-    assert graphs.self_weights.tolist() == pytest.approx(own)
+    assert graphs.self_weights.tolist() == pytest.approx(edge_weights)
 
 
 @given(histories)

@@ -78,8 +78,8 @@ def test_baskets_as_rows(users: list[History], data: st.DataObject) -> None:
     rows, offsets = batch.basket_rows()
     baskets = Ragged(batch.items, offsets)
     assert rows.tolist() == baskets.owners().tolist()
-    found = [part.tolist() for part in batch.items.split(offsets.diff().tolist())]
-    assert found == [basket for user in as_lists(batch) for basket in user]
+    user_items = [part.tolist() for part in batch.items.split(offsets.diff().tolist())]
+    assert user_items == [basket for user in as_lists(batch) for basket in user]
 
 
 @given(histories, st.integers(0, 5))
@@ -96,11 +96,11 @@ def test_last_baskets_and_their_age(users: list[History], count: int) -> None:
 def test_events_are_chosen_and_users_stay(users: list[History], data: st.DataObject) -> None:
     batch = batch_of(users)
     keep = [data.draw(st.booleans()) for _ in batch.items]
-    chosen = batch.where(torch.tensor(keep, dtype=torch.bool))
+    filtered = batch.where(torch.tensor(keep, dtype=torch.bool))
     flags = iter(keep)
-    left = [[[i for i in basket if next(flags)] for basket in user] for user in users]
-    assert as_lists(chosen) == [[basket for basket in user if basket] for user in left]
-    assert len(chosen) == len(users)
+    baskets = [[[i for i in basket if next(flags)] for basket in user] for user in users]
+    assert as_lists(filtered) == [[basket for basket in user if basket] for user in baskets]
+    assert len(filtered) == len(users)
 
 
 @given(histories, st.integers(1, 6))
@@ -110,9 +110,9 @@ def test_the_latest_events_as_histories_of_their_own(users: list[History], count
     for row, user in enumerate(users):
         events = [(item, number) for number, basket in enumerate(user) for item in basket]
         first = events[-count][1] if len(events) > count else 0
-        left = latest.rows(torch.tensor([row]))
-        assert left.items.tolist() == [item for item, _ in events[-count:]]
-        assert left.baskets.tolist() == [number - first for _, number in events[-count:]]
+        row_batch = latest.rows(torch.tensor([row]))
+        assert row_batch.items.tolist() == [item for item, _ in events[-count:]]
+        assert row_batch.baskets.tolist() == [number - first for _, number in events[-count:]]
     assert latest.users.equal(batch.users)
     assert batch.latest(100) is batch
 

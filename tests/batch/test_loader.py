@@ -50,8 +50,8 @@ def test_the_order_is_the_seeds() -> None:
 def test_histories_stay_with_their_users() -> None:
     for batch in Loader(part_of(9), 4, shuffle_seed=1):
         for row, user in enumerate(batch.history.users.tolist()):
-            own = batch.history.rows(torch.tensor([row]))
-            assert own.items.tolist() == [user] * user
+            single = batch.history.rows(torch.tensor([row]))
+            assert single.items.tolist() == [user] * user
         assert batch.target.lengths.tolist() == [1] * len(batch)
 
 

@@ -54,10 +54,10 @@ def test_gather_positions_serves_parallel_values() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), max_size=6))
-def test_ranges_one_after_the_other(asked: list[tuple[int, int]]) -> None:
-    starts, lengths = torch.tensor(asked, dtype=torch.int64).view(-1, 2).T
-    found = Ragged(*ranges(starts, lengths))
-    assert as_lists(found) == [list(range(start, start + length)) for start, length in asked]
+def test_ranges_one_after_the_other(pairs: list[tuple[int, int]]) -> None:
+    starts, lengths = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).T
+    rows = Ragged(*ranges(starts, lengths))
+    assert as_lists(rows) == [list(range(start, start + length)) for start, length in pairs]
 
 
 @given(lists)
@@ -83,11 +83,11 @@ def test_contains_is_membership_in_the_row(rows: list[list[int]], data: st.DataO
     candidate = st.integers(-1, NUM_COLUMNS - 1)
     one_row = st.lists(candidate, min_size=width, max_size=width)
     candidates = data.draw(st.lists(one_row, min_size=len(rows), max_size=len(rows)))
-    asked = torch.tensor(candidates, dtype=torch.int64).view(len(rows), width)
+    columns = torch.tensor(candidates, dtype=torch.int64).view(len(rows), width)
     with patch("recsys.batch.ragged._CELLS_AT_ONCE", data.draw(st.sampled_from([1, 20, 2**22]))):
-        held = Ragged.from_lists(rows).contains(asked, NUM_COLUMNS)
+        is_held = Ragged.from_lists(rows).contains(columns, NUM_COLUMNS)
     expected = [[c in row for c in row_c] for row, row_c in zip(rows, candidates, strict=True)]
-    assert held.tolist() == expected
+    assert is_held.tolist() == expected
 
 
 def test_a_missing_candidate_is_not_the_last_column_of_the_row_before() -> None:

@@ -48,10 +48,10 @@ def test_products_equal_dense_ones(
 def test_precisions_that_torch_has_no_sparse_products_of(
     kind: torch.dtype, is_sparse: bool
 ) -> None:
-    held = csr(Ragged.from_lists([[2, 0], [1]]), 3)
+    matrix = csr(Ragged.from_lists([[2, 0], [1]]), 3)
     right = torch.tensor([[0.5, 2.0], [4.0, 1.0], [0.25, 8.0]], dtype=kind)
     with torch.autocast("cpu", torch.bfloat16):
-        product = matmul(held, right.to_sparse_csr() if is_sparse else right)
+        product = matmul(matrix, right.to_sparse_csr() if is_sparse else right)
     assert product.tolist() == [[0.75, 10.0], [4.0, 1.0]]
     assert product.dtype == (torch.float64 if kind == torch.float64 else torch.float32)
 
@@ -73,8 +73,8 @@ def test_equal_columns_have_equal_products_in_any_batch(batch_size: int) -> None
 
 
 def test_without_weights_every_value_counts_one() -> None:
-    held = csr(Ragged.from_lists([[2, 0], [], [1]]), 4)
-    assert matmul(held, torch.eye(4)).tolist() == [[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
+    matrix = csr(Ragged.from_lists([[2, 0], [], [1]]), 4)
+    assert matmul(matrix, torch.eye(4)).tolist() == [[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
 
 
 def test_the_callers_warnings_stay_as_they_are() -> None:

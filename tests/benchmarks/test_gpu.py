@@ -28,8 +28,8 @@ def gpu(*arguments: object, parts: list[str]) -> subprocess.CompletedProcess[str
 @pytest.mark.slow
 def test_every_part_leaves_a_record(tmp_path: Path) -> None:
     parts = ["tests", "families", "training", "retrieval"]
-    done = gpu("--device", "cpu", "--small", "--output", tmp_path, parts=parts)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = gpu("--device", "cpu", "--small", "--output", tmp_path, parts=parts)
+    assert process.returncode == 0, process.stdout + process.stderr
     records = {part: json.loads((tmp_path / f"{part}.json").read_text()) for part in parts}
     assert {record["card"] for record in records.values()} == {"cpu"}
     assert records["tests"]["ended"]["skipped"]
@@ -54,9 +54,11 @@ def test_every_part_leaves_a_record(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_gpu_it_says_so_in_one_line() -> None:
-    done = gpu(parts=["retrieval"])
-    assert done.returncode == 2
-    assert done.stderr == "benchmarks.gpu: device=cuda: there is cpu or auto; choose among them\n"
+    process = gpu(parts=["retrieval"])
+    assert process.returncode == 2
+    assert (
+        process.stderr == "benchmarks.gpu: device=cuda: there is cpu or auto; choose among them\n"
+    )
 
 
 def test_every_model_is_among_the_families() -> None:
@@ -76,6 +78,6 @@ def test_the_files_with_tests_for_a_gpu() -> None:
 
 def test_a_processor_tells_no_memory() -> None:
     assert name_of(CPU) == "cpu"
-    with watched(CPU) as found:
+    with watched(CPU) as usage:
         pass
-    assert found == {"peak_memory_mib": None, "utilisation": None}
+    assert usage == {"peak_memory_mib": None, "utilisation": None}

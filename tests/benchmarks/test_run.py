@@ -130,9 +130,9 @@ def test_the_folder_of_several_seeds_cannot_be_kept(
 def test_a_record_has_one_process_at_a_time(bench: Bench) -> None:
     bench.measure(0)
     before = bench.record
-    said = f"process {os.getpid()} is at work on the record of {NAME}"
+    message = f"process {os.getpid()} is at work on the record of {NAME}"
     with locked(bench.folder / f"{NAME}.lock", f"the record of {NAME}"):
-        with pytest.raises(RunError, match=said):
+        with pytest.raises(RunError, match=message):
             bench.measure(1)
         assert bench.ran == []
     assert bench.record == before
@@ -184,8 +184,8 @@ def test_what_a_record_of_labels_reached_is_said(
 ) -> None:
     """It has none of the metrics of lists, and without order in time no validation."""
     metrics = {"test": {"kids/auroc": 0.65432}}
-    found = {"seed": 0, "metrics": metrics, "baselines": {}, "paired": {}}
-    monkeypatch.setattr(benchmarks, "run", lambda *_: found)
+    entry = {"seed": 0, "metrics": metrics, "baselines": {}, "paired": {}}
+    monkeypatch.setattr(benchmarks, "run", lambda *_: entry)
     monkeypatch.setattr(sys, "argv", [*sys.argv, "labels"])
     benchmarks.main()
     assert capsys.readouterr().out == "labels {'kids/auroc': 0.6543}\n"

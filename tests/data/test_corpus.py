@@ -19,9 +19,9 @@ def test_the_histories_of_a_log_in_the_words_of_its_items(tmp_path: Path) -> Non
     options = {"path": str(path), "columns": {"title": "title"}}
     texts, histories = LogCorpus("table.table", TITLE, options=options).read()
     assert texts.to_list() == ["lamp", "8", "socks 🧦"]
-    found = [texts[row.tolist()].to_list() for row in histories.values.split([1, 3])]
+    histories_in_words = [texts[row.tolist()].to_list() for row in histories.values.split([1, 3])]
     assert histories.lengths.tolist() == [1, 3]
-    assert found == [["socks 🧦"], ["8", "lamp", "socks 🧦"]]
+    assert histories_in_words == [["socks 🧦"], ["8", "lamp", "socks 🧦"]]
 
 
 def test_the_histories_of_a_log_with_what_its_events_say(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE
 NOW = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
 
 
-def found(log: EventLog) -> dict[str, tuple[int, int]]:
+def findings(log: EventLog) -> dict[str, tuple[int, int]]:
     rows = audit(log).select("finding", "count", "of").rows()
     assert len({name for name, *_ in rows}) == len(rows)
     return {name: (count, total) for name, count, total in rows}
@@ -30,20 +30,20 @@ def test_neighbours_in_ascending_order_of_every_key() -> None:
     )
     # User 1: 1 2 2 3; user 2: 3 1. Equal neighbours and other users' items make no pair.
     rows = [(1, 1, 0), (1, 2, 1), (1, 2, 2), (1, 3, 3), (2, 3, 0), (2, 1, 1)]
-    answers = found(log_of(rows, items))
+    answers = findings(log_of(rows, items))
     assert answers["neighbours in ascending item_id order"] == (2, 3)
     assert answers["neighbours in ascending asin order"] == (1, 3)
     assert not any("brand" in name or "title" in name for name in answers)
 
 
 def test_users_with_a_single_timestamp_and_few_events() -> None:
-    answers = found(log_of([(1, 1, 7), (1, 2, 7), (1, 3, 7), (2, 1, 1), (2, 2, 2), (3, 1, 1)]))
+    answers = findings(log_of([(1, 1, 7), (1, 2, 7), (1, 3, 7), (2, 1, 1), (2, 2, 2), (3, 1, 1)]))
     assert answers["users with a single timestamp"] == (2, 3)
     assert answers["users with fewer than 3 events"] == (2, 3)
 
 
 def test_rows_that_came_after_a_later_one() -> None:
-    answers = found(log_of([(1, 1, 5), (2, 1, 9), (1, 2, 4), (2, 1, 9), (1, 3, 6)]))
+    answers = findings(log_of([(1, 1, 5), (2, 1, 9), (1, 2, 4), (2, 1, 9), (1, 3, 6)]))
     assert answers["rows after a later event of their user"] == (1, 5)
     assert answers["rows that repeat their user_id, item_id, timestamp"] == (1, 5)
 
@@ -51,7 +51,7 @@ def test_rows_that_came_after_a_later_one() -> None:
 def test_times_that_cannot_be_and_the_longest_gap() -> None:
     day = timedelta(days=1)
     times = [datetime(1970, 1, 1), NOW - 2 * day, NOW - day, NOW + day]
-    answers = found(log_of([(user, 1, time) for user in (1, 2) for time in times]))
+    answers = findings(log_of([(user, 1, time) for user in (1, 2) for time in times]))
     assert answers["events in the future"] == (2, 8)
     assert answers["events before 1990"] == (2, 8)
     hours = (NOW - 2 * day - datetime(1970, 1, 1)) // timedelta(hours=1)
@@ -71,16 +71,16 @@ def test_the_gap_is_told_in_local_time() -> None:
 
 
 def test_an_order_without_times_asks_nothing_of_times() -> None:
-    answers = found(log_of([(1, 1, 0), (2, 1, 0)]))
+    answers = findings(log_of([(1, 1, 0), (2, 1, 0)]))
     assert not any("future" in name or "stretch" in name for name in answers)
 
 
 def test_targets_that_the_history_holds() -> None:
     # User 3 has no history and is not asked.
     rows = [(1, 1, 0), (1, 2, 1), (1, 1, 2), (2, 1, 0), (2, 2, 1), (3, 1, 0)]
-    answers = found(log_of(rows))
+    answers = findings(log_of(rows))
     assert answers["items of the last event that the history holds"] == (1, 2)
-    baskets = found(log_of(rows, **{BASKET: [0, 1, 1, 0, 0, 0]}))
+    baskets = findings(log_of(rows, **{BASKET: [0, 1, 1, 0, 0, 0]}))
     assert baskets["items of the last basket that the history holds"] == (1, 2)
 
 
@@ -90,7 +90,7 @@ def test_baskets_whose_id_comes_again_and_that_are_long() -> None:
     rows = [(1, 1, 0), (1, 2, 1), (1, 3, 1), (1, 1, 31), (2, 1, 0), (2, 2, 2), (2, 3, 9)]
     rows = [(user, item, day + timedelta(days=at)) for user, item, at in rows]
     log = log_of(rows, **{BASKET: ["a", "b", "a", "a", "a", "a", "b"]})
-    answers = found(log)
+    answers = findings(log)
     assert answers["baskets whose basket_id their user had before"] == (1, 5)
     assert answers["baskets that span more than a day"] == (1, 5)
     # Item 1, which user 1 took on the 1st and in February.
@@ -99,7 +99,9 @@ def test_baskets_whose_id_comes_again_and_that_are_long() -> None:
     assert facts["baskets"] == 5
     assert facts["baskets a user"].mean == 2.5
     assert facts["rows a basket"] == Spread(7 / 5, (1, 1, 1, 2, 2))
-    ordered = found(log_of([(1, 1, 0), (1, 1, 1), (1, 1, 2), (2, 1, 0)], **{BASKET: [0, 1, 0, 0]}))
+    ordered = findings(
+        log_of([(1, 1, 0), (1, 1, 1), (1, 1, 2), (2, 1, 0)], **{BASKET: [0, 1, 0, 0]})
+    )
     assert ordered["baskets whose basket_id their user had before"] == (1, 4)
     assert not any("span" in name for name in ordered)
 
@@ -115,13 +117,13 @@ def test_items_without_words_are_those_with_an_event() -> None:
         {ITEM: [1, 2, 3, 4], "title": ["Tea", None, " ", None], "text": [None, "x", "", None]}
     )
     rows = [(1, 1, 0), (1, 2, 1), (2, 3, 0)]
-    assert found(log_of(rows, items))["items without words"] == (1, 3)
-    assert found(log_of(rows))["items without words"] == (3, 3)
+    assert findings(log_of(rows, items))["items without words"] == (1, 3)
+    assert findings(log_of(rows))["items without words"] == (3, 3)
 
 
 def test_quantities_in_another_unit() -> None:
     rows = [(user, 1, 0) for user in range(6)]
-    answers = found(log_of(rows, **{QUANTITY: [1, 2, 2, 2, 0, 10_000]}))
+    answers = findings(log_of(rows, **{QUANTITY: [1, 2, 2, 2, 0, 10_000]}))
     assert answers["quantities above 100 medians"] == (1, 6)
     assert answers["quantities of 0"] == (1, 6)
 
@@ -154,29 +156,29 @@ def test_statistics_by_hand() -> None:
 def test_description_is_text() -> None:
     times = [datetime(2024, 1, 1), datetime(2024, 1, 2, 3, 4, 5)]
     frame = describe(log_of([(1, 1, times[0]), (2, 1, times[1])] * 1000))
-    shown = dict(frame.iter_rows())
-    assert shown["events"] == "2,000"
-    assert shown["events a user"] == "mean 1,000; quartiles 1,000 1,000 1,000 1,000 1,000"
-    assert shown["last event"] == "2024-01-02 03:04:05"
-    assert shown["repeats"] == "0.999"
+    value_of = dict(frame.iter_rows())
+    assert value_of["events"] == "2,000"
+    assert value_of["events a user"] == "mean 1,000; quartiles 1,000 1,000 1,000 1,000 1,000"
+    assert value_of["last event"] == "2024-01-02 03:04:05"
+    assert value_of["repeats"] == "0.999"
 
 
 @pytest.mark.data
 def test_known_oddities_of_public_logs(public_data) -> None:
-    count, total = found(amazon_sequences.beauty())["neighbours in ascending asin order"]
+    count, total = findings(amazon_sequences.beauty())["neighbours in ascending asin order"]
     assert count / total == pytest.approx(0.6937, abs=5e-5)
-    assert found(online_retail.invoices())["users with a single timestamp"] == (20_683, 20_725)
+    assert findings(online_retail.invoices())["users with a single timestamp"] == (20_683, 20_725)
 
 
 def test_last_events_at_the_time_of_those_before() -> None:
     # Users 1 and 2 tie, 3 does not, and 4 has nothing before.
     rows = [(1, 1, 5), (1, 2, 5), (2, 1, 3), (2, 2, 7), (2, 3, 7), (3, 1, 5), (3, 2, 6), (4, 1, 1)]
     name = "users whose last event has the time of the event before"
-    assert found(log_of(rows))[name] == (2, 3)
+    assert findings(log_of(rows))[name] == (2, 3)
     table = audit(log_of(rows)).filter(pl.col("finding") == name)
     assert "task=next_basket" in table["note"][0]
     # Of baskets only those of user 2 tie: that of user 1 holds all.
-    baskets = found(log_of(rows, **{BASKET: [1, 1, 1, 2, 3, 1, 2, 1]}))
+    baskets = findings(log_of(rows, **{BASKET: [1, 1, 1, 2, 3, 1, 2, 1]}))
     assert baskets["users whose last basket has the time of the event before"] == (1, 2)
 
 

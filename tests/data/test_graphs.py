@@ -39,12 +39,12 @@ def test_layers_sum_over_neighbours_as_the_adjacency_does(users: list[list[list[
     features = torch.randn(len(graphs.items), 3)
     expected = graphs.adjacency() @ features
     gcn = GCNConv(3, 4, normalize=False, bias=False)
-    found = gcn(features, data.edge_index, data.edge_weight)
-    torch.testing.assert_close(found, expected @ gcn.lin.weight.T)
+    output = gcn(features, data.edge_index, data.edge_weight)
+    torch.testing.assert_close(output, expected @ gcn.lin.weight.T)
     conv = GraphConv(3, 4, bias=False)
-    found = conv(features, data.edge_index, data.edge_weight)
+    output = conv(features, data.edge_index, data.edge_weight)
     itself = features @ conv.lin_root.weight.T
-    torch.testing.assert_close(found, expected @ conv.lin_rel.weight.T + itself)
+    torch.testing.assert_close(output, expected @ conv.lin_rel.weight.T + itself)
 
 
 def test_vertices_know_their_item_basket_user_and_node() -> None:
@@ -109,7 +109,7 @@ def test_a_memory_is_carried_through_the_phases(split: Split) -> None:
     last = torch.full((num_nodes,), -1)
     for phase in (TRAIN, VALIDATION, TEST):
         part = data[data.phase == phase]
-        seen = 0
+        num_events = 0
         for batch in TemporalDataLoader(part, batch_size=50, neg_sampling_ratio=1.0):
             assert (batch.neg_dst >= len(split.users)).all()
             assert batch.n_id.max() < num_nodes
@@ -118,9 +118,9 @@ def test_a_memory_is_carried_through_the_phases(split: Split) -> None:
             assert vectors.isfinite().all()
             memory.update_state(batch.src, batch.dst, batch.t, batch.msg)
             memory.detach()
-            seen += len(batch)
-        assert seen == len(part)
+            num_events += len(batch)
+        assert num_events == len(part)
         for nodes in (part.src, part.dst):
             last[nodes] = part.t  # in order, so the latest stays
-    known = torch.arange(num_nodes)
-    assert (memory(known)[1][last >= 0] == last[last >= 0]).all()
+    node_ids = torch.arange(num_nodes)
+    assert (memory(node_ids)[1][last >= 0] == last[last >= 0]).all()

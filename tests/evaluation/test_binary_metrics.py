@@ -24,15 +24,17 @@ def test_equal_scores_are_worth_a_half() -> None:
 
 
 @given(rows)
-def test_as_scikit_learn(drawn: list[tuple[int, bool, int]]) -> None:
-    scores, labels, weights = (np.array(column) for column in zip(*drawn, strict=True))
-    found, yes, no = weights > 0, weights[labels].sum(), weights[~labels].sum()
+def test_as_scikit_learn(draws: list[tuple[int, bool, int]]) -> None:
+    scores, labels, weights = (np.array(column) for column in zip(*draws, strict=True))
+    is_drawn, yes, no = weights > 0, weights[labels].sum(), weights[~labels].sum()
     if not (yes and no):
         return
     resampled = np.stack([weights, np.ones_like(weights)])
-    expected = roc_auc_score(labels[found], scores[found], sample_weight=weights[found])
+    expected = roc_auc_score(labels[is_drawn], scores[is_drawn], sample_weight=weights[is_drawn])
     assert auroc(scores, labels, resampled)[0] == pytest.approx(expected)
-    expected = average_precision_score(labels[found], scores[found], sample_weight=weights[found])
+    expected = average_precision_score(
+        labels[is_drawn], scores[is_drawn], sample_weight=weights[is_drawn]
+    )
     assert average_precision(scores, labels, resampled)[0] == pytest.approx(expected)
 
 

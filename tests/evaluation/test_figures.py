@@ -19,10 +19,10 @@ def test_what_is_no_number_is_null_in_the_files_and_nan_in_python(tmp_path: Path
     }
     assert read["metrics"] == {"test": {"auroc": None, "ap": 0.5}}
     assert read["intervals"] == {"test": {"auroc": [None, None], "ap": [0.25, 0.75]}}
-    found, intervals = read_figures(tmp_path)
-    assert math.isnan(found["test"].pop("auroc"))
+    means_read, intervals = read_figures(tmp_path)
+    assert math.isnan(means_read["test"].pop("auroc"))
     assert all(map(math.isnan, intervals["test"].pop("auroc")))
-    assert (found, intervals) == ({"test": {"ap": 0.5}}, {"test": {"ap": [0.25, 0.75]}})
+    assert (means_read, intervals) == ({"test": {"ap": 0.5}}, {"test": {"ap": [0.25, 0.75]}})
 
 
 def test_the_means_are_written_last(tmp_path: Path) -> None:

@@ -61,10 +61,10 @@ def test_equals_torchmetrics_on_rankings_with_ties(seed: int) -> None:
 
 def test_values_worked_out_by_hand() -> None:
     hits = torch.tensor([[False, True, False, True]])  # two of three targets, at places 2 and 4
-    found = metrics.per_user(hits, torch.tensor([3]), (2, 4))
+    values = metrics.per_user(hits, torch.tensor([3]), (2, 4))
     ideal_2 = 1 + 1 / math.log2(3)
     ideal_4 = ideal_2 + 1 / 2
-    assert {name: value.item() for name, value in found.items()} == pytest.approx(
+    assert {name: value.item() for name, value in values.items()} == pytest.approx(
         {
             "recall@2": 1 / 3,
             "precision@2": 1 / 2,
@@ -84,19 +84,21 @@ def test_values_worked_out_by_hand() -> None:
 
 
 def test_a_hit_beyond_k_does_not_count() -> None:
-    found = metrics.per_user(torch.tensor([[False, False, True]]), torch.tensor([1]), (2,))
-    assert all(value.item() == 0 for value in found.values())
+    values = metrics.per_user(torch.tensor([[False, False, True]]), torch.tensor([1]), (2,))
+    assert all(value.item() == 0 for value in values.values())
 
 
 def test_one_target_at_each_place() -> None:
     k = 5
-    found = metrics.per_user(torch.eye(k, dtype=torch.bool), torch.ones(k, dtype=torch.int64), (k,))
+    values = metrics.per_user(
+        torch.eye(k, dtype=torch.bool), torch.ones(k, dtype=torch.int64), (k,)
+    )
     place = torch.arange(1, k + 1).double()
-    torch.testing.assert_close(found["mrr@5"], 1 / place)
-    torch.testing.assert_close(found["map@5"], 1 / place)
-    torch.testing.assert_close(found["ndcg@5"], 1 / torch.log2(place + 1))
-    torch.testing.assert_close(found["precision@5"], torch.full_like(place, 1 / k))
-    assert found["recall@5"].tolist() == found["phr@5"].tolist() == [1] * k
+    torch.testing.assert_close(values["mrr@5"], 1 / place)
+    torch.testing.assert_close(values["map@5"], 1 / place)
+    torch.testing.assert_close(values["ndcg@5"], 1 / torch.log2(place + 1))
+    torch.testing.assert_close(values["precision@5"], torch.full_like(place, 1 / k))
+    assert values["recall@5"].tolist() == values["phr@5"].tolist() == [1] * k
 
 
 @given(masks())
@@ -115,8 +117,8 @@ def test_all_targets_first_is_perfect(case: tuple[Tensor, Tensor]) -> None:
     k = hits.shape[1]
     perfect = torch.arange(k) < num_targets[:, None]
     for name in ("ndcg", "phr", "mrr", "map"):
-        found = metrics.METRICS[name](perfect, num_targets)
-        torch.testing.assert_close(found, torch.ones_like(found))
+        values = metrics.METRICS[name](perfect, num_targets)
+        torch.testing.assert_close(values, torch.ones_like(values))
 
 
 @given(masks())
@@ -161,8 +163,8 @@ def test_hits_match_the_own_targets_only() -> None:
 
 
 def test_hits_with_no_target_at_all() -> None:
-    found = metrics.hits(torch.tensor([[0, 1]]), Ragged.from_lists([[]]), 4)
-    assert found.tolist() == [[False, False]]
+    hits = metrics.hits(torch.tensor([[0, 1]]), Ragged.from_lists([[]]), 4)
+    assert hits.tolist() == [[False, False]]
 
 
 def test_a_repeated_target_counts_once() -> None:

@@ -66,17 +66,17 @@ PART = part_of(HISTORIES, TARGETS, 6)
 
 def test_metrics_of_three_users_worked_by_hand() -> None:
     result = evaluate(Given(SCORES), PART, Protocol(ks=(1, 3)))
-    found = result.per_user
+    per_user = result.per_user
     assert result.top.items.tolist() == [[0, 1, 2], [2, 0, 1], [5, 2, 3]]
-    assert found["recall@1"].to_list() == [0, 0, 0]
-    assert found["recall@3"].to_list() == pytest.approx([1 / 2, 0, 2 / 3])
-    assert found["precision@3"].to_list() == pytest.approx([1 / 3, 0, 2 / 3])
-    assert found["phr@3"].to_list() == [1, 0, 1]
-    assert found["mrr@3"].to_list() == [1 / 2, 0, 1 / 2]
+    assert per_user["recall@1"].to_list() == [0, 0, 0]
+    assert per_user["recall@3"].to_list() == pytest.approx([1 / 2, 0, 2 / 3])
+    assert per_user["precision@3"].to_list() == pytest.approx([1 / 3, 0, 2 / 3])
+    assert per_user["phr@3"].to_list() == [1, 0, 1]
+    assert per_user["mrr@3"].to_list() == [1 / 2, 0, 1 / 2]
     second, third = 1 / log2(3), 1 / log2(4)
     ndcg = [second / (1 + second), 0, (second + third) / (1 + second + third)]
-    assert found["ndcg@3"].to_list() == pytest.approx(ndcg)
-    assert found["map@3"].to_list() == pytest.approx([1 / 2 / 2, 0, (1 / 2 + 2 / 3) / 3])
+    assert per_user["ndcg@3"].to_list() == pytest.approx(ndcg)
+    assert per_user["map@3"].to_list() == pytest.approx([1 / 2 / 2, 0, (1 / 2 + 2 / 3) / 3])
 
 
 def test_a_masked_history_is_no_candidate() -> None:
@@ -110,9 +110,9 @@ def test_a_metric_that_no_user_has_is_left_out() -> None:
     part = part_of([[], []], [[0], [1]], 3)
     result = evaluate(Given([[1.0, 0, 0]] * 2), part, Protocol(ks=(1,)))
     assert result.per_user["repeat/recall@1"].to_list() == [None, None]
-    for found in (result.means, result.intervals(resamples=10)):
-        assert "repeat/recall@1" not in found
-        assert "recall@1" in found
+    for figures in (result.means, result.intervals(resamples=10)):
+        assert "repeat/recall@1" not in figures
+        assert "recall@1" in figures
 
 
 def test_means_are_of_users_and_of_all_lists_together() -> None:
@@ -145,8 +145,8 @@ def test_batches_change_nothing(
         whole = evaluate(model, part, replace(protocol, batch_size=100))
         assert result.per_user.equals(whole.per_user)
         for row, history in enumerate(histories):
-            left = [i for i in range(8) if not (mask_history and i in history)]
-            best = sorted(left, key=lambda item: (-scores[row, item], item))[:4]
+            candidates = [i for i in range(8) if not (mask_history and i in history)]
+            best = sorted(candidates, key=lambda item: (-scores[row, item], item))[:4]
             assert result.top.items[row].tolist() == best
 
 
@@ -189,16 +189,16 @@ def test_dropout_is_off_and_the_model_goes_on_training() -> None:
 
 
 def test_progress_sees_every_batch() -> None:
-    seen: list[int] = []
+    sizes: list[int] = []
 
     def progress(loader: Loader) -> Iterator[Part]:
-        seen.append(len(loader))
+        sizes.append(len(loader))
         for batch in loader:
-            seen.append(len(batch))
+            sizes.append(len(batch))
             yield batch
 
     evaluate(Given(SCORES), PART, Protocol(ks=(1,), batch_size=2), progress=progress)
-    assert seen == [2, 2, 1]
+    assert sizes == [2, 2, 1]
 
 
 def test_a_list_longer_than_the_catalogue() -> None:
@@ -253,6 +253,6 @@ def evaluated(**columns: Any) -> Evaluation:
 
 
 def test_of_one_user() -> None:
-    found = evaluated(**{"recall@5": [0.5], "ndcg@5": [0.25], "history_length": [3]})
-    assert found.intervals()["recall@5"] == (0.5, 0.5)
-    assert found.slices("history_length", "recall@5")["standard_error"].to_list() == [None]
+    evaluation = evaluated(**{"recall@5": [0.5], "ndcg@5": [0.25], "history_length": [3]})
+    assert evaluation.intervals()["recall@5"] == (0.5, 0.5)
+    assert evaluation.slices("history_length", "recall@5")["standard_error"].to_list() == [None]

@@ -31,49 +31,49 @@ def frame_of(**columns: Any) -> pl.DataFrame:
 @pytest.mark.parametrize("draws", [draws_of_users, draws_at_once])
 def test_draws_are_with_replacement(draws: Callable[[int, int, int], Iterable[Any]]) -> None:
     """A user is drawn as often as any other: once on average, with the variance of a binomial."""
-    drawn = np.concatenate(list(draws(50, 4000, 0)))
-    assert drawn.shape == (4000, 50)
-    assert (drawn.sum(1) == 50).all()
-    assert drawn.mean(0) == pytest.approx(np.ones(50), abs=0.08)
-    assert drawn.var() == pytest.approx(49 / 50, rel=0.02)
-    assert np.concatenate(list(draws(50, 4000, 0))).tolist() == drawn.tolist()
+    weights = np.concatenate(list(draws(50, 4000, 0)))
+    assert weights.shape == (4000, 50)
+    assert (weights.sum(1) == 50).all()
+    assert weights.mean(0) == pytest.approx(np.ones(50), abs=0.08)
+    assert weights.var() == pytest.approx(49 / 50, rel=0.02)
+    assert np.concatenate(list(draws(50, 4000, 0))).tolist() == weights.tolist()
 
 
 def test_bootstrap_of_a_metric_that_is_no_mean_is_scipys() -> None:
     values = np.random.default_rng(1).exponential(size=80)
 
-    def deviation(drawn: np.ndarray) -> np.ndarray:
-        mean = drawn @ values / 80
-        return np.sqrt(drawn @ values**2 / 80 - mean**2)[:, None]
+    def deviation(weights: np.ndarray) -> np.ndarray:
+        mean = weights @ values / 80
+        return np.sqrt(weights @ values**2 / 80 - mean**2)[:, None]
 
-    (found,) = bootstrap(deviation, draws_at_once(80, 5000, 0), level=0.9)
+    (interval,) = bootstrap(deviation, draws_at_once(80, 5000, 0), level=0.9)
     scipys = stats.bootstrap(
         (values,), np.std, confidence_level=0.9, n_resamples=5000, method="percentile", rng=2
     ).confidence_interval
-    assert found == pytest.approx((scipys.low, scipys.high), rel=0.02)
+    assert interval == pytest.approx((scipys.low, scipys.high), rel=0.02)
 
 
 def test_bootstrap_leaves_out_where_a_metric_is_undefined() -> None:
     """Of 101 resamples, in two parts, the first metric has 100 figures, the second none."""
     draws = [np.arange(100)[:, None], np.array([[100]])]
 
-    def measure(drawn: np.ndarray) -> np.ndarray:
-        known = np.where(drawn == 50, math.nan, drawn / 2)
-        return np.hstack([known, np.full_like(known, math.nan)])
+    def measure(weights: np.ndarray) -> np.ndarray:
+        halves = np.where(weights == 50, math.nan, weights / 2)
+        return np.hstack([halves, np.full_like(halves, math.nan)])
 
     first, second = bootstrap(measure, draws, level=0.5)
-    kept = [n / 2 for n in range(101) if n != 50]
-    assert first == pytest.approx(tuple(np.quantile(kept, [0.25, 0.75])))
+    defined = [n / 2 for n in range(101) if n != 50]
+    assert first == pytest.approx(tuple(np.quantile(defined, [0.25, 0.75])))
     assert all(map(math.isnan, second))
 
 
 def test_intervals_of_means_are_scipys() -> None:
     values = np.random.default_rng(1).exponential(size=80)
-    found = mean_intervals(frame_of(m=values), 0.9, 5000, 0)["m"]
+    interval = mean_intervals(frame_of(m=values), 0.9, 5000, 0)["m"]
     scipys = stats.bootstrap(
         (values,), np.mean, confidence_level=0.9, n_resamples=5000, method="percentile", rng=2
     ).confidence_interval
-    assert found == pytest.approx((scipys.low, scipys.high), rel=0.01)
+    assert interval == pytest.approx((scipys.low, scipys.high), rel=0.01)
 
 
 def test_an_interval_holds_the_mean_as_often_as_it_says() -> None:
@@ -81,19 +81,19 @@ def test_an_interval_holds_the_mean_as_often_as_it_says() -> None:
     samples = generator.normal(loc=3.0, size=(60, 400))
     # 400 experiments of 60 users at once: a column each.
     intervals = mean_intervals(pl.DataFrame(samples), 0.9, 400, 0).values()
-    held = np.mean([low <= 3.0 <= high for low, high in intervals])
-    assert 0.85 < held < 0.94
+    coverage = np.mean([low <= 3.0 <= high for low, high in intervals])
+    assert 0.85 < coverage < 0.94
 
 
 def test_an_interval_leaves_nulls_out_and_keeps_columns_together() -> None:
     values = [0.5, None, 1.0, None, 0.0, 0.5] * 10
     frame = frame_of(m=values, same=values, constant=[None, 2.0] * 30, never=[None] * 60)
-    found = mean_intervals(frame.with_columns(pl.col("never").cast(pl.Float64)), 0.95, 300, 3)
-    assert set(found) == {"m", "same", "constant"}
-    assert found["constant"] == (2.0, 2.0)
-    assert found["m"] == found["same"]
-    assert found["m"][0] < 0.5 < found["m"][1]
-    assert found == mean_intervals(frame.drop("never"), 0.95, 300, 3)
+    intervals = mean_intervals(frame.with_columns(pl.col("never").cast(pl.Float64)), 0.95, 300, 3)
+    assert set(intervals) == {"m", "same", "constant"}
+    assert intervals["constant"] == (2.0, 2.0)
+    assert intervals["m"] == intervals["same"]
+    assert intervals["m"][0] < 0.5 < intervals["m"][1]
+    assert intervals == mean_intervals(frame.drop("never"), 0.95, 300, 3)
 
 
 def test_a_resample_without_a_user_for_whom_it_is_defined_does_not_count() -> None:
@@ -102,8 +102,8 @@ def test_a_resample_without_a_user_for_whom_it_is_defined_does_not_count() -> No
     assert mean_intervals(frame, 0.95, 300, 0)["m"] == (0.5, 0.5)
     few = frame_of(m=[0.2, 0.6] + [None] * 28)
     generator = np.random.default_rng(0)
-    drawn = [generator.integers(30, size=30) for _ in range(300)]
-    means = [np.array([0.2, 0.6])[rows[rows < 2]] for rows in drawn]
+    resamples = [generator.integers(30, size=30) for _ in range(300)]
+    means = [np.array([0.2, 0.6])[rows[rows < 2]] for rows in resamples]
     expected = np.quantile([m.mean() for m in means if len(m)], [0.025, 0.975])
     assert mean_intervals(few, 0.95, 300, 0)["m"] == pytest.approx(expected)
 
@@ -273,8 +273,8 @@ def test_results_of_other_folds_are_not_compared() -> None:
 
 
 def test_holms_correction_is_over_what_was_tested() -> None:
-    found = holm(np.array([math.nan, 0.01, 0.04, math.nan, 0.03]))
-    assert found == pytest.approx([math.nan, 0.03, 0.06, math.nan, 0.06], nan_ok=True)
+    adjusted = holm(np.array([math.nan, 0.01, 0.04, math.nan, 0.03]))
+    assert adjusted == pytest.approx([math.nan, 0.03, 0.06, math.nan, 0.06], nan_ok=True)
     assert holm(np.array([math.nan])) == pytest.approx([math.nan], nan_ok=True)
     assert holm(np.array([])).tolist() == []
     table = with_holm(frame_of(p_value=[0.01, None, 0.04]))

@@ -94,9 +94,9 @@ shutil.rmtree torch.load pickle.loads torch.hub.load hydra.utils.instantiate hyd
 omegaconf.OmegaConf.load functools.partial operator.methodcaller importlib.import_module
 runpy.run_path recsys.scoring.trust.build recsys.scoring.saved_model.load
 recsys.scoring.saved_model.save recsys.run.ranking.run
-recsys.data.cache.cached recsys.scoring.trust.import_module recsys.models.language.lmrec.deepcopy
+recsys.data.cache.cached recsys.scoring.trust.import_module recsys.models.language.decoders.deepcopy
 recsys.data.sources.files.os.system recsys.tasks.splits.torch.load recsys.models.torch
-recsys.models.language.lmrec.AutoModelForCausalLM.from_pretrained recsys.models.LMRec.export
+recsys.models.language.decoders.AutoModelForCausalLM.from_pretrained recsys.models.LMRec.export
 recsys.models.EASE.fit recsys.retrieval.index.faiss.read_index recsys.scoring.Profile
 recsys.models.neighbours._item_rows.held_items recsys.data.coupon recsys.cli.main.main
 """)

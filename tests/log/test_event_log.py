@@ -214,8 +214,8 @@ def test_bad_keys_of_a_table(keys: list, message: str) -> None:
     ],
 )
 def test_years_of_no_log(times: object, year: int) -> None:
-    found = f"1 outside the years 1900 to 2199, the first in row 2, of about the year {year}"
-    with pytest.raises(DataError, match=found) as error:
+    message = f"1 outside the years 1900 to 2199, the first in row 2, of about the year {year}"
+    with pytest.raises(DataError, match=message) as error:
         log_of(timestamp=times)
     assert "null" not in str(error.value)
 

@@ -24,16 +24,16 @@ def naive_core(
 ) -> list[Pair]:
     rows = list(enumerate(pairs))  # a row's time is its place
     while True:
-        counted = [pair for time, pair in rows if until is None or time < until]
-        users, items = [u for u, _ in counted], [i for _, i in counted]
-        kept = [
+        early_pairs = [pair for time, pair in rows if until is None or time < until]
+        users, items = [u for u, _ in early_pairs], [i for _, i in early_pairs]
+        core = [
             (time, (u, i))
             for time, (u, i) in rows
             if users.count(u) >= least_user and items.count(i) >= least_item
         ]
-        if kept == rows:
-            return sorted(pair for _, pair in kept)
-        rows = kept
+        if core == rows:
+            return sorted(pair for _, pair in core)
+        rows = core
 
 
 pairs = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 8)), min_size=2, max_size=40).filter(
@@ -89,9 +89,9 @@ def test_a_core_says_until_when_it_counts() -> None:
 def test_first_events_keep_the_first_of_each_pair_in_order(pairs: list[Pair]) -> None:
     log = log_of(pairs)
     expected = {pair: time for time, pair in reversed(list(enumerate(pairs)))}
-    kept = first_events(log).events
-    assert {(u, i): t for u, i, t in kept.iter_rows()} == expected
-    assert kept.equals(kept.sort(USER, TIME))
+    events = first_events(log).events
+    assert {(u, i): t for u, i, t in events.iter_rows()} == expected
+    assert events.equals(events.sort(USER, TIME))
 
 
 def test_counting_starts_when_repeats_are_gone() -> None:

@@ -63,8 +63,8 @@ def test_every_value_counts(name: str) -> None:
     column = FRAME[name]
     others = [column.reverse(), column[:2], column.rename("y"), column.clear()]
     others += [pl.concat([column[:2], column[:1]]), pl.concat([column[1:2], column[1:]])]
-    found = {fingerprint([c.to_frame()]) for c in [column, *others]}
-    assert len(found) == 1 + len(others)
+    fingerprints = {fingerprint([c.to_frame()]) for c in [column, *others]}
+    assert len(fingerprints) == 1 + len(others)
 
 
 def test_type_order_and_table_count() -> None:

@@ -33,21 +33,21 @@ def ordered() -> EventLog:
     "when", ["2023-05-01", date(2023, 5, 1), datetime(2023, 5, 1), "2023-05-01T00:00:00"]
 )
 def test_a_moment_is_on_the_clock_of_the_log(zone: str | None, when: str | date) -> None:
-    found = moment(dated(zone), "as_of", when)
-    assert found.dtype == pl.Datetime("us", zone)
-    assert found.dt.replace_time_zone(None).to_list() == [datetime(2023, 5, 1)]
+    when_read = moment(dated(zone), "as_of", when)
+    assert when_read.dtype == pl.Datetime("us", zone)
+    assert when_read.dt.replace_time_zone(None).to_list() == [datetime(2023, 5, 1)]
 
 
 def test_a_moment_may_name_its_own_zone() -> None:
     for when in ("2023-05-01T14:00+02:00", datetime(2023, 5, 1, 12, tzinfo=UTC)):
         assert moment(dated(None), "as_of", when).to_list() == [datetime(2023, 5, 1, 12)]
-        (found,) = moment(dated("America/New_York"), "as_of", when).dt.hour()
-        assert found == 8
+        (hour,) = moment(dated("America/New_York"), "as_of", when).dt.hour()
+        assert hour == 8
 
 
 def test_of_an_hour_that_clocks_show_twice_it_is_the_first() -> None:
-    (found,) = moment(dated("America/New_York"), "as_of", "2023-11-05T01:30").dt.epoch("s")
-    assert found == datetime(2023, 11, 5, 5, 30, tzinfo=UTC).timestamp()
+    (seconds,) = moment(dated("America/New_York"), "as_of", "2023-11-05T01:30").dt.epoch("s")
+    assert seconds == datetime(2023, 11, 5, 5, 30, tzinfo=UTC).timestamp()
 
 
 def test_in_an_order_a_moment_is_a_place() -> None:
@@ -103,5 +103,5 @@ def test_the_end_of_a_day() -> None:
 
 def test_just_after() -> None:
     assert just_after(pl.Series([5, 7])).to_list() == [6, 8]
-    (found,) = just_after(moment(dated("UTC"), "", "2023-05-01")).dt.epoch("us")
-    assert found == datetime(2023, 5, 1, tzinfo=UTC).timestamp() * 10**6 + 1
+    (microseconds,) = just_after(moment(dated("UTC"), "", "2023-05-01")).dt.epoch("us")
+    assert microseconds == datetime(2023, 5, 1, tzinfo=UTC).timestamp() * 10**6 + 1

@@ -24,9 +24,9 @@ def split_by_user(training: list[Baskets], num_items: int) -> Split:
 
     Those two take every item, so that item ids are indices.
     """
-    asked = [list(range(num_items)), [0]]
+    histories = [list(range(num_items)), [0]]
     users = {f"{u:03}": baskets for u, baskets in enumerate(training)}
-    users |= {"validation": asked, "test": asked}
+    users |= {"validation": histories, "test": histories}
     rows = [
         (user, item, t, t)
         for user, baskets in users.items()

@@ -64,15 +64,15 @@ def test_loss_and_gradient_of_a_triple_worked_by_hand(monkeypatch: pytest.Monkey
 def test_the_loss_is_a_mean_over_pairs_and_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = BPRMF(6, 3, embedding_dim=4, num_negatives=2)
-    drawn = torch.tensor([[4, 5], [3, 4], [0, 0]])
-    monkeypatch.setattr(negatives, "uniform", lambda *_: drawn)
+    negative_items = torch.tensor([[4, 5], [3, 4], [0, 0]])
+    monkeypatch.setattr(negatives, "uniform", lambda *_: negative_items)
     # User 2 had item 1 twice: one pair.
     part = part_of([[[0, 1], [1]], [[5]]], 6, users=[2, 0])
     pairs = [(2, 0), (2, 1), (0, 5)]
     users, items = model.users.weight, model.items.weight
     terms = [
         (1 + (users[u] @ (items[j] - items[i])).exp()).log()
-        for (u, i), row in zip(pairs, drawn, strict=True)
+        for (u, i), row in zip(pairs, negative_items, strict=True)
         for j in row
     ]
     torch.testing.assert_close(model.loss(part, START), torch.stack(terms).mean())
@@ -91,34 +91,36 @@ def test_many_pairs_are_taken_some_at_a_time(split: Split, monkeypatch: pytest.M
 
     whole = learnt()
     at_once: list[int] = []
-    made = model._pair_losses
-    monkeypatch.setattr(model, "_pair_losses", lambda *p: (at_once.append(len(p[1])), made(*p))[1])
+    pair_losses = model._pair_losses
+    monkeypatch.setattr(
+        model, "_pair_losses", lambda *p: (at_once.append(len(p[1])), pair_losses(*p))[1]
+    )
     monkeypatch.setattr("recsys.models.factors.bpr_mf.VALUES_AT_ONCE", 40)
-    for found, expected in zip(learnt(), whole, strict=True):
-        torch.testing.assert_close(found, expected)
+    for gradient, expected in zip(learnt(), whole, strict=True):
+        torch.testing.assert_close(gradient, expected)
     assert max(at_once) == 5
 
 
 def test_negatives_are_drawn_for_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+    calls: list[Any] = []
 
     def uniform(positives: Ragged, num_items: int, num_negatives: int) -> Tensor:
-        asked.append((positives.values.tolist(), num_items, num_negatives))
+        calls.append((positives.values.tolist(), num_items, num_negatives))
         return torch.zeros(len(positives.values), num_negatives, dtype=torch.int64)
 
     monkeypatch.setattr(negatives, "uniform", uniform)
     model = BPRMF(6, 1, num_negatives=3)
     model.loss(part_of([[[4, 2], [2]]], 6, users=[0]), START)
-    assert asked == [([2, 4], 6, 3)]
+    assert calls == [([2, 4], 6, 3)]
 
 
 def test_it_trains_on_all_training_baskets(split: Split) -> None:
     model = BPRMF(split.num_items, len(split.users))
     part = model.prepare(split)
     assert part.history is split.training
-    held = split.training.multi_hot()
-    assert part.target.lengths.equal(held.sum(1).long())
-    assert held[part.target.owners(), part.target.values].all()
+    items = split.training.multi_hot()
+    assert part.target.lengths.equal(items.sum(1).long())
+    assert items[part.target.owners(), part.target.values].all()
 
 
 def test_users_without_training_events_are_folded_in() -> None:
@@ -151,8 +153,8 @@ def test_fold_in_by_hand() -> None:
         # (2 (1, 0) + (0, 3)) / 3 - (1, 3) / 2, and the mean of the trained users.
         expected = torch.tensor([[2 / 3 - 0.5, 1 - 1.5], [3.0, 1.0]])
         torch.testing.assert_close(model.encode_users(batch), expected)
-        known = replace(batch, users=torch.tensor([1, 0]))
-        assert model.encode_users(known).tolist() == [[4, 0], [2, 2]]
+        known_users = replace(batch, users=torch.tensor([1, 0]))
+        assert model.encode_users(known_users).tolist() == [[4, 0], [2, 2]]
 
 
 @pytest.mark.data

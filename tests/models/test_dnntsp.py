@@ -146,23 +146,23 @@ def test_scores_loss_gradients_and_statistics_are_those_of_the_plain_computation
     histories[0] = [[3]]
     histories[1] = [[5, 2]] * 3 + [[7]] + [[2, 5]] * 2
     targets = [[0, 3], [2], [5, 6, 11], [1], [4, 7], [0]]
-    wanted = torch.stack([torch.eye(num_items)[t].sum(0) for t in targets])
+    labels = torch.stack([torch.eye(num_items)[t].sum(0) for t in targets])
 
     model = model_of(num_items, seed, scale)
     batch = in_double(Timelines.of(BasketBatch.from_lists(histories, num_items)))
     plain = Reference(deepcopy(model))
     expected = plain(histories)
-    loss = nn.MultiLabelSoftMarginLoss()(expected, wanted)
+    loss = nn.MultiLabelSoftMarginLoss()(expected, labels)
     part = Part("train", batch, Ragged.from_lists(targets))
     torch.testing.assert_close(deepcopy(model).score(batch), expected, rtol=1e-5, atol=1e-6)
     ours = model.loss(part, START)
     torch.testing.assert_close(ours, loss)
 
-    found, true = gradients(model, ours), gradients(plain.model, loss)
-    assert set(found) == set(true) == {name for name, _ in model.named_parameters()}
+    values, true = gradients(model, ours), gradients(plain.model, loss)
+    assert set(values) == set(true) == {name for name, _ in model.named_parameters()}
     for name, gradient in true.items():
         torch.testing.assert_close(
-            found[name], gradient, rtol=1e-5, atol=1e-7, msg=f"gradient of {name}"
+            values[name], gradient, rtol=1e-5, atol=1e-7, msg=f"gradient of {name}"
         )
     for convolution, norm in zip(model.graph.convolutions, plain.norms, strict=True):
         torch.testing.assert_close(convolution.norm.running_mean, norm.running_mean)
@@ -199,8 +199,8 @@ def test_a_user_without_history_gets_the_items_own_scores_and_changes_nothing() 
     with_newcomers = BasketBatch.from_lists([[], *histories[:2], [], *histories[2:]], 12)
     scores = model.score(with_newcomers)
     torch.testing.assert_close(scores[[1, 2, 4, 5]], expected)
-    own = model.output(model.items.vectors).squeeze(1)
-    torch.testing.assert_close(scores[[0, 3]], own.expand(2, -1))
+    item_scores = model.output(model.items.vectors).squeeze(1)
+    torch.testing.assert_close(scores[[0, 3]], item_scores.expand(2, -1))
 
 
 def test_an_item_twice_in_a_basket_counts_once() -> None:
@@ -281,14 +281,14 @@ def test_users_are_scored_a_few_at_a_time(kind: str, monkeypatch: pytest.MonkeyP
     histories = [*long_histories(), [], *random_histories(2, 6, 300)]
     batch = BasketBatch.from_lists(histories, 300)
     whole = model.score(batch)
-    seen: list[int] = []
-    made = Timelines.of
-    monkeypatch.setattr(Timelines, "of", lambda b: (seen.append(len(b)), made(b))[1])
+    sizes: list[int] = []
+    timelines_of = Timelines.of
+    monkeypatch.setattr(Timelines, "of", lambda b: (sizes.append(len(b)), timelines_of(b))[1])
     for limit in (1, 50_000, 2**28):
         monkeypatch.setattr("recsys.models.graphs.dynamic_graph.BYTES_AT_ONCE", limit)
-        seen.clear()
+        sizes.clear()
         torch.testing.assert_close(model.score(batch), whole)
-        assert (max(seen) < len(batch)) == (limit < 2**28)
+        assert (max(sizes) < len(batch)) == (limit < 2**28)
     assert model.score(batch.rows(torch.arange(0))).shape == (0, 300)
 
 

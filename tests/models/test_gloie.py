@@ -57,12 +57,12 @@ SECTIONS = {
 def config_of(num_items: int = N, **options: Any) -> dict[str, Any]:
     """Each option in the section that has it."""
     head = {"_target_": "recsys.nn.TweedieHead"}
-    given = {"embedding_dim": 8, "latent_dim": 4, "num_heads": 2, "head": head} | options
+    settings = {"embedding_dim": 8, "latent_dim": 4, "num_heads": 2, "head": head} | options
     config: dict[str, Any] = {"_target_": "recsys.models.GLOIE", "num_items": num_items}
     for name, kind in SECTIONS.items():
-        inner = {f.name: given.pop(f.name) for f in fields(kind) if f.name in given}
+        inner = {f.name: settings.pop(f.name) for f in fields(kind) if f.name in settings}
         config[name] = {"_target_": f"recsys.models.graphs.{kind.__name__}", **inner}
-    return config | given
+    return config | settings
 
 
 def model_of(num_items: int = N, **options: Any) -> GLOIE:
@@ -99,11 +99,11 @@ def plain_scores(model: GLOIE, histories: list[History]) -> Tensor:
         nodes = list(model.local.graph(model.vae.items, Timelines.of(batch)))
     scores = torch.zeros(len(histories), N)
     for user, history in enumerate(histories):
-        held = {item for basket in history for item in basket}
+        items = {item for basket in history for item in basket}
         for item in range(N):
             global_embedding = hidden[user] * table[item]
             embedding = global_embedding if model.use_global else table[item]
-            if item in held and model.local is not None:
+            if item in items and model.local is not None:
                 gate = model.local.gate[item]
                 local = (1 - gate) * table[item] + gate * nodes.pop(0)
                 embedding = join(model, [global_embedding, local] if model.use_global else [local])
@@ -142,8 +142,8 @@ def test_the_personal_scorer_adds_to_items_of_the_history_alone(calendar: bool) 
         places = (nodes.node_owners(), nodes.node_items)
         features = (model.personal.features(nodes) - model.personal.mean) / model.personal.std
         for user, item, feature in zip(*places, features, strict=True):
-            own = expected[user, item].clone()
-            expected[user, item] += model.personal.perceptron(torch.cat([feature, own[None]]))[0]
+            score = expected[user, item].clone()
+            expected[user, item] += model.personal.perceptron(torch.cat([feature, score[None]]))[0]
         torch.testing.assert_close(model.score(batch), expected)
 
 
@@ -153,11 +153,11 @@ def test_an_item_outside_the_history_scores_by_its_global_embedding_in_any_order
     batch = BasketBatch.from_lists(orders, N)
     with torch.no_grad():
         scores = model.score(batch)
-        outside, held = [3, 4, 6], [0, 1, 2]
+        outside, inside = [3, 4, 6], [0, 1, 2]
         vectors = model.vae.hidden(batch)[0] * model.vae.items.vectors[outside]
         expected = vectors @ model.output + model.bias[outside]
     torch.testing.assert_close(scores[:, outside], expected.expand(3, -1))
-    assert not torch.isclose(scores[0, held], scores[1, held]).any()
+    assert not torch.isclose(scores[0, inside], scores[1, inside]).any()
 
 
 def test_the_order_within_a_basket_and_repeats_there_change_a_personal_score_by_nothing() -> None:
@@ -172,7 +172,7 @@ def test_features_worked_by_hand() -> None:
     """Items 0, 1 and 2 of a user with four baskets and five events."""
     history = [[0, 1], [0], [2], [0]]
     nodes = NodeBatch.of(BasketBatch.from_lists([[], history], N))
-    found = PersonalFrequency().features(nodes)
+    features = PersonalFrequency().features(nodes)
     frequencies = [
         [d**3 + d**2 + 1, d**3, d**1] for d in (0.3, 0.6, 0.8, 0.9, 0.97, 1.0)
     ]  # items 0, 1, 2: three, two and no baskets ago; three; one
@@ -184,8 +184,8 @@ def test_features_worked_by_hand() -> None:
         [5 / 4] * 3,
     ]
     logs = torch.tensor(expected).log().T
-    torch.testing.assert_close(found[:, :-1], logs)
-    torch.testing.assert_close(found[:, -1], torch.full((3,), 3 / 5))
+    torch.testing.assert_close(features[:, :-1], logs)
+    torch.testing.assert_close(features[:, -1], torch.full((3,), 3 / 5))
 
 
 def test_calendar_features_worked_by_hand() -> None:
@@ -194,14 +194,14 @@ def test_calendar_features_worked_by_hand() -> None:
     days = torch.tensor([0, 0, 10, 13, 20])
     times = 1_700_000_000 + 86400 * days
     nodes = NodeBatch.of(replace(batch, times=times, users=torch.tensor([0])))
-    found = PersonalFrequency(calendar=True).features(nodes)
-    torch.testing.assert_close(found[:, :-4], PersonalFrequency().features(nodes))
+    features = PersonalFrequency(calendar=True).features(nodes)
+    torch.testing.assert_close(features[:, :-4], PersonalFrequency().features(nodes))
     ages = [[20, 10, 0], [20], [7]]
     frequencies = [
         [sum(math.exp(-age / rate) for age in of_item) for rate in (7, 30, 90)] for of_item in ages
     ]
-    torch.testing.assert_close(found[:, -4:-1], torch.tensor(frequencies).log())
-    torch.testing.assert_close(found[:, -1], torch.tensor([1.0, 21.0, 8.0]).log())
+    torch.testing.assert_close(features[:, -4:-1], torch.tensor(frequencies).log())
+    torch.testing.assert_close(features[:, -1], torch.tensor([1.0, 21.0, 8.0]).log())
 
 
 def test_a_frequency_that_has_decayed_to_nothing_stays_finite() -> None:
@@ -328,14 +328,14 @@ def test_the_loss_is_the_ranking_loss_and_a_share_of_the_autoencoders() -> None:
     evidence = model.vae.loss(part, START)
     torch.testing.assert_close(losses[2] - losses[0], evidence)
     torch.testing.assert_close(losses[1] - losses[0], evidence / 2)
-    wanted = part.target.dense(N).float()
+    labels = part.target.dense(N).float()
     for softmax in (False, True):
         model = model_of(use_global=False, dropout=0.0, softmax=softmax)
         scores = model.score(part.history)
         expected = (
-            torch.nn.functional.cross_entropy(scores, wanted / wanted.sum(1, keepdim=True))
+            torch.nn.functional.cross_entropy(scores, labels / labels.sum(1, keepdim=True))
             if softmax
-            else torch.nn.functional.multilabel_soft_margin_loss(scores, wanted)
+            else torch.nn.functional.multilabel_soft_margin_loss(scores, labels)
         )
         torch.testing.assert_close(model.loss(part, START), expected)
 
@@ -444,10 +444,10 @@ def test_a_history_without_dates_takes_the_mean_days_between_baskets() -> None:
     """The same baskets, once a known user's every third day, once a stranger's without dates."""
     lists = [[[0, 1], [1], [2]]]
     stranger = BasketBatch.from_lists(lists, 3)
-    known = replace(stranger, times=stranger.baskets * 3 * 86400, users=torch.tensor([5]))
+    known_user = replace(stranger, times=stranger.baskets * 3 * 86400, users=torch.tensor([5]))
     personal = PersonalFrequency(calendar=True)
-    personal.standardise(NodeBatch.of(known))
+    personal.standardise(NodeBatch.of(known_user))
     assert personal.days_between.item() == pytest.approx(3.0)
     torch.testing.assert_close(
-        personal.features(NodeBatch.of(stranger)), personal.features(NodeBatch.of(known))
+        personal.features(NodeBatch.of(stranger)), personal.features(NodeBatch.of(known_user))
     )

@@ -100,7 +100,7 @@ def test_blocks_hold_every_row_once_and_do_not_change_the_result(
     rows = Ragged.from_lists([[1], [], [0, 2, 3, 4, 5], [2, 3], [4], [0, 1]])
     blocks = list(ials._blocks(rows, 1, padding=9))
     assert [block.tolist() for block, _ in blocks] == [[2], [3, 5], [0, 4]]
-    assert [held.tolist() for _, held in blocks][1:] == [[[2, 3], [0, 1]], [[1], [4]]]
+    assert [indices.tolist() for _, indices in blocks][1:] == [[[2, 3], [0, 1]], [[1], [4]]]
     # A system of 3 x 3 numbers a row is more than a row of one value.
     assert [len(block) for block, _ in ials._blocks(rows, 3, padding=9)] == [1] * 5
     torch.testing.assert_close(IALS(**OPTIONS).fit(split).encode_items(), whole)

@@ -25,8 +25,7 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.log.event_log import EventLog
 from recsys.log.words import Template
 from recsys.models import LMRec
-from recsys.models.language.decoders import Decoder, Pretrained
-from recsys.models.language.lmrec import Ids, Language, Ranking, Tuning
+from recsys.models.language import Decoder, Ids, Language, Pretrained, Ranking, Tuning
 from recsys.nn.text_vectors import semantic_vectors
 from recsys.scoring import manifest, saved_model
 from recsys.scoring.recommender import Progress
@@ -96,8 +95,8 @@ def words(model: LMRec, item: int) -> list[int]:
 
 def test_the_vector_of_every_beginning_is_that_of_its_text_alone(split: Split) -> None:
     model = model_of(split)
-    documents = model._documents(Ragged.from_lists(HISTORIES))
-    states = iter(model.states(documents))
+    documents = model.texts.documents(Ragged.from_lists(HISTORIES))
+    states = iter(model.states.at_ends(documents))
     for history in HISTORIES:
         kept = list(history)
         while 1 + sum(len(words(model, item)) for item in kept) > 30:
@@ -136,6 +135,12 @@ def test_softmax_against_a_loop(split: Split, use_ids: bool, num_negatives: int 
     assert float(loss) == pytest.approx(total / len(targets), rel=1e-4)
 
 
+def test_over_the_whole_catalogue_it_is_torchs_cross_entropy() -> None:
+    users, items, targets = torch.randn(5, 4), torch.randn(N, 4), torch.tensor([0, 3, 3, 6, 1])
+    loss = Ranking(num_negatives=None).loss(users, targets, items.__getitem__, torch.ones(N) / N)
+    torch.testing.assert_close(loss, F.cross_entropy(users @ items.T, targets))
+
+
 @torch.no_grad()
 def test_the_papers_binary_cross_entropy_against_a_loop(split: Split) -> None:
     model = model_of(split, ranking=Ranking(softmax=False, num_negatives=4))
@@ -157,8 +162,8 @@ def predictions(model: LMRec, history: BasketBatch) -> tuple[list[Tensor], list[
     users, targets = [], []
     for row in history.ragged.values.split(history.lengths().tolist()):
         items = row.tolist()
-        before = model._documents(Ragged.from_lists([items[:-1]]))
-        vectors = model.user_projection(model.states(before))
+        before = model.texts.documents(Ragged.from_lists([items[:-1]]))
+        vectors = model.user_projection(model.states.at_ends(before))
         cut = len(items) - len(vectors)
         users += list(vectors[1 if cut else 0 :])
         targets += items[cut + 1 if cut else 0 :]
@@ -266,11 +271,9 @@ def test_further_text_is_read_in_proportion_to_its_weight(split: Split) -> None:
     _, sentences = model._streams
     decoded = model.tokenizer.decode(sentences.tokens.tolist())
     assert "sentence 7 of an" in decoded  # the rest is cut off
-    read = []
-    model._base = lambda input_ids, **_: read.append(input_ids) or torch.zeros(400, 8, 16)
-    model.language_loss()
+    tokens, _ = model.language.draw(model._streams, model.device)
     there = {tuple(row.tolist()) for row in sentences.rows(torch.arange(len(sentences)))[0]}
-    share = sum(tuple(row.tolist()) in there for row in read[0]) / 400
+    share = sum(tuple(row.tolist()) in there for row in tokens) / 400
     assert 0.68 < share < 0.82
 
 
@@ -315,7 +318,7 @@ def test_an_item_stays_what_it_is_in_its_own_words() -> None:
     own = model.tokens_of(pl.Series([text or str(i) for i, text in enumerate(WORDS)]))
     assert torch.tensor([token for i in range(N) for token in words(model, i)]).equal(own.values)
     history = searched().training
-    documents = model._documents(model._texts(history))
+    documents = model.texts.documents(model.texts.of_histories(history))
     ends = documents.items != N
     assert documents.items[ends].tolist() == history.items.tolist()
     strangers = BasketBatch.from_lists([[[3], [0]]], N)
@@ -484,10 +487,10 @@ def test_a_frozen_decoder_is_read_once_and_stays(run: Path, split: Split) -> Non
     loss = started.ranking_loss(part.history)
     some = torch.tensor([4, 1])
     few = started.ranking_loss(part.history.rows(some))
-    started.frozen = False
+    remembered, started._remembered = started._remembered, None
     torch.testing.assert_close(started.ranking_loss(part.history), loss)
     torch.testing.assert_close(started.ranking_loss(part.history.rows(some)), few)
-    started.frozen = True
+    started._remembered = remembered
     fit(started, split, TRAINING, Protocol(ks=[3]))
     before, after = load_file(run / "model/weights.safetensors"), started.state_dict()
     moved = {name for name in before if not after[name].equal(before[name])}
@@ -658,10 +661,10 @@ def validated_distributions() -> Iterator[None]:
 @pytest.mark.usefixtures("validated_distributions")
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compiled_it_gives_the_same_states(split: Split) -> None:
-    documents = model_of(split)._documents(Ragged.from_lists(HISTORIES))
+    documents = model_of(split).texts.documents(Ragged.from_lists(HISTORIES))
     plain, compiled = model_of(split), model_of(split, compile=True)
     torch.testing.assert_close(
-        compiled.states(documents), plain.states(documents), rtol=1e-4, atol=1e-5
+        compiled.states.at_ends(documents), plain.states.at_ends(documents), rtol=1e-4, atol=1e-5
     )
 
 
@@ -669,7 +672,7 @@ def test_llama_shaped(split: Split) -> None:
     shape = Decoder("llama", num_layers=1, embedding_dim=16, num_heads=2, vocab_size=300)
     model = model_of(split, decoder=shape)
     text = [0, *words(model, 0)]
-    states = model.states(model._documents(Ragged.from_lists([[0]])))
+    states = model.states.at_ends(model.texts.documents(Ragged.from_lists([[0]])))
     torch.testing.assert_close(states[-1], hidden(model, text)[-1], rtol=1e-4, atol=1e-5)
 
 
@@ -686,7 +689,7 @@ def test_a_text_starts_as_the_mean_of_what_its_tokens_mean(split: Split, family:
         lambda _, args, kwargs, out: seen.append((kwargs.get("hidden_states", *args), out[0])),
         with_kwargs=True,
     )
-    model.states(model._documents(Ragged.from_lists([[0, 3]])))
+    model.states.at_ends(model.texts.documents(Ragged.from_lists([[0, 3]])))
     ((given, added),) = seen
     mean = given.cumsum(1) / torch.arange(1, given.shape[1] + 1)[:, None]
     assert F.cosine_similarity(mean, added, dim=-1).min() > 0.9

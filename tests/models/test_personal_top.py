@@ -57,5 +57,5 @@ def test_popularity_never_outweighs_a_basket_nor_is_lost_beside_many(split_of: A
 def test_known_figures_on_dc(public_data: Any, fill: bool, expected: Any) -> None:
     split = user_holdout(dc())
     means = evaluate(PersonalTop(fill=fill).fit(split), split.test).means
-    reached = [means[f"{name}@10"] for name in ("recall", "ndcg", "phr")]
-    assert reached == pytest.approx(expected, abs=5e-5)
+    figures = [means[f"{name}@10"] for name in ("recall", "ndcg", "phr")]
+    assert figures == pytest.approx(expected, abs=5e-5)

@@ -58,5 +58,5 @@ def test_targets_have_no_age() -> None:
 def test_known_figures_on_dc(public_data: Any, targets_only: bool, expected: Any) -> None:
     split = user_holdout(dc())
     means = evaluate(Popularity(targets_only=targets_only).fit(split), split.test).means
-    reached = [means[f"{name}@10"] for name in ("recall", "ndcg", "phr")]
-    assert reached == pytest.approx(expected, abs=5e-5)
+    figures = [means[f"{name}@10"] for name in ("recall", "ndcg", "phr")]
+    assert figures == pytest.approx(expected, abs=5e-5)

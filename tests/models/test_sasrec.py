@@ -39,18 +39,18 @@ SEQUENCES = [[3, 1, 4, 1, 5, 9, 2], [6, 5], [3, 5, 8], [9, 7, 9, 3, 2, 3, 8], [4
 
 def in_sections(options: dict[str, Any]) -> dict[str, Any]:
     """Each option in the section that has it."""
-    left = dict(options)
+    remaining = dict(options)
     return {
-        name: kind(**{f.name: left.pop(f.name) for f in fields(kind) if f.name in left})
+        name: kind(**{f.name: remaining.pop(f.name) for f in fields(kind) if f.name in remaining})
         for name, kind in (("encoder", Encoder), ("ranking", Ranking))
-    } | left
+    } | remaining
 
 
 def model_of(**options: Any) -> SASRec:
     """In double precision, without dropout, and with vectors large enough to matter."""
     torch.manual_seed(0)
-    given = {"embedding_dim": D, "num_heads": 2, "max_length": 6, "dropout": 0.0} | options
-    model = SASRec(N, **in_sections(given)).double()
+    settings = {"embedding_dim": D, "num_heads": 2, "max_length": 6, "dropout": 0.0} | options
+    model = SASRec(N, **in_sections(settings)).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
@@ -198,12 +198,12 @@ def test_attention_pays_for_few_empty_cells() -> None:
 
 def test_the_papers_loss_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """-log sigmoid(x . target) - log(1 - sigmoid(x . negative)), one negative a position."""
-    drawn = torch.tensor([0, 7, 7, 0, 8, 10, 2, 1, 2, 2]).unsqueeze(1)
-    asked: list[Any] = []
+    negative_items = torch.tensor([0, 7, 7, 0, 8, 10, 2, 1, 2, 2]).unsqueeze(1)
+    calls: list[Any] = []
 
     def uniform(own: Ragged, num_items: int, num_negatives: int, *, rows: Tensor) -> Tensor:
-        asked.append((own.values.tolist(), num_items, num_negatives, rows.tolist()))
-        return drawn
+        calls.append((own.values.tolist(), num_items, num_negatives, rows.tolist()))
+        return negative_items
 
     monkeypatch.setattr(negatives, "uniform", uniform)
     model = model_of(softmax=False, num_negatives=1)
@@ -214,11 +214,11 @@ def test_the_papers_loss_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
     terms = [
         -(states[u, t] @ items[item]).sigmoid().log()
         - (1 - (states[u, t] @ items[j]).sigmoid()).log()
-        for (u, t, item), j in zip(places, drawn[:, 0].tolist(), strict=True)
+        for (u, t, item), j in zip(places, negative_items[:, 0].tolist(), strict=True)
     ]
     torch.testing.assert_close(loss, torch.stack(terms).mean())
     own = [1, 2, 3, 4, 5, 9, 5, 6, 3, 5, 8, 7, 9]
-    assert asked == [(own, N, 1, [0] * 6 + [1] + [2] * 2 + [3])]
+    assert calls == [(own, N, 1, [0] * 6 + [1] + [2] * 2 + [3])]
 
 
 def test_a_user_who_had_everything_has_no_negative() -> None:
@@ -243,10 +243,10 @@ def test_the_sampled_softmax_estimates_the_full_one() -> None:
     items = model.items().detach()
     scores = states @ items.T
     positive = scores.gather(1, targets[:, None])[:, 0]
-    drawn = torch.stack(
+    negative_items = torch.stack(
         [model._sampled_softmax(states, items, targets) for _ in range(20_000)]
     )  # log(sum / positive)
-    sums = (drawn + positive).exp().mean(0)
+    sums = (negative_items + positive).exp().mean(0)
     torch.testing.assert_close(sums, scores.exp().sum(1), rtol=0.03, atol=0.0)
 
 
@@ -340,9 +340,9 @@ def test_options_that_make_no_model(options: dict[str, Any], message: str) -> No
         SASRec(N, **in_sections(options))
 
 
-@pytest.mark.parametrize(("given", "of_ids"), [({}, 0.5), ({"id_weight_decay": 4.0}, 4.0)])
-def test_ids_decay_by_themselves(given: dict[str, float], of_ids: float) -> None:
-    model = model_of(learning_rate=0.1, weight_decay=0.5, **given)
+@pytest.mark.parametrize(("decays", "of_ids"), [({}, 0.5), ({"id_weight_decay": 4.0}, 4.0)])
+def test_ids_decay_by_themselves(decays: dict[str, float], of_ids: float) -> None:
+    model = model_of(learning_rate=0.1, weight_decay=0.5, **decays)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -33,10 +33,12 @@ def split() -> Split:
 def model_of(split: Split, **options: Any) -> ShopperBERT:
     """Prepared, without dropout, with weights large enough to matter."""
     torch.manual_seed(0)
-    given = {"attributes": ["colour", "item_id"], "encoder": SMALL} | options
+    settings = {"attributes": ["colour", "item_id"], "encoder": SMALL} | options
     for name, kind in (("product", Product), ("pretext", Pretext)):
-        given[name] = kind(**{f.name: given.pop(f.name) for f in fields(kind) if f.name in given})
-    model = ShopperBERT(split.num_items, num_classes=split.num_classes, **given)
+        settings[name] = kind(
+            **{f.name: settings.pop(f.name) for f in fields(kind) if f.name in settings}
+        )
+    model = ShopperBERT(split.num_items, num_classes=split.num_classes, **settings)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
@@ -46,22 +48,22 @@ def model_of(split: Split, **options: Any) -> ShopperBERT:
 
 def contexts(model: ShopperBERT, batch: BasketBatch, masked: list[bool]) -> Tensor:
     """(K, D): what the heads are given for each masked basket."""
-    seen: list[Tensor] = []
-    hook = model.heads[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    inputs: list[Tensor] = []
+    hook = model.heads[0].register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     rows, _ = batch.basket_rows()
     model.masked_nll(batch, rows, torch.tensor(masked))
     hook.remove()
-    return seen[0]
+    return inputs[0]
 
 
 def test_a_masked_basket_is_told_from_nothing_of_its_own(split: Split) -> None:
     model = model_of(split)
     masked = [False, True, False]
-    found = contexts(model, BasketBatch.from_lists([[[0, 2], [4], [6]]], 40), masked)
+    context = contexts(model, BasketBatch.from_lists([[[0, 2], [4], [6]]], 40), masked)
     other = contexts(model, BasketBatch.from_lists([[[0, 2], [7, 9, 11], [6]]], 40), masked)
-    torch.testing.assert_close(found, other)  # neither what it held nor how much
+    torch.testing.assert_close(context, other)  # neither what it held nor how much
     unlike = contexts(model, BasketBatch.from_lists([[[0, 3], [4], [6]]], 40), masked)
-    assert not torch.allclose(found, unlike)
+    assert not torch.allclose(context, unlike)
 
 
 def test_loss_is_the_mean_of_the_heads_cross_entropies(split: Split) -> None:
@@ -86,15 +88,15 @@ def test_a_pretext_task_that_is_left_out_is_read_but_not_predicted(split: Split)
     model = model_of(split, mask_rate=1.0, pretext_tasks=["item_id", "weekday"])
     batch = model.prepare(split).rows(torch.tensor([0])).history
     rows, offsets = batch.basket_rows()
-    found = model.masked_nll(batch, rows, torch.ones(len(offsets) - 1, dtype=torch.bool))
-    assert list(found) == ["item_id", "weekday"]
+    losses = model.masked_nll(batch, rows, torch.ones(len(offsets) - 1, dtype=torch.bool))
+    assert list(losses) == ["item_id", "weekday"]
     context = contexts(model, batch, [True] * (len(offsets) - 1))
     weekday = list(model.fields.sizes).index("weekday")
     log_p = F.linear(
         model.heads[1](context), model.tables[weekday].vectors, model.biases[1]
     ).log_softmax(1)
     codes = model.fields(batch)[offsets[:-1], weekday]
-    torch.testing.assert_close(found["weekday"], F.nll_loss(log_p, codes, reduction="none"))
+    torch.testing.assert_close(losses["weekday"], F.nll_loss(log_p, codes, reduction="none"))
     assert {name.partition("/")[0] for name in model.measure(split, 0)} == {"item_id", "weekday"}
     assert model.score(batch).shape == (1, split.num_items)
     some = [True, *[False] * (len(offsets) - 2)]
@@ -133,19 +135,23 @@ def test_a_field_is_named_once(split: Split, option: str) -> None:
         model_of(split, **{option: [name, name]})
 
 
-@pytest.mark.parametrize(("tasks", "said"), [([], "there are none"), (["sky"], "sky is no field")])
-def test_pretext_tasks_are_fields(split: Split, tasks: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=f"pretext_tasks: {said}; name some of colour, item_id"):
+@pytest.mark.parametrize(
+    ("tasks", "message"), [([], "there are none"), (["sky"], "sky is no field")]
+)
+def test_pretext_tasks_are_fields(split: Split, tasks: list[str], message: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"pretext_tasks: {message}; name some of colour, item_id"
+    ):
         model_of(split, pretext_tasks=tasks)
 
 
 def test_next_basket_is_a_masked_one_behind_the_last(split: Split) -> None:
     model = model_of(split)
-    found = model.next_basket(BasketBatch.from_lists([[[0, 2], [4]]], 40))
+    fields = model.next_basket(BasketBatch.from_lists([[[0, 2], [4]]], 40))
     whole = BasketBatch.from_lists([[[0, 2], [4], [1]]], 40)
     context = contexts(model, whole, [False, False, True])
     for name in model.fields.sizes:
-        torch.testing.assert_close(found[name], model._log_probabilities(name, context))
+        torch.testing.assert_close(fields[name], model._log_probabilities(name, context))
 
 
 def test_a_long_history_is_the_mean_over_its_windows(split: Split) -> None:
@@ -174,13 +180,13 @@ def test_cls_is_another_vector(split: Split) -> None:
 def test_windows_hold_everything_and_are_full(lengths: list[int], max_length: int) -> None:
     history = BasketBatch.from_lists([[[0]] * length for length in lengths], 1)
     stretches = Windows.of(history, max_length)
-    held = torch.zeros(sum(lengths), dtype=torch.int64)
+    num_windows = torch.zeros(sum(lengths), dtype=torch.int64)
     owners = history.owners()
     for start, length in zip(stretches.starts.tolist(), stretches.lengths.tolist(), strict=True):
-        held[start : start + length] += 1
+        num_windows[start : start + length] += 1
         assert owners[start] == owners[start + length - 1]
         assert length <= max(max_length * 3 // 2, 1)
-    assert (held > 0).all()
+    assert (num_windows > 0).all()
     windows = stretches.rows(torch.arange(len(stretches))).history
     full = torch.tensor(lengths)[owners[stretches.starts]].clamp(max=max_length)
     assert windows.lengths().equal(full)
@@ -188,19 +194,19 @@ def test_windows_hold_everything_and_are_full(lengths: list[int], max_length: in
 
 def test_shuffled_baskets_stay_whole_and_with_their_user(split: Split) -> None:
     model = model_of(split, shuffle_rate=1.0, mask_rate=0.0)
-    seen: list[BasketBatch] = []
-    model.masked_nll = lambda batch, *_: seen.append(batch) or {"x": torch.zeros(1)}  # type: ignore
+    batches: list[BasketBatch] = []
+    model.masked_nll = lambda batch, *_: batches.append(batch) or {"x": torch.zeros(1)}  # type: ignore
     part = model.prepare(split).rows(torch.arange(6))
     model.loss(part, START)
-    (shuffled,) = seen
+    (shuffled,) = batches
     assert shuffled.offsets.equal(part.history.offsets)
     assert not shuffled.baskets.equal(part.history.baskets)
 
     def baskets(batch: BasketBatch) -> list[tuple[int, list[int]]]:
         _, offsets = batch.basket_rows()
         owners = batch.owners()[offsets[:-1]].tolist()
-        held = [items.tolist() for items in batch.items.tensor_split(offsets[1:-1].cpu())]
-        return sorted(zip(owners, held, strict=True))
+        baskets = [items.tolist() for items in batch.items.tensor_split(offsets[1:-1].cpu())]
+        return sorted(zip(owners, baskets, strict=True))
 
     assert baskets(shuffled) == baskets(part.history)
 
@@ -210,12 +216,12 @@ def test_held_out_users_are_not_trained_on_and_measured(split: Split) -> None:
     part = model.prepare(split)
     assert isinstance(part, Windows)
     assert len(part.history) == 0.75 * len(split.training)
-    found = model.measure(split, 1)
+    figures = model.measure(split, 1)
     fields = model.fields.sizes
-    expected = sum(found[f"{name}/nll_users"] for name in fields) / len(fields)
-    assert found["log_likelihood"] == pytest.approx(-expected)
+    expected = sum(figures[f"{name}/nll_users"] for name in fields) / len(fields)
+    assert figures["log_likelihood"] == pytest.approx(-expected)
     assert {f"{name}/{kind}" for name in fields for kind in ("nll", "nll_next", "nll_user")} < set(
-        found
+        figures
     )
 
 
@@ -235,10 +241,10 @@ def test_many_classes_are_predicted_some_baskets_at_a_time(
     model = model_of(split, mask_rate=1.0)
     part = model.prepare(split).rows(torch.arange(3))
     at_once: list[int] = []
-    made = model._log_probabilities
+    log_probabilities = model._log_probabilities
 
     def counted(name: str, context: Tensor) -> Tensor:
-        log_p = made(name, context)
+        log_p = log_probabilities(name, context)
         at_once.append(log_p.numel())
         return log_p
 
@@ -265,10 +271,10 @@ def test_long_logs_are_encoded_some_windows_at_a_time(
     model = model_of(split, encoder=replace(SMALL, pooling=pooling))
     whole = model.encode_profiles(split.latest)
     monkeypatch.setattr("recsys.models.users.shopperbert.EVENTS_AT_ONCE", 10)
-    seen: list[int] = []
-    model.encoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    sizes: list[int] = []
+    model.encoder.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     torch.testing.assert_close(model.encode_profiles(split.latest), whole)
-    assert max(seen) < 10 + SMALL.max_length
+    assert max(sizes) < 10 + SMALL.max_length
 
 
 def test_items_of_another_log_are_read_by_their_attributes(split: Split) -> None:
@@ -294,22 +300,22 @@ def test_heads_divide_the_dimensions() -> None:
 def test_words_are_read_where_they_are_wanted(
     split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[pl.Series] = []
+    texts_read: list[pl.Series] = []
 
     def vectors(texts: pl.Series) -> Tensor:
-        asked.append(texts)
+        texts_read.append(texts)
         return torch.stack([torch.full((384,), float(len(text))) for text in texts])
 
     monkeypatch.setattr("recsys.models.users.shopperbert.sentence_vectors", vectors)
     model = model_of(split, sentences=True)
     batch = BasketBatch.from_lists([[[0], [3]]], 40)
     before = model.encode_profiles(batch)
-    assert asked[0].to_list() == split.item_table["text"].to_list()
+    assert texts_read[0].to_list() == split.item_table["text"].to_list()
     items = split.item_table.with_columns(
         text=pl.lit("a stone") + pl.col("item_id").cast(pl.String)
     )
     model.read_items(items.with_columns(text=pl.when(pl.col("item_id") > 3).then("text")))
-    assert asked[1].to_list() == ["", *items["text"][4:]]  # null is no text
+    assert texts_read[1].to_list() == ["", *items["text"][4:]]  # null is no text
     assert not torch.allclose(model.encode_profiles(batch), before)
     with pytest.raises(
         DataError, match=r"items have no column text; set model.product.sentences=false"
@@ -330,6 +336,6 @@ def test_loss_and_profiles_agree_between_cpu_and_gpu(split: Split, cuda: str) ->
     there = model.masked_nll(batch.to(cuda), rows.to(cuda), masked.to(cuda))
     for name, nll in here.items():
         torch.testing.assert_close(there[name].cpu(), nll, rtol=1e-4, atol=1e-5)
-    found = model.encode_profiles(batch.to(cuda)).cpu()
-    torch.testing.assert_close(found, profiles, rtol=1e-4, atol=1e-5)
+    on_gpu = model.encode_profiles(batch.to(cuda)).cpu()
+    torch.testing.assert_close(on_gpu, profiles, rtol=1e-4, atol=1e-5)
     assert model.loss(part.to(cuda), START).isfinite()

@@ -101,10 +101,12 @@ def test_nothing_tells_of_a_target_but_its_own_event() -> None:
     split = leave_last_out(EventLog.from_frames(events, item_columns=["text"]))
     model = TextTFIDF().fit(split)
     for part in (split.validation, split.test):
-        found = evaluate(model, part, Protocol(ks=(1,), mask_history=True))
-        assert found.means["recall@1"] <= 2 / users
+        evaluation = evaluate(model, part, Protocol(ks=(1,), mask_history=True))
+        assert evaluation.means["recall@1"] <= 2 / users
     # With a table of items, which is known before anyone took them, every target is found first.
     table = EventLog.from_frames(events.drop("text"), events.select("item_id", "text"))
-    known = leave_last_out(table)
-    found = evaluate(TextTFIDF().fit(known), known.test, Protocol(ks=(1,), mask_history=True))
-    assert found.means["recall@1"] == 1
+    known_split = leave_last_out(table)
+    evaluation = evaluate(
+        TextTFIDF().fit(known_split), known_split.test, Protocol(ks=(1,), mask_history=True)
+    )
+    assert evaluation.means["recall@1"] == 1

@@ -90,9 +90,9 @@ def test_equals_loops_over_users(
     corpus = [vector_by_loops(h if with_targets else h[:-1], m, rb, rg) for h in training]
     scores = model.score(BasketBatch.from_lists(asked, NUM_ITEMS)).numpy()
     for row, history in zip(scores, asked, strict=True):
-        own = vector_by_loops(history, m, rb, rg)
-        nearest = sorted(corpus, key=lambda other: float(np.linalg.norm(other - own)))[:k]
-        expected = alpha * own + (1 - alpha) * np.mean(nearest, axis=0)
+        vector = vector_by_loops(history, m, rb, rg)
+        nearest = sorted(corpus, key=lambda other: float(np.linalg.norm(other - vector)))[:k]
+        expected = alpha * vector + (1 - alpha) * np.mean(nearest, axis=0)
         np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -130,5 +130,5 @@ def test_groups_and_neighbours_are_one_or_more(option: str) -> None:
 def test_the_authors_setting_on_tafeng(public_data: Any) -> None:
     split = user_holdout(tafeng())
     means = evaluate(TIFUKNN(with_targets=False).fit(split), split.test).means
-    reached = [means[f"{name}@10"] for name in ("recall", "ndcg", "phr")]
-    assert reached == pytest.approx((0.1335, 0.1158, 0.4109), abs=1e-3)
+    figures = [means[f"{name}@10"] for name in ("recall", "ndcg", "phr")]
+    assert figures == pytest.approx((0.1335, 0.1158, 0.4109), abs=1e-3)

@@ -27,8 +27,8 @@ def test_a_case_by_hand(split_of: Any) -> None:
     batch = BasketBatch.from_lists([[[4], [0], [1, 4]]], 5)
     similarity = 2 / (3**0.5 * 3**0.5)  # 0 and 1 of three and three items
     neighbour = torch.tensor([0, 0.5, 1, 0, 0]) * similarity**2
-    own = torch.tensor([0.5, 0.5, 0, 0, 0.5])
-    torch.testing.assert_close(model.score(batch)[0], own + neighbour)
+    frequency = torch.tensor([0.5, 0.5, 0, 0, 0.5])
+    torch.testing.assert_close(model.score(batch)[0], frequency + neighbour)
 
 
 def test_asymmetry_chooses_whose_size_counts(split_of: Any) -> None:

@@ -17,12 +17,12 @@ def test_attention_of_each_row_is_that_of_the_row_alone(lengths: list[int]) -> N
     offsets = offsets_of(torch.tensor(lengths))
     x = torch.randn(sum(lengths), 3 * dim, dtype=torch.float64)
     layout = Layout.of(Ragged(x, offsets))
-    found = layout.attention(x, heads)
+    output = layout.attention(x, heads)
     for begin, end in offsets.unfold(0, 2, 1).tolist():
         cells = x[begin:end].view(1, end - begin, 3, heads, dim // heads)
         query, key, value = cells.permute(2, 0, 3, 1, 4)
         alone = F.scaled_dot_product_attention(query, key, value)
-        torch.testing.assert_close(found[begin:end], alone.transpose(1, 2).reshape(-1, dim))
+        torch.testing.assert_close(output[begin:end], alone.transpose(1, 2).reshape(-1, dim))
 
 
 def test_rows_of_like_length_share_a_group_and_leave_little_padding() -> None:

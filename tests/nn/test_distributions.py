@@ -113,7 +113,7 @@ def test_log_prob_has_the_right_gradients() -> None:
     y = torch.tensor([0.0, 0.3, 2.0, 900.0], dtype=torch.float64)
     parameters = [x.expand(4).clone().requires_grad_() for x in double(1.5, 0.8, 1.4)]
     assert torch.autograd.gradcheck(
-        lambda *given: Tweedie(*given).log_prob(y), parameters, rtol=1e-4
+        lambda *parameter: Tweedie(*parameter).log_prob(y), parameters, rtol=1e-4
     )
 
 
@@ -338,9 +338,9 @@ def test_tweedie_means_below_one_exist_and_stay_finite_for_any_logit() -> None:
 def test_the_initial_bias_is_where_the_loss_of_a_constant_is_least(
     head: OutputHead, counts: Tensor
 ) -> None:
-    seen = counts[:, counts.sum(0) > 0]
-    bias = head.initial_bias(seen.mean(0)).requires_grad_()
-    loss = head.loss(bias.expand(seen.shape), seen).sum()
+    nonzero = counts[:, counts.sum(0) > 0]
+    bias = head.initial_bias(nonzero.mean(0)).requires_grad_()
+    loss = head.loss(bias.expand(nonzero.shape), nonzero).sum()
     (gradient,) = torch.autograd.grad(loss, bias)
     torch.testing.assert_close(gradient, torch.zeros_like(bias))
 

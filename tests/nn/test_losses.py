@@ -51,8 +51,8 @@ def test_multilabel_soft_margin_equals_torchs() -> None:
     scores = (3 * torch.randn(4, 6, dtype=torch.float64)).requires_grad_()
     targets = Ragged.from_lists([[0, 2], [5], [], [1, 3, 4]])
     loss = multilabel_soft_margin(scores, targets)
-    wanted = targets.dense(6).double()
-    expected = torch.nn.MultiLabelSoftMarginLoss(reduction="none")(scores, wanted)
+    labels = targets.dense(6).double()
+    expected = torch.nn.MultiLabelSoftMarginLoss(reduction="none")(scores, labels)
     torch.testing.assert_close(loss, expected)
     gradients = [torch.autograd.grad(value.sum(), scores)[0] for value in (loss, expected)]
     torch.testing.assert_close(*gradients)
@@ -63,8 +63,8 @@ def test_softmax_cross_entropy_equals_torchs_with_shares_as_probabilities() -> N
     scores = (3 * torch.randn(4, 6, dtype=torch.float64)).requires_grad_()
     targets = Ragged.from_lists([[0, 2], [5], [], [1, 3, 4]])
     loss = softmax_cross_entropy(scores, targets)
-    wanted = targets.dense(6).double() / targets.lengths.clamp(min=1)[:, None]
-    expected = torch.nn.functional.cross_entropy(scores, wanted, reduction="none")
+    shares = targets.dense(6).double() / targets.lengths.clamp(min=1)[:, None]
+    expected = torch.nn.functional.cross_entropy(scores, shares, reduction="none")
     torch.testing.assert_close(loss, expected)
     assert loss[2] == 0
     gradients = [torch.autograd.grad(value.sum(), scores)[0] for value in (loss, expected)]

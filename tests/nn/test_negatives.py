@@ -18,10 +18,10 @@ def test_a_negative_is_an_item_that_the_row_does_not_hold(
     rows: list[list[int]], num_negatives: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    drawn = uniform(Ragged.from_lists(rows), N, num_negatives)
+    items = uniform(Ragged.from_lists(rows), N, num_negatives)
     owners = [row for row in rows for _ in row]
-    assert drawn.shape == (len(owners), num_negatives)
-    for row, negatives in zip(owners, drawn.tolist(), strict=True):
+    assert items.shape == (len(owners), num_negatives)
+    for row, negatives in zip(owners, items.tolist(), strict=True):
         assert all(0 <= item < N and item not in row for item in negatives)
 
 
@@ -36,23 +36,23 @@ def test_every_item_outside_the_row_is_as_likely(row: list[int]) -> None:
 
 
 def test_a_row_that_holds_everything_gets_the_padding() -> None:
-    drawn = uniform(Ragged.from_lists([[0, 1, 2], [1]]), 3, 5)
-    assert drawn[:3].unique().tolist() == [3]
-    assert not (drawn[3] == 1).any()
-    assert (drawn[3] < 3).all()
+    items = uniform(Ragged.from_lists([[0, 1, 2], [1]]), 3, 5)
+    assert items[:3].unique().tolist() == [3]
+    assert not (items[3] == 1).any()
+    assert (items[3] < 3).all()
 
 
 def test_examples_draw_outside_the_rows_that_they_name() -> None:
     torch.manual_seed(0)
     positives = Ragged.from_lists([[0, 1, 2, 3, 4], [], [2, 4, 5, 6]])
-    drawn = uniform(positives, N, 500, rows=torch.tensor([2, 1, 0, 2]))
-    found = [set(row) for row in drawn.tolist()]
-    assert found == [{0, 1, 3}, set(range(N)), {5, 6}, {0, 1, 3}]
+    items = uniform(positives, N, 500, rows=torch.tensor([2, 1, 0, 2]))
+    distinct = [set(row) for row in items.tolist()]
+    assert distinct == [{0, 1, 3}, set(range(N)), {5, 6}, {0, 1, 3}]
 
 
 @pytest.mark.gpu
 def test_negatives_are_drawn_on_the_gpu(cuda: str) -> None:
-    drawn = uniform(Ragged.from_lists([[0, 2], [1]]).to(cuda), 4, 100)
-    assert drawn.is_cuda
-    assert set(drawn[:2].unique().tolist()) == {1, 3}
-    assert set(drawn[2].unique().tolist()) == {0, 2, 3}
+    items = uniform(Ragged.from_lists([[0, 2], [1]]).to(cuda), 4, 100)
+    assert items.is_cuda
+    assert set(items[:2].unique().tolist()) == {1, 3}
+    assert set(items[2].unique().tolist()) == {0, 2, 3}

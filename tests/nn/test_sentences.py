@@ -53,7 +53,7 @@ def test_what_has_no_words_has_zeros() -> None:
 @pytest.mark.usefixtures("_encoder")
 def test_vectors_are_computed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first = sentence_vectors(TEXTS)
-    (kept,) = tmp_path.iterdir()
+    (file,) = tmp_path.iterdir()
 
     def again(*_: object) -> torch.Tensor:
         raise AssertionError("encoded a second time")
@@ -62,9 +62,9 @@ def test_vectors_are_computed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(sentences, "_encode", again)
     assert sentence_vectors(TEXTS[[2, 0, 1]]).equal(first[[2, 0, 1]])
     monkeypatch.setattr(sentences, "_encode", encode)
-    kept.write_bytes(kept.read_bytes()[:100])  # damaged: made anew
+    file.write_bytes(file.read_bytes()[:100])  # damaged: made anew
     assert sentence_vectors(TEXTS).equal(first)
-    assert list(tmp_path.iterdir()) == [kept]
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,11 +89,11 @@ def test_without_a_folder_to_write_to_vectors_are_there_all_the_same(
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     monkeypatch.setattr(sentences, "_folder", lambda: tmp_path)
     monkeypatch.setattr(sentences, "_encode", lambda texts, _: torch.ones(len(texts), DIM))
-    kept = sentence_vectors(TEXTS)
+    vectors = sentence_vectors(TEXTS)
     assert len(list(tmp_path.glob("sentences-*"))) == 1
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "file"))
     with pytest.warns(
         UserWarning, match="vectors of sentences are not cached .*; set RECSYS_CACHE"
     ):
-        assert sentence_vectors(TEXTS).equal(kept)
+        assert sentence_vectors(TEXTS).equal(vectors)

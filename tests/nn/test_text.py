@@ -35,9 +35,9 @@ def test_columns_in_the_order_of_the_template() -> None:
             "price": [3, 4, None, None],
         }
     )
-    written = Template(columns=["price", "title", "tags"], separator=" | ").texts(items)
+    texts = Template(columns=["price", "title", "tags"], separator=" | ").texts(items)
     # An item without words is called by its id.
-    assert written.to_list() == ["3 | Lamp | home light", "4 | wool", "9", "Socks"]
+    assert texts.to_list() == ["3 | Lamp | home light", "4 | wool", "9", "Socks"]
 
 
 def test_columns_that_are_not_there() -> None:
@@ -56,13 +56,13 @@ def test_what_events_say_stands_behind_their_items() -> None:
         }
     )
     template = Template(columns=["title"], event_columns=["query", "stars"])
-    written = template.write(items, events)
+    log_texts = template.write(items, events)
     winter = "Socks. 겨울 🧦. 5"
-    said = [winter, "Lamp", "Socks. warm", "8. 1", winter, "Lamp", "Socks. 4"]
-    assert written.texts[written.events].to_list() == said
-    assert written.texts.to_list()[:3] == ["Lamp", "8", "Socks"]
-    assert len(written.texts) == written.texts.n_unique() == 3 + 4  # each once
-    ids = items["item_id"][written.items[written.events]]
+    texts = [winter, "Lamp", "Socks. warm", "8. 1", winter, "Lamp", "Socks. 4"]
+    assert log_texts.texts[log_texts.events].to_list() == texts
+    assert log_texts.texts.to_list()[:3] == ["Lamp", "8", "Socks"]
+    assert len(log_texts.texts) == log_texts.texts.n_unique() == 3 + 4  # each once
+    ids = items["item_id"][log_texts.items[log_texts.events]]
     assert ids.to_list() == events["item_id"].to_list()
 
 
@@ -70,10 +70,10 @@ def test_events_that_say_nothing_have_their_items_texts() -> None:
     items = pl.DataFrame({"item_id": ["a", "b"], "text": ["Lamp", "Socks"]})
     events = pl.DataFrame({"item_id": ["b", "a", "b"], "query": [None, None, ""]})
     for template in (Template(), Template(event_columns=["query"])):
-        written = template.write(items, events)
-        assert written.texts.to_list() == ["Lamp", "Socks"]
-        assert written.events.to_list() == [1, 0, 1]
-        assert written.items.to_list() == [0, 1]
+        log_texts = template.write(items, events)
+        assert log_texts.texts.to_list() == ["Lamp", "Socks"]
+        assert log_texts.events.to_list() == [1, 0, 1]
+        assert log_texts.items.to_list() == [0, 1]
 
 
 def test_event_columns_that_are_not_there() -> None:
@@ -125,9 +125,9 @@ def test_documents_against_a_loop(
     item = st.integers(0, len(words) - 1)
     histories = data.draw(st.lists(st.lists(item, max_size=6), min_size=1, max_size=5))
     closed = Ragged.from_lists([[*row, CLOSE] for row in words])
-    found = Documents.of(Ragged.from_lists(histories), closed, CLOSE, max_tokens=max_tokens)
-    index = torch.arange(len(found)).flip(0)
-    for documents, rows in ((found, histories), (found.rows(index), histories[::-1])):
+    batch = Documents.of(Ragged.from_lists(histories), closed, CLOSE, max_tokens=max_tokens)
+    index = torch.arange(len(batch)).flip(0)
+    for documents, rows in ((batch, histories), (batch.rows(index), histories[::-1])):
         for row, history in enumerate(rows):
             tokens, ends, items = written(history, words, max_tokens)
             begin, stop = documents.offsets[row : row + 2].tolist()
@@ -141,11 +141,11 @@ def written(
     history: list[int], words: list[list[int]], max_tokens: int | None
 ) -> tuple[list[int], list[int], list[int]]:
     """A history's tokens, where items end among them, and the items."""
-    kept = list(history)
-    while max_tokens is not None and 1 + sum(len(words[i]) + 1 for i in kept) > max_tokens:
-        kept.pop(0)
+    recent = list(history)
+    while max_tokens is not None and 1 + sum(len(words[i]) + 1 for i in recent) > max_tokens:
+        recent.pop(0)
     tokens, ends, items = [CLOSE], [0], [len(words)]
-    for i in kept:
+    for i in recent:
         tokens += [*words[i], CLOSE]
         ends.append(len(tokens) - 1)
         items.append(i)
@@ -158,15 +158,15 @@ def test_groups_hold_every_document_once_and_little_padding(
 ) -> None:
     words = Ragged.from_lists([[1, 2, CLOSE]])
     documents = Documents.of(Ragged.from_lists([[0] * n for n in sizes]), words, CLOSE)
-    seen = []
+    tokens_read = []
     for which, group in documents.groups(max_tokens):
         tokens, places = group.padded()
         assert tokens.numel() <= max_tokens or len(group) == 1
         assert (group.lengths >= 0.9 * tokens.shape[1]).all()
         assert tokens.flatten()[places].eq(CLOSE).all()
         assert tokens.count_nonzero() == 2 * sum(sizes[row] for row in which.tolist())
-        seen += which.tolist()
-    assert sorted(seen) == list(range(len(sizes)))
+        tokens_read += which.tolist()
+    assert sorted(tokens_read) == list(range(len(sizes)))
 
 
 def test_only_the_last_end_of_each_document() -> None:
@@ -223,9 +223,11 @@ def test_semantic_vectors_against_the_whole_decomposition(
             np.add.at(row, texts[text], 1)
     counts = counts[counts.any(1)]
     shared = (counts > 0).sum(0)
-    known = (shared > 1) & (shared < len(counts))
+    is_informative = (shared > 1) & (shared < len(counts))
     weights = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0)
-    weights = np.where(known, weights * np.log(max(len(counts), 1) / np.maximum(shared, 1)), 0)
+    weights = np.where(
+        is_informative, weights * np.log(max(len(counts), 1) / np.maximum(shared, 1)), 0
+    )
     lengths = np.linalg.norm(weights, axis=1, keepdims=True)
     weights /= np.where(lengths > 0, lengths, 1)
     _, values, right = np.linalg.svd(weights, full_matrices=False)
@@ -233,13 +235,17 @@ def test_semantic_vectors_against_the_whole_decomposition(
     if len(values) > dim and gaps[dim - 1] < 1e-3:
         return  # which of two equally strong directions is the last is open
     directions = right[:dim][values[:dim] > 1e-6].T
-    directions = np.where(known[:, None], directions, 0)
-    found = semantic_vectors([(Ragged.from_lists(texts), Ragged.from_lists(documents))], 10, dim)
+    directions = np.where(is_informative[:, None], directions, 0)
+    vectors_found = semantic_vectors(
+        [(Ragged.from_lists(texts), Ragged.from_lists(documents))], 10, dim
+    )
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     expected = directions / np.where(lengths > 1e-6, lengths, np.inf)
-    told = torch.from_numpy((lengths > 1e-3).squeeze(1))
-    assert found.shape == (10, dim)
+    has_vector = torch.from_numpy((lengths > 1e-3).squeeze(1))
+    assert vectors_found.shape == (10, dim)
     np.testing.assert_allclose(
-        (found @ found.T)[told][:, told], (expected @ expected.T)[told][:, told], atol=1e-4
+        (vectors_found @ vectors_found.T)[has_vector][:, has_vector],
+        (expected @ expected.T)[has_vector][:, has_vector],
+        atol=1e-4,
     )
-    assert not found[torch.from_numpy(~known)].any()
+    assert not vectors_found[torch.from_numpy(~is_informative)].any()

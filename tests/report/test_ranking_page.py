@@ -202,21 +202,24 @@ def test_p_values_are_corrected_over_all_that_are_shown(finished: Path, text: st
 def test_hits_are_those_of_the_evaluation(
     tmp_path: Path, splitter: Callable[[EventLog], Split]
 ) -> None:
-    users = write_run(tmp_path, splitter=splitter)
-    shown = page(tmp_path).split('<div class="user">')[1:]
-    found = []
-    for text in shown:
+    history_log = write_run(tmp_path, splitter=splitter)
+    user_parts = page(tmp_path).split('<div class="user">')[1:]
+    users = []
+    for text in user_parts:
         user_id = re.search(r"User (u\d\d)", text)
         assert user_id is not None
-        user = users.row(by_predicate=pl.col("user_id") == user_id[1], named=True)
-        given, wanted = (re.findall("<li.*", part) for part in _lists(text)[1:])
-        assert len(given) == 5
-        assert len(wanted) == user["num_targets"]
-        hits = [len(re.findall('class="hit"', "".join(entries))) for entries in (given, wanted)]
+        user = history_log.row(by_predicate=pl.col("user_id") == user_id[1], named=True)
+        list_items, target_items = (re.findall("<li.*", part) for part in _lists(text)[1:])
+        assert len(list_items) == 5
+        assert len(target_items) == user["num_targets"]
+        hits = [
+            len(re.findall('class="hit"', "".join(entries)))
+            for entries in (list_items, target_items)
+        ]
         assert hits == [round(user["recall@5"] * user["num_targets"])] * 2
-        found.append(user["user_id"])
-    assert found == [users["user_id"][len(users) * n // 4] for n in (1, 2, 3)]
-    assert sum("hit" in text for text in shown) > 0
+        users.append(user["user_id"])
+    assert users == [history_log["user_id"][len(history_log) * n // 4] for n in (1, 2, 3)]
+    assert sum("hit" in text for text in user_parts) > 0
 
 
 def _lists(text: str) -> list[str]:
@@ -227,8 +230,10 @@ def test_history_is_shown_latest_first_and_without_the_target(text: str) -> None
     events = shop().events.filter(user_id="u10")
     latest = events.filter(pl.col("timestamp") < pl.col("timestamp").max())["item_id"].reverse()
     words = [WORDS[item] for item in latest.unique(maintain_order=True)]
-    (shown,) = (part for part in unescape(text).split('<div class="user">') if "User u10" in part)
-    assert re.findall(r"<li>(.*)</li>", _lists(shown)[0]) == words
+    (user_part,) = (
+        part for part in unescape(text).split('<div class="user">') if "User u10" in part
+    )
+    assert re.findall(r"<li>(.*)</li>", _lists(user_part)[0]) == words
 
 
 def test_the_same_folder_gives_the_same_bytes_and_nothing_else(run: Path) -> None:
@@ -253,9 +258,9 @@ def test_curves_mark_the_first_best_epoch_of_model_and_members(run: Path) -> Non
 def test_map_of_users_in_the_colours_of_what_is_known_of_them(run: Path) -> None:
     assert "<h2>A map of the users</h2>" not in page(run)
     generator = np.random.default_rng(0)
-    known = {"user_id": range(40), "as_of": 9, "vector": generator.normal(size=(40, 4))}
-    known |= {"town": [EVIL, "b", None, "b"] * 10, "kids": [0, 1] * 20}
-    pl.DataFrame(known).write_parquet(run / "profiles.parquet")
+    columns = {"user_id": range(40), "as_of": 9, "vector": generator.normal(size=(40, 4))}
+    columns |= {"town": [EVIL, "b", None, "b"] * 10, "kids": [0, 1] * 20}
+    pl.DataFrame(columns).write_parquet(run / "profiles.parquet")
     text = page(run)
     assert text == page(run)
     read = Read(text)
@@ -276,9 +281,9 @@ def test_run_without_baselines(run: Path) -> None:
 
 def test_log_without_titles_shows_ids(tmp_path: Path) -> None:
     write_run(tmp_path, titles=False)
-    shown = re.findall(r"<li[^>]*>(.*)</li>", page(tmp_path))
-    assert {int(words) for words in shown} <= set(range(12))
-    assert len(shown) > 15
+    list_items = re.findall(r"<li[^>]*>(.*)</li>", page(tmp_path))
+    assert {int(words) for words in list_items} <= set(range(12))
+    assert len(list_items) > 15
 
 
 def test_two_test_users_are_shown_once_each(run: Path) -> None:
@@ -288,13 +293,13 @@ def test_two_test_users_are_shown_once_each(run: Path) -> None:
     assert re.findall(r"<h3>User (.*)</h3>", page(run)) == ["u00", "u01"]
 
 
-@pytest.mark.parametrize(("lost", "left"), [("repeat", "explore"), ("explore", "repeat")])
-def test_metric_that_no_user_defines_has_no_plot(run: Path, lost: str, left: str) -> None:
+@pytest.mark.parametrize(("lost", "other"), [("repeat", "explore"), ("explore", "repeat")])
+def test_metric_that_no_user_defines_has_no_plot(run: Path, lost: str, other: str) -> None:
     for place in ("", "baselines/a<b$c$", "baselines/twin"):
         path = run / place / "metrics.json"
         path.write_text(re.sub(rf'"{lost}/recall@3": [\d.]+,', "", path.read_text()))
     read = Read(page(run))
-    assert f"{left}/recall@3" in read.text
+    assert f"{other}/recall@3" in read.text
     assert f"{lost}/recall@3" not in read.text
 
 

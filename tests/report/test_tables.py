@@ -26,9 +26,9 @@ NAMES = [
 ]
 
 
-def printed(shown: RenderableType) -> str:
+def printed(renderable: RenderableType) -> str:
     out = StringIO()
-    Console(file=out, width=400, force_terminal=True, color_system=None).print(shown)
+    Console(file=out, width=400, force_terminal=True, color_system=None).print(renderable)
     return out.getvalue()
 
 
@@ -48,8 +48,8 @@ def lists(titles: list[str]) -> str:
     )
     top = TopK(torch.arange(4).expand(4, -1), torch.zeros(4, 4))
     evaluation = Evaluation(pl.DataFrame({"user": [0, 1], **METRICS}), {}, top)
-    shown = tables.metrics({titles[2]: evaluation}, titles[1], Protocol(ks=(3,)))
-    return printed(tables.samples(split.test, top, split)) + printed(shown)
+    table = tables.metrics({titles[2]: evaluation}, titles[1], Protocol(ks=(3,)))
+    return printed(tables.samples(split.test, top, split)) + printed(table)
 
 
 METRICS = {f"{name}@3": [0.5, 0.5] for name in tables.SHOWN}
@@ -72,8 +72,8 @@ CONTROLS = "a\x1b[31mred\x07\x9b2J\x7f\rb\ud800"
 
 def test_a_terminal_is_told_nothing() -> None:
     """Escape sequences move the cursor, set the title, or clear what stands above."""
-    for shown in (tables.plain(CONTROLS), tables.frame(pl.DataFrame({"x": [CONTROLS[:-1]]}))):
-        out = printed(shown)
+    for renderable in (tables.plain(CONTROLS), tables.frame(pl.DataFrame({"x": [CONTROLS[:-1]]}))):
+        out = printed(renderable)
         assert not set(out) & set("\x1b\x07\x9b\x7f\r\ud800")
         assert "a␛[31mred␇" in out
     assert visible(CONTROLS) == "a␛[31mred␇�2J␡␍b�"

@@ -7,7 +7,7 @@ import pytest
 from recsys.report.user_map import attributes, flat, user_map
 
 
-def profiles(num_users: int = 60, **known: list) -> pl.DataFrame:
+def profiles(num_users: int = 60, **attributes: list) -> pl.DataFrame:
     """Users in three distant clouds of vectors, one after the other."""
     generator = np.random.default_rng(0)
     vectors = 9 * np.eye(3, 8)[np.arange(num_users) % 3] + generator.normal(size=(num_users, 8))
@@ -16,7 +16,7 @@ def profiles(num_users: int = 60, **known: list) -> pl.DataFrame:
         "as_of": range(num_users),
         "vector": vectors.astype(np.float32),
     }
-    return pl.DataFrame(columns | known)
+    return pl.DataFrame(columns | attributes)
 
 
 def test_colours_are_those_of_the_first_attribute_with_few_values() -> None:
@@ -28,35 +28,35 @@ def test_colours_are_those_of_the_first_attribute_with_few_values() -> None:
         kids=[True, False] * 30,
     )
     assert attributes(table) == ["name", "split", "age", "kids"]
-    found = user_map(table)
-    assert found is not None
-    assert (found.by, found.num_users) == ("age", 60)
-    legend = [(group.value, group.count, group.colour) for group in found.groups]
+    plot_of_users = user_map(table)
+    assert plot_of_users is not None
+    assert (plot_of_users.by, plot_of_users.num_users) == ("age", 60)
+    legend = [(group.value, group.count, group.colour) for group in plot_of_users.groups]
     # In the order of numbers; those of whom it is not known are grey.
     assert legend == [("9", 20, "blue"), ("10", 20, "orange"), ("unknown", 20, "baseline")]
     for _, count, colour in legend:
-        assert found.plot.svg.count(f"var(--{colour})") == count
-    chosen = user_map(table, "kids")
-    assert chosen is not None
-    assert [(group.value, group.count) for group in chosen.groups] == [("false", 30), ("true", 30)]
+        assert plot_of_users.plot.svg.count(f"var(--{colour})") == count
+    by_kids = user_map(table, "kids")
+    assert by_kids is not None
+    assert [(group.value, group.count) for group in by_kids.groups] == [("false", 30), ("true", 30)]
 
 
 def test_of_many_values_the_most_frequent_have_colours() -> None:
     often = ["a", "b"] * 10 + [f"town {n}" for n in range(9)] * 3
     town = often + [f"hamlet {n}" for n in range(60 - len(often))]
-    found = user_map(profiles(town=town), "town")
-    assert found is not None
-    assert len(found.groups) == 11
-    assert [group.value for group in found.groups[:3]] == ["a", "b", "town 0"]
-    assert found.groups[-1].value == "others"
-    assert sum(group.count for group in found.groups) == 60
+    by_town = user_map(profiles(town=town), "town")
+    assert by_town is not None
+    assert len(by_town.groups) == 11
+    assert [group.value for group in by_town.groups[:3]] == ["a", "b", "town 0"]
+    assert by_town.groups[-1].value == "others"
+    assert sum(group.count for group in by_town.groups) == 60
 
 
 def test_a_log_that_knows_nothing_of_its_users() -> None:
-    found = user_map(profiles())
-    assert found is not None
-    assert (found.by, found.groups) == (None, [])
-    assert found.plot.svg.count("var(--model)") == 60
+    without_attributes = user_map(profiles())
+    assert without_attributes is not None
+    assert (without_attributes.by, without_attributes.groups) == (None, [])
+    assert without_attributes.plot.svg.count("var(--model)") == 60
 
 
 def test_who_lies_together_is_alike_and_always_in_the_same_place() -> None:
@@ -67,10 +67,10 @@ def test_who_lies_together_is_alike_and_always_in_the_same_place() -> None:
     np.testing.assert_array_equal(points, flat(vectors))
 
 
-@pytest.mark.parametrize(("num_users", "shown"), [(9, None), (10, 10), (45, 30)])
+@pytest.mark.parametrize(("num_users", "num_shown"), [(9, None), (10, 10), (45, 30)])
 def test_as_many_as_a_map_can_show(
-    num_users: int, shown: int | None, monkeypatch: pytest.MonkeyPatch
+    num_users: int, num_shown: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys.report.user_map.MAX_USERS", 30)
-    found = user_map(profiles(num_users))
-    assert (None if found is None else found.num_users) == shown
+    map_of_users = user_map(profiles(num_users))
+    assert (None if map_of_users is None else map_of_users.num_users) == num_shown

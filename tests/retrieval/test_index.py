@@ -22,10 +22,10 @@ def by_sorting(scores: Tensor, k: int, exclude: list[list[int]] | None = None) -
     items, best = [], []
     for u, row in enumerate(scores.tolist()):
         out = set(exclude[u]) if exclude else set()
-        left = [i for i, score in enumerate(row) if i not in out and score > NEVER]
-        left = sorted(left, key=lambda i, row=row: (-row[i], i))[:k]
-        items.append(left + [-1] * (k - len(left)))
-        best.append([row[i] for i in left] + [NEVER] * (k - len(left)))
+        candidates = [i for i, score in enumerate(row) if i not in out and score > NEVER]
+        candidates = sorted(candidates, key=lambda i, row=row: (-row[i], i))[:k]
+        items.append(candidates + [-1] * (k - len(candidates)))
+        best.append([row[i] for i in candidates] + [NEVER] * (k - len(candidates)))
     shape = (len(scores), k)
     return TopK(
         torch.tensor(items, dtype=torch.int64).view(shape),
@@ -33,9 +33,9 @@ def by_sorting(scores: Tensor, k: int, exclude: list[list[int]] | None = None) -
     )
 
 
-def same(found: TopK, expected: TopK) -> None:
-    assert found.items.tolist() == expected.items.tolist()
-    assert found.scores.tolist() == expected.scores.to(found.scores.dtype).tolist()
+def same(top: TopK, expected: TopK) -> None:
+    assert top.items.tolist() == expected.items.tolist()
+    assert top.scores.tolist() == expected.scores.to(top.scores.dtype).tolist()
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -64,8 +64,8 @@ def test_top_k_is_a_sort_by_score_and_index(data: st.DataObject) -> None:
     scores = torch.tensor(rows, dtype=dtype).view(users, n)
     out = st.lists(st.lists(st.integers(0, n - 1), max_size=n), min_size=users, max_size=users)
     exclude = data.draw(st.none() | out)
-    found = top_k(scores, k, None if exclude is None else Ragged.from_lists(exclude))
-    same(found, by_sorting(scores, k, exclude))
+    top = top_k(scores, k, None if exclude is None else Ragged.from_lists(exclude))
+    same(top, by_sorting(scores, k, exclude))
 
 
 def test_top_k_of_one_score_is_the_first_items() -> None:
@@ -110,10 +110,10 @@ def test_a_row_of_exclusions_for_each_query(rows: int) -> None:
 def test_exact_search_sorts_inner_products(index: type[ItemIndex], n: int) -> None:
     queries, vectors = random(20, 8), random(n, 8, seed=1)
     k = min(n, 25)
-    found = index(vectors).search(queries, k)
+    top = index(vectors).search(queries, k)
     expected = by_sorting(inner_products(queries, vectors), k)
-    assert found.items.tolist() == expected.items.tolist()
-    torch.testing.assert_close(found.scores, expected.scores.float())
+    assert top.items.tolist() == expected.items.tolist()
+    torch.testing.assert_close(top.scores, expected.scores.float())
 
 
 @pytest.mark.parametrize("index", EXACT)
@@ -131,23 +131,23 @@ def test_order_that_float32_cannot_see(index: type[ItemIndex]) -> None:
     # 1 + i/2^30 is 1 in float32, and so are all 2,000 scores.
     n = 2000
     vectors = torch.stack([torch.ones(n), torch.arange(n) / 2.0**30], dim=1)
-    found = index(vectors).search(torch.ones(2, 2), 5)
-    assert found.items.tolist() == [[n - 1, n - 2, n - 3, n - 4, n - 5]] * 2
+    top = index(vectors).search(torch.ones(2, 2), 5)
+    assert top.items.tolist() == [[n - 1, n - 2, n - 3, n - 4, n - 5]] * 2
 
 
 @pytest.mark.parametrize("index", EXACT)
 def test_scores_that_float32_cannot_hold(index: type[ItemIndex]) -> None:
     vectors = torch.arange(500)[:, None] * 1e-30
-    found = index(vectors).search(torch.tensor([[1e-30]]), 2)
-    assert found.items.tolist() == [[499, 498]]
+    top = index(vectors).search(torch.tensor([[1e-30]]), 2)
+    assert top.items.tolist() == [[499, 498]]
 
 
 @pytest.mark.parametrize("index", EXACT)
 @pytest.mark.usefixtures("small_tiles")
 def test_items_in_ascending_order_of_score(index: type[ItemIndex]) -> None:
     vectors = torch.arange(3000.0)[:, None]
-    found = index(vectors).search(torch.tensor([[1.0], [-1.0]]), 3)
-    assert found.items.tolist() == [[2999, 2998, 2997], [0, 1, 2]]
+    top = index(vectors).search(torch.tensor([[1.0], [-1.0]]), 3)
+    assert top.items.tolist() == [[2999, 2998, 2997], [0, 1, 2]]
 
 
 @pytest.mark.parametrize("index", EXACT)
@@ -158,18 +158,18 @@ def test_excluded_items_are_left_out_inside_the_search(index: type[ItemIndex]) -
     best = scores.argsort(dim=1, descending=True)
     exclude = [best[u, : 50 * u].tolist() for u in range(6)]
     exclude[1] *= 2  # an item bought twice
-    found = index(vectors).search(queries, 7, Ragged.from_lists(exclude))
-    same(found, by_sorting(scores, 7, exclude))
+    top = index(vectors).search(queries, 7, Ragged.from_lists(exclude))
+    same(top, by_sorting(scores, 7, exclude))
 
 
 @pytest.mark.parametrize("index", EXACT)
 @pytest.mark.parametrize("n", [40, 400])
 def test_missing_candidates_are_marked(index: type[ItemIndex], n: int) -> None:
     exclude = Ragged.from_lists([[i for i in range(n) if i not in (3, 30)], [], list(range(n))])
-    found = index(torch.arange(float(n))[:, None]).search(torch.ones(3, 1), 3, exclude)
-    assert found.items.tolist() == [[30, 3, -1], [n - 1, n - 2, n - 3], [-1, -1, -1]]
-    assert found.scores[0].tolist() == [30, 3, NEVER]
-    assert found.scores[2].tolist() == [NEVER] * 3
+    top = index(torch.arange(float(n))[:, None]).search(torch.ones(3, 1), 3, exclude)
+    assert top.items.tolist() == [[30, 3, -1], [n - 1, n - 2, n - 3], [-1, -1, -1]]
+    assert top.scores[0].tolist() == [30, 3, NEVER]
+    assert top.scores[2].tolist() == [NEVER] * 3
 
 
 @pytest.mark.parametrize("k", [10, 100])
@@ -177,8 +177,8 @@ def test_exact_and_flat_give_the_same_lists(k: int) -> None:
     queries, vectors = random(300, 16), random(10_000, 16, seed=1)
     vectors[5000:] = vectors[:5000]  # every item twice
     lengths = torch.randint(0, 30, (300,), generator=torch.Generator().manual_seed(2))
-    seen = Ragged.from_lists([list(range(u, u + int(m))) for u, m in enumerate(lengths)])
-    for exclude in (None, seen):
+    histories = Ragged.from_lists([list(range(u, u + int(m))) for u, m in enumerate(lengths)])
+    for exclude in (None, histories):
         same(
             ExactIndex(vectors).search(queries, k, exclude),
             FaissIndex(vectors).search(queries, k, exclude),
@@ -198,8 +198,8 @@ def test_a_query_alone_finds_what_it_finds_in_company(index: type[ItemIndex]) ->
 
 
 def test_no_queries_no_lists() -> None:
-    found = ExactIndex(random(50, 4)).search(random(0, 4), 5, Ragged.from_lists([]))
-    assert found.items.shape == found.scores.shape == (0, 5)
+    top = ExactIndex(random(50, 4)).search(random(0, 4), 5, Ragged.from_lists([]))
+    assert top.items.shape == top.scores.shape == (0, 5)
 
 
 def test_vectors_are_searched_where_they_lie() -> None:
@@ -209,8 +209,8 @@ def test_vectors_are_searched_where_they_lie() -> None:
 
 def test_half_precision_is_converted() -> None:
     queries, vectors = random(3, 4), random(50, 4, seed=1)
-    found = ExactIndex(vectors.bfloat16()).search(queries.bfloat16(), 5)
-    same(found, ExactIndex(vectors.bfloat16().float()).search(queries.bfloat16().float(), 5))
+    top = ExactIndex(vectors.bfloat16()).search(queries.bfloat16(), 5)
+    same(top, ExactIndex(vectors.bfloat16().float()).search(queries.bfloat16().float(), 5))
 
 
 @pytest.mark.parametrize("index", EXACT)
@@ -239,9 +239,9 @@ def test_values_that_are_not_finite_are_refused(index: type[ItemIndex]) -> None:
 
 
 def recall_of(index: FaissIndex, queries: Tensor, k: int = 10) -> float:
-    found = index.search(queries, k).items
+    items = index.search(queries, k).items
     truth = ExactIndex(index.vectors).search(queries, k).items
-    return (found[:, :, None] == truth[:, None]).any(2).double().mean().item()
+    return (items[:, :, None] == truth[:, None]).any(2).double().mean().item()
 
 
 def test_cells_of_an_ivf_are_searched_as_asked() -> None:
@@ -268,22 +268,22 @@ def test_candidates_of_an_hnsw_are_searched_as_asked() -> None:
 def test_approximate_lists_are_in_order_and_exclude(factory: str) -> None:
     queries, vectors = random(50, 8), random(2000, 8, seed=1)
     index = FaissIndex(vectors, factory=factory)
-    seen = index.search(queries, 5).items
-    exclude = Ragged(seen.flatten(), torch.arange(0, 251, 5))
-    found = index.search(queries, 20, exclude)
-    assert not exclude.contains(found.items, 2000).any()
-    real = found.items >= 0
-    assert (found.scores.diff(dim=1).nan_to_num(0) <= 0).all()
-    exact = inner_products(queries, vectors).gather(1, found.items.clamp(min=0)).float()
-    torch.testing.assert_close(found.scores[real], exact[real])
+    best_items = index.search(queries, 5).items
+    exclude = Ragged(best_items.flatten(), torch.arange(0, 251, 5))
+    top = index.search(queries, 20, exclude)
+    assert not exclude.contains(top.items, 2000).any()
+    real = top.items >= 0
+    assert (top.scores.diff(dim=1).nan_to_num(0) <= 0).all()
+    exact = inner_products(queries, vectors).gather(1, top.items.clamp(min=0)).float()
+    torch.testing.assert_close(top.scores[real], exact[real])
 
 
 def test_places_that_an_ivf_cannot_fill_are_marked() -> None:
     index = FaissIndex(random(400, 4), factory="IVF10,Flat", parameters="nprobe=1")
-    found = index.search(random(5, 4, seed=1), 300)
-    assert (found.items[:, -1] == -1).all()
-    assert (found.scores[:, -1] == NEVER).all()
-    assert (found.items[:, 0] >= 0).all()
+    top = index.search(random(5, 4, seed=1), 300)
+    assert (top.items[:, -1] == -1).all()
+    assert (top.scores[:, -1] == NEVER).all()
+    assert (top.items[:, 0] >= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -318,11 +318,11 @@ def test_a_gpu_finds_the_same_items(index: type[ItemIndex], cuda: str) -> None:
     exclude = Ragged.from_lists([[u] for u in range(300)])
     torch.set_float32_matmul_precision("high")
     try:
-        found = index(vectors.to(cuda)).search(queries.to(cuda), 50, exclude.to(cuda))
+        top = index(vectors.to(cuda)).search(queries.to(cuda), 50, exclude.to(cuda))
     finally:
         torch.set_float32_matmul_precision("highest")
     expected = ExactIndex(vectors).search(queries, 50, exclude)
-    assert found.items.tolist() == expected.items.tolist()
+    assert top.items.tolist() == expected.items.tolist()
 
 
 @pytest.mark.gpu
@@ -331,6 +331,6 @@ def test_faiss_searches_vectors_on_a_gpu_where_it_can(factory: str, k: int, cuda
     """A graph is searched on the CPU, and so are lists longer than its kernels find."""
     pytest.importorskip("faiss")
     queries, vectors = random(20, 16), random(5_000, 16, seed=1)
-    found = FaissIndex(vectors.to(cuda), factory=factory).search(queries.to(cuda), k)
+    top = FaissIndex(vectors.to(cuda), factory=factory).search(queries.to(cuda), k)
     expected = FaissIndex(vectors, factory=factory).search(queries, k)
-    assert (found.items.cpu() == expected.items).double().mean() > 0.9
+    assert (top.items.cpu() == expected.items).double().mean() > 0.9

@@ -63,8 +63,8 @@ def runs() -> Iterator[tuple[str, ...]]:
     for group, model in {"head": "count_vae", "decoder": "lmrec", "+text": "sasrec"}.items():
         name = group.removeprefix("+")
         for choice in names(name):
-            chosen = f"{group}@model.{name}={choice}"
-            yield (*TABLE, f"model={model}", chosen, *NEEDED.get(chosen, []))
+            override = f"{group}@model.{name}={choice}"
+            yield (*TABLE, f"model={model}", override, *NEEDED.get(override, []))
 
 
 RUNS = list(runs())
@@ -138,19 +138,19 @@ def test_a_value_that_is_not_set_and_an_option_that_nothing_takes() -> None:
     config = as_values(compose([*TABLE, "model=ease"]))
     for place, name in (("data", "path"), ("task", "ks"), ("model", "_target_"), ("", "seed")):
         section = config[place] if place else config
-        kept = section.pop(name)
+        value = section.pop(name)
         with pytest.raises(
             ConfigError, match=f"^{place}.*{name}.* is not set; give it as|expected"
         ):
             check(config)
-        section[name] = kept
+        section[name] = value
     config["model"]["l3"] = 1
     with pytest.raises(ConfigError, match=r"^model.l3: EASE has no such option; it has l2$"):
         check(config)
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("seed=-1", "seed=-1: expected an integer from 0 to 4294967295"),
         ("task.ks=5", r"task.ks=5: expected a list of integers, \[VALUE,…\]"),
@@ -176,8 +176,8 @@ def test_a_value_that_is_not_set_and_an_option_that_nothing_takes() -> None:
         ("+model.head=5", "model.head: Popularity has no such option; it has targets_only, decay"),
     ],
 )
-def test_what_is_said(override: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_is_said(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         check(as_values(compose([*TABLE, override])))
 
 

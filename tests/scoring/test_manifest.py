@@ -21,10 +21,10 @@ def test_what_was_written_passes(folder: Path) -> None:
     manifest.check(folder, "a.json", "b.parquet")
     (folder / "notes.txt").write_text("of the user")
     manifest.check(folder, "a.json", "b.parquet")
-    told = json.loads((folder / "manifest.json").read_text())
+    manifest_text = json.loads((folder / "manifest.json").read_text())
     empty_object = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
-    assert told["files"]["a.json"] == {"bytes": 2, "sha256": empty_object}
-    assert list(told["files"]) == ["a.json", "b.parquet"]
+    assert manifest_text["files"]["a.json"] == {"bytes": 2, "sha256": empty_object}
+    assert list(manifest_text["files"]) == ["a.json", "b.parquet"]
 
 
 def test_one_bit_is_another_file(folder: Path) -> None:

@@ -29,21 +29,21 @@ def split() -> Split:
 def model_of(split: Split, **options: object) -> ShopperBERT:
     torch.manual_seed(0)
     sizes = Encoder(embedding_dim=8, num_layers=1, ffn_dim=16, max_length=6, dropout=0.0)
-    given = {"attributes": ["colour"], "encoder": sizes} | options
-    model = ShopperBERT(split.num_items, num_classes=split.num_classes, **given)  # type: ignore[arg-type]
+    settings = {"attributes": ["colour"], "encoder": sizes} | options
+    model = ShopperBERT(split.num_items, num_classes=split.num_classes, **settings)  # type: ignore[arg-type]
     model.prepare(split)
     return model
 
 
 def test_training_users_are_shown_by_their_training_events(split: Split) -> None:
     model = model_of(split)
-    found = of_training(model, split)
-    assert found.columns[:3] == ["user_id", "as_of", "vector"]
-    assert found.drop("as_of", "vector").equals(split.log.users)
-    vectors = profiles(model, split.log, found.select("user_id", "as_of"))
-    np.testing.assert_allclose(found["vector"].to_numpy(), vectors, rtol=1e-5, atol=1e-6)
+    frame = of_training(model, split)
+    assert frame.columns[:3] == ["user_id", "as_of", "vector"]
+    assert frame.drop("as_of", "vector").equals(split.log.users)
+    vectors = profiles(model, split.log, frame.select("user_id", "as_of"))
+    np.testing.assert_allclose(frame["vector"].to_numpy(), vectors, rtol=1e-5, atol=1e-6)
     # Two baskets, for validation and test, come after.
-    after = split.log.events.join(found.select("user_id", "as_of"), on="user_id")
+    after = split.log.events.join(frame.select("user_id", "as_of"), on="user_id")
     after = after.filter(pl.col("timestamp") >= pl.col("as_of")).group_by("user_id")
     assert set(after.agg(pl.col("basket_id").n_unique())["basket_id"]) == {2}
 
@@ -61,8 +61,8 @@ def test_a_profile_of_training_is_as_of_after_its_last_event() -> None:
     items = pl.DataFrame({"item_id": range(5), "colour": list("abcab")})
     split = last_basket(EventLog.from_frames(events, items))
     model = model_of(split, calendar=[])
-    found = of_training(model, split)
-    assert (found["as_of"] - datetime(2024, 1, 4)).dt.total_microseconds().to_list() == [1, 1]
+    frame = of_training(model, split)
+    assert (frame["as_of"] - datetime(2024, 1, 4)).dt.total_microseconds().to_list() == [1, 1]
     assert model.trained_until == datetime(2024, 1, 4, tzinfo=UTC).timestamp()
 
 
@@ -99,12 +99,12 @@ def test_items_are_read_as_they_were_described_at_the_moment() -> None:
     rows = pl.DataFrame({"user_id": log.users["user_id"][:9].extend(log.users["user_id"][:9])})
     kind = log.events["timestamp"].dtype
     rows = rows.with_columns(as_of=pl.Series([moments[n % 2] for n in range(18)]).cast(kind))
-    found = profiles(model, log, rows)
+    vectors = profiles(model, log, rows)
     for number, moment in enumerate(moments):
-        of_moment = rows.filter(pl.col("as_of") == moment)
-        again = profiles(model, before(log, moment), of_moment)
-        np.testing.assert_allclose(found[number::2], again, rtol=1e-5, atol=1e-6)
-    unlike = (found - profiles(model, plain, rows)).abs().amax(1)
+        rows_then = rows.filter(pl.col("as_of") == moment)
+        again = profiles(model, before(log, moment), rows_then)
+        np.testing.assert_allclose(vectors[number::2], again, rtol=1e-5, atol=1e-6)
+    unlike = (vectors - profiles(model, plain, rows)).abs().amax(1)
     assert (unlike[::2] > 1e-3).all()  # on the 4th nothing had said a colour
     late = unlike[1::2]
     assert (late < 1e-3).any()
@@ -113,10 +113,10 @@ def test_items_are_read_as_they_were_described_at_the_moment() -> None:
 def test_what_users_are_called_as_ours_is_left_out(split: Split) -> None:
     log = split.log
     users = log.users.with_columns(as_of=pl.lit(1), vector=pl.lit("v"), age=pl.lit(30))
-    made = last_basket(replace(log, users=users))
-    found = of_training(model_of(made), made)
-    assert found.columns == ["user_id", "as_of", "vector", *log.users.columns[1:], "age"]
-    assert found["as_of"].dtype == log.events["timestamp"].dtype
+    new_split = last_basket(replace(log, users=users))
+    frame = of_training(model_of(new_split), new_split)
+    assert frame.columns == ["user_id", "as_of", "vector", *log.users.columns[1:], "age"]
+    assert frame["as_of"].dtype == log.events["timestamp"].dtype
 
 
 class Counting(ShopperBERT):

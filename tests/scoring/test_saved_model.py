@@ -96,8 +96,8 @@ def test_users_are_asked_with_everything_the_log_knows(saved: SavedModel, split:
 def test_history_is_masked_as_in_the_task_unless_said_otherwise(saved: SavedModel) -> None:
     user = saved.users.ids[0]
     had = set(saved.histories.rows(torch.tensor([0])).items.tolist())
-    kept = saved.recommend([user], mask_history=False)
-    assert {saved.items.ids.to_list().index(i) for i in kept["item_id"]} & had
+    unmasked = saved.recommend([user], mask_history=False)
+    assert {saved.items.ids.to_list().index(i) for i in unmasked["item_id"]} & had
     for masked in (saved.recommend([user]), saved.recommend([user], mask_history=True)):
         assert not {saved.items.ids.to_list().index(i) for i in masked["item_id"]} & had
 
@@ -155,9 +155,9 @@ def test_users_or_histories_but_not_both(saved: SavedModel, who: dict[str, Any])
 
 
 def test_unknown_ids_are_named(saved: SavedModel) -> None:
-    known = saved.users.ids[0]
+    user_id = saved.users.ids[0]
     with pytest.raises(UnknownIdError, match=r"user_id '?999'? is not among the 60"):
-        saved.recommend([str(known), "999"])
+        saved.recommend([str(user_id), "999"])
     with pytest.raises(UnknownIdError, match=r"item_id 'milk' is not among the 40"):
         saved.recommend(histories=[[str(saved.items.ids[0])], ["milk"]])
 
@@ -329,23 +329,23 @@ def test_an_option_of_another_type_is_one_line(run: Path) -> None:
 def test_events_and_users_of_another_log(split: Split) -> None:
     """They are known by what they are, wherever they stand in that log."""
     saved = SavedModel(PersonalTop().fit(split), split.item_table, split.users, split.latest, False)
-    for part, known in saved.known_parts(split):
-        assert known.history.users.equal(part.history.users)
-        assert known.history.log_rows.equal(part.history.log_rows)
-        assert known.target is part.target
+    for part, known_part in saved.known_parts(split):
+        assert known_part.history.users.equal(part.history.users)
+        assert known_part.history.log_rows.equal(part.history.log_rows)
+        assert known_part.target is part.target
     log = split.log
-    gone, last = split.users.ids[7], split.users.ids[-1]
+    removed_user, last = split.users.ids[7], split.users.ids[-1]
     renamed = "0" if isinstance(last, str) else -5
-    events = log.events.filter(pl.col("user_id") != gone).with_columns(
+    events = log.events.filter(pl.col("user_id") != removed_user).with_columns(
         user_id=pl.col("user_id").replace(last, renamed)
     )
     other = last_basket(EventLog.from_frames(events, log.items))
-    for part, known in saved.known_parts(other):
+    for part, known_part in saved.known_parts(other):
         ids = other.users.ids_of(pl.Series(part.history.users.numpy()))
-        index = pl.Series(known.history.users.numpy())
+        index = pl.Series(known_part.history.users.numpy())
         assert split.users.ids_of(index).to_list() == [None if i == renamed else i for i in ids]
-        rows = known.history.log_rows
-        of_known = (known.history.users >= 0)[known.history.owners()]
+        rows = known_part.history.log_rows
+        of_known = (known_part.history.users >= 0)[known_part.history.owners()]
         assert (rows >= 0).equal(of_known)
         there = log.events[rows[of_known].numpy()]
         here = other.log.events[part.history.log_rows[of_known].numpy()]
@@ -361,18 +361,18 @@ def test_an_event_that_occurs_twice_keeps_its_place() -> None:
     frame = pl.DataFrame(rows, ["user_id", "item_id", "timestamp"], orient="row")
     split = leave_last_out(EventLog.from_frames(frame))
     saved = SavedModel(PersonalTop().fit(split), split.item_table, split.users, split.latest, False)
-    part, known = saved.known_parts(split)[1]
-    assert known.history.log_rows.equal(part.history.log_rows)
+    part, known_part = saved.known_parts(split)[1]
+    assert known_part.history.log_rows.equal(part.history.log_rows)
     more = leave_last_out(EventLog.from_frames(pl.concat([frame[:1], frame])))
-    _, known = saved.known_parts(more)[1]
-    assert known.history.log_rows.tolist() == [0, 1, -1, 2, 4, 5, 6]
+    _, known_part = saved.known_parts(more)[1]
+    assert known_part.history.log_rows.tolist() == [0, 1, -1, 2, 4, 5, 6]
 
 
 def test_text_is_another_id_than_the_number_that_it_spells(split: Split) -> None:
     saved = SavedModel(PersonalTop().fit(split), split.item_table, split.users, split.latest, False)
     spelt = "7" if split.users.ids.dtype == pl.Int64 else "u7"
-    found = saved._index_of(pl.Series([spelt, "007", "7.0", "nobody"])).to_list()
-    assert found == [split.users.ids.cast(pl.String).to_list().index(spelt), -1, -1, -1]
+    indices = saved._index_of(pl.Series([spelt, "007", "7.0", "nobody"])).to_list()
+    assert indices == [split.users.ids.cast(pl.String).to_list().index(spelt), -1, -1, -1]
 
 
 def test_a_saved_model_is_replaced_whole(run: Path, split: Split) -> None:

@@ -89,8 +89,8 @@ def everything() -> Iterator[str]:
             "recsys.data.graphs",
         ):  # of pytest and of extras
             continue
-        found = __import__(module.name, fromlist=[""])
-        yield from (f"{module.name}.{name}" for name in dir(found))
+        imported = __import__(module.name, fromlist=[""])
+        yield from (f"{module.name}.{name}" for name in dir(imported))
 
 
 def test_nothing_else_of_the_package_may_be_called() -> None:
@@ -128,7 +128,7 @@ def test_nothing_is_called_of_a_config_that_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("recsys.nn.TweedieHead", lambda **given: calls.append(given))
+    monkeypatch.setattr("recsys.nn.TweedieHead", lambda **options: calls.append(options))
     refused = {**COUNT_VAE, "decay": {"_target_": "os.mkdir", "path": str(tmp_path / "made")}}
     with pytest.raises(ConfigError, match=r"_target_: os\.mkdir is nothing that"):
         build(refused, "model")
@@ -213,8 +213,14 @@ def test_an_interpolation_of_a_saved_config(text: str) -> None:
 
 def test_a_folder_says_nothing_to_faiss_that_takes_any_memory() -> None:
     index = {"_target_": "recsys.retrieval.FaissIndex", "_partial_": True}
-    known = ["Flat", "HNSW32", "IVF64,Flat", "IVF1024,PQ16", "OPQ16_64,IVF65536_HNSW32,PQ16x4fs"]
-    for factory in known:
+    factories = [
+        "Flat",
+        "HNSW32",
+        "IVF64,Flat",
+        "IVF1024,PQ16",
+        "OPQ16_64,IVF65536_HNSW32,PQ16x4fs",
+    ]
+    for factory in factories:
         build({**index, "factory": factory, "parameters": "nprobe=16,efSearch=128"}, "index")
     for factory in ("HNSW99999999", "NSG8", "RQ99999999x8", "PQ16x30", "Flat\n", ["Flat"], ""):
         with pytest.raises(ConfigError, match="a folder's config may not say this"):

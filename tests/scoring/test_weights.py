@@ -91,7 +91,7 @@ def test_a_model_that_is_deeper_than_its_file(path: Path) -> None:
 def test_building_twice_draws_as_once(path: Path) -> None:
     torch.manual_seed(0)
     loaded(Model, path, HISTORIES)
-    drawn = torch.rand(3)
+    numbers = torch.rand(3)
     torch.manual_seed(0)
     Model()
-    assert torch.rand(3).equal(drawn)
+    assert torch.rand(3).equal(numbers)

@@ -51,12 +51,12 @@ def log_of(rows: Sequence[tuple], *, baskets: bool = True, dated: bool = False) 
 
 def in_order(rows: list[Row]) -> dict[int, list[Row]]:
     """By user in order of time; at one time by where the user began the basket."""
-    found = {}
+    baskets_of = {}
     for user in sorted({user for user, *_ in rows}):
         by_time = sorted((row for row in rows if row[0] == user), key=lambda row: row[2])
         ids = [basket for *_, basket in by_time]
-        found[user] = sorted(by_time, key=lambda row: (row[2], ids.index(row[3])))
-    return found
+        baskets_of[user] = sorted(by_time, key=lambda row: (row[2], ids.index(row[3])))
+    return baskets_of
 
 
 def baskets_of(rows: list[Row], *starts: int) -> dict[int, Baskets]:
@@ -114,11 +114,11 @@ def agrees(split: Callable[[], Split], everything: dict, fitted: Fitted, *parts:
         with pytest.raises(DataError, match="no user is left for"):
             split()
         return
-    made = split()
-    made_parts = (made.train, made.validation, made.test)
-    assert [examples_of(made, part) for part in made_parts] == list(parts)
-    assert histories_of(made, made.training) == fitted
-    assert histories_of(made, made.latest) == {u: sets(b) for u, b in everything.items()}
+    result = split()
+    three_parts = (result.train, result.validation, result.test)
+    assert [examples_of(result, part) for part in three_parts] == list(parts)
+    assert histories_of(result, result.training) == fitted
+    assert histories_of(result, result.latest) == {u: sets(b) for u, b in everything.items()}
 
 
 def last_left_out(baskets: dict[int, Baskets]) -> tuple:
@@ -160,8 +160,8 @@ def test_user_holdout(rows: list[Row]) -> None:
         with pytest.raises(DataError, match=r"users.split holds"):
             user_holdout(log_of(rows))
         return
-    examples = {user: upto(b, -1) for user, b in baskets.items() if len(b) > 1}
-    parts = [{u: a for u, a in examples.items() if u in group} for group in ((0, 3), (1,), (2,))]
+    histories = {user: upto(b, -1) for user, b in baskets.items() if len(b) > 1}
+    parts = [{u: a for u, a in histories.items() if u in group} for group in ((0, 3), (1,), (2,))]
     fitted = {user: sets(baskets[user]) for user in (0, 3) if user in baskets}
     agrees(lambda: user_holdout(log_of(rows)), baskets, fitted, *parts)
 
@@ -193,13 +193,13 @@ def splits_of(log: EventLog, start: int, length: int) -> Iterator[tuple[str, Spl
     starts: list[Any] = [start, start + length]
     if log.has_calendar_time:
         starts = [datetime(2024, 3, 1) + timedelta(days=at) for at in starts]
-    made: dict[str, Callable[[], Split]] = {
+    builders: dict[str, Callable[[], Split]] = {
         "leave_last_out": lambda: leave_last_out(log),
         "last_basket": lambda: last_basket(log),
         "user_holdout": lambda: user_holdout(log),
         "global_time": lambda: global_time(log, validation_start=starts[0], test_start=starts[1]),
     }
-    for name, make in made.items():
+    for name, make in builders.items():
         with suppress(DataError):  # no user is left for a part
             yield name, make()
 
@@ -207,16 +207,16 @@ def splits_of(log: EventLog, start: int, length: int) -> Iterator[tuple[str, Spl
 def events_in(split: Split, batch: BasketBatch) -> dict[int, list[int]]:
     """By user the rows of the log that a batch is of, those among them that were summed too."""
     place = {q: row for row, q in enumerate(split.log.events[QUANTITY].to_list())}
-    found: dict[int, list[int]] = {int(user): [] for user in batch.users}
+    items_of: dict[int, list[int]] = {int(user): [] for user in batch.users}
     for owner, total in zip(batch.owners().tolist(), batch.quantities.tolist(), strict=True):
         bits = (2.0**bit for bit in range(20) if int(total) >> bit & 1)
-        found[int(batch.users[owner])] += [place[bit] for bit in bits]
-    return {user: sorted(of) for user, of in found.items()}
+        items_of[int(batch.users[owner])] += [place[bit] for bit in bits]
+    return {user: sorted(of) for user, of in items_of.items()}
 
 
 def targets_in(split: Split, phase: int) -> dict[int, list[int]]:
-    targets = (split.events["phase"] == phase) & split.events["target"]
-    return events_in(split, split._batch(targets))
+    is_target = (split.events["phase"] == phase) & split.events["target"]
+    return events_in(split, split._batch(is_target))
 
 
 few_rows = st.lists(
@@ -238,17 +238,17 @@ def test_nothing_is_known_before_it_happens(
             falls = (batch.times.diff() < 0) & (batch.owners().diff() == 0)
             assert not falls.any()
         assert events_in(split, split.latest) == dict(enumerate(of_user.to_list()))
-        for user, known in events_in(split, split.training).items():
-            assert known == of_user[user].to_list()[: len(known)]
+        for user, events in events_in(split, split.training).items():
+            assert events == of_user[user].to_list()[: len(events)]
         for phase, part in enumerate((split.train, split.validation, split.test)):
             history, target = events_in(split, part.history), targets_in(split, phase)
             assert history.keys() == target.keys()
-            for user, known in history.items():
+            for user, events in history.items():
                 # What was known comes first, the target next to it, and of neither is anything left
                 # out: as every split promises of a user in the order of the log.
-                together = known + target[user]
+                together = events + target[user]
                 assert together == of_user[user].to_list()[: len(together)]
-                assert known
+                assert events
                 assert target[user]
         if name == "global_time":
             check_times(split, start, length)
@@ -259,13 +259,13 @@ def check_times(split: Split, start: int, length: int) -> None:
     day = split.log.events[TIME]
     day = (day - datetime(2024, 3, 1)).dt.total_days() if split.log.has_calendar_time else day
     ends = (start, start + length, day.max() + 1)  # type: ignore[operator]
-    for known in events_in(split, split.training).values():
-        assert all(day[row] < start for row in known)
+    for events in events_in(split, split.training).values():
+        assert all(day[row] < start for row in events)
     for phase, part in ((1, split.validation), (2, split.test)):
-        for known in events_in(split, part.history).values():
-            assert all(day[row] < ends[phase - 1] for row in known)
-        for rows_of_user in targets_in(split, phase).values():
-            assert all(ends[phase - 1] <= day[row] < ends[phase] for row in rows_of_user)
+        for events in events_in(split, part.history).values():
+            assert all(day[row] < ends[phase - 1] for row in events)
+        for targets in targets_in(split, phase).values():
+            assert all(ends[phase - 1] <= day[row] < ends[phase] for row in targets)
 
 
 @settings(max_examples=40)
@@ -276,10 +276,10 @@ def test_a_window_is_of_the_users_who_are_asked(
     log = log_of(rows, dated=dated)
     for _, split in splits_of(log, start, length):
         for phase, part in ((1, split.validation), (2, split.test)):
-            told, is_new = split.window(phase)
-            assert told.users.equal(part.history.users)
-            assert histories_of(split, told.where(~is_new)) == histories_of(split, part.history)
-            first = told.where(is_new)
+            window, is_new = split.window(phase)
+            assert window.users.equal(part.history.users)
+            assert histories_of(split, window.where(~is_new)) == histories_of(split, part.history)
+            first = window.where(is_new)
             opening = first.baskets == first.baskets[first.offsets[:-1]][first.owners()]
             assert events_in(split, first.where(opening)) == targets_in(split, phase)
 
@@ -307,10 +307,10 @@ def test_an_item_stands_once_in_a_basket_with_its_quantities_summed() -> None:
 def test_an_event_is_found_again_in_the_log() -> None:
     split = leave_last_out(log_of([(user, item, 9 - time) for user, item, time in ROWS]))
     history = split.test.history
-    found = split.log.events[history.log_rows.numpy()]
-    assert len(found) == len(history.items) == 9
-    assert found[ITEM].to_list() == split.items.ids[history.items.numpy()].to_list()
-    assert found[TIME].to_list() == history.times.tolist()
+    log_events = split.log.events[history.log_rows.numpy()]
+    assert len(log_events) == len(history.items) == 9
+    assert log_events[ITEM].to_list() == split.items.ids[history.items.numpy()].to_list()
+    assert log_events[TIME].to_list() == history.times.tolist()
 
 
 def test_without_quantities_each_event_counts_one_and_has_no_value() -> None:
@@ -363,8 +363,8 @@ def test_starts_are_in_the_time_zone_of_the_log(zone: str | None, as_text: bool)
         "validation_start": datetime(2024, 3, 10, 12),
         "test_start": datetime(2024, 3, 11, 12, 0, 1),
     }
-    given = {k: v.isoformat() if as_text else v for k, v in starts.items()}
-    split = global_time(dated(zone), **given)
+    moments = {k: v.isoformat() if as_text else v for k, v in starts.items()}
+    split = global_time(dated(zone), **moments)
     assert split.validation.target.values.tolist() == [2, 2]
     assert split.test.target.values.tolist() == [4, 4]
 
@@ -495,17 +495,21 @@ def test_items_are_described_by_training_events_alone(
         return
     train = made.events.filter(pl.col("phase") == 0)
     users, items = made.users.ids, made.items.ids
-    known: dict[int, tuple[int, str]] = {}
+    first_values: dict[int, tuple[int, str]] = {}
     at = {(users[u], t) for u, t in train.select("user", "time").iter_rows()}
     of_training = set(train["log_row"])
     changed = []
     for number, row in enumerate(log.events.select(USER, ITEM, TIME, WORDS).rows()):
-        user, item, time, said = row
-        seen = (user, time) in at if by_basket else number in of_training
-        if seen and said is not None:
-            known[item] = min(known.get(item, (time, said)), (time, said), key=lambda pair: pair[0])
-        changed.append(row if seen else (user, item, time, "later"))
-    expected = [known.get(item, (0, None))[1] for item in items]
+        user, item, time, attribute = row
+        is_training = (user, time) in at if by_basket else number in of_training
+        if is_training and attribute is not None:
+            first_values[item] = min(
+                first_values.get(item, (time, attribute)),
+                (time, attribute),
+                key=lambda pair: pair[0],
+            )
+        changed.append(row if is_training else (user, item, time, "later"))
+    expected = [first_values.get(item, (0, None))[1] for item in items]
     assert made.item_table.rows() == list(zip(items, expected, strict=True))
     assert made.num_classes[WORDS] == len({word for word in expected if word is not None})
     # Whatever is said later changes nothing.

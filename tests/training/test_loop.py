@@ -139,8 +139,8 @@ def test_a_run_that_dies_and_is_started_again_ends_the_same(
     assert curve(tmp_path / "moved").equals(curve(tmp_path / "whole"))
     for name, tensor in whole.state_dict().items():
         assert tensor.equal(resumed.state_dict()[name]), name
-    asked = [evaluate(m, split.test, PROTOCOL).per_user for m in (whole, resumed)]
-    assert asked[0].equals(asked[1])
+    per_user = [evaluate(m, split.test, PROTOCOL).per_user for m in (whole, resumed)]
+    assert per_user[0].equals(per_user[1])
     files = sorted(path.name for path in (tmp_path / "moved").rglob("*"))
     assert files == ["best.ckpt", "checkpoints", "last.ckpt", "train.csv"]
 
@@ -256,14 +256,14 @@ def test_each_epoch_takes_every_user_once_in_an_order_of_its_own(split: Split) -
 
 
 def test_without_reshuffling_every_epoch_takes_the_same_batches(split: Split) -> None:
-    model, given = Peak(0), []
-    model.on_train_batch_start = lambda part, _: given.append(part)  # type: ignore[assignment]
+    model, progresses = Peak(0), []
+    model.on_train_batch_start = lambda part, _: progresses.append(part)  # type: ignore[assignment]
     fit(model, split, training(max_epochs=2, reshuffle=False), PROTOCOL)
     users = list(chain.from_iterable(model.seen[:4]))
     assert sorted(users) == split.train.history.users.tolist() != users
     # The objects themselves, with what they have computed.
-    assert given[:4] == given[4:]
-    assert len(given) == 8
+    assert progresses[:4] == progresses[4:]
+    assert len(progresses) == 8
 
 
 def test_a_monitor_without_a_length_is_the_mean_over_all(split: Split, tmp_path: Path) -> None:
@@ -279,16 +279,16 @@ def test_a_monitor_without_a_length_is_the_mean_over_all(split: Split, tmp_path:
 
 
 def test_epochs_and_seeds_draw_differently() -> None:
-    drawn = {epoch_seed(seed, epoch) for seed in range(50) for epoch in range(200)}
-    assert len(drawn) == 50 * 200
+    seeds = {epoch_seed(seed, epoch) for seed in range(50) for epoch in range(200)}
+    assert len(seeds) == 50 * 200
 
 
 def test_another_seed_trains_otherwise(split: Split) -> None:
     start = bpr_mf(split)
-    trained = [deepcopy(start) for _ in range(3)]
-    for model, seed in zip(trained, (0, 0, 1), strict=True):
+    models = [deepcopy(start) for _ in range(3)]
+    for model, seed in zip(models, (0, 0, 1), strict=True):
         fit(model, split, training(max_epochs=1, seed=seed), PROTOCOL)
-    weights = [model.items.weight for model in trained]
+    weights = [model.items.weight for model in models]
     assert weights[0].equal(weights[1])
     assert not weights[0].equal(weights[2])
 

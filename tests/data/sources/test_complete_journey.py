@@ -33,9 +33,9 @@ def test_weeks_run_from_monday_to_sunday_in_local_time(log: EventLog) -> None:
 
 def test_a_visit_to_the_pump_is_one_purchase(log: EventLog) -> None:
     fuel = log.items.filter(pl.col("product_type").str.starts_with("GASOLINE"))
-    bought = log.events.join(fuel, on=ITEM, how="semi")
-    assert len(bought) > 10_000
-    assert bought[QUANTITY].unique().to_list() == [1]
+    purchases = log.events.join(fuel, on=ITEM, how="semi")
+    assert len(purchases) > 10_000
+    assert purchases[QUANTITY].unique().to_list() == [1]
     assert log.events[QUANTITY].max() == 144
 
 

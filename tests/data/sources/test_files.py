@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.data.sources.files import PublicFile, data_folder, found, read_tsv, recorded
+from recsys.data.sources.files import PublicFile, data_folder, existing_file, read_tsv, recorded
 from recsys.errors import DataError
 
 WHOLE = b"whole"
@@ -51,9 +51,9 @@ def test_a_file_that_the_user_names_is_taken_as_it_is(folder: Path) -> None:
 
 def test_a_file_must_be_there_and_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no file .*nowhere$"):
-        found(tmp_path / "nowhere")
+        existing_file(tmp_path / "nowhere")
     with pytest.raises(DataError, match="is a folder; name a file"):
-        found(tmp_path)
+        existing_file(tmp_path)
 
 
 def test_a_broken_file_is_one_line(tmp_path: Path) -> None:
@@ -69,4 +69,4 @@ def test_without_a_home_a_missing_file_is_one_line(monkeypatch: pytest.MonkeyPat
     with pytest.raises(DataError, match=r"no file .*shop/log\.csv; get it from"):
         FILE.find()
     with pytest.raises(DataError, match=r"no file .*~/log\.csv"):
-        found("~/log.csv")
+        existing_file("~/log.csv")

@@ -641,69 +641,74 @@ def agrees(log: EventLog, rows: list[dict[str, Any]], draft: Draft) -> None:
     assert len(log.events) == len(rows)
     unit, dated = draft.options.get("time_unit"), log.has_calendar_time
     users, items, times = ([row.get(draft.name(c)) for row in rows] for c in REQUIRED)
-    counted = [time_of(time, unit, dated) for time in times]
-    found = list(
+    seconds = [time_of(time, unit, dated) for time in times]
+    values = list(
         zip(
             map(id_of, log.events[USER]), map(id_of, log.events[ITEM]), as_counted(log), strict=True
         )
     )
-    assert all(a[0] != b[0] or a[2] <= b[2] for a, b in pairwise(found))
-    if None in counted:
+    assert all(a[0] != b[0] or a[2] <= b[2] for a, b in pairwise(values))
+    if None in seconds:
         key = Counter(zip(map(id_of, users), map(id_of, items), strict=True))
-        assert key == Counter((user, item) for user, item, _ in found)
+        assert key == Counter((user, item) for user, item, _ in values)
         return
-    expected = list(zip(map(id_of, users), map(id_of, items), counted, strict=True))
+    expected = list(zip(map(id_of, users), map(id_of, items), seconds, strict=True))
     order = sorted(range(len(rows)), key=lambda n: (expected[n][0], expected[n][2]))
-    by_user = sorted(range(len(rows)), key=lambda n: found[n][0])
+    by_user = sorted(range(len(rows)), key=lambda n: values[n][0])
     if BASKET in log.events.columns:
-        assert Counter(found) == Counter(expected)
+        assert Counter(values) == Counter(expected)
     else:
-        assert [found[n] for n in by_user] == [expected[n] for n in order]
+        assert [values[n] for n in by_user] == [expected[n] for n in order]
     for name in log.events.columns:
         if name not in REQUIRED:
             cells = [row.get(draft.name(name)) for row in rows]
-            same_cells(log.events[name], cells, found, expected, draft.is_text)
+            same_cells(log.events[name], cells, values, expected, draft.is_text)
     for name in log.item_columns:
-        first_said(log, name, found)
+        first_said(log, name, values)
 
 
 def same_cells(
-    column: pl.Series, cells: list[Any], found: list[Any], expected: list[Any], is_text: bool
+    column: pl.Series, cells: list[Any], values: list[Any], expected: list[Any], is_text: bool
 ) -> None:
     """Assert that every event has its cell of a column."""
     if column.name in (QUANTITY, VALUE):
-        given = [None if cell is None else float(cell) for cell in cells]
+        numbers = [None if cell is None else float(cell) for cell in cells]
         ours = [None if number is None else float(number) for number in column]
         pairs = [
-            sorted(zip(k, v, strict=True), key=str) for k, v in ((found, ours), (expected, given))
+            sorted(zip(k, v, strict=True), key=str)
+            for k, v in ((values, ours), (expected, numbers))
         ]
         for (key, mine), (other, theirs) in zip(*pairs, strict=True):
             assert key == other
             assert mine == theirs or math.isclose(mine, theirs, rel_tol=1e-6) or mine != mine
     elif is_text and not column.dtype.is_nested():
-        given = [cell for cell in cells if cell is not None]
-        assert column.drop_nulls().n_unique() == len(set(given)), column.name
+        numbers = [cell for cell in cells if cell is not None]
+        assert column.drop_nulls().n_unique() == len(set(numbers)), column.name
         read = {"Float64": float, "Int64": int}.get(str(column.dtype), str)
         plain_cells = [None if cell is None else read(cell) for cell in cells]
         mine, theirs = (
-            Counter(zip(found, column, strict=True)),
+            Counter(zip(values, column, strict=True)),
             Counter(zip(expected, plain_cells, strict=True)),
         )
         assert mine == theirs, column.name
         if column.dtype == pl.Int64:
-            assert all(str(int(cell)) == cell for cell in given), column.name
+            assert all(str(int(cell)) == cell for cell in numbers), column.name
 
 
-def first_said(log: EventLog, name: str, found: list[Any]) -> None:
+def first_said(log: EventLog, name: str, values: list[Any]) -> None:
     """Assert that items have the first value, in time, of their events."""
-    said: dict[str, list[tuple[int, Any]]] = {}
-    for (_, item, time), cell in zip(found, log.events[name].to_list(), strict=True):
+    value_at: dict[str, list[tuple[int, Any]]] = {}
+    for (_, item, time), cell in zip(values, log.events[name].to_list(), strict=True):
         if cell is not None:
-            said.setdefault(item, []).append((time, cell))
-    for item, told in zip(map(id_of, log.items[ITEM]), log.items[name].to_list(), strict=True):
-        of = said.get(item, [])
+            value_at.setdefault(item, []).append((time, cell))
+    for item, attribute in zip(map(id_of, log.items[ITEM]), log.items[name].to_list(), strict=True):
+        of = value_at.get(item, [])
         earliest = min((time for time, _ in of), default=None)
-        assert told in [cell for time, cell in of if time == earliest] if of else told is None
+        assert (
+            attribute in [cell for time, cell in of if time == earliest]
+            if of
+            else attribute is None
+        )
 
 
 def read(draft: Draft, path: Path) -> EventLog | None:

@@ -232,9 +232,9 @@ def test_many_columns_take_time_in_proportion(tmp_path: Path, constant: bool) ->
     frame = {USER: [n % 7 for n in range(rows)], ITEM: [n % 10 for n in range(rows)]}
     frame |= {TIME: list(range(rows))} | {f"c{n}": values for n in range(20_000)}
     pl.DataFrame(frame).write_csv(tmp_path / "log.csv")
-    begun = time.process_time()
+    start = time.process_time()
     log = table(str(tmp_path / "log.csv"))
-    assert time.process_time() - begun < 120  # a quarter of an hour when the schema was asked anew
+    assert time.process_time() - start < 120  # a quarter of an hour when the schema was asked anew
     assert len(log.item_columns) == (20_000 if constant else 0)
 
 
@@ -295,9 +295,9 @@ def test_numbers_that_are_no_integers_are_named(tmp_path: Path) -> None:
 def test_fractions_of_seconds_are_kept(tmp_path: Path) -> None:
     content = "user_id,item_id,timestamp\n1,1,1704537844.311\n2,1,1704537844.3111119\n1,2,-1.5\n"
     log = table(written(tmp_path, content), time_unit="s")
-    found = {time.isoformat() for time in log.events[TIME]}
+    times = {time.isoformat() for time in log.events[TIME]}
     first, second = "2024-01-06T10:44:04.311000", "2024-01-06T10:44:04.311112"
-    assert found == {first, second, "1969-12-31T23:59:58.500000"}
+    assert times == {first, second, "1969-12-31T23:59:58.500000"}
 
 
 @pytest.mark.parametrize(
@@ -309,21 +309,21 @@ def test_fractions_of_seconds_are_kept(tmp_path: Path) -> None:
         (10**9, "ns", "nanoseconds"),
     ],
 )
-@pytest.mark.parametrize("asked", [None, "s", "ms", "us", "ns"])
+@pytest.mark.parametrize("option", [None, "s", "ms", "us", "ns"])
 def test_numbers_that_look_like_times_in_another_unit_are_asked_about(
-    tmp_path: Path, factor: int, unit: str, name: str, asked: str | None
+    tmp_path: Path, factor: int, unit: str, name: str, option: str | None
 ) -> None:
     frame = pl.DataFrame({USER: [1, 1, 2, 2], ITEM: [1, 2, 3, 3]})
     # One that is missing is no reason to take the others for an order.
     times = pl.Series(TIME, [0, *(SECONDS * factor)])
     frame.with_columns(times).write_csv(tmp_path / "log.csv")
     path = str(tmp_path / "log.csv")
-    if asked == unit:
-        assert table(path, time_unit=asked).events[TIME].dt.year().max() == 2000
+    if option == unit:
+        assert table(path, time_unit=option).events[TIME].dt.year().max() == 2000
         return
     words = f"timestamps such as 0 look like {name} since 1970; set data.time_unit={unit}, or"
     with pytest.raises(DataError, match=words):
-        table(path, time_unit=asked)
+        table(path, time_unit=option)
     order = table(path, time_unit="order")
     assert order.events[TIME].to_list() == times[[0, 1, 2, 3]].to_list()
 

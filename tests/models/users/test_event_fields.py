@@ -1,4 +1,4 @@
-"""Codes of behaviours against polars' own calendar, and counts as a reference."""
+"""Codes of events against polars' own calendar, and counts as a reference."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 
 from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import EventLog
-from recsys.models.users.event_fields import FIRST_YEAR, BehaviourFields, count_nll
+from recsys.models.users.event_fields import FIRST_YEAR, EventFields, count_nll
 from recsys.tasks.splits import Split, last_basket, leave_last_out
 
 ALL = ("year", "month", "day", "weekday", "hour")
@@ -35,7 +35,7 @@ def log_of(zone: str | None = "America/New_York", **columns: Any) -> EventLog:
 
 
 def fields_of(split: Split, attributes: tuple[str, ...] = ("kind",), **options: Any) -> Any:
-    fields = BehaviourFields(
+    fields = EventFields(
         split.num_items, attributes=attributes, num_classes=split.num_classes, **options
     )
     fields.fit(split)
@@ -91,7 +91,7 @@ def test_what_training_has_not_seen_is_read_as_unknown() -> None:
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_an_attribute_has_as_many_classes_as_the_log_has_values(count: int) -> None:
     split = last_basket(log_of())
-    fields = BehaviourFields(split.num_items, attributes=["kind"], num_classes={"kind": count})
+    fields = EventFields(split.num_items, attributes=["kind"], num_classes={"kind": count})
     with pytest.raises(ConfigError, match=rf"num_classes.kind={count}: log has 2 values of it"):
         fields.fit(split)
 
@@ -102,7 +102,7 @@ def test_mistakes_are_said() -> None:
         fields_of(split, ("colour",))
     with pytest.raises(ConfigError, match="calendar: minute is none of year"):
         fields_of(split, calendar=("minute",))
-    with pytest.raises(ConfigError, match="no field of what was taken"):
+    with pytest.raises(ConfigError, match="no field of its item"):
         fields_of(split, ())
     with pytest.raises(DataError, match=r"events have no value; set model.product.price_buckets=0"):
         fields_of(split, price_buckets=3)
@@ -115,10 +115,10 @@ def test_mistakes_are_said() -> None:
 
 def test_counts_as_a_reference_by_hand() -> None:
     codes, owners = torch.tensor([0, 0, 2, 1, 3]), torch.tensor([0, 0, 0, 1, 1])  # 3 is unknown
-    asked, of = torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])
+    targets, of = torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])
     share = np.array([2.5, 1.5, 1.5]) / 5.5
-    everybody = count_nll(codes, owners, asked, of, 3, strength=float("inf"))
+    everybody = count_nll(codes, owners, targets, of, 3, strength=float("inf"))
     np.testing.assert_allclose(everybody, -np.log(share[[0, 1, 1]]))
-    own = count_nll(codes, owners, asked, of, 3, strength=2.0)
+    user_nll = count_nll(codes, owners, targets, of, 3, strength=2.0)
     expected = [(2 + 2 * share[0]) / 5, (0 + 2 * share[1]) / 5, (1 + 2 * share[1]) / 3]
-    np.testing.assert_allclose(own, -np.log(expected))
+    np.testing.assert_allclose(user_nll, -np.log(expected))

@@ -1,0 +1,145 @@
+"""Texts as hidden states of a decoder, and what of these a frozen decoder computes once.
+
+The vector of a text is the decoder's last hidden state at its closing [EOS]. [EOS] also stands
+before the first item and between any two, so that one pass gives that of every beginning.
+
+Shapes: B documents, L tokens of the longest or of a row, M ends ([EOS]), R rows, T tokens that are
+predicted, C items, D dimensions. A suffix gives those of a tensor: `hidden_BLD` is (B, L, D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged, gather_positions
+from recsys.batch.tokens import Documents
+from recsys.models.language._texts import Beginnings, Texts
+from recsys.models.language.decoders import causal_of
+from recsys.nn.buffers import Memo
+from recsys.nn.embedding import EmbeddingTable
+
+T = TypeVar("T")
+
+TOKENS_AT_ONCE = 2**15
+
+
+@dataclass(frozen=True, eq=False)
+class TextStates:
+    """Reads texts by a decoder.
+
+    Attributes:
+        decoder: a causal language model, which may be wrapped in low-rank updates.
+        ids: vectors of item ids, added to the [EOS] that closes an item; None adds none.
+        texts: of the log.
+    """
+
+    decoder: nn.Module
+    ids: EmbeddingTable | None
+    texts: Texts
+
+    @property
+    def head(self) -> Tensor:
+        """(vocabulary, D), whose products with a state are the logits of the next token."""
+        return causal_of(self.decoder).get_output_embeddings().weight
+
+    def at_ends(self, documents: Documents) -> Tensor:
+        """(M, D): the state at each end."""
+        embed = causal_of(self.decoder).get_input_embeddings()
+        states, places = [], []
+        for which, group in documents.groups(TOKENS_AT_ONCE):
+            tokens_BL, ends_M = group.padded()
+            embedded_BLD = embed(tokens_BL)
+            if self.ids is not None:
+                flat = embedded_BLD.flatten(0, 1)
+                ids_MD = self.ids(group.items).to(flat.dtype)
+                embedded_BLD = flat.index_add(0, ends_M, ids_MD).view_as(embedded_BLD)
+            # Padding stands at the right, where a causal decoder does not look.
+            hidden_BLD = self._hidden(inputs_embeds=embedded_BLD)
+            states.append(hidden_BLD.flatten(0, 1)[ends_M])
+            places.append(gather_positions(documents.end_offsets, which)[0])
+        states_MD = torch.cat(states)
+        return torch.empty_like(states_MD).index_copy(0, torch.cat(places), states_MD)
+
+    def before_tokens(self, tokens_RL: Tensor, positions_RL: Tensor) -> tuple[Tensor, Tensor]:
+        """States (T, D) that a token of their own document follows, and that token (T,)."""
+        hidden_RLD = self._hidden(input_ids=tokens_RL, position_ids=positions_RL)
+        follows = positions_RL[:, 1:] > 0
+        return hidden_RLD[:, :-1][follows], tokens_RL[:, 1:][follows]
+
+    def _hidden(self, **inputs: Tensor) -> Tensor:
+        return causal_of(self.decoder).base_model(**inputs, use_cache=False).last_hidden_state
+
+    def at_beginnings(self, beginnings: Beginnings) -> Tensor:
+        """(M, D): the state at each end of the documents of training histories."""
+        return self.at_ends(beginnings.documents)
+
+    def of_documents(self, documents: Documents) -> Tensor:
+        """(B, D): the state at the last end of each."""
+        return self.at_ends(documents.last_ends())
+
+    def of_items(self, items: Tensor) -> Tensor:
+        """(C, D): of each item's own text, behind the [EOS] that opens it."""
+        return self._of_texts(items)
+
+    def of_catalogue(self) -> Tensor:
+        """(n, D); items of the same words have the same state, to the last digit."""
+        items = self.texts.every_item
+        if self.ids is not None:  # the state is of the id, too
+            return self._of_texts(items)
+        first, which = self.texts.same_words(items)
+        return self._of_texts(first)[which]
+
+    def _of_texts(self, texts: Tensor) -> Tensor:
+        return self.at_ends(self.texts.alone(texts))[1::2]
+
+
+class Remembered:
+    """What a frozen decoder has made of the training histories and of the items.
+
+    Args:
+        history: of training, of all its users, ascending.
+    """
+
+    def __init__(self, history: BasketBatch) -> None:
+        self.history = history
+        self.at_ends: Memo[Ragged] = Memo()
+        self.of_catalogue: Memo[Tensor] = Memo()
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenStates(TextStates):
+    """As a frozen decoder reads them: the training histories and the items once.
+
+    Attributes:
+        remembered: what it has read.
+    """
+
+    remembered: Remembered
+
+    def at_beginnings(self, beginnings: Beginnings) -> Tensor:
+        at_ends = self._once(self.remembered.at_ends, self._at_all_beginnings)
+        users = self.remembered.history.users.to(beginnings.users.device)
+        return at_ends.rows(torch.searchsorted(users, beginnings.users)).values
+
+    def _at_all_beginnings(self) -> Ragged:
+        history = self.remembered.history.to(self.texts.items.device)
+        documents = Beginnings.of(history, self.texts).documents
+        return Ragged(self.at_ends(documents), documents.end_offsets)
+
+    def of_items(self, items: Tensor) -> Tensor:
+        return self.of_catalogue()[items]
+
+    def of_catalogue(self) -> Tensor:
+        return self._once(self.remembered.of_catalogue, super().of_catalogue)
+
+    def _once(self, memo: Memo[T], compute: Callable[[], T]) -> T:
+        texts = self.texts
+        read = [texts.tokens.values, texts.tokens.offsets, texts.items, texts.end]
+        read += [] if texts.of_events is None else [texts.of_events]
+        return memo.get(compute, self.decoder, *read)
