@@ -74,10 +74,12 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def _run(config: DictConfig, folder: Path) -> None:
-    from recsys.run import prediction, ranking  # torch: not for --help and --cfg
+    from recsys.run import prediction, ranking, return_times  # torch: not for --help and --cfg
 
+    task = config.get("task", {})
+    kind = return_times if "returns" in task else prediction if "labels" in task else ranking
     try:
-        (prediction if "labels" in config.get("task", {}) else ranking).run(config, folder)
+        kind.run(config, folder)
     except KeyboardInterrupt as stopped:
         name, place = "hydra.run.dir", folder
         if _is_sweep():

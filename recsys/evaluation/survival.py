@@ -106,14 +106,7 @@ def concordance(
     """
     first = (outcomes.observed & (outcomes.durations < until)).nonzero()[:, 0]
     order = outcomes.durations[first].argsort()
-
-    def compared(rows: Tensor) -> Tensor:
-        """(B, R) S_j(T_i) of rows i that had an event."""
-        times = outcomes.durations[rows]
-        distinct, place = times.unique(return_inverse=True)
-        return curves.at(distinct)[:, place].T
-
-    return _concordance(first[order], compared, outcomes, censoring)
+    return _concordance(first[order], _at_times_of(curves, outcomes), outcomes, censoring)
 
 
 def risk_concordance(
@@ -139,24 +132,57 @@ def _concordance(
     censoring: Censoring | None,
 ) -> float:
     """The weighted share of pairs (i, j) with less of what is compared for i than for j."""
-    size = max(1, CELLS // max(len(outcomes), 1))
-    agreed = total = 0.0
-    for rows in first.split(size):
-        values, times = compared(rows), outcomes.durations[rows, None]
-        own = values.gather(1, rows[:, None])
-        pairs = (outcomes.durations > times) | ((outcomes.durations == times) & ~outcomes.observed)
-        lower = (own < values).double() + 0.5 * (own == values)
-        weight = torch.ones(len(rows), dtype=torch.float64)
-        if censoring is not None:
-            weight = censoring.weights(times[:, 0]) ** 2
-        agreed += float(((lower * pairs).sum(1) * weight).sum())
-        total += float((pairs.sum(1) * weight).sum())
-    if not total:
+    agreed, total = _pairs(first, compared, outcomes, censoring)
+    if not total.any():
         raise DataError(
             f"concordance: of {len(outcomes)} rows with {int(outcomes.observed.sum())} events no "
             "two can be compared; give rows of which some last longer than an event"
         )
-    return agreed / total
+    return float(agreed.sum() / total.sum())
+
+
+def concordance_pairs(
+    curves: SurvivalCurves, outcomes: Outcomes, *, censoring: Censoring | None = None
+) -> tuple[Tensor, Tensor]:
+    """Of each row (R) the weight of its pairs that `concordance` agrees with, and of all of them.
+
+    A pair counts at both of its rows.
+    """
+    first = outcomes.observed.nonzero()[:, 0]
+    order = outcomes.durations[first].argsort()
+    return _pairs(first[order], _at_times_of(curves, outcomes), outcomes, censoring)
+
+
+def _at_times_of(curves: SurvivalCurves, outcomes: Outcomes) -> Callable[[Tensor], Tensor]:
+    def compared(rows: Tensor) -> Tensor:
+        """(B, R) S_j(T_i) of rows i that had an event."""
+        distinct, place = outcomes.durations[rows].unique(return_inverse=True)
+        return curves.at(distinct)[:, place].T
+
+    return compared
+
+
+def _pairs(
+    first: Tensor,
+    compared: Callable[[Tensor], Tensor],
+    outcomes: Outcomes,
+    censoring: Censoring | None,
+) -> tuple[Tensor, Tensor]:
+    """As `concordance_pairs`, of rows that had an event with all others."""
+    size = max(1, CELLS // max(len(outcomes), 1))
+    agreed, total = torch.zeros(2, len(outcomes), dtype=torch.float64)
+    for rows in first.split(size):
+        values, times = compared(rows), outcomes.durations[rows, None]
+        own = values.gather(1, rows[:, None])
+        pairs = (outcomes.durations > times) | ((outcomes.durations == times) & ~outcomes.observed)
+        lower = ((own < values).double() + 0.5 * (own == values)) * pairs
+        weight = torch.ones(len(rows), dtype=torch.float64)
+        if censoring is not None:
+            weight = censoring.weights(times[:, 0]) ** 2
+        for sums, of_pairs in ((agreed, lower), (total, pairs.double())):
+            sums += weight @ of_pairs
+            sums.index_add_(0, rows, of_pairs.sum(1) * weight)
+    return agreed, total
 
 
 def brier(survival: Tensor, outcomes: Outcomes, times: Tensor, censoring: Censoring) -> Tensor:
@@ -171,15 +197,26 @@ def brier(survival: Tensor, outcomes: Outcomes, times: Tensor, censoring: Censor
         times: (T).
         censoring: for weights.
     """
-    return _weighted(
-        survival.double() ** 2, (1 - survival.double()) ** 2, outcomes, times, censoring
-    )
+    return brier_rows(survival, outcomes, times, censoring).mean(0)
+
+
+def brier_rows(survival: Tensor, outcomes: Outcomes, times: Tensor, censoring: Censoring) -> Tensor:
+    """(R, T) what each row adds to the mean that `brier` is."""
+    survival = survival.double()
+    return _weighted(survival**2, (1 - survival) ** 2, outcomes, times, censoring)
 
 
 def binomial_log_likelihood(
     survival: Tensor, outcomes: Outcomes, times: Tensor, censoring: Censoring
 ) -> Tensor:
     """(T) as `brier`, of the log-likelihood of whether the event was still to come."""
+    return binomial_rows(survival, outcomes, times, censoring).mean(0)
+
+
+def binomial_rows(
+    survival: Tensor, outcomes: Outcomes, times: Tensor, censoring: Censoring
+) -> Tensor:
+    """(R, T) what each row adds to the mean that `binomial_log_likelihood` is."""
     survival = survival.double().clamp(CLIP, 1 - CLIP)
     return _weighted((1 - survival).log(), survival.log(), outcomes, times, censoring)
 
@@ -187,10 +224,10 @@ def binomial_log_likelihood(
 def _weighted(
     had: Tensor, open_: Tensor, outcomes: Outcomes, times: Tensor, censoring: Censoring
 ) -> Tensor:
-    """(T) means over rows of `had` (R, T) for past events and of `open_` for those to come."""
+    """(R, T) of `had` (R, T) for past events and of `open_` for those to come, weighted."""
     before = outcomes.durations[:, None] <= times
     past = (before & outcomes.observed[:, None]) * censoring.weights(outcomes.durations)[:, None]
-    return (had * past + open_ * ~before * censoring.weights(times)).mean(0)
+    return had * past + open_ * ~before * censoring.weights(times)
 
 
 def integrated(values: Tensor, times: Tensor) -> float:
@@ -211,15 +248,34 @@ def auc_at(survival: Tensor, outcomes: Outcomes, time: float, censoring: Censori
         time: the horizon.
         censoring: for weights.
     """
-    had = outcomes.observed & (outcomes.durations <= time)
+    agreed, total = auc_pairs(survival, outcomes, time, censoring)
+    return float(agreed.sum() / total.sum()) if total.any() else float("nan")
+
+
+def auc_pairs(
+    survival: Tensor, outcomes: Outcomes, time: float, censoring: Censoring
+) -> tuple[Tensor, Tensor]:
+    """Of each row (R) the weight of its pairs that `auc_at` agrees with, and of all of them.
+
+    A pair counts at both of its rows.
+    """
+    had = (outcomes.observed & (outcomes.durations <= time)).nonzero()[:, 0]
+    had = had[survival[had].argsort()]
+    later = (outcomes.durations > time).nonzero()[:, 0]
+    later = later[survival[later].argsort()]
     weight = censoring.weights(outcomes.durations[had])
-    later = survival[outcomes.durations > time].sort().values
-    if not len(later) or not weight.sum():
-        return float("nan")
-    below = torch.searchsorted(later, survival[had])
-    up_to = torch.searchsorted(later, survival[had], right=True)
-    larger = len(later) - (below + up_to) / 2
-    return float((weight * larger).sum() / (weight.sum() * len(later)))
+    agreed, total = torch.zeros(2, len(outcomes), dtype=torch.float64)
+    total[had], total[later] = weight * len(later), weight.sum()
+    below, up_to = (
+        torch.searchsorted(survival[later], survival[had], right=right) for right in (False, True)
+    )
+    agreed[had] = weight * (len(later) - (below + up_to) / 2)
+    summed = torch.cat([weight.new_zeros(1), weight.cumsum(0)])
+    below, up_to = (
+        torch.searchsorted(survival[had], survival[later], right=right) for right in (False, True)
+    )
+    agreed[later] = (summed[below] + summed[up_to]) / 2
+    return agreed, total
 
 
 def calibration_at(

@@ -247,7 +247,8 @@ class SurvivalPredictor(ABC):
                 f"{type(self).__name__}: none of the {len(train)} rows to learn from has an event; "
                 "follow them for longer, or give more"
             )
-        deviation = train.covariates.std(0, correction=0)
+        is_any = train.covariates.shape[1] > 0
+        deviation = train.covariates.std(0, correction=0) if is_any else train.covariates[0]
         self.shift = train.covariates.mean(0)
         self.scale = torch.where(deviation > 0, deviation, 1.0)
         if not self.standardises:

@@ -8,6 +8,7 @@ from .gaps import Clock as Clock
 from .gaps import Gaps as Gaps
 from .labels import LabelTable as LabelTable
 from .return_times import ReturnTimes as ReturnTimes
+from .return_times import everyone_as_of as everyone_as_of
 from .return_times import return_time as return_time
 from .splits import Split as Split
 from .splits import global_time as global_time

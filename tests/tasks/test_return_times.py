@@ -58,7 +58,7 @@ def test_days_until_the_next_event() -> None:
 
 
 def test_until_the_next_basket() -> None:
-    table = return_time(shop(), "back", **WHEN, horizon=30.0, until="basket")
+    table = return_time(shop(), "back", **WHEN, horizon=8.0, until="basket")
     # b's basket has begun; its next comes after the moment of the test.
     assert answers(table, TRAIN) == {"a": (0.75, True), "b": (3.5, False)}
     assert table.rows["until"].to_list()[:2] == [datetime(2026, 1, 7)] * 2
@@ -96,7 +96,7 @@ def test_several_moments_and_a_validation() -> None:
         train=["2026-01-02", "2026-01-03"],
         validation="2026-01-05",
         test="2026-01-07",
-        horizon=30.0,
+        horizon=8.0,
     )
     assert table.rows["phase"].to_list() == [0, 0, 1, 1, 2, 2, 2]
     assert table.durations.tolist()[:2] == [0.25, 1.25]
@@ -104,6 +104,17 @@ def test_several_moments_and_a_validation() -> None:
     known = table.rows["until"].to_list()
     assert known[:4] == [datetime(2026, 1, 5)] * 2 + [datetime(2026, 1, 7)] * 2
     assert table.fingerprint != replace(table, durations=table.durations + 1).fingerprint
+
+
+def test_several_moments_of_a_test_and_rows_that_are_drawn() -> None:
+    options = {"train": "2026-01-02", "test": ["2026-01-05", "2026-01-07"], "horizon": 8.0}
+    whole = return_time(shop(), "back", **options)
+    assert whole.rows["phase"].to_list() == [0, 0, 2, 2, 2, 2, 2, 2]
+    drawn = return_time(shop(), "back", **options, max_rows={"test": 3, "train": 9})
+    assert drawn.rows["phase"].to_list() == [0, 0, 2, 2, 2]
+    assert drawn.rows.join(whole.rows, on=["user_id", "as_of"], how="anti").is_empty()
+    again = return_time(shop(), "back", **options, max_rows={"test": 3}, seed=1)
+    assert not again.rows.equals(drawn.rows)
 
 
 def test_what_is_known_too_late_is_refused() -> None:
@@ -118,7 +129,11 @@ def test_what_is_known_too_late_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train": []}, r"train=\[\] leaves nothing to learn from"),
+        ({"train": []}, r"train names no moment; log has room for train=\[2026-01-04,"),
+        ({"test": None}, "test names no moment; .* test=2026-01-07"),
+        ({"horizon": 9.0}, r"horizon=9, and log lasts 8\.5 days, from 2026-01-01 06:00:00 to"),
+        ({"max_rows": {"training": 5}}, "max_rows.training is no phase; there is train, validation"),
+        ({"max_rows": {"train": 0}}, "max_rows.train=0"),
         ({"train": ["2026-01-08"]}, "test=2026-01-07 is not later than train=2026-01-08"),
         ({"train": ["2026-01-03", "2026-01-03"]}, "train=2026-01-03 is not later than train"),
         ({"train": ["2025-01-03"]}, "train=2025-01-03: no user had an event before"),
