@@ -109,9 +109,9 @@ def test_several_moments_and_a_validation() -> None:
 def test_several_moments_of_a_test_and_rows_that_are_drawn() -> None:
     options = {"train": "2026-01-02", "test": ["2026-01-05", "2026-01-07"], "horizon": 8.0}
     whole = return_time(shop(), "back", **options)
-    assert whole.rows["phase"].to_list() == [0, 0, 2, 2, 2, 2, 2, 2]
+    assert whole.rows["phase"].to_list() == [0, 2, 2, 2, 2, 2]
     drawn = return_time(shop(), "back", **options, max_rows={"test": 3, "train": 9})
-    assert drawn.rows["phase"].to_list() == [0, 0, 2, 2, 2]
+    assert drawn.rows["phase"].to_list() == [0, 2, 2, 2]
     assert drawn.rows.join(whole.rows, on=["user_id", "as_of"], how="anti").is_empty()
     again = return_time(shop(), "back", **options, max_rows={"test": 3}, seed=1)
     assert not again.rows.equals(drawn.rows)
@@ -130,7 +130,7 @@ def test_what_is_known_too_late_is_refused() -> None:
     ("options", "message"),
     [
         ({"train": []}, r"train names no moment; log has room for train=\[2026-01-04,"),
-        ({"test": None}, "test names no moment; .* test=2026-01-07"),
+        ({"test": None}, r"test names no moment; .* validation=2026-01-06 test=2026-01-08"),
         ({"horizon": 9.0}, r"horizon=9, and log lasts 8\.5 days, from 2026-01-01 06:00:00 to"),
         ({"max_rows": {"training": 5}}, "max_rows.training is no phase; there is train, validation"),
         ({"max_rows": {"train": 0}}, "max_rows.train=0"),
