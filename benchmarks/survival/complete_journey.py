@@ -1,7 +1,7 @@
-"""Days until a household's next basket on Complete Journey: `experiment=return_time/complete_journey`.
+"""Days until a household's next basket, of `experiment=return_time/complete_journey`.
 
-    python -m benchmarks.survival.complete_journey                      results/complete_journey.json
-    python -m benchmarks.survival.complete_journey --vectors runs/shopperbert   …_vectors.json
+    python -m benchmarks.survival.complete_journey                   results/complete_journey.json
+    python -m benchmarks.survival.complete_journey --vectors RUN     …/complete_journey_vectors.json
 
 Every model learns from 500 and from 3,000 rows, three times: a seed draws the rows of training,
 validation and test, and the weights that networks start from. Options are those of `conf/model`,

@@ -81,7 +81,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
-    horizons = plain(config).get("task", {})["horizons"]
+    horizons = [float(horizon) for horizon in config.task.horizons]
     for horizon in horizons:
         above(0, **{"task.horizons": horizon})
     log = read(config.data)

@@ -19,7 +19,7 @@ from recsys.nn.hazards import censored_log_likelihood
 from recsys.tasks.features import Feature, computed
 from recsys.tasks.return_times import ReturnTimes
 
-SMALLEST = 1e-7
+SMALLEST = 1e-30
 """Survival below it counts as this much where a logarithm is taken."""
 
 HELD_OUT = 0.15
@@ -154,7 +154,10 @@ class SurvivalCurves:
             ConfigError: the curves are steps.
         """
         hazard = self._hazard(durations[:, None])[:, 0]
-        survival = self.at(durations[:, None])[:, 0].clamp(min=torch.finfo(hazard.dtype).tiny)
+        survival = self.at(durations[:, None])[:, 0]
+        # An event where a curve has long reached 0 is not impossible: it costs much.
+        tiny = torch.finfo(hazard.dtype).tiny
+        hazard, survival = hazard.clamp(min=tiny), survival.clamp(min=tiny)
         return censored_log_likelihood(hazard.log(), -survival.log(), observed)
 
     def thinned(self, times: Tensor) -> SurvivalCurves:

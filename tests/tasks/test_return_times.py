@@ -132,7 +132,10 @@ def test_what_is_known_too_late_is_refused() -> None:
         ({"train": []}, r"train names no moment; log has room for train=\[2026-01-04,"),
         ({"test": None}, r"test names no moment; .* validation=2026-01-06 test=2026-01-08"),
         ({"horizon": 9.0}, r"horizon=9, and log lasts 8\.5 days, from 2026-01-01 06:00:00 to"),
-        ({"max_rows": {"training": 5}}, "max_rows.training is no phase; there is train, validation"),
+        (
+            {"max_rows": {"training": 5}},
+            "max_rows.training is no phase; there is train, validation",
+        ),
         ({"max_rows": {"train": 0}}, "max_rows.train=0"),
         ({"train": ["2026-01-08"]}, "test=2026-01-07 is not later than train=2026-01-08"),
         ({"train": ["2026-01-03", "2026-01-03"]}, "train=2026-01-03 is not later than train"),
