@@ -32,4 +32,13 @@ from .series.mlp_lags import MLPLags as MLPLags
 from .series.seasonal_naive import SeasonalNaive as SeasonalNaive
 from .series.tide import TiDE as TiDE
 from .series.weekday_mean import WeekdayMean as WeekdayMean
+from .survival.cox import Cox as Cox
+from .survival.deephit import DeepHit as DeepHit
+from .survival.gap import Gap as Gap
+from .survival.hazard_net import HazardNet as HazardNet
+from .survival.hazard_ode import HazardODE as HazardODE
+from .survival.kaplan_meier import KaplanMeier as KaplanMeier
+from .survival.lightgbm_hazard import LightGBMHazard as LightGBMHazard
+from .survival.logistic_hazard import LogisticHazard as LogisticHazard
+from .survival.weibull_aft import WeibullAFT as WeibullAFT
 from .users.shopperbert import ShopperBERT as ShopperBERT

@@ -75,7 +75,7 @@ class LightGBM(FeaturePredictor):
             "force_row_wise": True,
             "verbosity": -1,
         }
-        self._package = package()
+        self._package = lightgbm_package()
         self._fitted: list[Any] = []
 
     def fit(self, table: LabelTable, rows: Tensor) -> Self:
@@ -98,8 +98,8 @@ class LightGBM(FeaturePredictor):
         return torch.from_numpy(np.stack(columns, axis=1)).float()
 
 
-def package() -> Any:
-    """LightGBM's own.
+def lightgbm_package() -> Any:
+    """The package.
 
     Raises:
         ConfigError: it is not installed.

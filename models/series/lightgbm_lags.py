@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recsys.batch.series import SeriesTable, Windows
-from recsys.models.labels.lightgbm import package
+from recsys.models.labels.lightgbm import lightgbm_package
 from recsys.models.series._points import PointForecaster
 from recsys.models.series.seasonal_naive import seasons
 from recsys.ranges import above, at_least, share
@@ -75,7 +75,7 @@ class LightGBMLags(PointForecaster):
             "force_row_wise": True,
             "verbosity": -1,
         }
-        self._package = package()
+        self._package = lightgbm_package()
         self._trees: Any = None
 
     def learn(self, past: SeriesTable) -> None:

@@ -30,10 +30,14 @@ from recsys.run.forecasting import compare_forecasts
 from recsys.run.log import filtered_log, log_of, read
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
+from recsys.run.return_times import check_run, return_times_as_of
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.kinds import profile_encoder
 from recsys.scoring.saved_model import SavedModel
 from recsys.tasks.as_of import AS_OF
+
+SHOWN_USERS = 20
+"""How many rows of a table of all users are printed."""
 
 
 def evaluate(given: Namespace) -> None:
@@ -88,12 +92,16 @@ def recommend(given: Namespace) -> None:
     if given.output is None:
         console.print(tables.frame(lists))
         return
-    if given.output.suffix not in (".csv", ".parquet"):
-        raise ConfigError(f"--output {given.output}: give a .csv or .parquet file")
-    if given.output.suffix == ".parquet":
-        write_parquet(given.output, lists)
+    _write(given.output, lists)
+
+
+def _write(path: Path, table: pl.DataFrame) -> None:
+    if path.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"--output {path}: give a .csv or .parquet file")
+    if path.suffix == ".parquet":
+        write_parquet(path, table)
     else:
-        write_text(given.output, lists.write_csv())
+        write_text(path, table.write_csv())
 
 
 def vectors(given: Namespace) -> None:
@@ -132,6 +140,21 @@ def profile(given: Namespace) -> None:
         raise RunError(f"{output} is a link that leads out of {given.run}; give --output")
     write_parquet(output, table)
     say(f"{output}: {len(table):,} users of {log.name} as of {table[AS_OF][0]}")
+
+
+def return_times(given: Namespace) -> None:
+    """Print or write when every user will be back, by a run's model, which is fitted again."""
+    config = _config(given.run, [])
+    check_run(given.run, config)
+    with reading(given.run / "config.yaml"), running_on(given.device or config["device"]):
+        log, table = return_times_as_of(config, given.as_of)
+    if given.output is not None:
+        _write(given.output, table)
+        say(f"{given.output}: {len(table):,} users of {log.name} as of {table[AS_OF][0]}")
+    else:
+        console.print(
+            tables.frame(table.head(SHOWN_USERS), title=f"{log.name}, {len(table):,} users")
+        )
 
 
 def compare(given: Namespace) -> None:
@@ -173,6 +196,11 @@ def _of_lists(run: Path) -> None:
         raise RunError(
             f"{run} predicts labels and recommends nothing; its figures are in metrics.json, and "
             "its predictions in tables/"
+        )
+    if (run / "curves.parquet").is_file():
+        raise RunError(
+            f"{run} predicts return times and recommends nothing; recsys return-times {run} says "
+            "when users will be back"
         )
 
 

@@ -74,10 +74,12 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def _run(config: DictConfig, folder: Path) -> None:
-    from recsys.run import forecasting, prediction, ranking  # torch: not for --help and --cfg
+    # torch: not for --help and --cfg
+    from recsys.run import forecasting, prediction, ranking, return_times
 
     task = config.get("task", {})
-    kind = forecasting if "origins" in task else prediction if "labels" in task else ranking
+    of_task = {"origins": forecasting, "returns": return_times, "labels": prediction}
+    kind = next((run for section, run in of_task.items() if section in task), ranking)
     try:
         kind.run(config, folder)
     except KeyboardInterrupt as stopped:

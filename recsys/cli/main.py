@@ -15,7 +15,17 @@ from recsys.cli.names import CONF, Parser, failed, names, nearest, of_the_system
 from recsys.errors import ConfigError, RecsysError
 
 VERBOSE = ("-v", "--verbose")
-COMMANDS = ("train", "evaluate", "recommend", "vectors", "profile", "compare", "data", "models")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "recommend",
+    "vectors",
+    "profile",
+    "return-times",
+    "compare",
+    "data",
+    "models",
+)
 
 OVERVIEW = """\
 recsys {version}: recommender-system research. One behaviour log in, an honest table out.
@@ -26,6 +36,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys recommend RUN --users ID … | --history ID …   its lists, for users or any history
   recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
   recsys profile RUN [data=NAME] [as_of=DATE]          vectors of users for any task, as Parquet
+  recsys return-times RUN [--as-of DATE]               when each user will be back, as a table
   recsys compare RUN RUN                               paired test, metric by metric
   recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
   recsys models                                        the zoo
@@ -98,7 +109,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         raise ConfigError(f"there is no log {given.name}{nearest(given.name, names('data'))}")
     from recsys.cli import commands  # torch comes with it
 
-    getattr(commands, command)(given)
+    getattr(commands, command.replace("-", "_"))(given)
     return 0
 
 
@@ -111,7 +122,7 @@ def overview() -> str:
 def _parser(command: str) -> Parser:
     """What a command takes."""
     parser = Parser(prog=f"recsys {command}", epilog="-v shows what is done and how long it takes")
-    if command in ("evaluate", "recommend", "vectors", "profile"):
+    if command in ("evaluate", "recommend", "vectors", "profile", "return-times"):
         parser.add_argument("run", type=Path)
         devices = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
         parser.add_argument("--device", help=devices)
@@ -135,6 +146,13 @@ def _parser(command: str) -> Parser:
         options = "such as data=table data.path=F as_of=DATE"
         parser.add_argument("overrides", nargs="*", default=[], help=options)
         parser.add_argument("--output", type=Path, help="default: RUN/profiles/LOG_DATE.parquet")
+    elif command == "return-times":
+        parser.description = (
+            "The run saved no weights: its model is fitted again from its config and its seed, on "
+            "its training rows, and predicts every user as of the moment."
+        )
+        parser.add_argument("--as-of", help="default: just after the last event")
+        parser.add_argument("--output", type=Path, help="a .csv or .parquet file")
     elif command == "compare":
         parser.add_argument("first", type=Path)
         parser.add_argument("second", type=Path)

@@ -8,4 +8,8 @@ from .prediction import cross_validate as cross_validate
 from .ranking import Evaluation as Evaluation
 from .ranking import Protocol as Protocol
 from .ranking import evaluate as evaluate
+from .return_times import ReturnTimesResult as ReturnTimesResult
+from .return_times import evaluate_return_times as evaluate_return_times
 from .statistics import compare as compare
+from .survival import Outcomes as Outcomes
+from .survival import evaluate_survival as evaluate_survival

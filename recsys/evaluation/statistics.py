@@ -18,6 +18,8 @@ PAIRED = {
 """Columns of a comparison."""
 FOLD = ("repeat", "fold", "train", "test")
 """Columns of a frame of folds that are no metrics."""
+WITHOUT_LENGTH = ("log_likelihood",)
+"""Metrics of users that have no list length in their names."""
 
 
 def bootstrap(
@@ -123,7 +125,8 @@ def compare(
             f"the runs were evaluated on different users ({len(first)} and {len(second)}, {common} "
             "in common); compare runs of one data set and task"
         )
-    shared = [c for c in first.columns if c in second.columns and "@" in c]
+    shared = [c for c in first.columns if c in second.columns]
+    shared = [c for c in shared if "@" in c or c in WITHOUT_LENGTH]
     both = first.join(second, on="user_id", suffix="_second")
     pairs = [
         (name, both[name], both[f"{name}_second"])

@@ -9,6 +9,8 @@ from .forecast_heads import ForecastHead as ForecastHead
 from .forecast_heads import NegativeBinomialHead as NegativeBinomialHead
 from .forecast_heads import StudentTHead as StudentTHead
 from .forecast_heads import TweedieForecastHead as TweedieForecastHead
+from .hazards import L1 as L1
+from .hazards import HazardGradientPenalty as HazardGradientPenalty
 from .losses import binary_cross_entropy as binary_cross_entropy
 from .losses import bpr as bpr
 from .losses import linear_cross_entropy as linear_cross_entropy

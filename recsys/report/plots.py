@@ -144,6 +144,77 @@ def slices(label: str, metric: str, models: Mapping[str, pl.DataFrame], *, unit:
 
 
 @mpl.rc_context(STYLE)
+def survival_means(models: Mapping[str, pl.DataFrame]) -> Plot:
+    """What came, and the mean curve of each model.
+
+    Args:
+        models: name -> `time`, `seen` and `mean`.
+    """
+    figure, axes = _of_survival()
+    for n, (name, curves) in reversed(list(enumerate(models.items()))):
+        axes.plot(curves["time"], curves["mean"], color=_colour(n), linewidth=1.3, label=name)
+    first = next(iter(models.values()))
+    axes.plot(first["time"], first["seen"], color=COLOURS["ink"], lw=1, ls="--", label="seen")
+    figure.legend(loc="outside upper left", ncols=3)
+    return _plot(figure, "survival: what came and the mean of each model")
+
+
+@mpl.rc_context(STYLE)
+def survival_quartiles(name: str, curves: pl.DataFrame) -> Plot:
+    """The curves of the rows at the quartiles: `time`, `p25`, `p50`, `p75`."""
+    figure, axes = _of_survival()
+    for column, colour in zip(("p25", "p50", "p75"), CATEGORIES.values(), strict=False):
+        label = f"row at {column[1:]} %"
+        axes.plot(curves["time"], curves[column], color=colour, linewidth=1.3, label=label)
+    figure.legend(loc="outside upper left", ncols=3)
+    return _plot(figure, f"survival of three rows by {name}")
+
+
+@mpl.rc_context(STYLE)
+def calibration(horizon: str, models: Mapping[str, pl.DataFrame]) -> Plot:
+    """Of groups of rows what was predicted and what was seen at a horizon.
+
+    Args:
+        horizon: in words.
+        models: name -> `predicted` and `seen`.
+    """
+    figure, axes = _axes(height=2.9)
+    axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
+    for n, (name, groups) in reversed(list(enumerate(models.items()))):
+        style: Any = {"color": _colour(n), "ms": 4, "lw": 1.2, "clip_on": False}
+        axes.plot(groups["predicted"], groups["seen"], "o-", label=name, **style)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.grid()
+    axes.set_xlabel(f"predicted share back within {horizon}")
+    axes.set_ylabel("seen")
+    figure.legend(loc="outside upper left", ncols=3)
+    return _plot(figure, f"calibration within {horizon}")
+
+
+@mpl.rc_context(STYLE)
+def by_horizon(metric: str, models: Mapping[str, pl.DataFrame]) -> Plot:
+    """A metric with its interval by horizon.
+
+    Args:
+        metric: its name.
+        models: name -> `horizon`, `mean`, `low`, `high`.
+    """
+    figure, axes = _axes(height=2.9)
+    for n, (name, rows) in enumerate(models.items()):
+        x = np.arange(len(rows)) + 0.08 * (n - (len(models) - 1) / 2)
+        ends = np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]).clip(min=0)
+        axes.errorbar(x, rows["mean"], ends, fmt="o-", color=_colour(n), ms=4, lw=1.2, label=name)
+    names = [f"{horizon:g}" for horizon in next(iter(models.values()))["horizon"]]
+    axes.set_xticks(range(len(names)), names)
+    axes.grid(axis="y")
+    axes.set_xlabel("horizon")
+    axes.set_ylabel(metric)
+    figure.legend(loc="outside upper left", ncols=3)
+    return _plot(figure, f"{metric} by horizon")
+
+
+@mpl.rc_context(STYLE)
 def scatter(words: str, points: np.ndarray, groups: np.ndarray, colours: Sequence[str]) -> Plot:
     """A dot per point, without axes: only what is near to what has a meaning.
 
@@ -196,6 +267,16 @@ def _span(low: int | float, high: int | float) -> str:
 
 def _colour(n: int) -> str:
     return COLOURS["baseline" if n else "model"]
+
+
+def _of_survival() -> tuple[Figure, Axes]:
+    figure, axes = _axes(height=2.9)
+    axes.set_ylim(0, 1)
+    axes.set_xlim(left=0)
+    axes.grid(axis="y")
+    axes.set_xlabel("time")
+    axes.set_ylabel("not back yet")
+    return figure, axes
 
 
 def _axes(*, height: float) -> tuple[Figure, Axes]:

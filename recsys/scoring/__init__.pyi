@@ -18,3 +18,6 @@ from .saved_model import load as load
 from .saved_model import save as save
 from .scorer import ClosedForm as ClosedForm
 from .scorer import Scorer as Scorer
+from .survival import Durations as Durations
+from .survival import SurvivalCurves as SurvivalCurves
+from .survival import SurvivalPredictor as SurvivalPredictor

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from recsys.errors import ConfigError, RecsysError
 
-Purpose = Literal["model", "data", "split", "index"]
+Purpose = Literal["model", "data", "split", "index", "table"]
 
 ZOO = "recsys.models"
 """Whose public names are all models, and listed."""
@@ -50,12 +50,19 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.models.users.Pretext",
         "recsys.models.users.Product",
         "recsys.nn.GaussianHead",
+        "recsys.nn.HazardGradientPenalty",
+        "recsys.nn.L1",
         "recsys.nn.MultinomialHead",
         "recsys.nn.NegativeBinomialHead",
         "recsys.nn.SentenceVectors",
         "recsys.nn.StudentTHead",
         "recsys.nn.TweedieForecastHead",
         "recsys.nn.TweedieHead",
+        "recsys.scoring.Steps",
+        "recsys.tasks.Clock",
+        "recsys.tasks.Counts",
+        "recsys.tasks.Gaps",
+        "recsys.tasks.RFM",
     ),
     "data": (
         "recsys.data.sources.amazon_sequences.beauty",
@@ -80,6 +87,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.retrieval.ExactIndex",
         "recsys.retrieval.FaissIndex",
     ),
+    "table": ("recsys.tasks.return_time",),
 }
 
 OF_ITS_FOLDER = ("recsys.models.language.Pretrained",)

@@ -4,7 +4,12 @@ from .features import RFM as RFM
 from .features import CandidateShares as CandidateShares
 from .features import Counts as Counts
 from .first_purchases import new_items as new_items
+from .gaps import Clock as Clock
+from .gaps import Gaps as Gaps
 from .labels import LabelTable as LabelTable
+from .return_times import ReturnTimes as ReturnTimes
+from .return_times import everyone_as_of as everyone_as_of
+from .return_times import return_time as return_time
 from .sales import Origins as Origins
 from .sales import Sales as Sales
 from .sales import sales_series as sales_series

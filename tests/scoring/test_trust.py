@@ -33,6 +33,8 @@ OF_GROUP: dict[str, trust.Purpose] = {
 }
 OF_PREDICTORS = {"recsys.scoring.Steps"}  # which are not saved
 OF_FORECASTS = {"recsys.tasks.Origins", "recsys.tasks.sales_series"}  # whose runs are not, either
+OF_RETURN_TIMES = {"recsys.tasks.return_time", "recsys.tasks.Clock", "recsys.tasks.Gaps"}
+OF_RETURN_TIMES |= {"recsys.tasks.RFM"}  # a run's own config may call them to fit its model again
 COUNT_VAE = {
     "_target_": "recsys.models.CountVAE",
     "num_items": 5,
@@ -48,9 +50,20 @@ def targets(group: str) -> Iterator[str]:
 @pytest.mark.parametrize("group", OF_GROUP)
 def test_what_a_run_is_composed_of_is_listed_for_its_purpose(group: str) -> None:
     named = set(targets(group)) - OF_PREDICTORS - OF_FORECASTS
+    named -= OF_RETURN_TIMES if group == "task" else set()
     assert named
     for target in named:
         find(target, OF_GROUP[group])  # a new one needs its line in recsys/scoring/trust.py
+
+
+def test_what_a_run_of_return_times_is_fitted_again_from_is_listed() -> None:
+    named = OF_RETURN_TIMES & set(targets("task"))
+    assert named == OF_RETURN_TIMES
+    find("recsys.tasks.return_time", "table")
+    for feature in named - {"recsys.tasks.return_time"}:
+        find(feature, "model")
+    with pytest.raises(ConfigError, match="may call as a table"):
+        find("recsys.tasks.lapse", "table")
 
 
 def test_what_experiments_add_to_models_is_listed() -> None:

@@ -1,0 +1,92 @@
+"""Days until a household's next basket, of `experiment=return_time/complete_journey`.
+
+    python -m benchmarks.survival.complete_journey                   results/complete_journey.json
+    python -m benchmarks.survival.complete_journey --vectors RUN     …/complete_journey_vectors.json
+
+Every model learns from 500 and from 3,000 rows, three times: a seed draws the rows of training,
+validation and test, and the weights that networks start from. Options are those of `conf/model`,
+tuned on nothing; features those of `task=return_time`, and with `--vectors` beside them the frozen
+vectors of a ShopperBERT whose training ended before the first moment. A run that was stopped goes
+on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from benchmarks.record import ROOT, spread, write
+from recsys.cli.compose import compose
+from recsys.run import return_times
+from recsys.run.options import argument
+from recsys.scoring.profiles import Profile
+
+RESULTS = ROOT / "benchmarks" / "survival" / "results"
+RUNS = ROOT / "runs" / "return_time"
+SIZES = (500, 3000)
+SEEDS = (0, 1, 2)
+PACKAGES = ["recsys", "torch", "numpy", "scipy", "lightgbm"]
+FEATURES = ("Gaps", "Clock", "RFM")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--vectors", type=Path, help="the folder of a ShopperBERT's run")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    name = "complete_journey" if given.vectors is None else "complete_journey_vectors"
+    measured: dict[str, Any] = {"experiment": "return_time/complete_journey", "seeds": SEEDS}
+    if given.vectors is not None:
+        measured["trained_until"] = Profile(str(given.vectors)).trained_until
+    for size in SIZES:
+        runs = [run(size, seed, given.vectors) for seed in SEEDS]
+        measured[f"rows={size}"] = {
+            "censored": spread(float(of["censored"]) for of in runs),
+            "models": {model: _together([of[model] for of in runs]) for model in runs[0]["models"]},
+        }
+        write(RESULTS / f"{name}.json", measured, packages=PACKAGES, seed=SEEDS[0])
+
+
+def run(size: int, seed: int, vectors: Path | None) -> dict[str, Any]:
+    """The test metrics by model, the share of censored test rows, and the names of the models."""
+    overrides = [
+        "experiment=return_time/complete_journey",
+        f"task.returns.max_rows.train={size}",
+        f"seed={seed}",
+    ]
+    if vectors is not None:
+        features = [f"{{_target_: recsys.tasks.{name}}}" for name in FEATURES]
+        path = argument("run", str(vectors)).partition("=")[2].strip("'")
+        features.append(f"{{_target_: recsys.scoring.Profile, run: {path}}}")
+        overrides.append(f"task.features=[{', '.join(features)}]")
+    kind = "features" if vectors is None else "vectors"
+    folder = RUNS / kind / f"{size}_{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    own = return_times.run(compose(overrides), folder)["test"]
+    rows = pl.read_parquet(folder / "predictions.parquet", glob=False).filter(part="test")
+    observed = float(rows["observed"].cast(pl.Float64).mean() or 0.0)  # type: ignore[arg-type]
+    models = {"hazard_gradient_penalty": own} | {
+        place.name: return_times.ReturnTimesResult.read(place).means["test"]
+        for place in sorted((folder / "baselines").iterdir())
+    }
+    longest = math.log(14)
+    with_shares = {
+        # The log-likelihood of durations as shares of the 14 days.
+        name: {**means, "log_likelihood_of_shares": means["log_likelihood"] + observed * longest}
+        for name, means in models.items()
+    }
+    return {"censored": 1 - observed, "models": list(models), **with_shares}
+
+
+def _together(runs: list[Mapping[str, float]]) -> dict[str, Any]:
+    return {name: spread(of[name] for of in runs) for name in runs[0]}
+
+
+if __name__ == "__main__":
+    main()

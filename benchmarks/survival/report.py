@@ -1,0 +1,127 @@
+"""Tables of `benchmarks/survival/README.md` from the records of `benchmarks.survival.soden`.
+
+    python -m benchmarks.survival.report
+
+Models are compared on the ten splits by two paired tests of the differences. The splits are draws
+of 60, 20 and 20 percent of the same rows: the test rows of two have a fifth of their rows in
+common, as draws by chance would. So differences are not independent, and the corrected test of
+Nadeau & Bengio (2003), which adds test rows over training rows to 1 / 10 in the variance, is the
+one to read; Student's, which takes them as independent, stands beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks.record import ROOT
+from benchmarks.survival.soden import CHOSEN_ON, HORIZONS, MODELS, RESULTS, SPLITS
+from recsys.evaluation.statistics import holm, paired_t
+from recsys.files import write_text
+
+README = ROOT / "benchmarks" / "survival" / "README.md"
+TEST_OVER_TRAIN = 1 / 3
+COMPARED = ("log_likelihood", "concordance", "ibs")
+AGAINST = "hazard_net_hgp"
+HEAD = """# Survival models
+
+Made by `python -m benchmarks.survival.report` from the records in `results/`, which
+`RECSYS_DATA=FOLDER python -m benchmarks.survival.soden metabric support` writes: the ten splits of
+METABRIC (1,904 rows, 9 covariates) and SUPPORT (8,873 rows, 27 covariates) that the authors of
+SODEN ship. Every model has 30 random trials, chosen by the log-likelihood of validation rows (three
+splits of METABRIC, one of SUPPORT), and is then trained on each of the ten splits; figures are
+means ± standard deviations over the splits' test rows. `hazard_ode` has the options of
+`hazard_net`.
+
+NLL is the negative log-likelihood a row, of durations as they are shipped; *of shares*, of
+durations divided by the longest of the training rows. Kaplan-Meier's and Cox's curves are steps;
+their likelihood is that of baseline hazards that are constant between ten quantiles. A time scale
+adds a constant to all models' NLL alike, and nothing to the other metrics. C is Antolini's, C
+(IPCW) the same weighted; IBS and IBLL are integrated over the test rows' durations.
+
+p is of the corrected resampled t-test (Nadeau & Bengio) over the ten splits, whose test rows
+overlap as draws by chance do; p (t) is of Student's paired t-test, which takes splits as
+independent and is too small. p (Holm) corrects p over all rows of its table.
+"""
+
+
+def main() -> None:
+    parts = [HEAD]
+    for data in CHOSEN_ON:
+        records = {m: r for m in MODELS if (r := read(data, m)) is not None}
+        if records:
+            parts += [f"## {data}\n", figures(data, records), comparisons(records)]
+    write_text(README, "\n".join(parts))
+    print(f"wrote {README}")
+
+
+def read(data: str, model: str) -> dict[str, Any] | None:
+    """A record that has all splits."""
+    path: Path = RESULTS / data / f"{model}.json"
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return record if len(record.get("splits", ())) == len(SPLITS) else None
+
+
+def figures(data: str, records: dict[str, dict[str, Any]]) -> str:
+    """A row a model."""
+    horizons = HORIZONS[data]
+    columns = ["NLL", "NLL of shares", "C", "C (IPCW)", "IBS", "IBLL"]
+    columns += [f"AUC at {h:g}" for h in horizons] + [f"calibration at {h:g}" for h in horizons]
+    names = ["log_likelihood", "log_likelihood_of_shares", "concordance", "concordance_ipcw"]
+    names += ["ibs", "ibll", *(f"auc@{h:g}" for h in horizons)]
+    names += [f"calibration@{h:g}" for h in horizons]
+    lines = [
+        line(["model", *columns, "trials", "CPU seconds a fit"]),
+        line(["---"] * (len(columns) + 3)),
+    ]
+    for model, record in records.items():
+        sign = {name: -1 if "likelihood" in name else 1 for name in names}
+        cells = [spread([sign[n] * s[n] for s in record["splits"]]) for n in names]
+        seconds = float(np.mean([s["cpu_seconds"] for s in record["splits"]]))
+        lines.append(line([f"`{model}`", *cells, str(len(record["trials"])), f"{seconds:.1f}"]))
+    return "\n".join(lines) + "\n"
+
+
+def comparisons(records: dict[str, dict[str, Any]]) -> str:
+    """The penalty against every other model."""
+    if AGAINST not in records:
+        return ""
+    splits = {model: pl.DataFrame(record["splits"]) for model, record in records.items()}
+    first = splits.pop(AGAINST)
+    rows = []
+    for model, second in splits.items():
+        for metric in COMPARED:
+            pair = metric, second[metric], first[metric]
+            corrected = paired_t(*pair, test_train_ratio=TEST_OVER_TRAIN)
+            rows.append({"model": model, **corrected, "p_t": paired_t(*pair)["p_value"]})
+    table = pl.DataFrame(rows)
+    table = table.with_columns(p_holm=pl.Series(holm(table["p_value"].to_numpy())))
+    head = ["", "against", "metric", "difference", "95% interval", "p", "p (Holm)", "p (t)"]
+    lines = [line(head), line(["---"] * len(head))]
+    for row in table.iter_rows(named=True):
+        interval = f"{row['low']:+.4f} to {row['high']:+.4f}"
+        numbers = [f"{row[name]:.2g}" for name in ("p_value", "p_holm", "p_t")]
+        cells = [f"`{AGAINST}`", f"`{row['model']}`", row["metric"], f"{row['difference']:+.4f}"]
+        lines.append(line([*cells, interval, *numbers]))
+    return "\n".join(lines) + "\n"
+
+
+def spread(values: list[float]) -> str:
+    return f"{number(float(np.mean(values)))} ± {number(float(np.std(values, ddof=1)))}"
+
+
+def number(value: float) -> str:
+    """Four places, without the 0 before the point."""
+    return f"{value:.4f}".replace("0.", ".", 1)
+
+
+def line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Survival models: how long until an event."""

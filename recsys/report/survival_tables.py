@@ -1,0 +1,86 @@
+"""What a run of return times prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import polars as pl
+from rich.table import Table
+from rich.text import Text
+
+from recsys.evaluation.return_times import ReturnTimesResult
+from recsys.report.tables import plain
+from recsys.tasks.phases import PHASES
+from recsys.tasks.return_times import ReturnTimes
+
+
+def describe(table: ReturnTimes) -> Iterator[str]:
+    """The table in a line, and its phases: rows, how many were seen to come back, and when."""
+    yield (
+        f"{table.name}: {len(table.users):,} users; {table.unit} until they are back, followed for "
+        f"{table.horizon:g}"
+    )
+    for number, phase in enumerate(PHASES):
+        rows = table.phase(number)
+        if len(rows):
+            observed = table.observed[rows]
+            yield (
+                f"  {phase}: {len(rows):,} rows, {1 - observed.float().mean():.1%} censored, "
+                f"median duration {table.durations[rows].median():.1f}"
+            )
+
+
+def is_better_when_less(metric: str) -> bool:
+    """Whether a metric is an error."""
+    return metric == "ibs" or metric.startswith("calibration")
+
+
+def best(results: Mapping[str, ReturnTimesResult], metric: str) -> float:
+    """The best mean of the test; NaN where no model has one."""
+    values = [of.means["test"][metric] for of in results.values()]
+    defined = [value for value in values if value == value]
+    if not defined:
+        return float("nan")
+    return min(defined) if is_better_when_less(metric) else max(defined)
+
+
+def metrics(
+    table: ReturnTimes, results: Mapping[str, ReturnTimesResult], leads: pl.DataFrame
+) -> Table:
+    """A row per test metric, a column per model, and the first model's lead in likelihood.
+
+    Args:
+        table: that was predicted.
+        results: by model.
+        leads: of `recsys.evaluation.return_times.likelihood_leads`.
+    """
+    first, *others = results
+    shown = Table(title=plain(f"{table.name}, test", "table.title"))
+    shown.add_column("metric")
+    for model in results:
+        shown.add_column(plain(model), justify="right")
+    for name in results[first].means["test"]:
+        highest = best(results, name)
+        parts = [(of.means["test"][name], of.intervals["test"][name]) for of in results.values()]
+        less = " (less is better)" if is_better_when_less(name) else ""
+        shown.add_row(plain(name + less), *(_cell(*part, highest) for part in parts))
+    if others:
+        by_model = {row["against"]: row for row in leads.iter_rows(named=True)}
+        cells = [_lead(by_model[other]) for other in others]
+        shown.add_row(plain(f"log_likelihood of {first} minus the other's"), Text(""), *cells)
+    return shown
+
+
+def _cell(mean: float, ends: list[float], highest: float) -> Text:
+    if mean != mean:
+        return Text("–")
+    style = "bold" if mean == highest else ""
+    low, high = (f"{end:.3f}" for end in ends)
+    return Text.assemble((f"{mean:.4f}", style), " ", (f"{low} to {high}", "dim"))
+
+
+def _lead(row: Mapping[str, float | None]) -> Text:
+    if row["difference"] is None:
+        return Text("–")
+    p_value = "no p" if row["p_holm"] is None else f"p={row['p_holm']:.3f}"
+    return Text.assemble(f"{row['difference']:+.4f} ", (p_value, "dim"))
