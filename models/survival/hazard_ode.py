@@ -102,10 +102,12 @@ class _Network(HazardNetwork):
 
     def cumulative_on(self, grid: Tensor, covariates: Tensor) -> Tensor:
         slope = self._slope(covariates)
-        found = [covariates.new_zeros(len(covariates))]
+        cumulative = [covariates.new_zeros(len(covariates))]
         for start, width in zip(grid[:-1], grid.diff(), strict=True):
-            found.append(runge_kutta(slope, start.expand_as(found[0]), found[-1], width))
-        return torch.stack(found, dim=1)
+            cumulative.append(
+                runge_kutta(slope, start.expand_as(cumulative[0]), cumulative[-1], width)
+            )
+        return torch.stack(cumulative, dim=1)
 
     def _slope(self, covariates: Tensor) -> Slope:
         """The hazard (R) at times (R), given H (R)."""

@@ -104,7 +104,7 @@ def sums(forecast: Forecast, came: Tensor, past: SeriesTable) -> pl.DataFrame:
     scalable = naive > 0
     losses = quantile_losses(quantiles, came)
     weighted = torch.tensor([level in WEIGHTED_LEVELS for level in LEVELS])
-    found = {
+    errors = {
         "sum/count": torch.full((len(came),), float(came.shape[1])),
         "sum/total": came.abs().sum(1),
         "sum/squared": (came - mean).square().sum(1),
@@ -118,7 +118,7 @@ def sums(forecast: Forecast, came: Tensor, past: SeriesTable) -> pl.DataFrame:
         "sum/inside_50": _inside(quantiles, came, 0.25, 0.75),
         "sum/inside_90": _inside(quantiles, came, 0.05, 0.95),
     }
-    return pl.DataFrame({name: values.double().numpy() for name, values in found.items()})
+    return pl.DataFrame({name: values.double().numpy() for name, values in errors.items()})
 
 
 def naive_error(past: SeriesTable) -> Tensor:
@@ -215,14 +215,14 @@ def leads(models: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """
     first, *others = models
     columns = {"against": pl.String, **PAIRED, "origins_won": pl.Int64}
-    found = [pl.DataFrame(schema=columns)]
+    frames = [pl.DataFrame(schema=columns)]
     for other in others:
         if not _asked(models[first]).equals(_asked(models[other])):
             raise RunError(f"{first} and {other} forecast other series or origins; compare alike")
-        found.append(
+        frames.append(
             _lead(models[first], models[other]).insert_column(0, pl.lit(other).alias("against"))
         )
-    return with_holm(pl.concat([frame.select(*columns) for frame in found]))
+    return with_holm(pl.concat([frame.select(*columns) for frame in frames]))
 
 
 def _asked(rows: pl.DataFrame) -> pl.DataFrame:

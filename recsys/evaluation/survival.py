@@ -173,9 +173,9 @@ def _pairs(
     agreed, total = torch.zeros(2, len(outcomes), dtype=torch.float64)
     for rows in first.split(size):
         values, times = compared(rows), outcomes.durations[rows, None]
-        own = values.gather(1, rows[:, None])
+        at_own_time = values.gather(1, rows[:, None])
         pairs = (outcomes.durations > times) | ((outcomes.durations == times) & ~outcomes.observed)
-        lower = ((own < values).double() + 0.5 * (own == values)) * pairs
+        lower = ((at_own_time < values).double() + 0.5 * (at_own_time == values)) * pairs
         weight = torch.ones(len(rows), dtype=torch.float64)
         if censoring is not None:
             weight = censoring.weights(times[:, 0]) ** 2
@@ -353,7 +353,7 @@ def evaluate_survival(
     censoring = Censoring.of(outcomes) if censoring is None else censoring
     times = even_times(outcomes) if times is None else times
     at = curves.at(times.to(curves.times))
-    found = {
+    figures = {
         "log_likelihood": float(log_likelihood.double().mean()),
         "concordance": concordance(curves, outcomes),
         "concordance_ipcw": concordance(curves, outcomes, censoring=censoring),
@@ -362,7 +362,7 @@ def evaluate_survival(
     }
     for horizon in map(float, horizons):
         survival = curves.at(curves.times.new_tensor([horizon]))[:, 0]
-        found[f"auc@{horizon:g}"] = auc_at(survival, outcomes, horizon, censoring)
+        figures[f"auc@{horizon:g}"] = auc_at(survival, outcomes, horizon, censoring)
         groups = calibration_at(survival, outcomes, horizon)
-        found[f"calibration@{horizon:g}"] = calibration_error(groups)
-    return found
+        figures[f"calibration@{horizon:g}"] = calibration_error(groups)
+    return figures

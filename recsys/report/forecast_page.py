@@ -43,9 +43,9 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     rows = {name: read_table(place / "per_series.parquet") for name, place in models.items()}
     tests = {name: of.filter(part="test") for name, of in rows.items()}
     figures = {name: read_figures(place) for name, place in models.items()}
-    told = {name: read_json(place / "spread.json") for name, place in models.items()}
+    summaries = {name: read_json(place / "spread.json") for name, place in models.items()}
     ahead = forecasts.leads(tests).partition_by("against", as_dict=True)
-    means = {name: found[0] for name, found in figures.items()}
+    means = {name: pair[0] for name, pair in figures.items()}
     return {
         "model_name": label,
         "data": name_of(config["data"]),
@@ -56,8 +56,8 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         "metrics": METRICS,
         "compared": forecasts.COMPARED,
         "means": means,
-        "intervals": {name: found[1] for name, found in figures.items()},
-        "told": told,
+        "intervals": {name: pair[1] for name, pair in figures.items()},
+        "told": summaries,
         "best": {m: np.nanmin([of["test"][m] for of in means.values()]) for m in METRICS},
         "leads": {str(name): frame.to_dicts() for (name,), frame in ahead.items()},
         "bars": list(_bars(figures)),
@@ -79,11 +79,11 @@ def _bars(figures: Mapping[str, Any]) -> Iterator[Plot]:
 
 def _by_origin(tests: Mapping[str, pl.DataFrame]) -> dict[str, list[dict[str, Any]]]:
     """The metrics of each model at each origin, means over seeds."""
-    found = {}
+    by_origin = {}
     for name, rows in tests.items():
         each = forecasts.by_group(rows, "origin", "seed").group_by("origin").mean().sort("origin")
-        found[name] = each.to_dicts()
-    return found
+        by_origin[name] = each.to_dicts()
+    return by_origin
 
 
 def _fans(folder: Path) -> Iterator[Plot]:

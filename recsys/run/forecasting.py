@@ -128,11 +128,11 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     sales = prepare(config, log)
     claim(folder, config, about(log))
     say(forecast_tables.describe(sales))
-    own = plain(config.model)
+    of_model = plain(config.model)
     label = name_of(config.model)
-    places = {label: (own, folder)}
+    places = {label: (of_model, folder)}
     for name, model in config.baselines.items():
-        if plain(model) != own:  # one beside itself
+        if plain(model) != of_model:  # one beside itself
             places[str(name)] = (plain(model), folder / "baselines" / str(name))
     rows = {n: forecast(sales, m, place, protocol) for n, (m, place) in places.items()}
     forecast_page.write(folder)
@@ -180,14 +180,14 @@ def forecast(
     seconds = [read_json(part / "seconds.json") for part in parts]
     write_parquet(folder / "per_series.parquet", rows)
     write_parquet(folder / "forecasts.parquet", named)
-    told = {
+    summary = {
         "trial": number,
         "options": chosen,
         "trials": len(list((folder / "trials").glob("[0-9]*"))),
         "seconds": {name: float(np.mean([s[name] for s in seconds])) for name in seconds[0]},
         **forecasts.spread(rows.filter(part="test")),
     }
-    write_text(folder / "spread.json", json.dumps(told, indent=2))
+    write_text(folder / "spread.json", json.dumps(summary, indent=2))
     of_parts = {part: rows.filter(part=part) for part in ("validation", "test")}
     ends = {part: forecasts.intervals(of) for part, of in of_parts.items()}
     write_figures(folder, means(rows), ends)
@@ -215,19 +215,19 @@ def trials_of(options: Mapping[str, Any], number: int, seed: int) -> list[dict[s
     [{'l2': 1.0}, {'l2': 2.0}]
     """
     grid = options.get("search") or {}
-    own = _without_search(options)
+    of_model = _without_search(options)
     count = int(np.prod([len(values) for values in grid.values()]))
     if count > MOST_COMBINATIONS:
         raise ConfigError(
             f"search has {count:,} combinations; {MOST_COMBINATIONS:,} are allowed: name fewer"
         )
     combinations = [
-        _with(own, dict(zip(grid, values, strict=True)))
+        _with(of_model, dict(zip(grid, values, strict=True)))
         for values in itertools.product(*grid.values())
     ]
     order = np.random.default_rng(seed).permutation(len(combinations))
-    others = [combinations[place] for place in order if combinations[place] != own]
-    return [own, *others][:number]
+    others = [combinations[place] for place in order if combinations[place] != of_model]
+    return [of_model, *others][:number]
 
 
 def _without_search(options: Any) -> Any:
@@ -271,10 +271,10 @@ def _best_trial(
         if not (place / "rows.parquet").is_file():
             build = partial(_build, combination, protocol.seed)
             with timed(logger, "trial %s of %s", number, folder.name):
-                found = backtest(sales.table, sales.validation, build)
+                result = backtest(sales.table, sales.validation, build)
             with atomic_folder(place) as scratch:
                 write_text(scratch / "options.json", json.dumps(combination, indent=2))
-                write_parquet(scratch / "rows.parquet", found.rows)
+                write_parquet(scratch / "rows.parquet", result.rows)
         rows = read_table(place / "rows.parquet").with_columns(seed=pl.lit(protocol.seed))
         figures.append(forecasts.means(rows)[protocol.monitor])
     best = int(np.nanargmin(figures)) if not np.isnan(figures).all() else 0
@@ -294,7 +294,7 @@ def _of_seed(
         "test": backtest(sales.table, sales.test, build, protocol.refit),
     }
     fits = 1 + (len(sales.test) if protocol.refit == "origin" else 1)
-    asked = len(sales.validation) + len(sales.test)
+    num_origins = len(sales.validation) + len(sales.test)
     fit, ask = (sum(part.seconds[n] for part in parts.values()) for n in range(2))
     with atomic_folder(place) as scratch:
         for name in ("rows", "forecasts"):
@@ -303,8 +303,8 @@ def _of_seed(
                 for phase, part in parts.items()
             ]
             write_parquet(scratch / f"{name}.parquet", sales.named(pl.concat(frames)))
-        told = {"fit": fit / fits, "forecast": ask / asked}
-        write_text(scratch / "seconds.json", json.dumps(told))
+        summary = {"fit": fit / fits, "forecast": ask / num_origins}
+        write_text(scratch / "seconds.json", json.dumps(summary))
     logger.info("%s: seed %s", folder.name, seed)
     return place
 

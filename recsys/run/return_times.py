@@ -88,11 +88,11 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     table = _table(plain(config.task.returns), log)
     claim(folder, config, about(log) | {"rows": table.fingerprint})
     say(*survival_tables.describe(table))
-    own = plain(config.model)
-    label = name_of(own)
-    places = {label: (own, folder)}
+    of_model = plain(config.model)
+    label = name_of(of_model)
+    places = {label: (of_model, folder)}
     for name, options in plain(config.baselines).items():
-        if options != own:  # one beside itself
+        if options != of_model:  # one beside itself
             places[str(name)] = (options, folder / "baselines" / str(name))
     results = {
         name: evaluate(table, options, place, horizons, seed=config.seed)

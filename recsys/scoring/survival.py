@@ -118,8 +118,8 @@ class SurvivalCurves:
         cell, beyond = self._cells(times)
         cumulative = self._cumulative()
         rate = cumulative.diff(dim=1) / self.times.diff()
-        found = self._of_cells(cumulative, cell) + beyond * self._of_cells(rate, cell)
-        return (-found).exp()
+        cumulative_hazard = self._of_cells(cumulative, cell) + beyond * self._of_cells(rate, cell)
+        return (-cumulative_hazard).exp()
 
     def density(self, times: Tensor) -> Tensor:
         """The density h S (R, N) at times (N), that all rows share, or (R, N).

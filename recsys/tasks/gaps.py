@@ -85,5 +85,5 @@ def _on_circles(name: str) -> list[pl.Expr]:
 def _of_rows(by_row: pl.DataFrame, rows: pl.DataFrame) -> np.ndarray:
     """The columns of `by_row` for every row (R, F), 0 where there is none."""
     every = pl.DataFrame({ROW: pl.int_range(len(rows), dtype=pl.UInt32, eager=True)})
-    found = every.join(by_row, on=ROW, how="left", maintain_order="left").drop(ROW)
-    return found.fill_null(0).fill_nan(0).to_numpy().astype(np.float32)
+    gaps = every.join(by_row, on=ROW, how="left", maintain_order="left").drop(ROW)
+    return gaps.fill_null(0).fill_nan(0).to_numpy().astype(np.float32)

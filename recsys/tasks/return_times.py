@@ -206,17 +206,17 @@ def _moments(
             raise ConfigError(
                 f"{name}: {option} names no moment; {log.name} has room for {_proposed(log)}"
             )
-    found: list[tuple[str, int, pl.Series]] = []
+    listed: list[tuple[str, int, pl.Series]] = []
     for option, when in [(part, when) for part in given for when in given[part]]:
         phase, at = phases[option], moment(log, f"{name}: {option}", when)
-        for other, earlier, before in found:
+        for other, earlier, before in listed:
             if before[0] == at[0] or (earlier < phase and before[0] > at[0]):
                 raise ConfigError(
                     f"{name}: {option}={when} is not later than {other.partition(': ')[2]}; name "
                     "each moment once, those of training first, the test's last"
                 )
-        found.append((f"{name}: {option}={when}", phase, at))
-    return found
+        listed.append((f"{name}: {option}={when}", phase, at))
+    return listed
 
 
 def _listed(moments: Moments | None) -> list[Moment]:
@@ -231,7 +231,7 @@ def _proposed(log: EventLog) -> str:
     first, last = times.min(), times.max()
     shares = [share for of_phase in PROPOSED.values() for share in of_phase]
     at = [first + (last - first) * share for share in shares]  # type: ignore[operator]
-    words = [f"{when:%Y-%m-%d}" if isinstance(when, date) else str(int(when)) for when in at]
+    words = [f"{when:%Y-%m-%d}" if isinstance(when, date) else str(int(when)) for when in at]  # type: ignore[arg-type]
     return f"train=[{words[0]},{words[1]}] validation={words[2]} test={words[3]}"
 
 

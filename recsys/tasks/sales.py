@@ -258,9 +258,9 @@ def days_of(log: EventLog, time_zone: str | None) -> pl.Series:
     times = log.events[TIME]
     if time_zone is None:
         return times.dt.date()
-    own = getattr(times.dtype, "time_zone", None)
+    zone_of_log = getattr(times.dtype, "time_zone", None)
     try:
-        in_utc = times if own else times.dt.replace_time_zone("UTC")
+        in_utc = times if zone_of_log else times.dt.replace_time_zone("UTC")
         return in_utc.dt.convert_time_zone(time_zone).dt.date()
     except pl.exceptions.PolarsError:
         raise ConfigError(
