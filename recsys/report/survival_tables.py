@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import polars as pl
 from rich.table import Table
@@ -79,7 +80,7 @@ def _cell(mean: float, ends: list[float], highest: float) -> Text:
     return Text.assemble((f"{mean:.4f}", style), " ", (f"{low} to {high}", "dim"))
 
 
-def _lead(row: Mapping[str, float | None]) -> Text:
+def _lead(row: Mapping[str, Any]) -> Text:
     if row["difference"] is None:
         return Text("–")
     p_value = "no p" if row["p_holm"] is None else f"p={row['p_holm']:.3f}"
