@@ -109,7 +109,12 @@ def test_a_run_is_shown_resumed_compared_and_asked_for_users(
 
 
 def test_the_same_run_gives_the_same_files(csv: Path, tmp_path: Path, run: Run) -> None:
-    network = ["model=logistic_hazard", "model.steps.max_epochs=2", "~baselines.cox", "~baselines.kaplan_meier"]
+    network = [
+        "model=logistic_hazard",
+        "model.steps.max_epochs=2",
+        "~baselines.cox",
+        "~baselines.kaplan_meier",
+    ]
     for name in "ab":
         code, _, error = run(*command(csv, tmp_path / name, *network))
         assert code == 0, error
