@@ -69,11 +69,12 @@ JOURNEY = """## Complete Journey
 
 `python -m benchmarks.survival.complete_journey` writes the records: days until a household's next
 basket, followed for 14 days, of households with a basket in the week before. Moments are midnights:
-seven from March to July for training, three of September for validation, and five from 20 October to 20 November for the test; 2,000 test rows are drawn, and 500 or
-3,000 of training. A seed draws the rows and the weights that networks start from; figures are means
-of three seeds, lowest to highest in brackets. All options are those of `conf/model`; `l2` of `cox`
-and `weibull_aft` was chosen on the validation rows of one seed, the others on nothing. *Of shares* is the log-likelihood of durations as shares of the 14 days; more is better of
-all columns but IBS and calibration.
+seven from March to July for training, three of September for validation, and five from 20 October
+to 20 November for the test; 2,000 test rows are drawn, and 500 or 3,000 of training. A seed draws
+the rows and the weights that networks start from; figures are means of three seeds, lowest to
+highest in brackets. All options are those of `conf/model`; `l2` of `cox` and `weibull_aft` was
+chosen on the validation rows of one seed, the others on nothing. *Of shares* is the log-likelihood
+of durations as shares of the 14 days; more is better of all columns but IBS and calibration.
 
 The likelihood is that of a time of day, too: of 2,597 events of training 54 come before six in the
 morning. Twenty intervals follow that in part, ten cells less, the smooth hazards of networks not at
