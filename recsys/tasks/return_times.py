@@ -228,10 +228,13 @@ def _listed(moments: Moments | None) -> list[Moment]:
 def _proposed(log: EventLog) -> str:
     """Moments that a log has room for, as options."""
     times = log.events[TIME]
-    first, last = times.min(), times.max()
+    first, last = times.to_physical().min(), times.to_physical().max()
+    assert isinstance(first, int)
+    assert isinstance(last, int)
     shares = [share for of_phase in PROPOSED.values() for share in of_phase]
-    at = [first + (last - first) * share for share in shares]  # type: ignore[operator]
-    words = [f"{when:%Y-%m-%d}" if isinstance(when, date) else str(int(when)) for when in at]  # type: ignore[arg-type]
+    counts = [first + round((last - first) * share) for share in shares]
+    at = pl.Series(counts, dtype=pl.Int64).cast(times.dtype)
+    words = [f"{when:%Y-%m-%d}" if isinstance(when, date) else str(when) for when in at]
     return f"train=[{words[0]},{words[1]}] validation={words[2]} test={words[3]}"
 
 
