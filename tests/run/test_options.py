@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from recsys.cli.compose import compose
 from recsys.cli.names import names
 from recsys.errors import ConfigError
-from recsys.run import prediction, ranking
+from recsys.run import forecasting, prediction, ranking, return_times
 from recsys.run.config import as_values
 from recsys.run.options import argument, check_options
 
@@ -47,13 +47,39 @@ OF_LABELS = (
     "own_purchases",
 )
 
+OF_RETURN_TIMES = (
+    "cox",
+    "deephit",
+    "gap",
+    "hazard_net",
+    "hazard_ode",
+    "kaplan_meier",
+    "lightgbm_hazard",
+    "logistic_hazard",
+    "weibull_aft",
+)
+OF_SERIES = (
+    "deepar",
+    "forecast_mean",
+    "lightgbm_lags",
+    "linear_lags",
+    "mlp_lags",
+    "seasonal_naive",
+    "tide",
+    "weekday_mean",
+)
+TASK_OF = {
+    **dict.fromkeys(OF_LABELS, LABELS),
+    **dict.fromkeys(OF_RETURN_TIMES, (*TABLE, "task=return_time")),
+    **dict.fromkeys(OF_SERIES, (*TABLE, "task=sales_forecast")),
+}
+
 
 def runs() -> Iterator[tuple[str, ...]]:
     """Overrides of runs that have every config but the experiments between them."""
     yield from ((f"data={name}",) for name in names("data") if name != "table")
     for name in names("model"):
-        task = LABELS if name in OF_LABELS else TABLE
-        yield (*task, f"model={name}", *NEEDED.get(f"model={name}", []))
+        yield (*TASK_OF.get(name, TABLE), f"model={name}", *NEEDED.get(f"model={name}", []))
     for name in ("next_basket_time", "next_basket", "next_basket_holdout", "lapse", "profiling"):
         yield (*TABLE, f"task={name}", *NEEDED.get(f"task={name}", []))
     for name in ("coupon", "downstream", "lapse", "new_items", "profiling", "targeting"):
@@ -68,14 +94,20 @@ def runs() -> Iterator[tuple[str, ...]]:
 
 
 RUNS = list(runs())
-MODELS = [(*TABLE, f"model={name}") for name in names("model") if name not in OF_LABELS]
-MODELS += [overrides for overrides in RUNS if LABELS[0] in overrides]
+MODELS = [(*TABLE, f"model={name}") for name in names("model") if name not in TASK_OF]
+MODELS += [
+    overrides for overrides in RUNS if {task[-1] for task in TASK_OF.values()} & {*overrides}
+]
 
 
 def check(config: dict[str, Any]) -> None:
     """As the command line does before a run."""
     if "labels" in config["task"]:
         check_options(config, prediction.KINDS, prediction.EXTRAS)
+    elif "returns" in config["task"]:
+        check_options(config, return_times.KINDS)
+    elif "origins" in config["task"]:
+        check_options(config, forecasting.KINDS, forecasting.EXTRAS)
     else:
         check_options(config, ranking.KINDS)
 
