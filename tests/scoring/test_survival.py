@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recsys.errors import ConfigError, DataError
-from recsys.scoring.survival import Durations, SurvivalCurves, kaplan_meier
+from recsys.scoring.survival import SMALLEST, Durations, SurvivalCurves, kaplan_meier
 
 TIMES = torch.tensor([0.0, 1.0, 3.0])
 
@@ -70,8 +70,8 @@ def test_steps_fall_at_their_times_and_have_no_density() -> None:
 
 def test_survival_of_nothing_has_a_finite_likelihood() -> None:
     curves = SurvivalCurves(TIMES, torch.tensor([[1.0, 0.5, 0.0]]))
-    found = curves.log_likelihood(torch.tensor([3.0]), torch.tensor([False]))
-    assert found.item() == pytest.approx(math.log(1e-7))
+    likelihood = curves.log_likelihood(torch.tensor([3.0]), torch.tensor([False]))
+    assert likelihood.item() == pytest.approx(math.log(SMALLEST))
 
 
 def test_events_at_the_beginning() -> None:
