@@ -42,6 +42,7 @@ from recsys.report.page import name_of
 from recsys.run.config import completed, plain
 from recsys.run.folder import about, at_work, claim, close, console, say
 from recsys.run.log import log_of, read
+from recsys.run.options import check_options
 from recsys.scoring import trust
 from recsys.scoring.survival import SurvivalPredictor
 from recsys.tasks.as_of import AS_OF
@@ -62,6 +63,8 @@ KINDS = {
     "seed": int,
     "device": str,
 }
+NOT_AGAIN = ("baselines", "device")
+"""Options that do not matter where a model is fitted again."""
 ROWS = 4096
 """So many rows' curves are asked for at once."""
 
@@ -139,8 +142,13 @@ def return_times_as_of(
         ConfigError: the config calls what it may not, or there is no such moment.
     """
     returns, options = config["task"]["returns"], config["model"]
+    trust.check(config["data"], "data")
     trust.check(returns, "table")
     trust.check(options, "model")
+    # After that: what it checks, it imports.
+    task = {"returns": returns, "horizons": config["task"]["horizons"]}
+    again = {"data": config["data"], "task": task, "model": options, "seed": config["seed"]}
+    check_options(again, {n: kind for n, kind in KINDS.items() if n not in NOT_AGAIN})
     log = log_of(config["data"], "data")
     table = _table(returns, log, "table")
     everyone = everyone_as_of(table, when, active=returns.get("active"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,6 +173,12 @@ def test_a_log_without_times_and_a_run_of_another_kind(tmp_path: Path, run: Run)
 def test_a_folder_may_not_call_what_is_not_listed(csv: Path, tmp_path: Path, run: Run) -> None:
     assert run(*command(csv, tmp_path / "run", "baselines={}"))[0] == 0
     path = tmp_path / "run" / "config.yaml"
-    path.write_text(path.read_text().replace("recsys.tasks.Gaps", "os.getcwd"))
+    config = path.read_text()
+    for name in ("recsys.tasks.Gaps", "recsys.tasks.return_time", "recsys.models.Cox"):
+        path.write_text(config.replace(name, "antigravity.geohash"))
+        code, _, error = run("return-times", str(tmp_path / "run"))
+        assert (code, "nothing that a folder's config may call" in error) == (2, True)
+        assert "antigravity" not in sys.modules  # not even imported
+    path.write_text(config.replace("l2: 100.0", "l2: many"))
     code, _, error = run("return-times", str(tmp_path / "run"))
-    assert (code, "os.getcwd is nothing that a folder's config may call" in error) == (2, True)
+    assert (code, "model.l2" in error) == (2, True)
