@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.record import ROOT
-from benchmarks.survival.soden import CHOSEN_ON, HORIZONS, MODELS, RESULTS, SPLITS
+from benchmarks.survival.soden import CHOSEN_ON, HORIZONS, MODELS, RESULTS, SPLITS, by_split, seeds
 from recsys.evaluation.statistics import holm, paired_t
 from recsys.files import write_text
 
@@ -34,8 +34,9 @@ Made by `python -m benchmarks.survival.report` from the records in `results/`, w
 Journey at the end aside: the ten splits of
 METABRIC (1,904 rows, 9 covariates) and SUPPORT (8,873 rows, 27 covariates) that the authors of
 SODEN ship. Every model has 30 random trials, chosen by the log-likelihood of validation rows (three
-splits of METABRIC, one of SUPPORT), and is then trained on each of the ten splits; figures are
-means ± standard deviations over the splits' test rows. `hazard_ode` has the options of
+splits of METABRIC, one of SUPPORT), and is then trained on each of the ten splits, networks and
+trees from three seeds; figures are means over seeds, and over the splits' test rows with their
+standard deviation. `hazard_ode` has the options of
 `hazard_net`.
 
 NLL is the negative log-likelihood a row, of durations as they are shipped; *of shares*, of
@@ -97,7 +98,8 @@ def read(data: str, model: str) -> dict[str, Any] | None:
     """A record that has all splits."""
     path: Path = RESULTS / data / f"{model}.json"
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return record if len(record.get("splits", ())) == len(SPLITS) else None
+    whole = len(SPLITS) * len(seeds(model))
+    return record if len(record.get("splits", ())) == whole else None
 
 
 def journeys() -> list[str]:
@@ -138,7 +140,8 @@ def figures(data: str, records: dict[str, dict[str, Any]]) -> str:
     ]
     for model, record in records.items():
         sign = {name: -1 if "likelihood" in name else 1 for name in names}
-        cells = [spread([sign[n] * s[n] for s in record["splits"]]) for n in names]
+        frame = by_split(record["splits"])
+        cells = [spread((sign[n] * frame[n]).to_list()) for n in names]
         seconds = float(np.mean([s["cpu_seconds"] for s in record["splits"]]))
         lines.append(line([f"`{model}`", *cells, str(len(record["trials"])), f"{seconds:.1f}"]))
     return "\n".join(lines) + "\n"
@@ -148,7 +151,7 @@ def comparisons(records: dict[str, dict[str, Any]]) -> str:
     """The penalty against every other model."""
     if AGAINST not in records:
         return ""
-    splits = {model: pl.DataFrame(record["splits"]) for model, record in records.items()}
+    splits = {model: by_split(record["splits"]) for model, record in records.items()}
     first = splits.pop(AGAINST)
     rows = []
     for model, second in splits.items():

@@ -4,9 +4,9 @@
 
 reads `FOLDER/survival_soden_splits`. Every model has 30 random trials of its options (one where it
 has none); a trial is judged by the mean log-likelihood of the validation rows of the first splits,
-three of METABRIC and one of SUPPORT, and the best is trained on each of the ten splits and asked of
-their test rows once. Trials of the same number draw the same learning rate and sizes, whichever
-the model. `results/<data>/<model>.json` is written after every trial, and a run that was stopped
+three of METABRIC and one of SUPPORT, and the best is trained on each of the ten splits, from three
+seeds where something is random, and evaluated on their test rows. Trials of the same number draw
+the same learning rate and sizes, whichever the model. `results/<data>/<model>.json` is written after every trial, and a run that was stopped
 goes on from there. `python -m benchmarks.survival.report` compares.
 """
 
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 
 from benchmarks.record import ROOT, write
@@ -41,6 +42,8 @@ from recsys.scoring.survival import Durations, SurvivalPredictor
 RESULTS = ROOT / "benchmarks" / "survival" / "results"
 NUM_TRIALS = 30
 SPLITS = range(1, 11)
+SEEDS = range(3)
+"""Of a model's training on a split, where it has something random."""
 CHOSEN_ON = {"metabric": (1, 2, 3), "support": (1,)}
 HORIZONS = {"metabric": (0.1, 0.25, 0.4), "support": (0.1, 0.5, 2.0)}
 """About the quartiles of the times of events."""
@@ -156,10 +159,18 @@ def measure(data: str, model: str) -> None:
         trials.append(trial(data, model, MODELS[model].draw(number)))
         save(path, data, trials, splits)
     best = chosen(data, model, trials)
-    for split in SPLITS[len(splits) :]:
-        splits.append(asked(data, model, best, split))
-        save(path, data, trials, splits)
+    measured = {(row["split"], row["seed"]) for row in splits}
+    for seed in seeds(model):
+        for split in SPLITS:
+            if (split, seed) not in measured:
+                splits.append(tested(data, model, best, split, seed))
+                save(path, data, trials, splits)
     print(data, model, best, summary(splits), flush=True)
+
+
+def seeds(model: str) -> range:
+    """Linear models and curves have nothing random."""
+    return SEEDS if "learning_rate" in MODELS[model].space else SEEDS[:1]
 
 
 def num_trials(model: str) -> int:
@@ -189,11 +200,12 @@ def trial(data: str, model: str, options: Options) -> dict[str, Any]:
     return {"options": options, "log_likelihood": mean, "cpu_seconds": round(seconds, 1)}
 
 
-def asked(data: str, model: str, options: Options, split: int) -> dict[str, Any]:
+def tested(data: str, model: str, options: Options, split: int, seed: int) -> dict[str, Any]:
     """The metrics of a split's test rows."""
     started = time.process_time()
     train, validation, test = parts(data, split)
-    built = MODELS[model].build(data, options).learn(train, validation)
+    seeded = options | ({"seed": seed} if len(seeds(model)) > 1 else {})
+    built = MODELS[model].build(data, seeded).learn(train, validation)
     seconds = time.process_time() - started
     metrics = evaluate_survival(
         built.curves(test.covariates),
@@ -207,7 +219,7 @@ def asked(data: str, model: str, options: Options, split: int) -> dict[str, Any]
     rounded["log_likelihood_of_shares"] = round(
         rounded["log_likelihood"] + share * float(np.log(longest)), 6
     )
-    return {"split": split, **rounded, "cpu_seconds": round(seconds, 1)}
+    return {"split": split, "seed": seed, **rounded, "cpu_seconds": round(seconds, 1)}
 
 
 def parts(data: str, split: int) -> list[Durations]:
@@ -238,13 +250,18 @@ def save(path: Path, data: str, trials: list[Any], splits: list[Any]) -> None:
     write(path, measured, packages=["recsys", "torch", "numpy", "scipy", "lightgbm"], seed=0)
 
 
+def by_split(splits: list[dict[str, Any]]) -> pl.DataFrame:
+    """Metrics of each split, means over its seeds."""
+    return pl.DataFrame(splits).group_by("split").mean().drop("seed").sort("split")
+
+
 def summary(splits: list[dict[str, Any]]) -> dict[str, str]:
     """Mean and standard deviation of metrics over splits."""
-    found = {}
-    for name in ("log_likelihood", "concordance", "ibs"):
-        values = [split[name] for split in splits]
-        found[name] = f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
-    return found
+    frame = by_split(splits)
+    return {
+        name: f"{frame[name].mean():.4f} ± {frame[name].std():.4f}"
+        for name in ("log_likelihood", "concordance", "ibs")
+    }
 
 
 if __name__ == "__main__":
