@@ -2,12 +2,13 @@
 
     RECSYS_DATA=FOLDER python -m benchmarks.survival.soden metabric support
 
-reads `FOLDER/survival_soden_splits`. Every model has 30 random trials of its options (one where it has none); a trial is judged by the
-mean log-likelihood of the validation rows of the first splits, three of METABRIC and one of
-SUPPORT, and the best is trained on each of the ten splits, from three seeds where something is
-random, and evaluated on their test rows. Trials of the same number draw the same learning rate and
-sizes, whichever the model. `results/<data>/<model>.json` is written after every trial, and a run
-that was stopped goes on from there. `python -m benchmarks.survival.report` compares.
+reads `FOLDER/survival_soden_splits`. Every model has 30 random trials of its options (one where it
+has none); a trial is judged by the mean log-likelihood of the validation rows of the first splits,
+three of METABRIC and one of SUPPORT, and the best is trained on each of the ten splits, from three
+seeds where something is random, and evaluated on their test rows. Trials of the same number draw
+the same learning rate and sizes, whichever the model. `results/<data>/<model>.json` is written
+after every trial, and a run that was stopped goes on from there. `python -m
+benchmarks.survival.report` compares.
 """
 
 from __future__ import annotations
