@@ -195,12 +195,18 @@ class Predicted:
 
 
 def _resampled(sums: Sums, weights: np.ndarray) -> np.ndarray:
-    """(S) a metric of resamples, given the weights of rows (S, R)."""
+    """(S) a metric of resamples, given the weights of rows (S, R).
+
+    Of pairs in first order, so that of few pairs a share may come out beyond 0 and 1, where none
+    can be: there it stands at the end, and is undefined where no pairs are left.
+    """
     above, below = (
         weights @ part.numpy() - (float(part.sum()) / 2 if sums.pairs else 0.0)
         for part in (sums.above, sums.below)
     )
-    return ratio(above, below)
+    if not sums.pairs:
+        return ratio(above, below)
+    return ratio(above, below.clip(min=0)).clip(0, 1)
 
 
 def _weighted_kaplan_meier(

@@ -32,24 +32,27 @@ def describe(sales: Sales) -> str:
 
 
 def metrics(sales: Sales, models: Mapping[str, pl.DataFrame]) -> Table:
-    """A row per model: test metrics, means over origins and seeds, and the first model's lead."""
+    """A row per test metric, means over origins and seeds, and a column per model.
+
+    Below stands how far the first model is ahead of each other in some, with p and the number of
+    origins at which it is better.
+    """
     first, *others = models
     title = f"{sales.name}, test, means over {len(sales.test)} origins and all seeds"
-    if others:
-        title += f"; {first} minus the others, series by series, with p (Holm) and origins won"
     table = Table(title=plain(title, "table.title"))
-    table.add_column("model")
-    for name in METRICS:
-        table.add_column(name, justify="right")
-    for name in COMPARED if others else ():
-        table.add_column(f"Δ {name}", justify="right")
-    means = {name: forecasts.means(rows) for name, rows in models.items()}
-    best = {m: np.nanmin([of[m] for of in means.values()]) for m in METRICS}
-    ahead = forecasts.leads(models)
-    for name, of in means.items():
-        cells = [_cell(of[m], best[m], bold=not m.startswith("coverage")) for m in METRICS]
-        cells += [_lead(row) for row in ahead.filter(against=name).iter_rows(named=True)]
-        table.add_row(plain(name), *cells)
+    table.add_column("metric")
+    for name in models:
+        table.add_column(plain(name), justify="right")
+    means = [forecasts.means(rows) for rows in models.values()]
+    for metric in METRICS:
+        best, bold = np.nanmin([of[metric] for of in means]), not metric.startswith("coverage")
+        table.add_row(metric, *(_cell(of[metric], best, bold=bold) for of in means))
+    if others:
+        ahead = {(r["metric"], r["against"]): r for r in forecasts.leads(models).to_dicts()}
+        for metric in COMPARED:
+            cells = [_lead(ahead[metric, other]) for other in others]
+            table.add_row(plain(f"{metric} of {first} minus the other's"), Text(""), *cells)
+        table.caption = "series by series, with p (Holm) and at how many origins it is better"
     return table
 
 

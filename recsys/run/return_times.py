@@ -85,8 +85,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
 def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     horizons = [float(horizon) for horizon in config.task.horizons]
-    for horizon in horizons:
-        above(0, **{"task.horizons": horizon})
+    _check_horizons(horizons)
     log = read(config.data)
     table = _table(plain(config.task.returns), log)
     claim(folder, config, about(log) | {"rows": table.fingerprint})
@@ -105,6 +104,15 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     console.print(survival_tables.metrics(table, results, likelihood_leads(results)))
     close(folder, config, log)
     return results[label].means
+
+
+def _check_horizons(horizons: Sequence[float]) -> None:
+    """See that they are above 0, and each comes once as its metrics are named, `auc@7`."""
+    for horizon in horizons:
+        above(0, **{"task.horizons": horizon})
+    names = [f"{horizon:g}" for horizon in horizons]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"task.horizons=[{','.join(names)}]: one comes twice; name each once")
 
 
 def evaluate(

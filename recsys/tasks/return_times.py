@@ -160,6 +160,10 @@ def _refuse_horizon(log: EventLog, name: str, horizon: float, unit: Unit) -> Non
     first, last = log.events[TIME].min(), log.events[TIME].max()
     span = pl.lit(last, log.events[TIME].dtype) - pl.lit(first, log.events[TIME].dtype)
     lasts = pl.select(_units(span, unit)).item()
+    if not lasts:
+        raise ConfigError(
+            f"{name}: all events of {log.name} are at {first!s}; give a log of several moments"
+        )
     if horizon > lasts:
         raise ConfigError(
             f"{name}: horizon={horizon:g}, and {log.name} lasts {lasts:.4g} {unit}, from {first!s} "

@@ -71,10 +71,20 @@ class Origins:
             ConfigError: an origin is no period's first day, too early to learn from a window before
                 it, or its horizon ends behind the series; or the phases overlap.
         """
+        if not days:
+            raise ConfigError(
+                f"task.series: {name} has no period between start and end; choose days of the log"
+            )
         test = self._places("test", self.test, days, len(days))
         validation = self._places("validation", self.validation, days, min(test))
         early, late = (validation + test)[0], max(validation + test) + self.horizon
         needed = self.context + self.horizon
+        if early >= needed and late > len(days):
+            raise ConfigError(
+                f"task.origins: the horizon of the last origin, {self.horizon} periods, ends "
+                f"{late - len(days)} behind the {len(days)} of {name}; ask earlier, or lower the "
+                "horizon"
+            )
         if early < needed or late > len(days):
             raise ConfigError(
                 f"task.origins: {name} has {len(days)} periods, and {len(validation)} origins of "

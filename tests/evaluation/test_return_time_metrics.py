@@ -62,6 +62,15 @@ def test_pairs_of_a_resample_are_nearly_those_of_its_rows(predicted: Predicted) 
     assert np.corrcoef(linear, exact)[0, 1] > 0.97
 
 
+def test_shares_of_few_pairs_stay_shares() -> None:
+    """Two pairs that all count one row: resamples of the others have fewer than none."""
+    few = Sums(torch.tensor([2.0, 1.0, 1.0]), torch.tensor([2.0, 2.0, 2.0]), pairs=True)
+    drawn = np.random.default_rng(0).multinomial(3, np.full(3, 1 / 3), size=50)
+    shares = _resampled(few, drawn.astype(float))
+    assert ((shares >= 0) & (shares <= 1) | np.isnan(shares)).all()
+    assert np.isnan(_resampled(few, np.zeros((1, 3)))).all()
+
+
 def test_a_weight_is_so_many_copies() -> None:
     outcomes = Outcomes(
         torch.tensor([1.0, 2.0, 2.0, 2.0, 4.0]), torch.tensor([True, True, False, True, True])

@@ -78,6 +78,16 @@ def test_a_runs_folder(finished: Path) -> None:
     assert "LinearLags minus each of the others" in page
 
 
+def test_what_is_printed_fits_eighty_columns(events: Path, finished: Path, run: Run) -> None:
+    asked = [*OPTIONS, *SHORT, "model=linear_lags", "task.trials=3", f"data.path={events}"]
+    code, out, error = run("train", *asked, f"hydra.run.dir={finished}")
+    assert code == 0, error
+    table = out[out.index("test, means over") :]
+    assert "…" not in table
+    for metric in ("nrmse", "coverage_50", "coverage_90", "LinearLags", "weekday_mean"):
+        assert metric in table
+
+
 def test_every_model_has_the_same_number_of_trials(finished: Path) -> None:
     told = json.loads((finished / "spread.json").read_text())
     assert told["trials"] == 3

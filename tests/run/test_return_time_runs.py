@@ -139,6 +139,7 @@ def test_the_same_run_gives_the_same_files(csv: Path, tmp_path: Path, run: Run) 
         ),
         (["model=popularity"], "Popularity predicts no return times; choose model=cox"),
         (["task.horizons=[0]"], "task.horizons=0"),
+        (["task.horizons=[7,2,7.0]"], "task.horizons=[7,2,7]: one comes twice"),
         (["+task.returns.horizons=7"], "task.returns.horizons: return_time has no such option"),
     ],
 )

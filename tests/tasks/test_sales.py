@@ -132,6 +132,7 @@ def test_errors_of_series(options: dict[str, Any], message: str) -> None:
         ({"test": 4}, "4 of test"),
         ({"test": ["2024-02-01"]}, "2024-02-01 is no period's first day; they start 2024-01-01"),
         ({"validation": ["2024-01-08"]}, "reaches into the test"),
+        ({"test": ["2024-01-10"], "horizon": 3}, "3 periods, ends 2 behind the 10 of"),
     ],
 )
 def test_origins_that_do_not_fit(options: dict[str, Any], message: str) -> None:
