@@ -82,6 +82,7 @@ def _evaluations(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]
 
 def recommend(given: Namespace) -> None:
     """Print or write lists for users of the log, or for one history."""
+    _check_output(given.output)
     _of_lists(given.run)
     saved = saved_model.load(given.run, device=given.device or "auto")
     if given.users:
@@ -95,9 +96,13 @@ def recommend(given: Namespace) -> None:
     _write(given.output, lists)
 
 
-def _write(path: Path, table: pl.DataFrame) -> None:
-    if path.suffix not in (".csv", ".parquet"):
+def _check_output(path: Path | None) -> None:
+    """Before anything is computed for it."""
+    if path is not None and path.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"--output {path}: give a .csv or .parquet file")
+
+
+def _write(path: Path, table: pl.DataFrame) -> None:
     if path.suffix == ".parquet":
         write_parquet(path, table)
     else:
@@ -144,6 +149,7 @@ def profile(given: Namespace) -> None:
 
 def return_times(given: Namespace) -> None:
     """Print or write when every user will be back, by a run's model, which is fitted again."""
+    _check_output(given.output)
     config = _config(given.run, [])
     check_run(given.run, config)
     with reading(given.run / "config.yaml"), running_on(given.device or config["device"]):

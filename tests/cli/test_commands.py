@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -376,3 +377,11 @@ def test_a_config_with_a_part_missing_is_one_line(part: str, tmp_path: Path) -> 
         evaluate(tmp_path, rest)
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", [commands.recommend, commands.return_times])
+def test_a_file_of_another_kind_is_refused_before_a_run_is_read(
+    command: Callable[[Namespace], None], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"--output lists\.txt: give a \.csv or \.parquet file"):
+        command(Namespace(run=tmp_path / "nowhere", output=Path("lists.txt")))
