@@ -39,8 +39,9 @@ def section(record: dict[str, Any]) -> str:
     origins = record["models"][next(iter(record["models"]))]["by_origin"]
     page = f"\n## `{record['experiment']}`\n\n{record['series']:,} series by "
     page += f"`{task['series']['by']}`, {task['series']['measure']} a {task['series']['every']}; "
-    page += f"{len(origins)} origins from {origins[0]['origin']}, fitted once a {task['refit']}; "
-    page += f"{task['trials']} trials, {task['seeds']} seeds.\n\n"
+    fitted = "at each of them" if task["refit"] == "origin" else "once before the first"
+    page += f"{len(origins)} origins from {origins[0]['origin']}, fitted {fitted}; trials: "
+    page += f"{task['trials']}, seeds: {task['seeds']}.\n\n"
     page += f"| model | {' | '.join(METRICS)} | seconds |\n" + "|---" * (len(METRICS) + 2) + "|\n"
     for name, model in record["models"].items():
         cells = [_cell(model, metric) for metric in METRICS]
