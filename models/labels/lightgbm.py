@@ -55,26 +55,17 @@ class LightGBM(FeaturePredictor):
     ) -> None:
         super().__init__(features=features)
         at_least(1, num_trees=num_trees)
-        at_least(2, num_leaves=num_leaves)
-        at_least(0, min_leaf=min_leaf, l2=l2)
-        above(0, learning_rate=learning_rate)
-        above(0, feature_fraction=feature_fraction, row_fraction=row_fraction)
-        share(feature_fraction=feature_fraction, row_fraction=row_fraction)
         self.num_trees = num_trees
-        self.options = {
-            "objective": "binary",
-            "num_leaves": num_leaves,
-            "learning_rate": learning_rate,
-            "min_data_in_leaf": min_leaf,
-            "feature_fraction": feature_fraction,
-            "bagging_fraction": row_fraction,
-            "bagging_freq": 1,
-            "lambda_l2": l2,
-            "seed": seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            "verbosity": -1,
-        }
+        self.options = tree_options(
+            "binary",
+            num_leaves=num_leaves,
+            learning_rate=learning_rate,
+            min_leaf=min_leaf,
+            feature_fraction=feature_fraction,
+            row_fraction=row_fraction,
+            l2=l2,
+            seed=seed,
+        )
         self._package = lightgbm_package()
         self._fitted: list[Any] = []
 
@@ -111,3 +102,40 @@ def lightgbm_package() -> Any:
             "lightgbm is not installed; install it with `pip install recsys[boosting]`"
         ) from error
     return lightgbm
+
+
+def tree_options(
+    objective: str,
+    *,
+    num_leaves: int,
+    learning_rate: float,
+    min_leaf: int,
+    feature_fraction: float,
+    row_fraction: float,
+    l2: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Options by the names that the package has for them; the same seed gives the same trees.
+
+    Raises:
+        ConfigError: one is out of its range.
+    """
+    at_least(2, num_leaves=num_leaves)
+    at_least(0, min_leaf=min_leaf, l2=l2)
+    above(0, learning_rate=learning_rate)
+    above(0, feature_fraction=feature_fraction, row_fraction=row_fraction)
+    share(feature_fraction=feature_fraction, row_fraction=row_fraction)
+    return {
+        "objective": objective,
+        "num_leaves": num_leaves,
+        "learning_rate": learning_rate,
+        "min_data_in_leaf": min_leaf,
+        "feature_fraction": feature_fraction,
+        "bagging_fraction": row_fraction,
+        "bagging_freq": 1,
+        "lambda_l2": l2,
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }

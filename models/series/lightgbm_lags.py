@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from recsys.batch.series import SeriesTable, Windows
-from recsys.models.labels.lightgbm import lightgbm_package
+from recsys.models.labels.lightgbm import lightgbm_package, tree_options
 from recsys.models.series._points import PointForecaster
 from recsys.models.series.seasonal_naive import seasons
-from recsys.ranges import above, at_least, share
+from recsys.ranges import at_least
 
 
 class LightGBMLags(PointForecaster):
@@ -55,26 +55,17 @@ class LightGBMLags(PointForecaster):
         seed: int = 0,
     ) -> None:
         at_least(1, num_trees=num_trees, num_windows=num_windows)
-        at_least(2, num_leaves=num_leaves)
-        at_least(0, min_leaf=min_leaf, l2=l2)
-        above(0, learning_rate=learning_rate)
-        above(0, feature_fraction=feature_fraction, row_fraction=row_fraction)
-        share(feature_fraction=feature_fraction, row_fraction=row_fraction)
         self.num_trees, self.num_windows, self.seed = num_trees, num_windows, seed
-        self.options = {
-            "objective": objective,
-            "num_leaves": num_leaves,
-            "learning_rate": learning_rate,
-            "min_data_in_leaf": min_leaf,
-            "feature_fraction": feature_fraction,
-            "bagging_fraction": row_fraction,
-            "bagging_freq": 1,
-            "lambda_l2": l2,
-            "seed": seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            "verbosity": -1,
-        }
+        self.options = tree_options(
+            objective,
+            num_leaves=num_leaves,
+            learning_rate=learning_rate,
+            min_leaf=min_leaf,
+            feature_fraction=feature_fraction,
+            row_fraction=row_fraction,
+            l2=l2,
+            seed=seed,
+        )
         self._package = lightgbm_package()
         self._trees: Any = None
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from recsys.memory import check_memory
-from recsys.models.labels.lightgbm import lightgbm_package
+from recsys.models.labels.lightgbm import lightgbm_package, tree_options
 from recsys.models.survival._intervals import Intervals
-from recsys.ranges import above, at_least, share
+from recsys.ranges import at_least
 from recsys.scoring.survival import Durations, SurvivalCurves, SurvivalPredictor
 from recsys.tasks.features import Feature
 
@@ -69,26 +69,17 @@ class LightGBMHazard(SurvivalPredictor):
     ) -> None:
         super().__init__(features=features)
         at_least(1, num_intervals=num_intervals, num_trees=num_trees, patience=patience)
-        at_least(2, num_leaves=num_leaves)
-        at_least(0, min_leaf=min_leaf, l2=l2)
-        above(0, learning_rate=learning_rate)
-        above(0, feature_fraction=feature_fraction, row_fraction=row_fraction)
-        share(feature_fraction=feature_fraction, row_fraction=row_fraction)
         self.num_intervals, self.num_trees, self.patience = num_intervals, num_trees, patience
-        self.options = {
-            "objective": "binary",
-            "num_leaves": num_leaves,
-            "learning_rate": learning_rate,
-            "min_data_in_leaf": min_leaf,
-            "feature_fraction": feature_fraction,
-            "bagging_fraction": row_fraction,
-            "bagging_freq": 1,
-            "lambda_l2": l2,
-            "seed": seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            "verbosity": -1,
-        }
+        self.options = tree_options(
+            "binary",
+            num_leaves=num_leaves,
+            learning_rate=learning_rate,
+            min_leaf=min_leaf,
+            feature_fraction=feature_fraction,
+            row_fraction=row_fraction,
+            l2=l2,
+            seed=seed,
+        )
         self._package = lightgbm_package()
 
     def _learn(self, train: Durations, held_out: Durations) -> None:

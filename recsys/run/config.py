@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -80,3 +80,16 @@ def _strings(config: Any) -> Iterator[str]:
             yield value
         elif isinstance(value, (dict, list)):
             yield from _strings(value)
+
+
+def of_task_alone(config: DictConfig, names: Collection[str]) -> DictConfig:
+    """A copy without sizes, and of the section `task` with these options alone.
+
+    A log's config brings what predicts what comes next, too.
+    """
+    config = completed(config, num_items=None, num_users=None)
+    with open_dict(config):
+        for name in list(config.task):
+            if name not in names:
+                config.task.pop(name)
+    return config

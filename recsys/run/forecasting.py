@@ -35,7 +35,7 @@ from typing import Any, cast
 
 import numpy as np
 import polars as pl
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 
 from recsys.devices import device_of
@@ -48,7 +48,7 @@ from recsys.log.event_log import EventLog
 from recsys.reading import read_json, read_table
 from recsys.report import forecast_page, forecast_tables
 from recsys.report.page import name_of
-from recsys.run.config import completed, plain
+from recsys.run.config import of_task_alone, plain
 from recsys.run.folder import about, at_work, claim, close, console, say
 from recsys.run.log import read
 from recsys.scoring import trust
@@ -122,7 +122,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
-    config = _without_other_tasks(config)
+    config = of_task_alone(config, OF_THE_TASK)
     protocol = Protocol(**{n: config.task[n] for n in OF_THE_TASK[2:]}, seed=config.seed)
     log = read(config.data)
     sales = prepare(config, log)
@@ -338,13 +338,3 @@ def compare_forecasts(first: Path, second: Path) -> pl.DataFrame:
         for run in (second, first)
     }
     return forecasts.leads(frames).drop("against")
-
-
-def _without_other_tasks(config: DictConfig) -> DictConfig:
-    """A copy of a config without what a log brings to ask what comes next."""
-    config = completed(config, num_items=None, num_users=None)
-    with open_dict(config):
-        for name in list(config.task):
-            if name not in OF_THE_TASK:
-                config.task.pop(name)
-    return config

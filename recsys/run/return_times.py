@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import polars as pl
 import torch
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 
 from recsys.errors import ConfigError, RunError
@@ -39,7 +39,7 @@ from recsys.log.time import Moment
 from recsys.ranges import above
 from recsys.report import return_times_page, survival_tables
 from recsys.report.page import name_of
-from recsys.run.config import completed, plain
+from recsys.run.config import of_task_alone, plain
 from recsys.run.folder import about, at_work, claim, close, console, say
 from recsys.run.log import log_of, read
 from recsys.run.options import check_options
@@ -78,7 +78,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     Raises:
         RunError: another process is at work in the folder.
     """
-    config = _without_other_tasks(config)
+    config = of_task_alone(config, OF_THE_TASK)
     with at_work(config, folder, KINDS):
         return _run(config, folder)
 
@@ -213,13 +213,3 @@ def check_run(folder: Path, config: Mapping[str, Any]) -> None:
         raise RunError(
             f"{folder} is no run of return times; train one with task=return_time model=cox"
         )
-
-
-def _without_other_tasks(config: DictConfig) -> DictConfig:
-    """A copy of a config without what a log brings to predict what comes next."""
-    config = completed(config, num_items=None, num_users=None)
-    with open_dict(config):
-        for name in list(config.task):
-            if name not in OF_THE_TASK:
-                config.task.pop(name)
-    return config
