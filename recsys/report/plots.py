@@ -144,13 +144,14 @@ def slices(label: str, metric: str, models: Mapping[str, pl.DataFrame], *, unit:
 
 
 @mpl.rc_context(STYLE)
-def survival_means(models: Mapping[str, pl.DataFrame]) -> Plot:
+def survival_means(models: Mapping[str, pl.DataFrame], unit: str) -> Plot:
     """What came, and the mean curve of each model.
 
     Args:
         models: name -> `time`, `seen` and `mean`.
+        unit: of time.
     """
-    figure, axes = _of_survival()
+    figure, axes = _of_survival(unit)
     for n, (name, curves) in reversed(list(enumerate(models.items()))):
         axes.plot(curves["time"], curves["mean"], color=_colour(n), linewidth=1.3, label=name)
     first = next(iter(models.values()))
@@ -160,9 +161,9 @@ def survival_means(models: Mapping[str, pl.DataFrame]) -> Plot:
 
 
 @mpl.rc_context(STYLE)
-def survival_quartiles(name: str, curves: pl.DataFrame) -> Plot:
+def survival_quartiles(name: str, curves: pl.DataFrame, unit: str) -> Plot:
     """The curves of the rows at the quartiles: `time`, `p25`, `p50`, `p75`."""
-    figure, axes = _of_survival()
+    figure, axes = _of_survival(unit)
     for column, colour in zip(("p25", "p50", "p75"), CATEGORIES.values(), strict=False):
         label = f"row at {column[1:]} %"
         axes.plot(curves["time"], curves[column], color=colour, linewidth=1.3, label=label)
@@ -175,7 +176,7 @@ def calibration(horizon: str, models: Mapping[str, pl.DataFrame]) -> Plot:
     """Of groups of rows what was predicted and what was seen at a horizon.
 
     Args:
-        horizon: in words.
+        horizon: in words, with its unit.
         models: name -> `predicted` and `seen`.
     """
     figure, axes = _axes(height=2.9)
@@ -193,12 +194,13 @@ def calibration(horizon: str, models: Mapping[str, pl.DataFrame]) -> Plot:
 
 
 @mpl.rc_context(STYLE)
-def by_horizon(metric: str, models: Mapping[str, pl.DataFrame]) -> Plot:
+def by_horizon(metric: str, models: Mapping[str, pl.DataFrame], unit: str) -> Plot:
     """A metric with its interval by horizon.
 
     Args:
         metric: its name.
         models: name -> `horizon`, `mean`, `low`, `high`.
+        unit: of the horizons.
     """
     figure, axes = _axes(height=2.9)
     for n, (name, rows) in enumerate(models.items()):
@@ -208,7 +210,7 @@ def by_horizon(metric: str, models: Mapping[str, pl.DataFrame]) -> Plot:
     names = [f"{horizon:g}" for horizon in next(iter(models.values()))["horizon"]]
     axes.set_xticks(range(len(names)), names)
     axes.grid(axis="y")
-    axes.set_xlabel("horizon")
+    axes.set_xlabel(f"horizon in {unit}")
     axes.set_ylabel(metric)
     figure.legend(loc="outside upper left", ncols=3)
     return _plot(figure, f"{metric} by horizon")
@@ -269,12 +271,12 @@ def _colour(n: int) -> str:
     return COLOURS["baseline" if n else "model"]
 
 
-def _of_survival() -> tuple[Figure, Axes]:
+def _of_survival(unit: str) -> tuple[Figure, Axes]:
     figure, axes = _axes(height=2.9)
     axes.set_ylim(0, 1)
-    axes.set_xlim(left=0)
+    axes.set_xmargin(0)  # a limit that is set before the lines would stay
     axes.grid(axis="y")
-    axes.set_xlabel("time")
+    axes.set_xlabel(unit)
     axes.set_ylabel("not back yet")
     return figure, axes
 

@@ -43,10 +43,11 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     metrics = list(results[first].means["test"])
     leads = likelihood_leads(results)
     test = results[first].predictions.filter(part="test")
+    unit = config["task"]["returns"].get("unit", "days")
     return {
         "model_name": first,
         "data": name_of(config["data"]),
-        "unit": config["task"]["returns"].get("unit", "days"),
+        "unit": unit,
         "followed": f"{config['task']['returns']['horizon']:g}",
         "rows": len(test),
         "users": test["user_id"].n_unique(),
@@ -56,19 +57,19 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         "parts": list(results[first].means),
         "best": {metric: best(results, metric) for metric in metrics},
         "leads": {row["against"]: row for row in leads.iter_rows(named=True)},
-        "curves": _curves(results),
+        "curves": _curves(results, unit),
         "bars": list(_bars("concordance", results)),
-        "calibration": list(_calibration(results)),
-        "by_horizon": list(_by_horizon(results)),
+        "calibration": list(_calibration(results, unit)),
+        "by_horizon": list(_by_horizon(results, unit)),
     }
 
 
-def _curves(results: Mapping[str, ReturnTimesResult]) -> list[Plot]:
+def _curves(results: Mapping[str, ReturnTimesResult], unit: str) -> list[Plot]:
     first = next(iter(results))
     frames = {name: result.curves for name, result in results.items()}
     return [
-        plots.survival_means(frames),
-        plots.survival_quartiles(first, frames[first]),
+        plots.survival_means(frames, unit),
+        plots.survival_quartiles(first, frames[first], unit),
     ]
 
 
@@ -80,15 +81,15 @@ def _bars(metric: str, results: Mapping[str, ReturnTimesResult]) -> Iterator[Plo
     yield plots.bars(metric, bars, limit=max(bar.high for bar in bars))
 
 
-def _calibration(results: Mapping[str, ReturnTimesResult]) -> Iterator[Plot]:
+def _calibration(results: Mapping[str, ReturnTimesResult], unit: str) -> Iterator[Plot]:
     """A plot for each horizon."""
     first = next(iter(results.values())).calibration
     for horizon in first["horizon"].unique().sort():
         groups = {name: of.calibration.filter(horizon=horizon) for name, of in results.items()}
-        yield plots.calibration(f"{horizon:g}", groups)
+        yield plots.calibration(f"{horizon:g} {unit}", groups)
 
 
-def _by_horizon(results: Mapping[str, ReturnTimesResult]) -> Iterator[Plot]:
+def _by_horizon(results: Mapping[str, ReturnTimesResult], unit: str) -> Iterator[Plot]:
     """The AUC of each model by horizon; none where there is no horizon within what was followed."""
     first = next(iter(results.values()))
     names = [name for name in first.means["test"] if name.startswith("auc@")]
@@ -106,4 +107,4 @@ def _by_horizon(results: Mapping[str, ReturnTimesResult]) -> Iterator[Plot]:
             )
             for model, of in results.items()
         }
-        yield plots.by_horizon("AUC", frames)
+        yield plots.by_horizon("AUC", frames, unit)
