@@ -19,10 +19,12 @@ from recsys.errors import ConfigError, RecsysError
 from recsys.evaluation.ranking import Protocol
 from recsys.scoring.forecaster import Forecaster
 from recsys.scoring.scorer import Scorer
+from recsys.scoring.survival import SurvivalPredictor
 from recsys.scoring.trust import build
 from recsys.tasks.splits import last_basket
 from recsys.testing.forecasters import weekly_series
 from recsys.testing.logs import checkerboard, colour_table, new_item_table
+from recsys.testing.survival import gaps_and_noise
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
 
@@ -45,8 +47,10 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     "new_popularity": {"days": 28},
     "sasrec": {"ranking": {"num_negatives": 3}, "id_weight_decay": 0.1},
     "lmrec": {"ids": {"id_weight_decay": 0.1}},
+    "hazard_net": {"steps": {"max_epochs": 2}},
+    "hazard_ode": {"steps": {"max_epochs": 2}},
 }
-"""Options that are null by default, and what they are otherwise."""
+"""Options that are null by default, and what they are otherwise; and those of a short training."""
 
 
 @cache
@@ -110,7 +114,7 @@ def config_with(name: str, option: str, value: float) -> dict[str, Any]:
 
 
 def fitted(name: str, option: str, value: float) -> Tensor:
-    """Scores after an epoch, where there are epochs."""
+    """Scores, forecasts or curves of a model that was trained a little."""
     torch.manual_seed(0)
     model, split = build(config_with(name, option, value)), last_basket(checkerboard())
     if isinstance(model, Scorer):
@@ -120,6 +124,9 @@ def fitted(name: str, option: str, value: float) -> Tensor:
             return model.score(split.test.history)
     if isinstance(model, Forecaster):
         return model.fit(weekly_series()).forecast(weekly_series()).mean
+    if isinstance(model, SurvivalPredictor):
+        rows = gaps_and_noise(60)
+        return model.learn(rows, rows).curves(rows.covariates).survival
     ranks = name in ("candidate_size", "new_ease", "new_popularity", "own_purchases")
     table, rows = new_item_table() if ranks else colour_table(), torch.arange(30)
     return model.fit(table, rows).predict(table, rows)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from recsys.batch.series import SeriesTable, Windows
+from recsys.errors import ConfigError
 from recsys.models.series._points import PointForecaster, all_windows
 from recsys.ranges import at_least, share
 
@@ -28,7 +29,8 @@ class LinearLags(PointForecaster):
         read_known: whether what is known of the horizon is an input.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is out of its range; in fitting, without a penalty the windows leave
+            more than one solution.
     """
 
     weights: Tensor
@@ -53,7 +55,13 @@ class LinearLags(PointForecaster):
         # The mean of all is not drawn to 0: the last input is 1.
         penalty[-1, -1] = 1e-6
         strength = self.l2 * gram[-1, -1]
-        self.weights = torch.linalg.solve(gram + strength * penalty, moments).float()
+        weights, info = torch.linalg.solve_ex(gram + strength * penalty, moments)
+        if info or not weights.isfinite().all():
+            raise ConfigError(
+                f"l2={self.l2}: the windows of these series leave more than one solution; give a "
+                "penalty above 0, such as l2=0.01"
+            )
+        self.weights = weights.float()
 
     def expected(self, windows: Windows, past: SeriesTable) -> Tensor:
         return self._inputs(windows) @ self.weights
