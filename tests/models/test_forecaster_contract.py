@@ -130,7 +130,9 @@ def test_a_linear_model_of_a_line_continues_it() -> None:
 def test_inputs_that_say_the_same_ask_for_a_penalty() -> None:
     """The days of a week, each of them known, add up to one."""
     with pytest.raises(ConfigError, match=r"l2=0.0: the windows .* such as l2=0.01"):
-        LinearLags(l2=0.0, read_known=True).fit(weekly_series())
+        build({"_target_": "recsys.models.LinearLags", "l2": 0.0, "read_known": True}).fit(
+            weekly_series()
+        )
 
 
 def test_the_mean_of_forecasts_is_that_of_its_members() -> None:
