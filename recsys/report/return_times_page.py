@@ -13,7 +13,7 @@ from recsys.evaluation.return_times import ReturnTimesResult, likelihood_leads
 from recsys.report import page, plots
 from recsys.report.page import name_of
 from recsys.report.plots import Bar, Plot
-from recsys.report.survival_tables import best
+from recsys.report.return_times_tables import best
 
 TEMPLATE = "return_times.html.jinja"
 

@@ -19,7 +19,8 @@ from recsys.log.event_log import EventLog
 from recsys.reading import read_config, read_json
 from recsys.renamed import renamed_tables
 from recsys.report import tables
-from recsys.run.config import as_values, config_words
+from recsys.report.page import name_of
+from recsys.run.config import as_values, config_words, plain
 from recsys.run.options import check_options
 
 logger = logging.getLogger(__name__)
@@ -125,3 +126,16 @@ def say(*lines: str) -> None:
     """Print lines as they are: what they quote from a log is no markup."""
     for line in lines:
         console.print(tables.plain(line), soft_wrap=True)
+
+
+def models_of(config: DictConfig, folder: Path) -> dict[str, tuple[dict[str, Any], Path]]:
+    """Options and folder of the model of a run, which comes first, and of each baseline, by name.
+
+    The model itself is left out of the baselines.
+    """
+    options = plain(config.model)
+    models = {name_of(options): (options, folder)}
+    for name, baseline in plain(config.baselines).items():
+        if baseline != options:
+            models[str(name)] = (baseline, folder / "baselines" / str(name))
+    return models

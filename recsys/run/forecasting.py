@@ -47,9 +47,8 @@ from recsys.files import atomic_folder, write_parquet, write_text
 from recsys.log.event_log import EventLog
 from recsys.reading import read_json, read_table
 from recsys.report import forecast_page, forecast_tables
-from recsys.report.page import name_of
 from recsys.run.config import of_task_alone, plain
-from recsys.run.folder import about, at_work, claim, close, console, say
+from recsys.run.folder import about, at_work, claim, close, console, models_of, say
 from recsys.run.log import read
 from recsys.scoring import trust
 from recsys.scoring.forecaster import Forecaster
@@ -128,18 +127,13 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     sales = prepare(config, log)
     claim(folder, config, about(log))
     say(forecast_tables.describe(sales))
-    of_model = plain(config.model)
-    label = name_of(config.model)
-    places = {label: (of_model, folder)}
-    for name, model in config.baselines.items():
-        if plain(model) != of_model:  # one beside itself
-            places[str(name)] = (plain(model), folder / "baselines" / str(name))
-    rows = {n: forecast(sales, m, place, protocol) for n, (m, place) in places.items()}
+    models = models_of(config, folder)
+    rows = {n: forecast(sales, m, place, protocol) for n, (m, place) in models.items()}
     forecast_page.write(folder)
     tests = {name: of.filter(part="test") for name, of in rows.items()}
     console.print(forecast_tables.metrics(sales, tests))
     close(folder, config, log)
-    return means(rows[label])
+    return means(rows[next(iter(models))])
 
 
 def prepare(config: DictConfig, log: EventLog) -> Sales:

@@ -37,10 +37,9 @@ from recsys.evaluation.return_times import (
 from recsys.log.event_log import USER, EventLog
 from recsys.log.time import Moment
 from recsys.ranges import above
-from recsys.report import return_times_page, survival_tables
-from recsys.report.page import name_of
+from recsys.report import return_times_page, return_times_tables
 from recsys.run.config import of_task_alone, plain
-from recsys.run.folder import about, at_work, claim, close, console, say
+from recsys.run.folder import about, at_work, claim, close, console, models_of, say
 from recsys.run.log import log_of, read
 from recsys.run.options import check_options
 from recsys.scoring import trust
@@ -89,21 +88,16 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     log = read(config.data)
     table = _table(plain(config.task.returns), log)
     claim(folder, config, about(log) | {"rows": table.fingerprint})
-    say(*survival_tables.describe(table))
-    of_model = plain(config.model)
-    label = name_of(of_model)
-    places = {label: (of_model, folder)}
-    for name, options in plain(config.baselines).items():
-        if options != of_model:  # one beside itself
-            places[str(name)] = (options, folder / "baselines" / str(name))
+    say(*return_times_tables.describe(table))
+    models = models_of(config, folder)
     results = {
         name: evaluate(table, options, place, horizons, seed=config.seed)
-        for name, (options, place) in places.items()
+        for name, (options, place) in models.items()
     }
     return_times_page.write(folder)
-    console.print(survival_tables.metrics(table, results, likelihood_leads(results)))
+    console.print(return_times_tables.metrics(table, results, likelihood_leads(results)))
     close(folder, config, log)
-    return results[label].means
+    return results[next(iter(models))].means
 
 
 def _check_horizons(horizons: Sequence[float]) -> None:

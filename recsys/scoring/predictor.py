@@ -147,11 +147,11 @@ class Steps:
                 f"diverged: lower learning_rate={self.learning_rate}"
             )
 
-    def some_users(self, users: Tensor) -> Tensor:
+    def some_users(self, users: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(B,) bool: the rows, of users (B,), of as many users as are to be held out."""
         each = users.unique()
         count = max(1, round(len(each) * self.held_out))
-        return torch.isin(users, each[torch.randperm(len(each))[:count]])
+        return torch.isin(users, each[torch.randperm(len(each), generator=generator)[:count]])
 
 
 class HistoryPredictor(Predictor):

@@ -16,14 +16,12 @@ from torch import Tensor
 
 from recsys.errors import ConfigError, DataError
 from recsys.nn.hazards import censored_log_likelihood
+from recsys.scoring.predictor import Steps
 from recsys.tasks.features import Feature, computed
 from recsys.tasks.return_times import ReturnTimes
 
 SMALLEST = 1e-30
 """Survival below it counts as this much where a logarithm is taken."""
-
-HELD_OUT = 0.15
-"""Share of the training users whose rows stop the training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,14 +207,6 @@ def kaplan_meier(durations: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([zero, times]), torch.cat([zero + 1, survival])
 
 
-def _some_users(users: Tensor) -> Tensor:
-    """(B) bool: the rows, of users (B), of as many users as are to be held out."""
-    each = users.unique()
-    count = max(1, round(len(each) * HELD_OUT))
-    generator = torch.Generator().manual_seed(0)
-    return torch.isin(users, each[torch.randperm(len(each), generator=generator)[:count]])
-
-
 class SurvivalPredictor(ABC):
     """Learns from durations, some of them censored, and gives other rows curves of theirs.
 
@@ -230,10 +220,12 @@ class SurvivalPredictor(ABC):
     Attributes:
         holds_out: whether some rows are kept to stop training by. The others learn from all.
         standardises: whether covariates are standardised.
+        steps: how a network is trained, and for any model what share of the users is held out.
     """
 
     holds_out: ClassVar[bool] = False
     standardises: ClassVar[bool] = True
+    steps: Steps = Steps()
 
     def __init__(self, *, features: Sequence[Feature] = ()) -> None:
         self.features = list(features)
@@ -275,7 +267,7 @@ class SurvivalPredictor(ABC):
         data = self.data(table, rows)
         if not self.holds_out:
             return self.learn(data, data)
-        inside = _some_users(table.user_of(rows))
+        inside = self.steps.some_users(table.user_of(rows), torch.Generator().manual_seed(0))
         return self.learn(data.rows(~inside), data.rows(inside))
 
     def predict(self, table: ReturnTimes, rows: Tensor) -> SurvivalCurves:

@@ -12,7 +12,7 @@ import torch
 from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import EventLog
 from recsys.models import Cox, Gap, HazardNet, LightGBMHazard
-from recsys.scoring import Steps
+from recsys.scoring import Durations, Steps
 from recsys.tasks.features import computed
 from recsys.tasks.gaps import Clock, Gaps
 from recsys.tasks.phases import TEST, TRAIN
@@ -256,3 +256,16 @@ def test_what_came_of_other_rows_is_not_read(table: ReturnTimes) -> None:
         Cox(features=[Gaps()]).fit(of, train).predict(of, test).survival for of in (table, blind)
     ]
     assert found[0].equal(found[1])
+
+
+@pytest.mark.parametrize("share", [0.15, 0.5])
+def test_whole_users_are_held_out_as_many_as_the_steps_say(
+    table: ReturnTimes, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[Durations] = []
+    monkeypatch.setattr(HazardNet, "learn", lambda self, *of: parts.extend(of) or self)
+    train = table.phase(TRAIN)
+    HazardNet(features=[Gaps()], steps=Steps(held_out=share)).fit(table, train)
+    rows_of_user = table.user_of(train).bincount()
+    assert sum(map(len, parts)) == len(train)
+    assert len(parts[1]) == pytest.approx(share * len(train), abs=int(rows_of_user.max()))
