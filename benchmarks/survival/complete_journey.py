@@ -1,11 +1,14 @@
-"""Days until a household's next basket, of `experiment=return_time/complete_journey`.
+"""Days until a household's next basket, from midnights or from the basket before.
 
-    python -m benchmarks.survival.complete_journey                   results/complete_journey.json
-    python -m benchmarks.survival.complete_journey --vectors RUN     …/complete_journey_vectors.json
+    python -m benchmarks.survival.complete_journey                results/complete_journey.json
+    python -m benchmarks.survival.complete_journey --visits       …/complete_journey_visits.json
+    python -m benchmarks.survival.complete_journey [--visits] --vectors RUN    …_vectors.json
+
+They are `experiment=return_time/complete_journey` and `…/complete_journey_visits`.
 
 Every model learns from 500 and from 3,000 rows, three times: a seed draws the rows of training,
 validation and test, and the weights that networks start from. Options are those of `conf/model`,
-`l2` of Cox and Weibull chosen on validation rows; features those of `task=return_time`, and with
+`l2` of Cox and Weibull chosen on validation rows; features those of the experiment, and with
 `--vectors` beside them the frozen vectors of a ShopperBERT whose training ended before the first
 moment. A run that was stopped goes on from there.
 """
@@ -32,20 +35,21 @@ RUNS = ROOT / "runs" / "return_time"
 SIZES = (500, 3000)
 SEEDS = (0, 1, 2)
 PACKAGES = ["recsys", "torch", "numpy", "scipy", "lightgbm"]
-FEATURES = ("Gaps", "Clock", "RFM")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--visits", action="store_true", help="count from each basket")
     parser.add_argument("--vectors", type=Path, help="the folder of a ShopperBERT's run")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    name = "complete_journey" if given.vectors is None else "complete_journey_vectors"
-    measured: dict[str, Any] = {"experiment": "return_time/complete_journey", "seeds": SEEDS}
+    kind = "complete_journey_visits" if given.visits else "complete_journey"
+    name = kind if given.vectors is None else f"{kind}_vectors"
+    measured: dict[str, Any] = {"experiment": f"return_time/{kind}", "seeds": SEEDS}
     if given.vectors is not None:
         measured["trained_until"] = Profile(str(given.vectors)).trained_until
     for size in SIZES:
-        runs = [run(size, seed, given.vectors) for seed in SEEDS]
+        runs = [run(name, kind, size, seed, given.vectors) for seed in SEEDS]
         measured[f"rows={size}"] = {
             "censored": spread(float(of["censored"]) for of in runs),
             "models": {model: _together([of[model] for of in runs]) for model in runs[0]["models"]},
@@ -53,20 +57,20 @@ def main() -> None:
         write(RESULTS / f"{name}.json", measured, packages=PACKAGES, seed=SEEDS[0])
 
 
-def run(size: int, seed: int, vectors: Path | None) -> dict[str, Any]:
+def run(name: str, kind: str, size: int, seed: int, vectors: Path | None) -> dict[str, Any]:
     """The test metrics by model, the share of censored test rows, and the names of the models."""
     overrides = [
-        "experiment=return_time/complete_journey",
+        f"experiment=return_time/{kind}",
         f"task.returns.max_rows.train={size}",
         f"seed={seed}",
     ]
     if vectors is not None:
-        features = [f"{{_target_: recsys.tasks.{name}}}" for name in FEATURES]
+        targets = [feature["_target_"] for feature in compose(overrides).task.features]
+        features = [f"{{_target_: {target}}}" for target in targets]
         path = argument("run", str(vectors)).partition("=")[2].strip("'")
         features.append(f"{{_target_: recsys.scoring.Profile, run: {path}}}")
         overrides.append(f"task.features=[{', '.join(features)}]")
-    kind = "features" if vectors is None else "vectors"
-    folder = RUNS / kind / f"{size}_{seed}"
+    folder = RUNS / name / f"{size}_{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     own = return_times.run(compose(overrides), folder)["test"]
     rows = pl.read_parquet(folder / "predictions.parquet", glob=False).filter(part="test")

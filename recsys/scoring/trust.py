@@ -62,7 +62,9 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.tasks.Clock",
         "recsys.tasks.Counts",
         "recsys.tasks.Gaps",
+        "recsys.tasks.LastVisit",
         "recsys.tasks.RFM",
+        "recsys.tasks.RecentGaps",
     ),
     "data": (
         "recsys.data.sources.amazon_sequences.beauty",

@@ -6,6 +6,8 @@ from .features import Counts as Counts
 from .first_purchases import new_items as new_items
 from .gaps import Clock as Clock
 from .gaps import Gaps as Gaps
+from .gaps import LastVisit as LastVisit
+from .gaps import RecentGaps as RecentGaps
 from .labels import LabelTable as LabelTable
 from .return_times import ReturnTimes as ReturnTimes
 from .return_times import everyone_as_of as everyone_as_of

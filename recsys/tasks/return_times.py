@@ -1,4 +1,7 @@
-"""When users come back: as of moments, how long it takes until a user's next event or basket."""
+"""When users come back: how long it takes until a user's next event or basket.
+
+Time counts from moments that are the same for all, or from each visit of a user.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,12 @@ from recsys.tasks.phases import PHASES, TEST, TRAIN, VALIDATION
 from recsys.tasks.tensors import tensor_of
 
 Unit = Literal["days", "hours", "steps"]
+Since = Literal["moment", "visit"]
 Moments = Moment | Sequence[Moment]
+Phased = tuple[str, int, pl.Series]
+"""A moment, after the option that names it and its phase."""
 SECONDS = {"days": 86_400, "hours": 3_600}
-NEXT = "next"
+NEXT, SINCE = "next", "since"
 PROPOSED = {"train": (0.4, 0.5), "validation": (0.65,), "test": (0.8,)}
 """Moments to choose, as shares of a log from its beginning."""
 
@@ -38,6 +44,7 @@ class ReturnTimes(AsOfTable):
         observed: (R) bool, whether there was.
         horizon: units after which no row is followed any more.
         unit: of the durations.
+        since: from when durations count, the row's moment or the end of the visit before it.
 
     Raises:
         DataError: the parts are not of one length.
@@ -48,6 +55,7 @@ class ReturnTimes(AsOfTable):
     observed: Tensor
     horizon: float
     unit: Unit
+    since: Since = "moment"
 
     def __post_init__(self) -> None:
         lengths = len(self.rows), len(self.durations), len(self.observed)
@@ -72,34 +80,40 @@ def return_time(
     validation: Moments | None = None,
     test: Moments | None = None,
     horizon: float,
+    since: Since = "moment",
     until: Literal["event", "basket"] = "event",
     unit: Unit = "days",
     active: float | None = None,
     max_rows: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> ReturnTimes:
-    """How long after a moment a user's next event or basket comes.
+    """How long after a moment, or after a visit, a user's next event or basket comes.
 
-    Rows are of the users with an event before a moment. A row is followed until its horizon, the
-    first moment of a later phase or the end of the log, whichever comes first: what training rows
-    teach is known before the first test row. An event at the moment itself comes after 0.
+    Rows are of the users with an event before a moment, or of every visit that ends between two
+    moments, as of just after it. A visit is a basket, or where there are none a moment with events.
+    A row is followed until its horizon, the first moment of a later phase or the end of the log,
+    whichever comes first: what training rows teach is known before the first test row. An event at
+    the moment itself comes after 0.
 
     Args:
         log: with calendar time, or of an order where `unit` is steps.
         name: of the table.
-        train, validation, test: moments, one or several; those of a phase before the next phase's.
+        train, validation, test: moments, one or several, or from when until when visits end; those
+            of a phase before the next phase's.
         horizon: units for which a row is followed, at most; no more than the log lasts.
+        since: from when durations count, the moments or the ends of visits.
         until: the next event, or the beginning of the next basket.
         unit: of durations: days of 24 hours, hours, or steps of a log that knows only an order.
-        active: units before the moment in which a user had an event; None takes all.
+        active: units before the moment in which a user had an event; None takes all. Of no use
+            where durations count from visits.
         max_rows: of a phase by its name, `train`; where there are more, they are drawn.
         seed: of the draw.
 
     Raises:
         ConfigError: there are no moments of training or test, or one is none of the log, comes
-            twice, or not before those of later phases; nobody was active before it; no training row
-            sees an event; the horizon is longer than the log; the log has no baskets, or no such
-            unit.
+            twice, or not before those of later phases; nobody was active before it, or no visit
+            ends between the two; no training row sees an event; the horizon is longer than the log;
+            the log has no baskets, or no such unit.
 
     >>> days = [f"2024-01-0{day}" for day in (1, 3, 5, 9, 1, 4)]
     >>> rows = {"user_id": [1, 1, 1, 1, 2, 2], "item_id": [7] * 6, "timestamp": days}
@@ -113,12 +127,11 @@ def return_time(
     _refuse_horizon(log, name, horizon, unit)
     begins = _begins(log, name, until)
     moments = _moments(log, name, train, validation, test)
-    frames = [
-        _users(log, option, at, unit, active).with_columns(
-            pl.lit(at).first().alias(AS_OF), pl.lit(phase, pl.UInt8).alias(PHASE)
-        )
-        for option, phase, at in moments
-    ]
+    if since == "visit":
+        _refuse_active(name, active)
+        frames = _after_visits(log, name, moments)
+    else:
+        frames = _at_moments(log, moments, unit, active)
     ends = {phase: _end(log, phase, moments) for _, phase, _ in moments}
     rows = _drawn(name, pl.concat(frames), max_rows or {}, seed).with_row_index("row").sort(AS_OF)
     rows = rows.join_asof(
@@ -126,12 +139,12 @@ def return_time(
     )
     kind = log.events[TIME].dtype
     known = pl.col(PHASE).replace_strict(ends, return_dtype=kind)
-    followed = (pl.col(AS_OF) + _span(horizon, unit)).cast(kind)
+    followed = (pl.col(SINCE) + _span(horizon, unit)).cast(kind)
     rows = rows.with_columns(pl.min_horizontal(followed, known).alias(UNTIL))
     observed = (pl.col(NEXT) < pl.col(UNTIL)).fill_null(False)
     last = pl.when(observed).then(NEXT).otherwise(UNTIL)
     rows = rows.with_columns(
-        observed=observed, duration=_units(last - pl.col(AS_OF), unit).cast(pl.Float32)
+        observed=observed, duration=_units(last - pl.col(SINCE), unit).cast(pl.Float32)
     ).sort("row")
     if not rows.filter(pl.col(PHASE) == TRAIN)["observed"].any():
         raise ConfigError(
@@ -146,7 +159,63 @@ def return_time(
         torch.from_numpy(rows["observed"].to_numpy(writable=True)),
         horizon,
         unit,
+        since,
     )
+
+
+def _at_moments(
+    log: EventLog, moments: list[Phased], unit: Unit, active: float | None
+) -> list[pl.DataFrame]:
+    """The rows of whoever had an event before each moment."""
+    return [
+        _users(log, option, at, unit, active).select(
+            USER,
+            pl.lit(at).first().alias(AS_OF),
+            pl.lit(at).first().alias(SINCE),
+            pl.lit(phase, pl.UInt8).alias(PHASE),
+        )
+        for option, phase, at in moments
+    ]
+
+
+def _after_visits(log: EventLog, name: str, moments: list[Phased]) -> list[pl.DataFrame]:
+    """The rows of the visits that end within each phase; two that end together are one."""
+    ends = visits(log).select(USER, "end").unique()
+    ends = ends.with_columns(just_after(ends["end"]).alias(AS_OF)).sort(USER, AS_OF)
+    frames = []
+    for phase in sorted({phase for _, phase, _ in moments}):
+        of_phase = [at[0] for _, other, at in moments if other == phase]
+        if len(of_phase) != 2:
+            raise ConfigError(
+                f"{name}: {PHASES[phase]} names {len(of_phase)} moments; with since=visit give "
+                "two, from when until when visits end"
+            )
+        begin, end = sorted(of_phase)
+        frames.append(
+            ends.filter((pl.col("end") >= begin) & (pl.col("end") < end)).select(
+                USER, AS_OF, pl.col("end").alias(SINCE), pl.lit(phase, pl.UInt8).alias(PHASE)
+            )
+        )
+        if frames[-1].is_empty():
+            raise ConfigError(
+                f"{name}: {PHASES[phase]}: no visit ends from {begin!s} to {end!s}; {_lasts(log)}"
+            )
+    return frames
+
+
+def visits(log: EventLog) -> pl.DataFrame:
+    """`user_id`, `begin` and `end` of each visit: a basket, or where there are none a moment."""
+    visit = runs(log.events[USER], log.events[BASKET if BASKET in log.events.columns else TIME])
+    times = log.events.select(USER, TIME).group_by(USER, visit.alias("visit"))
+    return times.agg(begin=pl.col(TIME).min(), end=pl.col(TIME).max()).drop("visit")
+
+
+def _refuse_active(name: str, active: float | None) -> None:
+    if active is not None:
+        raise ConfigError(
+            f"{name}: active={active:g}, and with since=visit every row is just after a visit; "
+            "leave active out"
+        )
 
 
 def _refuse_unit(log: EventLog, name: str, unit: Unit) -> None:
@@ -201,7 +270,7 @@ def _moments(
     train: Moments | None,
     validation: Moments | None,
     test: Moments | None,
-) -> list[tuple[str, int, pl.Series]]:
+) -> list[Phased]:
     """Each moment as it is called in errors, with its phase; those of a phase before the next's."""
     phases = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
     given = dict(zip(phases, map(_listed, (train, validation, test)), strict=True))
@@ -210,7 +279,7 @@ def _moments(
             raise ConfigError(
                 f"{name}: {option} names no moment; {log.name} has room for {_proposed(log)}"
             )
-    listed: list[tuple[str, int, pl.Series]] = []
+    listed: list[Phased] = []
     for option, when in [(part, when) for part in given for when in given[part]]:
         phase, at = phases[option], moment(log, f"{name}: {option}", when)
         for other, earlier, before in listed:
@@ -278,8 +347,14 @@ def everyone_as_of(
         active: as `return_time` takes it.
 
     Raises:
-        ConfigError: a moment of another kind, or one outside of these; or nobody was active.
+        ConfigError: a moment of another kind, or one outside of these; or nobody was active; or
+            durations count from visits.
     """
+    if table.since == "visit":
+        raise ConfigError(
+            f"{table.name}: since=visit: its model counts from visits, and cannot say as of a day; "
+            "train one with task.returns.since=moment"
+        )
     log, train = table.log, table.phase(TRAIN)
     last = just_after(log.events.select(pl.col(TIME).max())[TIME])
     at = last if when is None else moment(log, "as_of", when)
@@ -307,7 +382,7 @@ def everyone_as_of(
     )
 
 
-def _end(log: EventLog, phase: int, moments: list[tuple[str, int, pl.Series]]) -> object:
+def _end(log: EventLog, phase: int, moments: list[Phased]) -> object:
     """Until when the rows of a phase may be followed: what comes earlier is known."""
     later = [at[0] for _, other, at in moments if other > phase]
     after_the_last = just_after(log.events.select(pl.col(TIME).max())[TIME])
