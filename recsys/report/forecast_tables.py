@@ -12,7 +12,7 @@ from rich.text import Text
 
 from recsys.evaluation import forecasts
 from recsys.evaluation.forecasts import COMPARED, METRICS
-from recsys.report.tables import plain
+from recsys.report.tables import WideTable, plain
 from recsys.tasks.sales import Sales
 
 
@@ -32,26 +32,27 @@ def describe(sales: Sales) -> str:
 
 
 def metrics(sales: Sales, models: Mapping[str, pl.DataFrame]) -> Table:
-    """A row per test metric, means over origins and seeds, and a column per model.
+    """A row per model, a column per test metric: means over origins and seeds.
 
-    Below stands how far the first model is ahead of each other in some, with p and the number of
+    Then comes how far the first model is ahead of each other in some, with p and the number of
     origins at which it is better.
     """
     first, *others = models
     title = f"{sales.name}, test, means over {len(sales.test)} origins and all seeds"
-    table = Table(title=plain(title, "table.title"))
-    table.add_column("metric")
-    for name in models:
-        table.add_column(plain(name), justify="right")
-    means = [forecasts.means(rows) for rows in models.values()]
-    for metric in METRICS:
-        best, bold = np.nanmin([of[metric] for of in means]), not metric.startswith("coverage")
-        table.add_row(metric, *(_cell(of[metric], best, bold=bold) for of in means))
+    table = WideTable(title=plain(title, "table.title"))
+    compared = COMPARED if others else ()
+    table.add_column("model")
+    for column in (*METRICS, *(f"{metric} of {first} minus this" for metric in compared)):
+        table.add_column(plain(column), justify="right")
+    means = {name: forecasts.means(rows) for name, rows in models.items()}
+    best = {metric: np.nanmin([of[metric] for of in means.values()]) for metric in METRICS}
+    ahead = {(r["metric"], r["against"]): r for r in forecasts.leads(models).to_dicts()}
+    for name, of in means.items():
+        bold = {metric: not metric.startswith("coverage") for metric in METRICS}
+        cells = [_cell(of[metric], best[metric], bold=bold[metric]) for metric in METRICS]
+        leads = [_lead(ahead[m, name]) if name != first else Text("") for m in compared]
+        table.add_row(plain(name), *cells, *leads)
     if others:
-        ahead = {(r["metric"], r["against"]): r for r in forecasts.leads(models).to_dicts()}
-        for metric in COMPARED:
-            cells = [_lead(ahead[metric, other]) for other in others]
-            table.add_row(plain(f"{metric} of {first} minus the other's"), Text(""), *cells)
         table.caption = "series by series, with p (Holm) and at how many origins it is better"
     return table
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys.evaluation.return_times import ReturnTimesResult
-from recsys.report.tables import plain
+from recsys.report.tables import WideTable, plain
 from recsys.tasks.phases import PHASES
 from recsys.tasks.return_times import ReturnTimes
 
@@ -48,7 +48,7 @@ def best(results: Mapping[str, ReturnTimesResult], metric: str) -> float:
 def metrics(
     table: ReturnTimes, results: Mapping[str, ReturnTimesResult], leads: pl.DataFrame
 ) -> Table:
-    """A row per test metric, a column per model, and the first model's lead in likelihood.
+    """A row per model, a column per test metric, and the first model's lead in likelihood.
 
     Args:
         table: that was predicted.
@@ -56,19 +56,20 @@ def metrics(
         leads: of `recsys.evaluation.return_times.likelihood_leads`.
     """
     first, *others = results
-    shown = Table(title=plain(f"{table.name}, test", "table.title"))
-    shown.add_column("metric")
-    for model in results:
-        shown.add_column(plain(model), justify="right")
-    for name in results[first].means["test"]:
-        highest = best(results, name)
-        parts = [(of.means["test"][name], of.intervals["test"][name]) for of in results.values()]
-        less = " (less is better)" if is_better_when_less(name) else ""
-        shown.add_row(plain(name + less), *(_cell(*part, highest) for part in parts))
+    shown = WideTable(title=plain(f"{table.name}, test", "table.title"))
+    shown.add_column("model")
     if others:
-        by_model = {row["against"]: row for row in leads.iter_rows(named=True)}
-        cells = [_lead(by_model[other]) for other in others]
-        shown.add_row(plain(f"log_likelihood of {first} minus the other's"), Text(""), *cells)
+        shown.add_column(plain(f"likelihood of {first}\nabove the model's"), justify="right")
+    names = list(results[first].means["test"])
+    for name in names:
+        less = "\n(less is better)" if is_better_when_less(name) else ""
+        shown.add_column(plain(name + less), justify="right")
+    by_model = {row["against"]: row for row in leads.iter_rows(named=True)}
+    for model, of in results.items():
+        means, ends = of.means["test"], of.intervals["test"]
+        lead = [_lead(by_model[model]) if model in by_model else Text("")] if others else []
+        cells = [_cell(means[name], ends[name], best(results, name)) for name in names]
+        shown.add_row(plain(model), *lead, *cells)
     return shown
 
 

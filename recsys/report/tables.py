@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Column, Table
 from rich.text import Text
 
 from recsys.batch.examples import Part
@@ -25,6 +27,39 @@ from recsys.tasks.splits import Split
 SHOWN = ("recall", "ndcg", "phr", "mrr")
 FEW = 0.01
 MANY = 20
+
+
+class WideTable(Table):
+    """A table that stays readable on a narrow screen.
+
+    Columns that do not fit beside the others stand in a further table below, with the first column
+    again; no cell is cut.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        title = self.title
+        for columns in self._that_fit(console, options):
+            part = Table(title=title)
+            for column in columns:
+                part.add_column(column.header, justify=column.justify)
+            for cells in zip(*(column.cells for column in columns), strict=True):
+                part.add_row(*cells)
+            yield part
+            title = None
+        if self.caption:
+            yield Text(str(self.caption), "dim")
+
+    def _that_fit(self, console: Console, options: ConsoleOptions) -> list[list[Column]]:
+        """The columns in groups that fit, the first column in each."""
+        label, *others = self.columns
+        groups = [[label]]
+        for column in others:
+            parts = [[part.header, *part.cells] for part in (*groups[-1], column)]
+            widths = [max(Measurement.get(console, options, c).maximum for c in p) for p in parts]
+            if len(parts) > 2 and sum(widths) + 3 * len(parts) + 1 > options.max_width:
+                groups.append([label])
+            groups[-1].append(column)
+        return groups
 
 
 def describe(split: Split, protocol: Protocol) -> str:

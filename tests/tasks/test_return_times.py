@@ -13,10 +13,10 @@ from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import EventLog
 from recsys.models import Cox, Gap, HazardNet, LightGBMHazard
 from recsys.scoring import Durations, Steps
-from recsys.tasks.features import computed
-from recsys.tasks.gaps import Clock, Gaps
+from recsys.tasks.features import MOST_MOMENTS, computed
+from recsys.tasks.gaps import Clock, Gaps, LastVisit, RecentGaps
 from recsys.tasks.phases import TEST, TRAIN
-from recsys.tasks.return_times import ReturnTimes, return_time
+from recsys.tasks.return_times import ReturnTimes, everyone_as_of, return_time
 
 
 def shop(zone: str | None = None) -> EventLog:
@@ -117,6 +117,64 @@ def test_several_moments_of_a_test_and_rows_that_are_drawn() -> None:
     assert not again.rows.equals(drawn.rows)
 
 
+VISITS: dict[str, Any] = {"train": ["2026-01-01", "2026-01-05"], "since": "visit"}
+VISITS |= {"test": ["2026-01-06", "2026-01-09"]}
+
+
+def test_days_since_each_visit() -> None:
+    table = return_time(shop(), "back", **VISITS, until="basket", horizon=5.0)
+    rows = table.rows.with_columns(days=table.durations.numpy(), observed=table.observed.numpy())
+    day = pl.col("as_of").dt.day()
+    assert rows.select("user_id", day, "phase", "days", "observed").rows() == [
+        ("a", 1, 0, 0.5, True),
+        ("a", 2, 0, 1.5, True),
+        ("a", 4, 0, 1.25, False),  # until the first moment of the test
+        ("b", 3, 0, 2.25, False),
+        ("a", 8, 2, 1.0, False),  # until just after the last event
+        ("c", 6, 2, 3.0, False),
+    ]
+    assert (rows["as_of"].dt.microsecond() == 1).all()
+    assert table.since == "visit"
+
+
+def test_visits_of_one_day_are_one_and_a_day_counts_from_it() -> None:
+    days = [f"2026-01-0{day}" for day in (1, 1, 2, 4, 5, 9)]
+    events = {"user_id": [1] * 6, "item_id": [7] * 6, "timestamp": days, "basket_id": [*range(6)]}
+    other = {"user_id": [2], "item_id": [7], "timestamp": ["2026-01-09"], "basket_id": [9]}
+    log = EventLog.from_frames(pl.concat([pl.DataFrame(events), pl.DataFrame(other)]))
+    windows = {"train": ["2026-01-01", "2026-01-03"], "test": ["2026-01-04", "2026-01-06"]}
+    table = return_time(log, "back", **windows, since="visit", until="basket", horizon=5.0)
+    assert table.durations.tolist() == [1.0, 2.0, 1.0, 4.0]
+    assert table.observed.tolist() == [True, False, True, True]
+
+
+def test_steps_since_each_visit() -> None:
+    windows: dict[str, Any] = {"train": [0, 4], "test": [5, 9], "unit": "steps"}
+    table = return_time(steps(), "back", **windows, since="visit", horizon=4.0)
+    assert table.rows["as_of"].to_list() == [1, 3, 2, 8]
+    assert table.durations.tolist() == [2.0, 3.0, 4.0, 3.0]
+    assert table.observed.tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"test": "2026-01-06"}, "test names 1 moments; with since=visit give two"),
+        ({"test": ["2026-02-06", "2026-02-07"]}, "test: no visit ends from 2026-02-06"),
+        ({"active": 3.0}, "active=3, and with since=visit every row is just after a visit"),
+    ],
+)
+def test_visits_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        return_time(shop(), "back", **VISITS | {"horizon": 5.0} | options)
+
+
+def test_a_table_of_visits_says_nothing_of_a_day() -> None:
+    table = return_time(shop(), "back", **VISITS, horizon=5.0)
+    with pytest.raises(ConfigError, match="since=visit: its model counts from visits"):
+        everyone_as_of(table)
+
+
 def test_what_is_known_too_late_is_refused() -> None:
     table = return_time(shop(), "back", **WHEN, horizon=3.0)
     late = table.rows.with_columns(until=pl.lit(datetime(2026, 1, 8)))
@@ -180,6 +238,40 @@ def test_gaps_by_hand() -> None:
     assert of_order[0, 4] == 1
 
 
+def test_recent_gaps_by_hand() -> None:
+    feature = RecentGaps(last=3, means=[1, 2], quantiles=[0.5])
+    found = feature(shop(), as_of(("a", 5), ("a", 1), ("nobody", 5), ("a", 9)))
+    one, two, four = np.log1p([1, 2, 4])
+    of_two, of_three = (one + two) / 2, (one + two + four) / 3
+    expected = [
+        [two, one, of_two, two, of_two, of_two, (two - one) / 2],
+        [0] * 7,
+        [0] * 7,
+        [four, two, one, four, (two + four) / 2, two, np.std([one, two, four])],
+    ]
+    assert found == pytest.approx(np.array(expected), abs=1e-6)
+    assert of_three > two  # so that the filled gap above is none of the others
+    with pytest.raises(ConfigError, match=r"quantiles=2"):
+        RecentGaps(quantiles=[2.0])
+    with pytest.raises(ConfigError, match=r"means=0"):
+        RecentGaps(means=[0])
+
+
+def test_the_last_visit_by_hand() -> None:
+    rows = {"user_id": [1, 1, 1, 1, 2], "item_id": [7] * 5, "basket_id": [0, 0, 1, 1, 2]}
+    days = ["2026-01-01", "2026-01-01", "2026-01-03", "2026-01-03", "2026-01-01"]
+    bought = pl.DataFrame(rows | {"timestamp": days, "value": [3.0, 1.0, -9.0, 2.0, 5.0]})
+    moments = pl.DataFrame(
+        {"user_id": [1, 1, 3], "as_of": [datetime(2026, 1, day) for day in (3, 4, 4)]}
+    )
+    with_value = LastVisit()(EventLog.from_frames(bought), moments)
+    events, value = np.log1p([2, 4])  # what is given back leaves the second visit nothing
+    expected = [[events, 0, value, 0], [events, 0, 0, -value / 2], [0, 0, 0, 0]]
+    assert with_value == pytest.approx(np.array(expected), abs=1e-6)
+    without = LastVisit()(EventLog.from_frames(bought.drop("value")), moments)
+    assert without == pytest.approx(with_value[:, :2])
+
+
 def test_clock_by_hand() -> None:
     found = Clock()(shop(), as_of(("a", 5), ("nobody", 5)))  # the 5th is a Monday, the 4th a Sunday
     monday, noon, evening = 2 * np.pi / 7, np.pi, 1.5 * np.pi
@@ -209,19 +301,30 @@ def table() -> ReturnTimes:
     return return_time(regulars(), "back", train=train, test="2026-04-10", horizon=15.0)
 
 
-@pytest.mark.parametrize("feature", [Gaps(), Clock()], ids=str)
+@pytest.mark.parametrize("feature", [Gaps(), Clock(), RecentGaps(), LastVisit()], ids=str)
 def test_features_know_nothing_of_what_comes_later(table: ReturnTimes, feature: Any) -> None:
     assert computed(table, feature).shape[0] == len(table)
 
 
-def test_a_feature_that_looks_ahead_is_refused(table: ReturnTimes) -> None:
-    @dataclass(frozen=True)
-    class Ahead:
-        def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
-            return np.full((len(rows), 1), len(log.events), dtype=np.float32)
+@dataclass(frozen=True)
+class Ahead:
+    def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
+        return np.full((len(rows), 1), len(log.events), dtype=np.float32)
 
+
+def test_a_feature_that_looks_ahead_is_refused(table: ReturnTimes) -> None:
     with pytest.raises(LeakError, match=r"Ahead.* knows what comes after"):
         Cox(features=[Ahead()]).fit(table, table.phase(TRAIN))
+
+
+def test_features_of_many_moments_are_computed_again_at_some() -> None:
+    windows: dict[str, Any] = {"train": ["2026-01-20", "2026-03-01"]}
+    windows |= {"test": ["2026-03-02", "2026-04-01"], "since": "visit"}
+    visits = return_time(regulars(), "back", **windows, horizon=15.0)
+    assert visits.rows["as_of"].n_unique() > 10 * MOST_MOMENTS
+    assert computed(visits, Gaps()).shape[0] == len(visits)
+    with pytest.raises(LeakError, match=r"Ahead.* knows what comes after"):
+        computed(visits, Ahead())
 
 
 def test_models_learn_from_a_table(table: ReturnTimes) -> None:
