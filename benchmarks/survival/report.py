@@ -1,4 +1,4 @@
-"""Tables of `benchmarks/survival/README.md` from the records of `soden` and `complete_journey`.
+"""Tables of `benchmarks/survival/README.md` from the records of `soden` and `logs`.
 
     python -m benchmarks.survival.report
 
@@ -30,8 +30,8 @@ AGAINST = "hazard_net_hgp"
 HEAD = """# Survival models
 
 Made by `python -m benchmarks.survival.report` from the records in `results/`, which
-`RECSYS_DATA=FOLDER python -m benchmarks.survival.soden metabric support` writes, those of Complete
-Journey at the end aside: the ten splits of
+`RECSYS_DATA=FOLDER python -m benchmarks.survival.soden metabric support` writes, those of behaviour
+logs at the end aside: the ten splits of
 METABRIC (1,904 rows, 9 covariates) and SUPPORT (8,873 rows, 27 covariates) that the authors of
 SODEN ship. Every model has 30 random trials, chosen by the log-likelihood of validation rows (three
 splits of METABRIC, one of SUPPORT), and is then trained on each of the ten splits, networks and
@@ -50,9 +50,13 @@ overlap as draws by chance do; p (t) is of Student's paired t-test, which takes 
 independent and is too small. p (Holm) corrects p over all rows of its table.
 """
 
-JOURNEYS = {
-    "complete_journey": "features of `task=return_time`: gaps, clock, recency, frequency and value",
+LOGS = {
+    "complete_journey": "Complete Journey from midnights, features of `task=return_time`: gaps, clock, "
+    "recency, frequency and value",
     "complete_journey_vectors": "the same features and 64 frozen numbers of a ShopperBERT",
+    "complete_journey_visits": "Complete Journey from the end of each basket; the same features, "
+    "recent gaps and the last visit",
+    "cdnow": "CDNOW, features of `task=return_time`",
 }
 SHOWN = {
     "log-likelihood": "log_likelihood",
@@ -64,23 +68,31 @@ SHOWN = {
     "AUC at 3": "auc@3",
     "AUC at 7": "auc@7",
     "AUC at 10": "auc@10",
+    "AUC at 30": "auc@30",
     "calibration at 7": "calibration@7",
+    "calibration at 30": "calibration@30",
 }
-JOURNEY = """## Complete Journey
+OF_LOGS = """## Behaviour logs
 
-`python -m benchmarks.survival.complete_journey` writes the records: days until a household's next
-basket, followed for 14 days, of households with a basket in the week before. Moments are midnights:
-seven from March to July for training, three of September for validation, and five from 20 October
-to 20 November for the test; 2,000 test rows are drawn, and 500 or 3,000 of training. A seed draws
-the rows and the weights that networks start from; figures are means of three seeds, lowest to
-highest in brackets. All options are those of `conf/model`; `l2` of `cox` and `weibull_aft` was
-chosen on the validation rows of one seed, the others on nothing. *Of shares* is the log-likelihood
-of durations as shares of the 14 days; more is better of all columns but IBS and calibration.
+`python -m benchmarks.survival.logs EXPERIMENT` writes the records of `experiment=return_time/…`. A
+seed draws the rows and the weights that networks start from; figures are means of three seeds,
+lowest to highest in brackets. All options are those of `conf/model`; `l2` of `cox` and
+`weibull_aft` was chosen on the validation rows of one seed of Complete Journey, the others on
+nothing. *Of shares* is the log-likelihood of durations as shares of the horizon; more is better of
+all columns but IBS and calibration.
 
-The likelihood is that of a time of day, too: of 2,597 events of training 54 come before six in the
-morning. Twenty intervals follow that in part, ten cells less, the smooth hazards of networks not at
-all: Kaplan-Meier's alone is -2.42, -2.36, -2.29 or -2.18 a validation row with 5, 10, 20 or 60
-cells. So read it between models of one kind, and C, IBS and IBLL between kinds.
+**Complete Journey from midnights**: days until a household's next basket, followed for 14 days, of
+households with a basket in the week before, at seven midnights from March to July for training,
+three of September for validation, and five from 20 October to 20 November for the test. **From the
+end of each basket**: the same, of every basket that ends from March to July, in September, and from
+20 October to 20 November; recent gaps and the last visit were added because they raised
+LightGBM's C of baskets in September. **CDNOW**: days until a customer's next purchase, followed for
+90 days, at two days of 1997 for training, one for validation, and two of 1998 for the test.
+
+The likelihood is that of a time of day, too: of 2,597 events of training from midnights 54 come
+before six in the morning. Twenty intervals follow that in part, ten cells less, the smooth hazards
+of networks not at all: Kaplan-Meier's alone is -2.42, -2.36, -2.29 or -2.18 a validation row with
+5, 10, 20 or 60 cells. So read it between models of one kind, and C, IBS and IBLL between kinds.
 """
 
 
@@ -90,7 +102,7 @@ def main() -> None:
         records = {m: r for m in MODELS if (r := read(data, m)) is not None}
         if records:
             parts += [f"## {data}\n", figures(data, records), comparisons(records)]
-    write_text(README, "\n".join([*parts, *journeys()]))
+    write_text(README, "\n".join([*parts, *logs()]))
     print(f"wrote {README}")
 
 
@@ -102,22 +114,24 @@ def read(data: str, model: str) -> dict[str, Any] | None:
     return record if len(record.get("splits", ())) == whole else None
 
 
-def journeys() -> list[str]:
-    """Complete Journey: a table for each set of features and each number of training rows."""
+def logs() -> list[str]:
+    """Behaviour logs: a table for each experiment and each number of training rows."""
     parts = []
-    for name, features in JOURNEYS.items():
+    for name, described in LOGS.items():
         path: Path = RESULTS / f"{name}.json"
         if not path.exists():
             continue
         record = json.loads(path.read_text())
         for size in (key for key in record if key.startswith("rows=")):
             rows = int(size.removeprefix("rows="))
-            lines = [line(["model", *SHOWN]), line(["---"] * (len(SHOWN) + 1))]
+            first = next(iter(record[size]["models"].values()))
+            shown = {head: metric for head, metric in SHOWN.items() if metric in first}
+            lines = [line(["model", *shown]), line(["---"] * (len(shown) + 1))]
             for model, of in record[size]["models"].items():
-                cells = [_ends(of[metric]["values"]) for metric in SHOWN.values()]
+                cells = [_ends(of[metric]["values"]) for metric in shown.values()]
                 lines.append(line([f"`{model}`", *cells]))
-            parts.append(f"### {rows:,} training rows; {features}\n\n" + "\n".join(lines) + "\n")
-    return [JOURNEY, *parts] if parts else []
+            parts.append(f"### {rows:,} training rows; {described}\n\n" + "\n".join(lines) + "\n")
+    return [OF_LOGS, *parts] if parts else []
 
 
 def _ends(values: list[float]) -> str:
