@@ -51,8 +51,8 @@ independent and is too small. p (Holm) corrects p over all rows of its table.
 """
 
 LOGS = {
-    "complete_journey": "Complete Journey from midnights, features of `task=return_time`: gaps, clock, "
-    "recency, frequency and value",
+    "complete_journey": "Complete Journey from midnights, features of `task=return_time`: gaps, "
+    "clock, recency, frequency and value",
     "complete_journey_vectors": "the same features and 64 frozen numbers of a ShopperBERT",
     "complete_journey_visits": "Complete Journey from the end of each basket; the same features, "
     "recent gaps and the last visit",
