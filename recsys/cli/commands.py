@@ -30,7 +30,8 @@ from recsys.run.forecasting import compare_forecasts
 from recsys.run.log import filtered_log, log_of, read
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
-from recsys.run.return_times import check_run, return_times_as_of
+from recsys.run.return_times import return_times_as_of
+from recsys.run.task_kinds import check_command
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.kinds import profile_encoder
 from recsys.scoring.saved_model import SavedModel
@@ -42,7 +43,7 @@ SHOWN_USERS = 20
 
 def evaluate(given: Namespace) -> None:
     """Evaluate a run's model again, with other list lengths, another mask rule or another log."""
-    _of_lists(given.run)
+    check_command(given.run, "evaluate")
     config = _config(given.run, given.overrides)
     protocol = _check(given.run, config)
     saved = saved_model.load(given.run, device=given.device or config["device"])
@@ -83,7 +84,7 @@ def _evaluations(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]
 def recommend(given: Namespace) -> None:
     """Print or write lists for users of the log, or for one history."""
     _check_output(given.output)
-    _of_lists(given.run)
+    check_command(given.run, "recommend")
     saved = saved_model.load(given.run, device=given.device or "auto")
     if given.users:
         lists = saved.recommend(given.users, k=given.k, progress=console.is_terminal)
@@ -111,7 +112,7 @@ def _write(path: Path, table: pl.DataFrame) -> None:
 
 def vectors(given: Namespace) -> None:
     """Write a model's vectors of all items and users as Parquet."""
-    _of_lists(given.run)
+    check_command(given.run, "vectors")
     tables_of = saved_model.load(given.run, device=given.device or "auto").vectors()
     given.output.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(("items", "users"), tables_of, strict=True):
@@ -124,6 +125,7 @@ def profile(given: Namespace) -> None:
     """Write the vectors of all users of a log as of a moment, as Parquet."""
     if given.output is not None and given.output.suffix != ".parquet":
         raise ConfigError(f"--output {given.output}: give a .parquet file")
+    check_command(given.run, "profile")
     moments = [o.partition("=")[2] for o in given.overrides if o.startswith("as_of=")]
     overrides = [o for o in given.overrides if not o.startswith("as_of=")]
     is_other = any(o.startswith("data=") for o in overrides)
@@ -150,8 +152,8 @@ def profile(given: Namespace) -> None:
 def return_times(given: Namespace) -> None:
     """Print or write when every user will be back, by a run's model, which is fitted again."""
     _check_output(given.output)
+    check_command(given.run, "return-times")
     config = _config(given.run, [])
-    check_run(given.run, config)
     with reading(given.run / "config.yaml"), running_on(given.device or config["device"]):
         log, table = return_times_as_of(config, given.as_of)
     if given.output is not None:
@@ -191,25 +193,6 @@ def data(given: Namespace) -> None:
     console.print(tables.frame(findings, title=log.name))
 
 
-def _of_lists(run: Path) -> None:
-    """Refuse a run whose model makes no lists."""
-    if (run / "per_series.parquet").is_file():
-        raise RunError(
-            f"{run} forecasts series and recommends nothing; its figures are in metrics.json, and "
-            "its forecasts in forecasts.parquet"
-        )
-    if (run / "tables").is_dir():
-        raise RunError(
-            f"{run} predicts labels and recommends nothing; its figures are in metrics.json, and "
-            "its predictions in tables/"
-        )
-    if (run / "curves.parquet").is_file():
-        raise RunError(
-            f"{run} predicts return times and recommends nothing; recsys return-times {run} says "
-            "when users will be back"
-        )
-
-
 def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
     """A run's config with the overrides, as dicts, lists and values that stand for themselves."""
     if not (run / "config.yaml").is_file():
@@ -245,7 +228,7 @@ def _check(run: Path, config: Mapping[str, Any]) -> Protocol:
 def _log(run: Path, config: Mapping[str, Any]) -> EventLog:
     with reading(run / "config.yaml"):
         trust.check(config["data"], "data")
-        check_options({"data": config["data"]}, {"data": object})
+        check_options({"data": config["data"]}, {"data": EventLog})
         return log_of(config["data"], "data")
 
 

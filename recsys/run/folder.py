@@ -22,6 +22,7 @@ from recsys.report import tables
 from recsys.report.page import name_of
 from recsys.run.config import as_values, config_words, plain
 from recsys.run.options import check_options
+from recsys.run.task_kinds import TaskKind, check_models
 
 logger = logging.getLogger(__name__)
 console = Console()
@@ -47,6 +48,7 @@ def folder_of_a_run(folder: Path) -> Iterator[None]:
 def at_work(
     config: DictConfig,
     folder: Path,
+    kind: TaskKind,
     kinds: Mapping[str, Any],
     extras: Mapping[str, Any] | None = None,
 ) -> Iterator[None]:
@@ -55,13 +57,16 @@ def at_work(
     Args:
         config: composed.
         folder: the run's.
+        kind: of its task.
         kinds, extras: what its options are, as `check_options` takes them.
 
     Raises:
         RunError: another process is at work in the folder.
-        ConfigError: an option that is not what is expected, or no such device.
+        ConfigError: a model of another kind, an option that is not what is expected, or no such
+            device.
     """
     with folder_of_a_run(folder):
+        check_models(config, kind)
         check_options(as_values(config), kinds, extras)
         with running_on(config.device) as device:
             logger.info("a run on %s, in %s", device, folder)

@@ -27,7 +27,7 @@ import copy
 import itertools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,23 +50,24 @@ from recsys.report import forecast_page, forecast_tables
 from recsys.run.config import of_task_alone, plain
 from recsys.run.folder import about, at_work, claim, close, console, models_of, say
 from recsys.run.log import read
+from recsys.run.task_kinds import FORECASTS
 from recsys.scoring import trust
 from recsys.scoring.forecaster import Forecaster
-from recsys.tasks.sales import Sales, check_leaks, cut
+from recsys.tasks.sales import Origins, Sales, check_leaks, cut
 from recsys.timing import timed
 
 logger = logging.getLogger(__name__)
 OF_THE_TASK = ("series", "origins", "refit", "trials", "seeds", "monitor")
 KINDS = {
-    "data": object,
-    "task.series": object,
-    "task.origins": object,
+    "data": EventLog,
+    "task.series": Callable[..., Sales],
+    "task.origins": Origins,
     "task.refit": Refit,
     "task.trials": int,
     "task.seeds": int,
     "task.monitor": str,
-    "model": object,
-    "baselines": Mapping[str, object],
+    "model": Forecaster,
+    "baselines": Mapping[str, Forecaster],
     "seed": int,
     "device": str,
 }
@@ -116,7 +117,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     Raises:
         RunError: another process is at work in the folder.
     """
-    with at_work(config, folder, KINDS, EXTRAS):
+    with at_work(config, folder, FORECASTS, KINDS, EXTRAS):
         return _run(config, folder)
 
 
