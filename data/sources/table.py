@@ -38,6 +38,7 @@ from recsys.log.event_log import (
     bad_names,
     is_worded,
 )
+from recsys.ranges import distinct
 
 ORDER = "order"
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -104,6 +105,7 @@ def table(
     events = frames.pop("events")
     with reading(files["events"]):
         events = events.with_columns(_timed(events[TIME], time_unit))
+        distinct(**{"data.item_columns": item_columns})
         of_items = () if "items" in frames else _of_items(events, renames, item_columns)
         return EventLog.from_frames(
             events,
@@ -111,7 +113,14 @@ def table(
             frames.get("users"),
             name=files["events"].stem,
             item_columns=of_items,
+            called=_called(renames),
         )
+
+
+def _called(renames: Mapping[str, str]) -> dict[str, str]:
+    """What errors call columns: as the user named them, and by which option."""
+    columns = {ours: f"data.columns.{ours}={theirs}" for ours, theirs in renames.items()}
+    return {**columns, "item_columns": "data.item_columns"}
 
 
 def _read(path: Path) -> pl.DataFrame:
@@ -212,11 +221,14 @@ def _timed(times: pl.Series, unit: str | None) -> pl.Series:
             ones without a unit.
     """
     if unit not in (None, ORDER, *_PER_SECOND):
-        raise DataError(f"time_unit={unit}: expected {', '.join(_PER_SECOND)} or {ORDER}")
+        raise DataError(f"data.time_unit={unit}: expected {', '.join(_PER_SECOND)} or {ORDER}")
     numbers = as_numbers(times)
     if not numbers.dtype.is_numeric():
         if unit is not None:
-            raise DataError(f"time_unit={unit} is for timestamps in numbers; {_no_number(times)}")
+            raise DataError(
+                f"data.time_unit={unit} is for timestamps in numbers; {_no_number(times)}; leave "
+                "it out for dates"
+            )
         return times
     likely = _likely_unit(numbers)
     if likely is not None and unit not in (likely, ORDER):
@@ -273,8 +285,9 @@ def _from_epoch(numbers: pl.Series, unit: str) -> pl.Series:
     if outside.any():
         row = outside.arg_true()[0]
         raise DataError(
-            f"time_unit={unit}: {outside.sum()} timestamps outside the years {FIRST_YEAR} to "
-            f"{LAST_YEAR - 1}, the first {numbers[row]} in row {row + 1}"
+            f"data.time_unit={unit}: {outside.sum()} timestamps outside the years {FIRST_YEAR} to "
+            f"{LAST_YEAR - 1}, the first {numbers[row]} in row {row + 1}; choose the unit that "
+            f"fits, {', '.join(_PER_SECOND)}, or leave such rows out"
         )
     if numbers.dtype.is_float():
         microseconds = (numbers * (10**6 / count)).round()

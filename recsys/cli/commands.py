@@ -25,7 +25,7 @@ from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import tables
 from recsys.run import ranking
 from recsys.run.alike import UNLIKE, check_alike, unlike_training
-from recsys.run.folder import about, console, say
+from recsys.run.folder import about, console, say, show
 from recsys.run.forecasting import compare_forecasts
 from recsys.run.log import filtered_log, log_of, read
 from recsys.run.options import check_options
@@ -60,7 +60,7 @@ def evaluate(given: Namespace) -> None:
         write_text(given.output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         ranking.write_results(given.output, results, split)
     label = f"{given.run} (test)"
-    console.print(tables.metrics({label: results["test"]}, split.log.name, task.protocol))
+    show(tables.metrics({label: results["test"]}, split.log.name, task.protocol))
     _warn(different)
 
 
@@ -92,7 +92,7 @@ def recommend(given: Namespace) -> None:
         baskets = [entry.split(",") for entry in given.history]
         lists = saved.recommend(histories=[baskets], k=given.k)
     if given.output is None:
-        console.print(tables.frame(lists))
+        show(tables.frame(lists))
         return
     _write(given.output, lists)
 
@@ -160,9 +160,7 @@ def return_times(given: Namespace) -> None:
         _write(given.output, table)
         say(f"{given.output}: {len(table):,} users of {log.name} as of {table[AS_OF][0]}")
     else:
-        console.print(
-            tables.frame(table.head(SHOWN_USERS), title=f"{log.name}, {len(table):,} users")
-        )
+        show(tables.frame(table.head(SHOWN_USERS), title=f"{log.name}, {len(table):,} users"))
 
 
 def compare(given: Namespace) -> None:
@@ -179,7 +177,7 @@ def compare(given: Namespace) -> None:
             frames = (_per_user(run, given.part) for run in (given.first, given.second))
             table = statistics.compare(*frames)
     rows = "folds" if of_tables else "test" if of_series else given.part
-    console.print(tables.frame(table, title=f"{given.second} - {given.first} ({rows})"))
+    show(tables.frame(table, title=f"{given.second} - {given.first} ({rows})"))
     for run in (given.first, given.second):
         if (run / "log.json").is_file():
             _warn(read_json(run / "log.json").get(UNLIKE), f"{run}: ")
@@ -190,7 +188,7 @@ def data(given: Namespace) -> None:
     config = compose([f"data={given.name}", *given.overrides])
     log = read(config.data)
     findings = describe(log) if given.what == "describe" else audit(log)
-    console.print(tables.frame(findings, title=log.name))
+    show(tables.frame(findings, title=log.name))
 
 
 def _config(run: Path, overrides: list[str]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ from recsys.log.event_log import EventLog
 from recsys.reading import read_json, read_table
 from recsys.report import forecast_page, forecast_tables
 from recsys.run.config import of_task_alone, plain
-from recsys.run.folder import about, at_work, claim, close, console, models_of, say
+from recsys.run.folder import about, at_work, claim, close, models_of, say, show
 from recsys.run.log import read
 from recsys.run.task_kinds import FORECASTS
 from recsys.scoring import trust
@@ -132,7 +132,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     rows = {n: forecast(sales, m, place, protocol) for n, (m, place) in models.items()}
     forecast_page.write(folder)
     tests = {name: of.filter(part="test") for name, of in rows.items()}
-    console.print(forecast_tables.metrics(sales, tests))
+    show(forecast_tables.metrics(sales, tests))
     close(folder, config, log)
     return means(rows[next(iter(models))])
 

@@ -34,7 +34,7 @@ from recsys.report import prediction_page
 from recsys.report.tables import table_results
 from recsys.run import ranking
 from recsys.run.config import Sizes, completed, plain
-from recsys.run.folder import about, at_work, claim, close, console, folder_of_a_run, say
+from recsys.run.folder import about, at_work, claim, close, folder_of_a_run, say, show
 from recsys.run.log import filtered_log, read
 from recsys.run.task_kinds import LABELS
 from recsys.scoring import trust
@@ -108,7 +108,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     }
     ahead = leads(by_table)
     for name, of_table in by_table.items():
-        console.print(table_results(name, of_table, ahead.filter(table=name)))
+        show(table_results(name, of_table, ahead.filter(table=name)))
     close(folder, config, log)
     return means(results[label])
 

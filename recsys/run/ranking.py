@@ -46,7 +46,7 @@ from recsys.report.page import name_of
 from recsys.report.user_map import attributes
 from recsys.retrieval.index import ItemIndex
 from recsys.run.config import Sizes, as_values, plain, sized
-from recsys.run.folder import about, at_work, claim, close, console, say
+from recsys.run.folder import about, at_work, claim, close, console, say, show
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.run.task_kinds import LISTS
@@ -133,8 +133,8 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     ranking_page.write(folder)
     tests = {name: parts["test"] for name, parts in results.items()}
-    console.print(tables.metrics(tests, task.split.log.name, task.protocol))
-    console.print(tables.samples(task.split.test, evaluations["test"].top, task.split))
+    show(tables.metrics(tests, task.split.log.name, task.protocol))
+    show(tables.samples(task.split.test, evaluations["test"].top, task.split))
     close(folder, config, task.split.log, *tables.ties(task.split))
     return {part: result.means for part, result in evaluations.items()}
 

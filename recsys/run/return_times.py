@@ -39,7 +39,7 @@ from recsys.log.time import Moment
 from recsys.ranges import above
 from recsys.report import return_times_page, return_times_tables
 from recsys.run.config import of_task_alone, plain
-from recsys.run.folder import about, at_work, claim, close, console, models_of, say
+from recsys.run.folder import about, at_work, claim, close, models_of, say, show
 from recsys.run.log import log_of, read
 from recsys.run.options import check_options
 from recsys.run.task_kinds import RETURN_TIMES
@@ -98,7 +98,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         for name, (options, place) in models.items()
     }
     return_times_page.write(folder)
-    console.print(return_times_tables.metrics(table, results, likelihood_leads(results)))
+    show(return_times_tables.metrics(table, results, likelihood_leads(results)))
     close(folder, config, log)
     return results[next(iter(models))].means
 

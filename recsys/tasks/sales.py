@@ -21,7 +21,7 @@ from torch import Tensor
 from recsys.batch.series import SeriesTable
 from recsys.errors import ConfigError, LeakError
 from recsys.log.event_log import ITEM, QUANTITY, TIME, USER, VALUE, EventLog
-from recsys.ranges import at_least, share
+from recsys.ranges import at_least, distinct, share
 from recsys.tasks.tensors import tensor_of
 
 Measure = Literal["units", "value", "buyers"]
@@ -68,8 +68,8 @@ class Origins:
             name: of the log, for errors.
 
         Raises:
-            ConfigError: an origin is no period's first day, too early to learn from a window before
-                it, or its horizon ends behind the series; or the phases overlap.
+            ConfigError: an origin comes twice, is no period's first day, or too early to learn from
+                a window before it, or its horizon ends behind the series; or the phases overlap.
         """
         if not days:
             raise ConfigError(
@@ -112,7 +112,8 @@ class Origins:
                     f"task.origins.{name}: {day} is no period's first day; they start "
                     f"{days[0]} and end {days[-1]}"
                 )
-        return sorted({number[day] for day in wanted})
+        distinct(**{f"task.origins.{name}": wanted})
+        return sorted(number[day] for day in wanted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +208,8 @@ def sales_series(
     """
     share(min_sold_share=min_sold_share)
     at_least(1, max_series=max_series, season=season)
+    lists = {"calendar": calendar, "holidays": holidays, "closed": closed}
+    distinct(**{f"task.series.{name}": values for name, values in lists.items()})
     if not log.has_calendar_time:
         raise ConfigError(
             f"task.series: {log.name} knows no time but an order, and days are asked about; give a "
@@ -328,7 +331,8 @@ def _sold(
     """`series`, `period` and `sold`, a row where something was."""
     if measure == "value" and VALUE not in events.columns:
         raise ConfigError(
-            f"task.series.measure=value: {name} has no column value; choose units or buyers"
+            f"task.series.measure=value: {name} has no column value; name the file's by "
+            "data.columns.value=COLUMN, or choose units or buyers"
         )
     counted = {
         "units": pl.col(QUANTITY).sum() if QUANTITY in events.columns else pl.len(),

@@ -125,7 +125,7 @@ def test_runs_are_compared_series_by_series(finished: Path, run: Run) -> None:
     assert "rmse" in out
     code, _, err = run("recommend", finished, "--users", "1")
     assert code == 2
-    assert "forecasts series and recommends nothing" in err
+    assert "forecasts series, and recsys recommend is for runs" in err
 
 
 def test_nothing_of_a_run_changes_when_the_log_ends_at_the_origin(
