@@ -12,6 +12,7 @@ its title and text, and every column with one value an item, such as a category 
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -133,20 +134,39 @@ def _read(path: Path) -> pl.DataFrame:
                 with path.open("rb") as file:  # a path would be read as a pattern
                     return pl.read_ndjson(file, infer_schema_length=None)
             case ".csv" | ".tsv" as suffix:
-                return _without_blanks(
-                    pl.read_csv(
-                        path,
-                        separator=_SEPARATORS[suffix],
-                        quote_char=None if suffix == ".tsv" else '"',
-                        infer_schema=False,
-                        null_values=[""],
-                        glob=False,
-                    )
-                )
+                return _without_blanks(_read_text(path, suffix))
     raise DataError(
         f"{path}: {path.suffix or 'a name without an ending'} is no kind of table that is read; "
         "give .csv, .tsv, .jsonl, .ndjson or .parquet"
     )
+
+
+def _read_text(path: Path, suffix: str) -> pl.DataFrame:
+    try:
+        return pl.read_csv(
+            path,
+            separator=_SEPARATORS[suffix],
+            quote_char=None if suffix == ".tsv" else '"',
+            infer_schema=False,
+            null_values=[""],
+            glob=False,
+        )
+    except pl.exceptions.ComputeError as error:
+        if "more fields" not in str(error):
+            raise
+        raise DataError(f"{path}: {_longer_row(path, suffix)}") from error
+
+
+def _longer_row(path: Path, suffix: str) -> str:
+    """Which row has more fields than the header, in words; the reader does not say."""
+    quoting = csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = csv.reader(file, delimiter=_SEPARATORS[suffix], quoting=quoting)
+        most = len(next(rows))
+        longer = ((number, len(row)) for number, row in enumerate(rows, 1) if len(row) > most)
+        number, fields = next(longer, (0, 0))
+    row = f"row {number} has {fields}" if number else "a row has more"
+    return f"{row} fields, and the header {most}; quote fields that hold a separator"
 
 
 def _without_blanks(text: pl.DataFrame) -> pl.DataFrame:
@@ -172,6 +192,11 @@ def _check_columns(
 
 
 def _no_column(path: Path, ours: str, theirs: str, columns: list[str]) -> DataError:
+    if len(columns) == 1 and (other := next((s for s in ";\t|" if s in columns[0]), None)):
+        return DataError(
+            f"{path}: one column, {columns[0]!r}, with {other!r} between its parts; save it with "
+            "commas as .csv, or with tabs as .tsv"
+        )
     near = get_close_matches(theirs, columns, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return DataError(

@@ -31,7 +31,7 @@ from recsys.run.log import filtered_log, log_of, read
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
 from recsys.run.return_times import return_times_as_of
-from recsys.run.task_kinds import check_command
+from recsys.run.task_kinds import check_command, folder_with_config
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.kinds import profile_encoder
 from recsys.scoring.saved_model import SavedModel
@@ -194,7 +194,9 @@ def data(given: Namespace) -> None:
 def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
     """A run's config with the overrides, as dicts, lists and values that stand for themselves."""
     if not (run / "config.yaml").is_file():
-        raise RunError(f"{run} is no run's folder: it has no config.yaml")
+        whole = folder_with_config(run)
+        remedy = f"; it belongs to the run in {whole}, name that" if whole else ""
+        raise RunError(f"{run} is no run's folder: it has no config.yaml{remedy}")
     # It may have been trained elsewhere.
     config = OmegaConf.create(read_config(run) | {"device": "auto"})
     OmegaConf.set_struct(config, True)

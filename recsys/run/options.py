@@ -217,7 +217,7 @@ def _expected_target(kind: Any) -> str:
     later = get_origin(kind) is Callable
     made = get_args(kind)[-1] if later else kind
     words = "options with _partial_: true and a _target_" if later else "options with a _target_"
-    if isinstance(made, type) and made is not object:
+    if isinstance(made, type) and made not in (object, Any):
         words += f" that makes {'an' if made.__name__[0] in 'AEIOU' else 'a'} {made.__name__}"
     names = examples(kind)
     return f"{words}, such as {', '.join(names)}" if names else words

@@ -42,7 +42,7 @@ def may_make(options: Mapping[Any, Any], kind: Any) -> bool:
     later = bool(options.get(trust.PARTIAL, False))
     if get_origin(kind) is Callable:
         return later and _makes(target, get_args(kind)[-1])
-    if not isinstance(kind, type) or not later:
+    if not _is_class(kind) or not later:
         return _makes(target, kind)
     given = [name for name in options if not str(name).startswith("_")]
     return _is_called(kind) and _is_such_a_call(target, kind, _arity(kind), given)
@@ -51,7 +51,7 @@ def may_make(options: Mapping[Any, Any], kind: Any) -> bool:
 def examples(kind: Any) -> list[str]:
     """Targets of ours that make what an option is for, as a config names them."""
     made = get_args(kind)[-1] if get_origin(kind) is Callable else kind
-    if not isinstance(made, type) or made is object:
+    if not _is_class(made) or made is object:
         return []
     targets = ((name, _found(name)) for name in _listed(made))
     names = [name for name, target in targets if target is not None and _makes(target, made)]
@@ -76,13 +76,17 @@ def _listed(kind: type) -> Iterator[str]:
         yield from (f"{trust.ZOO}.{name}" for name in import_module(trust.ZOO).__all__)
 
 
+def _is_class(kind: Any) -> bool:
+    return isinstance(kind, type) and kind is not Any  # which is a class since Python 3.11
+
+
 def _makes(target: Callable[..., Any], kind: Any) -> bool:
-    if not isinstance(kind, type):
+    if not _is_class(kind):
         return True
     if isinstance(target, type):
         return _is_a(target, kind)
     made = hints_of(target).get("return")
-    if not isinstance(made, type):
+    if not _is_class(made):
         return not _is_of_python(target)
     return _is_a(made, kind) or issubclass(kind, made)  # it may return more than it says
 
@@ -138,7 +142,7 @@ def _is_such_a_call(
         given: the names of others.
     """
     returned, wanted = (hints_of(of).get("return") for of in (call, kind.__call__))  # type: ignore[operator]
-    if isinstance(returned, type) and isinstance(wanted, type) and not issubclass(returned, wanted):
+    if _is_class(returned) and _is_class(wanted) and not issubclass(returned, wanted):  # type: ignore[arg-type]
         return False
     try:
         signature(call).bind(*[None] * places, **dict.fromkeys(given))

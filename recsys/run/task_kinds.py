@@ -99,7 +99,7 @@ def kind_of_run(run: Path) -> TaskKind | None:
 
 def folder_with_config(run: Path) -> Path | None:
     """The folder that says what a run is; that of a baseline or a member is its run's."""
-    place = run.absolute()
+    place = run
     while not (place / "config.yaml").is_file() and place.parent.name in ("baselines", "members"):
         place = place.parent.parent
     return place if (place / "config.yaml").is_file() else None
@@ -115,7 +115,7 @@ def check_command(run: Path, command: str) -> None:
     if kind is None or command in kind.commands:
         return
     fit = " or ".join(other.example for other in ALL if command in other.commands)
-    remedy = kind.remedy.format(run=run)
+    remedy = kind.remedy.format(run=folder_with_config(run))
     if command == "profile" and (run / "pretraining" / "model").is_dir():
         remedy = f"recsys profile {run / 'pretraining'} writes the vectors that it reads"
     raise RunError(

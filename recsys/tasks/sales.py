@@ -53,7 +53,7 @@ class Origins:
     test: int | Sequence[str] = 6
 
     def __post_init__(self) -> None:
-        at_least(1, horizon=self.horizon, context=self.context)
+        at_least(1, **{"task.origins.horizon": self.horizon, "task.origins.context": self.context})
         for name, given in (("validation", self.validation), ("test", self.test)):
             if (given if isinstance(given, int) else len(given)) < 1:
                 raise ConfigError(
@@ -89,7 +89,8 @@ class Origins:
             raise ConfigError(
                 f"task.origins: {name} has {len(days)} periods, and {len(validation)} origins of "
                 f"validation and {len(test)} of test, each of {self.horizon}, need {needed} before "
-                f"the first; it has {early} there. Give fewer origins, or lower context or horizon"
+                f"the first; it has {max(early, 0)} there; give fewer origins, or lower "
+                "task.origins.context or task.origins.horizon"
             )
         if max(validation) + self.horizon > min(test):
             raise ConfigError(
@@ -206,8 +207,8 @@ def sales_series(
     >>> sales.table.values, sales.validation, sales.test
     (tensor([[1., 2., 1., 1., 1.]]), [3], [4])
     """
-    share(min_sold_share=min_sold_share)
-    at_least(1, max_series=max_series, season=season)
+    share(**{"task.series.min_sold_share": min_sold_share})
+    at_least(1, **{"task.series.max_series": max_series, "task.series.season": season})
     lists = {"calendar": calendar, "holidays": holidays, "closed": closed}
     distinct(**{f"task.series.{name}": values for name, values in lists.items()})
     if not log.has_calendar_time:
@@ -336,7 +337,7 @@ def _sold(
         )
     counted = {
         "units": pl.col(QUANTITY).sum() if QUANTITY in events.columns else pl.len(),
-        "value": pl.col(VALUE).sum() if VALUE in events.columns else pl.len(),
+        "value": _stated(VALUE).sum() if VALUE in events.columns else pl.len(),
         "buyers": pl.col(USER).n_unique(),
     }[measure]
     day = pl.col("day")
@@ -345,6 +346,16 @@ def _sold(
     events = events.filter(pl.col("series").is_not_null()).with_columns(day=first)
     events = events.join(periods, on="day")
     return events.group_by("series", "period").agg(sold=counted.cast(pl.Float64))
+
+
+def _stated(column: str) -> pl.Expr:
+    """Numbers, without what is none: a sum with it would be none either."""
+    return pl.col(column).cast(pl.Float64).fill_nan(None)
+
+
+def _stated(column: str) -> pl.Expr:
+    """Numbers, without what is none: a sum with it would be none either."""
+    return pl.col(column).cast(pl.Float64).fill_nan(None)
 
 
 def _chosen(
@@ -356,6 +367,11 @@ def _chosen(
     enough = often.filter(pl.col("periods") >= min_sold_share * before)
     if enough.is_empty():
         most = int(often["periods"].max() or 0)  # type: ignore[arg-type]
+        if not most:
+            raise ConfigError(
+                f"task.series.by={by}: nothing is sold of any {by} in the {before} periods before "
+                "the first origin; see what its column and task.series.measure hold, or ask later"
+            )
         raise ConfigError(
             f"task.series.min_sold_share={min_sold_share}: no {by} sells in that share of the "
             f"{before} periods before the first origin; the most is {most}; lower it"

@@ -423,12 +423,16 @@ PARQUET = b"PAR1" + bytes(64)
         (
             CSV.replace("timestamp", "timestamp,quantity").replace("\nann,007,3", "\nann,007,3,-2"),
             "log.csv",
-            "quantity: 3 negative or not a number, the first -2 in row 1",
+            "quantity: 3 negative, the first -2 in row 1; leave returns out",
         ),
         (CSV.replace("bob", "ann"), "log.csv", "user_id: one user only"),
         ("", "log.csv", r"log\.csv cannot be read: empty CSV"),
         ("user_id,item_id,timestamp\n", "log.csv", "no events: the log has no rows"),
-        ("user_id,item_id,timestamp\n1,2,3,4\n", "log.csv", "found more fields than defined"),
+        (
+            "user_id,item_id,timestamp\n1,2,3,4\n",
+            "log.csv",
+            "row 1 has 4 fields, and",
+        ),
         (CSV.encode() + b"\xe9,1,1\n", "log.csv", r"log\.csv cannot be read: invalid utf-8"),
         ("", "log.jsonl", r"log\.jsonl cannot be read: "),
         ('{"user_id": 1, "item_', "log.jsonl", r"log\.jsonl cannot be read: "),
