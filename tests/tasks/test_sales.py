@@ -163,19 +163,19 @@ def test_logs_without_times_or_values() -> None:
         sales_series(EventLog.from_frames(log().events.drop("value")), SHORT, measure="value")
 
 
+ONE = Origins(horizon=1, context=1, validation=1, test=1)
+ROWS = {"user_id": [1, 2] * 3, "item_id": [7] * 6}
+
+
 def test_a_value_that_is_no_number_is_unknown() -> None:
     days = [f"2024-01-0{day}" for day in (1, 1, 2, 3, 4, 5)]
-    frame = {USER: [1, 2] * 3, ITEM: [7] * 6, TIME: days, VALUE: [2.0, float("nan"), 3, 4, 5, 6]}
-    log = EventLog.from_frames(pl.DataFrame(frame, strict=False))
-    origins = Origins(horizon=1, context=1, validation=1, test=1)
-    series = sales_series(log, origins, measure="value").table.values
-    assert series.tolist() == [[2, 3, 4, 5, 6]]
+    frame = ROWS | {"timestamp": days, "value": [2.0, float("nan"), 3.0, 4.0, 5.0, 6.0]}
+    series = sales_series(EventLog.from_frames(pl.DataFrame(frame)), ONE, measure="value")
+    assert series.table.values.tolist() == [[2, 3, 4, 5, 6]]
 
 
 def test_a_column_of_which_nothing_is_sold() -> None:
-    frame = {USER: [1, 2] * 3, ITEM: [7] * 6, TIME: [f"2024-01-0{day}" for day in range(1, 7)]}
-    log = EventLog.from_frames(pl.DataFrame({**frame, QUANTITY: [0] * 6}))
-    with pytest.raises(
-        ConfigError, match=r"^task\.series\.by=item_id: nothing is sold of any item"
-    ):
-        sales_series(log, Origins(horizon=1, context=1, validation=1, test=1))
+    days = [f"2024-01-0{day}" for day in range(1, 7)]
+    frame = ROWS | {"timestamp": days, "quantity": [0] * 6}
+    with pytest.raises(ConfigError, match=r"^task\.series\.by=item_id: nothing is sold of any"):
+        sales_series(EventLog.from_frames(pl.DataFrame(frame)), ONE)
