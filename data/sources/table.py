@@ -159,9 +159,12 @@ def _read_text(path: Path, suffix: str) -> pl.DataFrame:
 
 def _longer_row(path: Path, suffix: str) -> str:
     """Which row has more fields than the header, in words; the reader does not say."""
-    quoting = csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = csv.reader(file, delimiter=_SEPARATORS[suffix], quoting=quoting)
+        rows = csv.reader(
+            file,
+            delimiter=_SEPARATORS[suffix],
+            quoting=csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL,
+        )
         most = len(next(rows))
         longer = ((number, len(row)) for number, row in enumerate(rows, 1) if len(row) > most)
         number, fields = next(longer, (0, 0))

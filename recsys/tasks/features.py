@@ -102,8 +102,11 @@ def check_features(features: Sequence[object]) -> None:
 
 
 def _check_values(feature: Feature, values: object, num_rows: int) -> None:
-    is_matrix = isinstance(values, np.ndarray) and values.ndim == 2 and len(values) == num_rows
-    if not is_matrix or values.dtype.kind not in "fiub":  # type: ignore[union-attr]
+    if (
+        not isinstance(values, np.ndarray)
+        or (values.ndim, len(values)) != (2, num_rows)
+        or values.dtype.kind not in "fiub"
+    ):
         shape = f" {values.shape} of {values.dtype}" if isinstance(values, np.ndarray) else ""
         raise ConfigError(
             f"features: {feature} gives {type(values).__name__}{shape}; a feature gives an array "

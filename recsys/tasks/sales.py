@@ -353,11 +353,6 @@ def _stated(column: str) -> pl.Expr:
     return pl.col(column).cast(pl.Float64).fill_nan(None)
 
 
-def _stated(column: str) -> pl.Expr:
-    """Numbers, without what is none: a sum with it would be none either."""
-    return pl.col(column).cast(pl.Float64).fill_nan(None)
-
-
 def _chosen(
     sold: pl.DataFrame, by: str, before: int, min_sold_share: float, max_series: int | None
 ) -> pl.Series:
