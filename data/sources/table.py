@@ -104,9 +104,9 @@ def table(
         text = files[kind].suffix.lower() in _SEPARATORS
         frames[kind] = _named(frame, names, text=text)
     events = frames.pop("events")
+    distinct(**{"data.item_columns": item_columns})
     with reading(files["events"]):
         events = events.with_columns(_timed(events[TIME], time_unit))
-        distinct(**{"data.item_columns": item_columns})
         of_items = () if "items" in frames else _of_items(events, renames, item_columns)
         return EventLog.from_frames(
             events,

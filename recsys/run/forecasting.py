@@ -152,7 +152,6 @@ def prepare(config: DictConfig, log: EventLog) -> Sales:
 
     Raises:
         ConfigError: they begin before the log, or end behind it.
-        ConfigError: they begin before the log, or end behind it.
         LeakError: the series before the first origin of the test know what comes after it.
     """
     options = plain(config.task.series)
@@ -160,29 +159,12 @@ def prepare(config: DictConfig, log: EventLog) -> Sales:
     with timed(logger, "series of %s", log.name):
         sales = cast(Sales, trust.build(options)(log, origins))
     _refuse_periods_without_log(sales, days_of(log, options.get("time_zone")))
-    _refuse_periods_without_log(sales, days_of(log, options.get("time_zone")))
     first = min(sales.test)
     before = cut(log, sales.days[first], options.get("time_zone"))
     # The same periods, the later ones empty.
     again = trust.build(options | {"end": sales.end.isoformat()})(before, origins)
     check_leaks(sales, again, first)
     return sales.to(device_of())
-
-
-def _refuse_periods_without_log(sales: Sales, days: pl.Series) -> None:
-    """Nothing is known of what was sold before a log and behind it: that is no zero."""
-    opening, closing = days.min(), days.max()
-    assert isinstance(opening, date)
-    assert isinstance(closing, date)
-    for option, day, is_outside in (
-        ("start", sales.days[0], sales.days[0] < opening),
-        ("end", sales.end, sales.end > closing + timedelta(days=1)),
-    ):
-        if is_outside:
-            raise ConfigError(
-                f"task.series.{option}={day} lies outside of {sales.name}, which lasts from "
-                f"{opening} to {closing}; leave it out, or choose a day within"
-            )
 
 
 def _refuse_periods_without_log(sales: Sales, days: pl.Series) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib import import_module
 from inspect import Parameter, isabstract, signature
 from pkgutil import resolve_name
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeGuard, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -76,7 +76,7 @@ def _listed(kind: type) -> Iterator[str]:
         yield from (f"{trust.ZOO}.{name}" for name in import_module(trust.ZOO).__all__)
 
 
-def _is_class(kind: Any) -> bool:
+def _is_class(kind: Any) -> TypeGuard[type]:
     return isinstance(kind, type) and kind is not Any  # which is a class since Python 3.11
 
 
@@ -106,7 +106,7 @@ def _is_a(made: type, kind: type) -> bool:
     if not _is_called(kind):
         return True
     # A module's call is its forward, of which it may have none.
-    call = made.forward if issubclass(made, nn.Module) else made.__call__  # type: ignore[operator]
+    call = made.forward if issubclass(made, nn.Module) else made.__call__
     return call is not nn.Module.forward and _is_such_a_call(call, kind, 1 + _arity(kind))
 
 
@@ -126,7 +126,7 @@ def _is_called(kind: type) -> bool:
 
 def _arity(kind: type) -> int:
     """How many arguments a protocol's call is given."""
-    parameters = signature(kind.__call__).parameters.values()  # type: ignore[operator]
+    parameters = signature(kind.__call__).parameters.values()
     return sum(parameter.kind in _BY_PLACE for parameter in parameters) - 1
 
 
@@ -141,7 +141,7 @@ def _is_such_a_call(
         places: how many arguments it is given by their places.
         given: the names of others.
     """
-    returned, wanted = (hints_of(of).get("return") for of in (call, kind.__call__))  # type: ignore[operator]
+    returned, wanted = (hints_of(of).get("return") for of in (call, kind.__call__))
     if _is_class(returned) and _is_class(wanted) and not issubclass(returned, wanted):  # type: ignore[arg-type]
         return False
     try:

@@ -177,7 +177,7 @@ def _class_of(target: str) -> type | None:
 def _zoo() -> Iterator[tuple[str, str]]:
     """The names of the zoo's models, and what they are made from."""
     for path in sorted((Path(conf.__path__[0]) / "model").glob("*.yaml")):
-        yield path.stem, OmegaConf.load(path)["_target_"]
+        yield path.stem, str(OmegaConf.select(OmegaConf.load(path), "_target_"))
 
 
 def _names(kind: TaskKind) -> list[str]:

@@ -135,7 +135,7 @@ def test_what_is_known_too_late_is_refused() -> None:
         ),
         (
             {"test": None},
-            r"test names no moment; .* validation=2026-01-06 task\.returns\.test=2026-01-08",
+            r"test names no moment; .*\.validation=2026-01-06 task\.returns\.test=2026-01-08",
         ),
         ({"horizon": 9.0}, r"horizon=9, and log lasts 8\.5 days, from 2026-01-01 06:00:00 to"),
         (

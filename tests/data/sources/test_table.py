@@ -423,7 +423,7 @@ PARQUET = b"PAR1" + bytes(64)
         (
             CSV.replace("timestamp", "timestamp,quantity").replace("\nann,007,3", "\nann,007,3,-2"),
             "log.csv",
-            "quantity: 3 negative, the first -2 in row 1; leave returns out",
+            "quantity: 2 blank or no number, the first in row 2; .* 1 negative, the first -2 in",
         ),
         (CSV.replace("bob", "ann"), "log.csv", "user_id: one user only"),
         ("", "log.csv", r"log\.csv cannot be read: empty CSV"),
