@@ -142,7 +142,7 @@ def _is_such_a_call(
         given: the names of others.
     """
     returned, wanted = (hints_of(of).get("return") for of in (call, kind.__call__))
-    if _is_class(returned) and _is_class(wanted) and not issubclass(returned, wanted):  # type: ignore[arg-type]
+    if _is_class(returned) and _is_class(wanted) and not issubclass(returned, wanted):
         return False
     try:
         signature(call).bind(*[None] * places, **dict.fromkeys(given))
