@@ -5,6 +5,7 @@ Numbers are given by the names of their options; None, which stands for a defaul
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import isfinite
 from typing import TypeAlias
 
@@ -41,6 +42,15 @@ def decays(**options: Number) -> None:
     """Raises ConfigError where a factor that is taken to the power of an age is not in (0, 1]."""
     for name, value in options.items():
         _refuse_unless(0 < value <= 1, "above 0, to 1", name, value)
+
+
+def distinct(**options: Iterable[object] | None) -> None:
+    """Raises ConfigError where a list names something twice; None is left alone."""
+    for name, values in options.items():
+        listed = [] if values is None else list(values)
+        if twice := [value for place, value in enumerate(listed) if value in listed[:place]]:
+            words = ",".join(map(str, listed))
+            raise ConfigError(f"{name}=[{words}] names {twice[0]!s} twice; name each once")
 
 
 def heads(*, num_heads: int, embedding_dim: int) -> None:

@@ -220,3 +220,9 @@ def test_each_bound_at_its_ends() -> None:
     for value in (0, 1.1, nan):
         with pytest.raises(ConfigError, match=f"^x={value}: expected above 0, to 1; "):
             ranges.decays(x=value)
+
+
+def test_a_list_names_nothing_twice() -> None:
+    ranges.distinct(x=[1, 2], y="ab", z=None, empty=[])
+    with pytest.raises(ConfigError, match=r"^task\.x=\[7,5,7\] names 7 twice; name each once$"):
+        ranges.distinct(**{"task.x": [7, 5, 7]})

@@ -25,6 +25,11 @@ _BROKEN = (
     pl.exceptions.PolarsError,
     pl.exceptions.PanicException,  # some readers panic at what is no object or page
 )
+_REMEDIES = {
+    "empty CSV": "give a file with a header and rows",
+    "invalid utf-8": "save it as UTF-8",
+}
+"""By what readers say."""
 _inputs: ContextVar[dict[str, str] | None] = ContextVar("_inputs", default=None)
 
 
@@ -121,7 +126,8 @@ def reading(path: Path) -> Iterator[None]:
         if isinstance(error, DataError):
             raise
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-        raise DataError(f"{path} cannot be read: {reason}") from error
+        remedy = next((f"; {words}" for of, words in _REMEDIES.items() if of in reason), "")
+        raise DataError(f"{path} cannot be read: {reason}{remedy}") from error
 
 
 def read_tsv(path: Path) -> pl.DataFrame:

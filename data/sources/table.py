@@ -12,6 +12,7 @@ its title and text, and every column with one value an item, such as a category 
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -38,6 +39,7 @@ from recsys.log.event_log import (
     bad_names,
     is_worded,
 )
+from recsys.ranges import distinct
 
 ORDER = "order"
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -102,6 +104,7 @@ def table(
         text = files[kind].suffix.lower() in _SEPARATORS
         frames[kind] = _named(frame, names, text=text)
     events = frames.pop("events")
+    distinct(**{"data.item_columns": item_columns})
     with reading(files["events"]):
         events = events.with_columns(_timed(events[TIME], time_unit))
         of_items = () if "items" in frames else _of_items(events, renames, item_columns)
@@ -111,7 +114,14 @@ def table(
             frames.get("users"),
             name=files["events"].stem,
             item_columns=of_items,
+            called=_called(renames),
         )
+
+
+def _called(renames: Mapping[str, str]) -> dict[str, str]:
+    """What errors call columns: as the user named them, and by which option."""
+    columns = {ours: f"data.columns.{ours}={theirs}" for ours, theirs in renames.items()}
+    return {**columns, "item_columns": "data.item_columns"}
 
 
 def _read(path: Path) -> pl.DataFrame:
@@ -124,20 +134,42 @@ def _read(path: Path) -> pl.DataFrame:
                 with path.open("rb") as file:  # a path would be read as a pattern
                     return pl.read_ndjson(file, infer_schema_length=None)
             case ".csv" | ".tsv" as suffix:
-                return _without_blanks(
-                    pl.read_csv(
-                        path,
-                        separator=_SEPARATORS[suffix],
-                        quote_char=None if suffix == ".tsv" else '"',
-                        infer_schema=False,
-                        null_values=[""],
-                        glob=False,
-                    )
-                )
+                return _without_blanks(_read_text(path, suffix))
     raise DataError(
         f"{path}: {path.suffix or 'a name without an ending'} is no kind of table that is read; "
         "give .csv, .tsv, .jsonl, .ndjson or .parquet"
     )
+
+
+def _read_text(path: Path, suffix: str) -> pl.DataFrame:
+    try:
+        return pl.read_csv(
+            path,
+            separator=_SEPARATORS[suffix],
+            quote_char=None if suffix == ".tsv" else '"',
+            infer_schema=False,
+            null_values=[""],
+            glob=False,
+        )
+    except pl.exceptions.ComputeError as error:
+        if "more fields" not in str(error):
+            raise
+        raise DataError(f"{path}: {_longer_row(path, suffix)}") from error
+
+
+def _longer_row(path: Path, suffix: str) -> str:
+    """Which row has more fields than the header, in words; the reader does not say."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = csv.reader(
+            file,
+            delimiter=_SEPARATORS[suffix],
+            quoting=csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL,
+        )
+        most = len(next(rows))
+        longer = ((number, len(row)) for number, row in enumerate(rows, 1) if len(row) > most)
+        number, fields = next(longer, (0, 0))
+    row = f"row {number} has {fields}" if number else "a row has more"
+    return f"{row} fields, and the header {most}; quote fields that hold a separator"
 
 
 def _without_blanks(text: pl.DataFrame) -> pl.DataFrame:
@@ -163,6 +195,11 @@ def _check_columns(
 
 
 def _no_column(path: Path, ours: str, theirs: str, columns: list[str]) -> DataError:
+    if len(columns) == 1 and (other := next((s for s in ";\t|" if s in columns[0]), None)):
+        return DataError(
+            f"{path}: one column, {columns[0]!r}, with {other!r} between its parts; save it with "
+            "commas as .csv, or with tabs as .tsv"
+        )
     near = get_close_matches(theirs, columns, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return DataError(
@@ -212,11 +249,14 @@ def _timed(times: pl.Series, unit: str | None) -> pl.Series:
             ones without a unit.
     """
     if unit not in (None, ORDER, *_PER_SECOND):
-        raise DataError(f"time_unit={unit}: expected {', '.join(_PER_SECOND)} or {ORDER}")
+        raise DataError(f"data.time_unit={unit}: expected {', '.join(_PER_SECOND)} or {ORDER}")
     numbers = as_numbers(times)
     if not numbers.dtype.is_numeric():
         if unit is not None:
-            raise DataError(f"time_unit={unit} is for timestamps in numbers; {_no_number(times)}")
+            raise DataError(
+                f"data.time_unit={unit} is for timestamps in numbers; {_no_number(times)}; leave "
+                "it out for dates"
+            )
         return times
     likely = _likely_unit(numbers)
     if likely is not None and unit not in (likely, ORDER):
@@ -273,8 +313,9 @@ def _from_epoch(numbers: pl.Series, unit: str) -> pl.Series:
     if outside.any():
         row = outside.arg_true()[0]
         raise DataError(
-            f"time_unit={unit}: {outside.sum()} timestamps outside the years {FIRST_YEAR} to "
-            f"{LAST_YEAR - 1}, the first {numbers[row]} in row {row + 1}"
+            f"data.time_unit={unit}: {outside.sum()} timestamps outside the years {FIRST_YEAR} to "
+            f"{LAST_YEAR - 1}, the first {numbers[row]} in row {row + 1}; choose the unit that "
+            f"fits, {', '.join(_PER_SECOND)}, or leave such rows out"
         )
     if numbers.dtype.is_float():
         microseconds = (numbers * (10**6 / count)).round()

@@ -25,12 +25,13 @@ from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import tables
 from recsys.run import ranking
 from recsys.run.alike import UNLIKE, check_alike, unlike_training
-from recsys.run.folder import about, console, say
+from recsys.run.folder import about, console, say, show
 from recsys.run.forecasting import compare_forecasts
 from recsys.run.log import filtered_log, log_of, read
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
-from recsys.run.return_times import check_run, return_times_as_of
+from recsys.run.return_times import return_times_as_of
+from recsys.run.task_kinds import check_command, folder_with_config
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.kinds import profile_encoder
 from recsys.scoring.saved_model import SavedModel
@@ -42,7 +43,7 @@ SHOWN_USERS = 20
 
 def evaluate(given: Namespace) -> None:
     """Evaluate a run's model again, with other list lengths, another mask rule or another log."""
-    _of_lists(given.run)
+    check_command(given.run, "evaluate")
     config = _config(given.run, given.overrides)
     protocol = _check(given.run, config)
     saved = saved_model.load(given.run, device=given.device or config["device"])
@@ -59,7 +60,7 @@ def evaluate(given: Namespace) -> None:
         write_text(given.output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         ranking.write_results(given.output, results, split)
     label = f"{given.run} (test)"
-    console.print(tables.metrics({label: results["test"]}, split.log.name, task.protocol))
+    show(tables.metrics({label: results["test"]}, split.log.name, task.protocol))
     _warn(different)
 
 
@@ -83,7 +84,7 @@ def _evaluations(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]
 def recommend(given: Namespace) -> None:
     """Print or write lists for users of the log, or for one history."""
     _check_output(given.output)
-    _of_lists(given.run)
+    check_command(given.run, "recommend")
     saved = saved_model.load(given.run, device=given.device or "auto")
     if given.users:
         lists = saved.recommend(given.users, k=given.k, progress=console.is_terminal)
@@ -91,7 +92,7 @@ def recommend(given: Namespace) -> None:
         baskets = [entry.split(",") for entry in given.history]
         lists = saved.recommend(histories=[baskets], k=given.k)
     if given.output is None:
-        console.print(tables.frame(lists))
+        show(tables.frame(lists))
         return
     _write(given.output, lists)
 
@@ -111,7 +112,7 @@ def _write(path: Path, table: pl.DataFrame) -> None:
 
 def vectors(given: Namespace) -> None:
     """Write a model's vectors of all items and users as Parquet."""
-    _of_lists(given.run)
+    check_command(given.run, "vectors")
     tables_of = saved_model.load(given.run, device=given.device or "auto").vectors()
     given.output.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(("items", "users"), tables_of, strict=True):
@@ -124,6 +125,7 @@ def profile(given: Namespace) -> None:
     """Write the vectors of all users of a log as of a moment, as Parquet."""
     if given.output is not None and given.output.suffix != ".parquet":
         raise ConfigError(f"--output {given.output}: give a .parquet file")
+    check_command(given.run, "profile")
     moments = [o.partition("=")[2] for o in given.overrides if o.startswith("as_of=")]
     overrides = [o for o in given.overrides if not o.startswith("as_of=")]
     is_other = any(o.startswith("data=") for o in overrides)
@@ -150,17 +152,15 @@ def profile(given: Namespace) -> None:
 def return_times(given: Namespace) -> None:
     """Print or write when every user will be back, by a run's model, which is fitted again."""
     _check_output(given.output)
+    check_command(given.run, "return-times")
     config = _config(given.run, [])
-    check_run(given.run, config)
     with reading(given.run / "config.yaml"), running_on(given.device or config["device"]):
         log, table = return_times_as_of(config, given.as_of)
     if given.output is not None:
         _write(given.output, table)
         say(f"{given.output}: {len(table):,} users of {log.name} as of {table[AS_OF][0]}")
     else:
-        console.print(
-            tables.frame(table.head(SHOWN_USERS), title=f"{log.name}, {len(table):,} users")
-        )
+        show(tables.frame(table.head(SHOWN_USERS), title=f"{log.name}, {len(table):,} users"))
 
 
 def compare(given: Namespace) -> None:
@@ -177,7 +177,7 @@ def compare(given: Namespace) -> None:
             frames = (_per_user(run, given.part) for run in (given.first, given.second))
             table = statistics.compare(*frames)
     rows = "folds" if of_tables else "test" if of_series else given.part
-    console.print(tables.frame(table, title=f"{given.second} - {given.first} ({rows})"))
+    show(tables.frame(table, title=f"{given.second} - {given.first} ({rows})"))
     for run in (given.first, given.second):
         if (run / "log.json").is_file():
             _warn(read_json(run / "log.json").get(UNLIKE), f"{run}: ")
@@ -188,32 +188,15 @@ def data(given: Namespace) -> None:
     config = compose([f"data={given.name}", *given.overrides])
     log = read(config.data)
     findings = describe(log) if given.what == "describe" else audit(log)
-    console.print(tables.frame(findings, title=log.name))
-
-
-def _of_lists(run: Path) -> None:
-    """Refuse a run whose model makes no lists."""
-    if (run / "per_series.parquet").is_file():
-        raise RunError(
-            f"{run} forecasts series and recommends nothing; its figures are in metrics.json, and "
-            "its forecasts in forecasts.parquet"
-        )
-    if (run / "tables").is_dir():
-        raise RunError(
-            f"{run} predicts labels and recommends nothing; its figures are in metrics.json, and "
-            "its predictions in tables/"
-        )
-    if (run / "curves.parquet").is_file():
-        raise RunError(
-            f"{run} predicts return times and recommends nothing; recsys return-times {run} says "
-            "when users will be back"
-        )
+    show(tables.frame(findings, title=log.name))
 
 
 def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
     """A run's config with the overrides, as dicts, lists and values that stand for themselves."""
     if not (run / "config.yaml").is_file():
-        raise RunError(f"{run} is no run's folder: it has no config.yaml")
+        whole = folder_with_config(run)
+        remedy = f"; it belongs to the run in {whole}, name that" if whole else ""
+        raise RunError(f"{run} is no run's folder: it has no config.yaml{remedy}")
     # It may have been trained elsewhere.
     config = OmegaConf.create(read_config(run) | {"device": "auto"})
     OmegaConf.set_struct(config, True)
@@ -245,7 +228,7 @@ def _check(run: Path, config: Mapping[str, Any]) -> Protocol:
 def _log(run: Path, config: Mapping[str, Any]) -> EventLog:
     with reading(run / "config.yaml"):
         trust.check(config["data"], "data")
-        check_options({"data": config["data"]}, {"data": object})
+        check_options({"data": config["data"]}, {"data": EventLog})
         return log_of(config["data"], "data")
 
 

@@ -76,12 +76,11 @@ def train(arguments: Sequence[str]) -> int:
 def _run(config: DictConfig, folder: Path) -> None:
     # torch: not for --help and --cfg
     from recsys.run import forecasting, prediction, ranking, return_times
+    from recsys.run.task_kinds import FORECASTS, LABELS, LISTS, RETURN_TIMES, kind_of
 
-    task = config.get("task", {})
-    of_task = {"origins": forecasting, "returns": return_times, "labels": prediction}
-    kind = next((run for section, run in of_task.items() if section in task), ranking)
+    kinds = {FORECASTS: forecasting, RETURN_TIMES: return_times, LABELS: prediction, LISTS: ranking}
     try:
-        kind.run(config, folder)
+        kinds[kind_of(config)].run(config, folder)
     except KeyboardInterrupt as stopped:
         name, place = "hydra.run.dir", folder
         if _is_sweep():
@@ -288,6 +287,9 @@ def _several_values(_: Sequence[str], option: str, value: str) -> str:
 REPLIES: dict[str, Callable[..., str]] = {
     r"Could not override '([^']+)'": _no_such_option,
     r"Ambiguous value for argument '([^=]+)=(.*?)' 1\.": _several_values,
+    r"^([^=]+)=.*: Cannot merge DictConfig with ListConfig": lambda _, option: (
+        f"{option}: expected a list, {option}=[…]"
+    ),
     r"^(\S+) appears more than once": lambda _, group: (
         f"+{group}: there is one already; write {group}="
     ),

@@ -83,6 +83,7 @@ class EventLog:
         *,
         name: str = "log",
         item_columns: Sequence[str] = (),
+        called: Mapping[str, str] | None = None,
     ) -> EventLog:
         """Check the frames, bring them into order and return them as a log.
 
@@ -97,6 +98,7 @@ class EventLog:
             name: what reports call the log.
             item_columns: of the events, those that describe their item, beside a table of items
                 that has none of them.
+            called: what errors call columns of the events in place of our names.
 
         Raises:
             DataError: one message with everything that is wrong: missing columns, nulls,
@@ -113,13 +115,13 @@ class EventLog:
         tables = {"events": events, "items": items, "users": users}
         given_tables = {table: frame for table, frame in tables.items() if frame is not None}
         for check in (bad_names, _missing_columns, _bad_columns):
-            _raise(name, check(given_tables))
-        _raise(name, _bad_item_columns(events, items, item_columns))
+            _raise(name, check(given_tables), called)
+        _raise(name, _bad_item_columns(events, items, item_columns), called)
         frames = _with_one_type_of_ids({t: _normalised(frame) for t, frame in given_tables.items()})
         events, items, users = frames["events"], frames.get("items"), frames.get("users")
         readable, unreadable = _readable_times(events)
         keys = (*_bad_keys("items", items, ITEM), *_bad_keys("users", users, USER))
-        _raise(name, (*unreadable, *_impossible_values(events), *keys))
+        _raise(name, (*unreadable, *_impossible_values(events), *keys), called)
         ordered, out_of_order = _in_time_order(readable)
         return cls(
             name,
@@ -152,9 +154,12 @@ class EventLog:
         return replace(self, events=events, users=users, items=items)
 
 
-def _raise(name: str, problems: Iterable[str]) -> None:
-    if message := "; ".join(problems):
-        raise DataError(f"{name}: {message}")
+def _raise(name: str, problems: Iterable[str], called: Mapping[str, str] | None = None) -> None:
+    """Raise what is wrong with a log; the columns at the heads of problems as they are called."""
+    parts = (problem.partition(": ") for problem in problems)
+    words = [(called or {}).get(head, head) + colon + rest for head, colon, rest in parts]
+    if words:
+        raise DataError(f"{name}: {'; '.join(words)}")
 
 
 def _in_time_order(events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
@@ -452,12 +457,16 @@ def _bad_quantities(quantity: pl.Series) -> Iterator[str]:
     if not quantity.dtype.is_numeric():
         yield from _bad_numbers(quantity)
         return
-    bad = (quantity < 0) | quantity.is_null() | ~quantity.cast(pl.Float64).is_finite()
-    if bad.any():
-        yield (
-            f"{QUANTITY}: {bad.sum()} negative or not a number, the first "
-            f"{quantity.filter(bad)[0]} in row {bad.arg_true()[0] + 1}; leave returns out"
-        )
+    numbers = quantity.cast(pl.Float64)
+    lost = quantity.is_null() | ~numbers.is_finite()
+    for words, bad, remedy in (
+        ("blank or no number", lost, "write how many, or leave such rows out"),
+        ("negative", ~lost & (numbers < 0), "leave returns out"),
+    ):
+        if bad.any():
+            row = bad.arg_true()[0]
+            first = "" if quantity[row] is None else f" {quantity[row]}"
+            yield f"{QUANTITY}: {bad.sum()} {words}, the first{first} in row {row + 1}; {remedy}"
 
 
 def _bad_numbers(numbers: pl.Series) -> Iterator[str]:
@@ -473,7 +482,10 @@ def _bad_numbers(numbers: pl.Series) -> Iterator[str]:
         return
     if bad.any():
         value, row = numbers.filter(bad)[0], bad.arg_true()[0]
-        yield f"{numbers.name}: {bad.sum()} {of}, the first {value!r} in row {row + 1}"
+        yield (
+            f"{numbers.name}: {bad.sum()} {of}, the first {value!r} in row {row + 1}; write plain "
+            "numbers, such as 2 or 1.50, or leave such rows out"
+        )
 
 
 def _bad_keys(table: str, frame: pl.DataFrame | None, key: str) -> Iterator[str]:

@@ -80,8 +80,8 @@ class NegativeBinomialHead:
         if bool((values != values.round()).any()):
             other = values[values != values.round()][0].item()
             raise DataError(
-                f"{other:g} is sold in a period, which is no count; choose head@model.head=tweedie "
-                "or student_t, or task.series.measure=units"
+                f"{other:g} is sold in a period, which is no count; choose task.series.measure="
+                "units, or head@model.head=forecast_tweedie or forecast_student_t"
             )
 
 
@@ -127,6 +127,7 @@ def _mean(parameter: Tensor) -> Tensor:
 def _refuse_negative(values: Tensor, name: str) -> None:
     if bool((values < 0).any()):
         raise DataError(
-            f"{values.min().item():g} is sold in a period, and the {name} distribution has no "
-            "negative values; choose head@model.head=student_t"
+            f"{values.min().item():g} is sold in a period, where more came back than went, and the "
+            f"{name} distribution has no negative values; leave returns out of the column that "
+            "task.series.measure counts, or choose head@model.head=forecast_student_t"
         )

@@ -13,6 +13,7 @@ from typing import Any
 from recsys.errors import RunError
 from recsys.reading import read_config, read_json, reading
 from recsys.renamed import renamed_tables
+from recsys.run.task_kinds import folder_with_config, kind_of_run
 
 UNLIKE = "unlike_training"
 """A key of the `log.json` of `recsys evaluate`: how its log or split differs from training's."""
@@ -27,8 +28,10 @@ def check_alike(first: Path, second: Path) -> None:
         first, second: folders of runs, of their baselines or members, or of `recsys evaluate`.
 
     Raises:
-        RunError: an option of their tasks differs, or their logs do; or one does not say.
+        RunError: their tasks are of different kinds, an option of them differs, or their logs do;
+            or one does not say.
     """
+    _check_kinds(first, second)
     (options, log), (others, other_log) = (_options_and_log(run) for run in (first, second))
     if log and other_log:  # then it does not matter where a log was read from
         options, others = options | {"log": log}, others | {"log": other_log}
@@ -42,6 +45,15 @@ def check_alike(first: Path, second: Path) -> None:
                 f"{name} is {next(values)} in {first} and {next(values)} in {second}; compare "
                 "runs of the same task on the same log"
             )
+
+
+def _check_kinds(first: Path, second: Path) -> None:
+    one, other = kind_of_run(first), kind_of_run(second)
+    if one and other and one is not other:
+        raise RunError(
+            f"{first} {one.does} and {second} {other.does}; compare runs of the same task on the "
+            "same log"
+        )
 
 
 def unlike_training(run: Path, task: Mapping[str, Any], log: Mapping[str, Any]) -> str | None:
@@ -76,10 +88,7 @@ def unlike_training(run: Path, task: Mapping[str, Any], log: Mapping[str, Any]) 
 
 def _options_and_log(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A run's options of task and data, and its log; a baseline and a member have their run's."""
-    place = run.absolute()
-    while not (place / "config.yaml").is_file() and place.parent.name in ("baselines", "members"):
-        place = place.parent.parent
-    if not (place / "config.yaml").is_file():
+    if (place := folder_with_config(run)) is None:
         raise RunError(f"{run} is no run's folder: it has no config.yaml")
     log = renamed_tables(read_json(place / "log.json")) if (place / "log.json").exists() else {}
     config = read_config(place)

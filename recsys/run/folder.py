@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 from recsys.devices import running_on
 from recsys.errors import ConfigError
@@ -22,9 +25,12 @@ from recsys.report import tables
 from recsys.report.page import name_of
 from recsys.run.config import as_values, config_words, plain
 from recsys.run.options import check_options
+from recsys.run.task_kinds import TaskKind, check_models
 
 logger = logging.getLogger(__name__)
 console = Console()
+WIDEST = 10_000
+"""Columns of a table that a terminal would not show."""
 
 
 @contextmanager
@@ -47,6 +53,7 @@ def folder_of_a_run(folder: Path) -> Iterator[None]:
 def at_work(
     config: DictConfig,
     folder: Path,
+    kind: TaskKind,
     kinds: Mapping[str, Any],
     extras: Mapping[str, Any] | None = None,
 ) -> Iterator[None]:
@@ -55,13 +62,16 @@ def at_work(
     Args:
         config: composed.
         folder: the run's.
+        kind: of its task.
         kinds, extras: what its options are, as `check_options` takes them.
 
     Raises:
         RunError: another process is at work in the folder.
-        ConfigError: an option that is not what is expected, or no such device.
+        ConfigError: a model of another kind, an option that is not what is expected, or no such
+            device.
     """
     with folder_of_a_run(folder):
+        check_models(config, kind)
         check_options(as_values(config), kinds, extras)
         with running_on(config.device) as device:
             logger.info("a run on %s, in %s", device, folder)
@@ -126,6 +136,24 @@ def say(*lines: str) -> None:
     """Print lines as they are: what they quote from a log is no markup."""
     for line in lines:
         console.print(tables.plain(line), soft_wrap=True)
+
+
+def show(table: Table) -> None:
+    """Print a table of which no word is cut.
+
+    One that is too wide for the terminal has no lines between its columns; where that is not
+    enough, it is wider.
+    """
+    if _least_width(table) > console.width:
+        table.box, table.show_edge, table.pad_edge = box.SIMPLE_HEAD, False, False
+        table.padding = (0, 0, 0, 0)
+    if (least := _least_width(table)) > console.width:
+        table.width = least
+    console.print(table, crop=False)
+
+
+def _least_width(table: Table) -> int:
+    return Measurement.get(console, console.options.update(max_width=WIDEST), table).minimum
 
 
 def models_of(config: DictConfig, folder: Path) -> dict[str, tuple[dict[str, Any], Path]]:

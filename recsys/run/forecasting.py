@@ -27,8 +27,9 @@ import copy
 import itertools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -44,29 +45,30 @@ from recsys.evaluation import forecasts
 from recsys.evaluation.figures import write_figures
 from recsys.evaluation.forecasts import METRICS, Refit, backtest
 from recsys.files import atomic_folder, write_parquet, write_text
-from recsys.log.event_log import EventLog
+from recsys.log.event_log import QUANTITY, EventLog
 from recsys.reading import read_json, read_table
 from recsys.report import forecast_page, forecast_tables
 from recsys.run.config import of_task_alone, plain
-from recsys.run.folder import about, at_work, claim, close, console, models_of, say
+from recsys.run.folder import about, at_work, claim, close, models_of, say, show
 from recsys.run.log import read
+from recsys.run.task_kinds import FORECASTS
 from recsys.scoring import trust
 from recsys.scoring.forecaster import Forecaster
-from recsys.tasks.sales import Sales, check_leaks, cut
+from recsys.tasks.sales import Origins, Sales, check_leaks, cut, days_of
 from recsys.timing import timed
 
 logger = logging.getLogger(__name__)
 OF_THE_TASK = ("series", "origins", "refit", "trials", "seeds", "monitor")
 KINDS = {
-    "data": object,
-    "task.series": object,
-    "task.origins": object,
+    "data": EventLog,
+    "task.series": Callable[..., Sales],
+    "task.origins": Origins,
     "task.refit": Refit,
     "task.trials": int,
     "task.seeds": int,
     "task.monitor": str,
-    "model": object,
-    "baselines": Mapping[str, object],
+    "model": Forecaster,
+    "baselines": Mapping[str, Forecaster],
     "seed": int,
     "device": str,
 }
@@ -116,7 +118,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     Raises:
         RunError: another process is at work in the folder.
     """
-    with at_work(config, folder, KINDS, EXTRAS):
+    with at_work(config, folder, FORECASTS, KINDS, EXTRAS):
         return _run(config, folder)
 
 
@@ -126,32 +128,59 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     log = read(config.data)
     sales = prepare(config, log)
     claim(folder, config, about(log))
-    say(forecast_tables.describe(sales))
+    say(forecast_tables.describe(sales), *_uncounted(sales, log))
     models = models_of(config, folder)
     rows = {n: forecast(sales, m, place, protocol) for n, (m, place) in models.items()}
     forecast_page.write(folder)
     tests = {name: of.filter(part="test") for name, of in rows.items()}
-    console.print(forecast_tables.metrics(sales, tests))
+    show(forecast_tables.metrics(sales, tests))
     close(folder, config, log)
     return means(rows[next(iter(models))])
+
+
+def _uncounted(sales: Sales, log: EventLog) -> Iterator[str]:
+    """A line where units are asked for, and the log does not say how many."""
+    if sales.measure == "units" and QUANTITY not in log.events.columns:
+        yield (
+            f"{log.name} has no column quantity: each row counts as one unit; "
+            "data.columns.quantity=COLUMN names it"
+        )
 
 
 def prepare(config: DictConfig, log: EventLog) -> Sales:
     """The series that a config asks for, on the device in use.
 
     Raises:
+        ConfigError: they begin before the log, or end behind it.
         LeakError: the series before the first origin of the test know what comes after it.
     """
     options = plain(config.task.series)
     origins = trust.build(plain(config.task.origins))
     with timed(logger, "series of %s", log.name):
         sales = cast(Sales, trust.build(options)(log, origins))
+    _refuse_periods_without_log(sales, days_of(log, options.get("time_zone")))
     first = min(sales.test)
     before = cut(log, sales.days[first], options.get("time_zone"))
     # The same periods, the later ones empty.
     again = trust.build(options | {"end": sales.end.isoformat()})(before, origins)
     check_leaks(sales, again, first)
     return sales.to(device_of())
+
+
+def _refuse_periods_without_log(sales: Sales, days: pl.Series) -> None:
+    """Nothing is known of what was sold before a log and behind it: that is no zero."""
+    opening, closing = days.min(), days.max()
+    assert isinstance(opening, date)
+    assert isinstance(closing, date)
+    for option, day, is_outside in (
+        ("start", sales.days[0], sales.days[0] < opening),
+        ("end", sales.end, sales.end > closing + timedelta(days=1)),
+    ):
+        if is_outside:
+            raise ConfigError(
+                f"task.series.{option}={day} lies outside of {sales.name}, which lasts from "
+                f"{opening} to {closing}; leave it out, or choose a day within"
+            )
 
 
 def forecast(

@@ -31,7 +31,7 @@ def filtered_log(
 def read(data: DictConfig) -> EventLog:
     """The log that a data config names, from the cache where it has been read before."""
     options = plain(data)
-    check_options({"data": options}, {"data": object})
+    check_options({"data": options}, {"data": EventLog})
     return log_of(options)
 
 

@@ -18,9 +18,10 @@ from inspect import Parameter
 from pathlib import Path
 from pkgutil import resolve_name
 from types import FunctionType, NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 from recsys.errors import ConfigError
+from recsys.run.targets import examples, hints_of, may_make
 
 MISSING = "???"
 LARGEST_SEED = 2**32 - 1
@@ -72,13 +73,13 @@ def _at(config: Any, name: str) -> Any:
 
 
 def _check_targets(place: str, value: Any, extras: Mapping[str, Any]) -> None:
-    """Check what every `_target_` is called with, those inside of others first."""
+    """Check what every `_target_` is called with, and then those inside of it."""
     if isinstance(value, Mapping):
-        for name, inner in value.items():
-            _check_targets(f"{place}.{name}" if place else str(name), inner, extras)
         if "_target_" in value:
             function = _callable(place, value["_target_"])
             _check_arguments(place, value, function, extras, partial=bool(value.get("_partial_")))
+        for name, inner in value.items():
+            _check_targets(f"{place}.{name}" if place else str(name), inner, extras)
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             _check_targets(f"{place}.{number}", inner, extras)
@@ -105,7 +106,7 @@ def _check_arguments(
 ) -> None:
     """Check the options of one call; what a partial one takes by position comes later."""
     parameters = _parameters(function)
-    hints = _hints(function)
+    hints = hints_of(function)
     later = (Parameter.POSITIONAL_OR_KEYWORD,) if partial else ()
     required = [
         p.name for p in parameters if p.default is p.empty and p.kind not in (*ANY_NUMBER, *later)
@@ -131,16 +132,10 @@ def _parameters(function: Callable[..., Any]) -> list[Parameter]:
         return [Parameter("options", Parameter.VAR_KEYWORD)]
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return get_type_hints(function.__init__ if isinstance(function, type) else function)  # type: ignore[misc]
-    except NameError:  # imported for type checkers alone
-        return {}
-
-
 def _check_option(place: str, value: Any, kind: Any) -> None:
     """Check an option that may be a section without a `_target_`."""
-    if isinstance(value, Mapping) and (isinstance(kind, FunctionType) or is_dataclass(kind)):
+    is_section = isinstance(value, Mapping) and "_target_" not in value
+    if is_section and (isinstance(kind, FunctionType) or is_dataclass(kind)):
         _check_arguments(place, value, kind, {}, partial=True)  # type: ignore[arg-type]
     else:
         _check_value(place, value, kind)
@@ -156,6 +151,8 @@ def _check_value(place: str, value: Any, kind: Any) -> None:
     if not _fits(value, kind):
         as_text = value is not None and _fits(text, kind)
         quoted = f"; quote it: {argument(place, text)}" if as_text else ""
+        if isinstance(value, Mapping) and "_target_" in value:  # the rest may be long
+            place, text = f"{place}._target_", _as_text(value["_target_"])
         raise ConfigError(f"{place}={text}: expected {_expected(kind)}{quoted}")
     if kind is int and place.endswith("seed") and not 0 <= value <= LARGEST_SEED:
         raise ConfigError(f"{place}={text}: expected an integer from 0 to {LARGEST_SEED}")
@@ -193,7 +190,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return _fits(value, int) or (isinstance(value, float) and math.isfinite(value))
     if kind in ONE:
         return type(value) is kind
-    return isinstance(value, Mapping) and "_target_" in value
+    return isinstance(value, Mapping) and "_target_" in value and may_make(value, kind)
 
 
 def _expected(kind: Any) -> str:
@@ -206,11 +203,24 @@ def _expected(kind: Any) -> str:
     if isinstance(kind, FunctionType) or _is(kind, Mapping):
         return "options by name, {NAME: VALUE, …}"
     if _is(kind, Sequence):
-        return f"a list{f' of {MANY[inner[0]]}' if inner[0] in MANY else ''}, [VALUE,…]"
+        words = MANY.get(inner[0]) or _expected(inner[0])
+        return f"a list, [VALUE,…], of {words}" if " " in words else f"a list of {words}, [VALUE,…]"
     if kind in (Path, date, datetime):
         return ONE[str]
-    product = "" if kind is object else f" that makes a {getattr(kind, '__name__', kind)}"
-    return ONE.get(kind, f"options with a _target_{product}")
+    if kind is Any:
+        return "values"
+    return ONE.get(kind) or _expected_target(kind)
+
+
+def _expected_target(kind: Any) -> str:
+    """What makes a type, in the words of the command line."""
+    later = get_origin(kind) is Callable
+    made = get_args(kind)[-1] if later else kind
+    words = "options with _partial_: true and a _target_" if later else "options with a _target_"
+    if isinstance(made, type) and made not in (object, Any):
+        words += f" that makes {'an' if made.__name__[0] in 'AEIOU' else 'a'} {made.__name__}"
+    names = examples(kind)
+    return f"{words}, such as {', '.join(names)}" if names else words
 
 
 def _as_text(value: Any) -> str:

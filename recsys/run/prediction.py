@@ -15,7 +15,7 @@ A table that is finished is kept: a run that was killed goes on with the next.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -34,10 +34,12 @@ from recsys.report import prediction_page
 from recsys.report.tables import table_results
 from recsys.run import ranking
 from recsys.run.config import Sizes, completed, plain
-from recsys.run.folder import about, at_work, claim, close, console, folder_of_a_run, say
+from recsys.run.folder import about, at_work, claim, close, folder_of_a_run, say, show
 from recsys.run.log import filtered_log, read
+from recsys.run.task_kinds import LABELS
 from recsys.scoring import trust
 from recsys.scoring.predictor import Predictor
+from recsys.tasks.features import Feature
 from recsys.tasks.labels import LabelTable
 from recsys.tasks.phases import PHASES
 from recsys.timing import timed
@@ -48,14 +50,16 @@ OF_A_RUN = ("data", "retrieval", "logger", "report", "seed", "device", *SIZES)
 """What a run of pre-training has in common with the tables that follow."""
 OTHER_TASKS = ("split", "filters", "mask_history", "ks")
 KINDS = {
-    "data": object,
-    "task.labels": Mapping[str, object],
+    "data": EventLog,
+    "task.labels": Mapping[str, Callable[..., LabelTable]],
     "task.folds": Folds,
     "model": Mapping[str, Any],
     "baselines": Mapping[str, Mapping[str, Any]],
     "seed": int,
     "device": str,
 }
+OF_FEATURES = {"task.features": Sequence[Feature]}
+"""Where the task has them."""
 EXTRAS = {"tables": Sequence[str], "folds": Folds}
 """What the config of a predictor may hold besides its own options."""
 Results = Mapping[str, TableResult]
@@ -75,7 +79,8 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     Raises:
         RunError: another process is at work in the folder.
     """
-    with at_work(config, folder, KINDS, EXTRAS):
+    kinds = KINDS | (OF_FEATURES if "features" in config.get("task", {}) else {})
+    with at_work(config, folder, LABELS, kinds, EXTRAS):
         return _run(config, folder)
 
 
@@ -103,7 +108,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     }
     ahead = leads(by_table)
     for name, of_table in by_table.items():
-        console.print(table_results(name, of_table, ahead.filter(table=name)))
+        show(table_results(name, of_table, ahead.filter(table=name)))
     close(folder, config, log)
     return means(results[label])
 

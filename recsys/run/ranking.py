@@ -39,15 +39,17 @@ from recsys.errors import ConfigError
 from recsys.evaluation.figures import write_figures
 from recsys.evaluation.ranking import Evaluation, Protocol, evaluate
 from recsys.files import write_parquet
-from recsys.log.event_log import USER
+from recsys.log.event_log import USER, EventLog
 from recsys.log.filters import filtered
 from recsys.report import ranking_page, tables
 from recsys.report.page import name_of
 from recsys.report.user_map import attributes
+from recsys.retrieval.index import ItemIndex
 from recsys.run.config import Sizes, as_values, plain, sized
-from recsys.run.folder import about, at_work, claim, close, console, say
+from recsys.run.folder import about, at_work, claim, close, console, say, show
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
+from recsys.run.task_kinds import LISTS
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.kinds import Measured, ProfileEncoder, members_of
 from recsys.scoring.scorer import Scorer
@@ -55,23 +57,24 @@ from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
 from recsys.timing import timed
 from recsys.training.loop import fit
+from recsys.training.options import TrainingOptions
 
 logger = logging.getLogger(__name__)
 
 OF_A_TASK = {
-    "data": object,
-    "task.split": object,
+    "data": EventLog,
+    "task.split": Callable[..., Split],
     "task.filters": filtered,
     "task.ks": Sequence[int],
     "task.mask_history": bool,
-    "retrieval.index": object | None,
+    "retrieval.index": Callable[..., ItemIndex] | None,
 }
 """Options of a log, how it is split and how a model is evaluated, and their types."""
 KINDS = OF_A_TASK | {
-    "model": object,
-    "trainer": object,
-    "baselines": Mapping[str, object],
-    "logger.loggers": Sequence[object],
+    "model": Scorer,
+    "trainer": TrainingOptions,
+    "baselines": Mapping[str, Scorer],
+    "logger.loggers": Sequence[Callable[..., Logger]],
     "report.map_by": str | None,
     "seed": int,
     "device": str,
@@ -104,7 +107,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     Raises:
         RunError: another process is at work in the folder.
     """
-    with at_work(config, folder, KINDS):
+    with at_work(config, folder, LISTS, KINDS):
         return _run(config, folder)
 
 
@@ -130,8 +133,8 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     ranking_page.write(folder)
     tests = {name: parts["test"] for name, parts in results.items()}
-    console.print(tables.metrics(tests, task.split.log.name, task.protocol))
-    console.print(tables.samples(task.split.test, evaluations["test"].top, task.split))
+    show(tables.metrics(tests, task.split.log.name, task.protocol))
+    show(tables.samples(task.split.test, evaluations["test"].top, task.split))
     close(folder, config, task.split.log, *tables.ties(task.split))
     return {part: result.means for part, result in evaluations.items()}
 

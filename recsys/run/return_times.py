@@ -18,7 +18,7 @@ A model that is finished is kept: a run that was killed goes on with the next. N
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 
-from recsys.errors import ConfigError, RunError
+from recsys.errors import ConfigError
 from recsys.evaluation.return_times import (
     ReturnTimesResult,
     evaluate_return_times,
@@ -39,12 +39,14 @@ from recsys.log.time import Moment
 from recsys.ranges import above
 from recsys.report import return_times_page, return_times_tables
 from recsys.run.config import of_task_alone, plain
-from recsys.run.folder import about, at_work, claim, close, console, models_of, say
+from recsys.run.folder import about, at_work, claim, close, models_of, say, show
 from recsys.run.log import log_of, read
 from recsys.run.options import check_options
+from recsys.run.task_kinds import RETURN_TIMES
 from recsys.scoring import trust
 from recsys.scoring.survival import SurvivalPredictor
 from recsys.tasks.as_of import AS_OF
+from recsys.tasks.features import Feature
 from recsys.tasks.phases import TEST, TRAIN
 from recsys.tasks.return_times import ReturnTimes, everyone_as_of
 from recsys.timing import timed
@@ -54,15 +56,16 @@ NAME = "back"
 """Of the table."""
 OF_THE_TASK = ("returns", "horizons", "features")
 KINDS = {
-    "data": object,
-    "task.returns": object,
+    "data": EventLog,
+    "task.returns": Callable[..., ReturnTimes],
     "task.horizons": Sequence[float],
-    "model": object,
-    "baselines": Mapping[str, object],
+    "task.features": Sequence[Feature],
+    "model": SurvivalPredictor,
+    "baselines": Mapping[str, SurvivalPredictor],
     "seed": int,
     "device": str,
 }
-NOT_AGAIN = ("baselines", "device")
+NOT_AGAIN = ("task.features", "baselines", "device")
 """Options that do not matter where a model is fitted again."""
 ROWS = 4096
 """So many rows' curves are asked for at once."""
@@ -78,7 +81,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         RunError: another process is at work in the folder.
     """
     config = of_task_alone(config, OF_THE_TASK)
-    with at_work(config, folder, KINDS):
+    with at_work(config, folder, RETURN_TIMES, KINDS):
         return _run(config, folder)
 
 
@@ -95,7 +98,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         for name, (options, place) in models.items()
     }
     return_times_page.write(folder)
-    console.print(return_times_tables.metrics(table, results, likelihood_leads(results)))
+    show(return_times_tables.metrics(table, results, likelihood_leads(results)))
     close(folder, config, log)
     return results[next(iter(models))].means
 
@@ -195,15 +198,3 @@ def _build(
             "lightgbm_hazard, hazard_net or another survival model"
         )
     return built
-
-
-def check_run(folder: Path, config: Mapping[str, Any]) -> None:
-    """See that a folder holds a run of this kind.
-
-    Raises:
-        RunError: it holds another.
-    """
-    if "returns" not in config.get("task", {}):
-        raise RunError(
-            f"{folder} is no run of return times; train one with task=return_time model=cox"
-        )

@@ -21,7 +21,7 @@ from recsys.log.event_log import ITEM, TIME, USER, EventLog
 from recsys.log.vocabulary import Vocabulary
 from recsys.ranges import above, at_least
 from recsys.tasks.as_of import AS_OF, before
-from recsys.tasks.features import Feature, computed
+from recsys.tasks.features import Feature, check_features, computed
 from recsys.tasks.labels import LabelTable
 from recsys.tasks.tensors import tensor_of
 
@@ -83,6 +83,7 @@ class FeaturePredictor(Predictor):
     def __init__(self, *, features: Sequence[Feature]) -> None:
         if not features:
             raise ConfigError(f"{type(self).__name__} has no features; give it at least one")
+        check_features(features)
         self.features = list(features)
 
     def inputs(self, table: LabelTable, rows: Tensor) -> np.ndarray:

@@ -228,7 +228,9 @@ class SavedModel:
         """
         model = self.model.eval()
         if not isinstance(model, VectorScorer):
-            raise ConfigError(f"{type(model).__name__} ranks without vectors; it has none")
+            raise ConfigError(
+                f"{type(model).__name__} ranks without vectors; recsys recommend gives its lists"
+            )
         with asking(model):
             users = [
                 model.encode_users(self.histories.rows(rows).to(self.device)).float().cpu()

@@ -17,7 +17,7 @@ from torch import Tensor
 from recsys.errors import ConfigError, DataError
 from recsys.nn.hazards import censored_log_likelihood
 from recsys.scoring.predictor import Steps
-from recsys.tasks.features import Feature, computed
+from recsys.tasks.features import Feature, check_features, computed
 from recsys.tasks.return_times import ReturnTimes
 
 SMALLEST = 1e-30
@@ -228,6 +228,7 @@ class SurvivalPredictor(ABC):
     steps: Steps = Steps()
 
     def __init__(self, *, features: Sequence[Feature] = ()) -> None:
+        check_features(features)
         self.features = list(features)
         self.shift = self.scale = torch.zeros(0)
 

@@ -20,7 +20,7 @@ import polars as pl
 from recsys.errors import ConfigError, LeakError
 from recsys.log.event_log import BASKET, ITEM, TIME, USER, VALUE, EventLog, runs
 from recsys.memory import check_memory
-from recsys.ranges import at_least
+from recsys.ranges import at_least, distinct
 from recsys.tasks.as_of import AS_OF, AsOfTable, before
 from recsys.tasks.labels import LabelTable
 
@@ -77,15 +77,44 @@ def computed(table: AsOfTable, feature: Feature, *, sample: int = 32, seed: int 
         seed: of the sample.
 
     Raises:
+        ConfigError: it gives something else than numbers.
         LeakError: the two differ, or it was trained on what came later.
     """
     if feature not in table.memo:
         if isinstance(feature, Learnt):
             check_training(table, feature)
         values = feature(table.log, table.rows.select(USER, AS_OF))
+        _check_values(feature, values, len(table))
         check_leaks(table, feature, values, sample=sample, seed=seed)
         table.memo[feature] = values
     return cast(np.ndarray, table.memo[feature])
+
+
+def check_features(features: Sequence[object]) -> None:
+    """Refuse what is no feature.
+
+    Raises:
+        ConfigError: one cannot be called, or not be told from others.
+    """
+    for place, feature in enumerate(features):
+        if not isinstance(feature, Feature):
+            raise ConfigError(
+                f"features.{place}: {type(feature).__name__} is no feature; name a function of a "
+                "log and rows such as recsys.tasks.RFM"
+            )
+
+
+def _check_values(feature: Feature, values: object, num_rows: int) -> None:
+    if (
+        not isinstance(values, np.ndarray)
+        or (values.ndim, len(values)) != (2, num_rows)
+        or values.dtype.kind not in "fiub"
+    ):
+        shape = f" {values.shape} of {values.dtype}" if isinstance(values, np.ndarray) else ""
+        raise ConfigError(
+            f"features: {feature} gives {type(values).__name__}{shape}; a feature gives an array "
+            f"of numbers with a row for each of the {num_rows:,} rows"
+        )
 
 
 def check_leaks(
@@ -219,7 +248,7 @@ class RFM:
         distinct: columns of the events or items whose distinct values are counted.
 
     Raises:
-        ConfigError: a window of no day.
+        ConfigError: a window of no day, or something is named twice.
     """
 
     windows: Sequence[int] = (7, 28, 56, 91)
@@ -229,6 +258,7 @@ class RFM:
     def __post_init__(self) -> None:
         for name in ("windows", "discounts", "distinct"):  # lists have no hash
             object.__setattr__(self, name, tuple(getattr(self, name)))
+            distinct(**{name: getattr(self, name)})
         for days in self.windows:
             at_least(1, windows=days)
 

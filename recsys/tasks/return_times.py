@@ -122,7 +122,7 @@ def return_time(
     >>> table.rows["user_id"].to_list(), table.durations.tolist(), table.observed.tolist()
     ([1, 2, 1, 2], [1.0, 2.0, 0.0, 3.0], [True, True, True, False])
     """
-    above(0, horizon=horizon, active=active)
+    above(0, **{"task.returns.horizon": horizon, "task.returns.active": active})
     _refuse_unit(log, name, unit)
     _refuse_horizon(log, name, horizon, unit)
     begins = _begins(log, name, until)
@@ -148,7 +148,8 @@ def return_time(
     ).sort("row")
     if not rows.filter(pl.col(PHASE) == TRAIN)["observed"].any():
         raise ConfigError(
-            f"{name}: {train=}: no user comes back within {horizon} {unit}; raise horizon, or "
+            f"{name}: task.returns.train={_words(train)}: no user comes back within "
+            f"task.returns.horizon={horizon:g} {unit}; raise it, or "
             "choose earlier moments"
         )
     return ReturnTimes(
@@ -222,7 +223,9 @@ def _refuse_unit(log: EventLog, name: str, unit: Unit) -> None:
     if log.has_calendar_time != (unit in SECONDS):
         knows = "calendar time" if log.has_calendar_time else "no time but an order"
         remedy = "days or hours" if log.has_calendar_time else "steps"
-        raise ConfigError(f"{name}: unit={unit}, and {log.name} knows {knows}; choose {remedy}")
+        raise ConfigError(
+            f"{name}: task.returns.unit={unit}, and {log.name} knows {knows}; choose {remedy}"
+        )
 
 
 def _refuse_horizon(log: EventLog, name: str, horizon: float, unit: Unit) -> None:
@@ -235,8 +238,9 @@ def _refuse_horizon(log: EventLog, name: str, horizon: float, unit: Unit) -> Non
         )
     if horizon > lasts:
         raise ConfigError(
-            f"{name}: horizon={horizon:g}, and {log.name} lasts {lasts:.4g} {unit}, from {first!s} "
-            f"to {last!s}; choose a horizon that leaves room for moments, such as {lasts / 8:.2g}"
+            f"{name}: task.returns.horizon={horizon:g}, and {log.name} lasts {lasts:.4g} {unit}, "
+            f"from {first!s} to {last!s}; choose one that leaves room for moments, such as "
+            f"{lasts / 8:.2g}"
         )
 
 
@@ -244,8 +248,10 @@ def _drawn(name: str, rows: pl.DataFrame, max_rows: Mapping[str, int], seed: int
     """The rows, of a phase with more than it may have as many of them, in their order."""
     for phase, count in max_rows.items():
         if phase not in PHASES:
-            raise ConfigError(f"{name}: max_rows.{phase} is no phase; there is {', '.join(PHASES)}")
-        at_least(1, **{f"max_rows.{phase}": count})
+            raise ConfigError(
+                f"{name}: task.returns.max_rows.{phase} is no phase; there is {', '.join(PHASES)}"
+            )
+        at_least(1, **{f"task.returns.max_rows.{phase}": count})
         chosen = rows.with_row_index("row").filter(pl.col(PHASE) == PHASES.index(phase))["row"]
         if len(chosen) > count:
             left_out = chosen.sample(len(chosen) - count, seed=seed)
@@ -258,7 +264,10 @@ def _begins(log: EventLog, name: str, until: str) -> pl.DataFrame:
     events = log.events.select(USER, TIME)
     if until == "basket":
         if BASKET not in log.events.columns:
-            raise ConfigError(f"{name}: until=basket, and {log.name} has none; choose event")
+            raise ConfigError(
+                f"{name}: task.returns.until=basket, and {log.name} has none; name the column by "
+                "data.columns.basket_id=COLUMN, or choose event"
+            )
         begun = runs(log.events[USER], log.events[BASKET]).diff().fill_null(1) > 0
         events = events.filter(begun)
     return events.with_columns(pl.col(TIME).alias(NEXT)).sort(TIME)
@@ -277,18 +286,20 @@ def _moments(
     for option in ("train", "test"):
         if not given[option]:
             raise ConfigError(
-                f"{name}: {option} names no moment; {log.name} has room for {_proposed(log)}"
+                f"{name}: task.returns.{option} names no moment; {log.name} has room for "
+                f"{_proposed(log)}"
             )
     listed: list[Phased] = []
     for option, when in [(part, when) for part in given for when in given[part]]:
-        phase, at = phases[option], moment(log, f"{name}: {option}", when)
+        phase, at = phases[option], moment(log, f"{name}: task.returns.{option}", when)
         for other, earlier, before in listed:
             if before[0] == at[0] or (earlier < phase and before[0] > at[0]):
                 raise ConfigError(
-                    f"{name}: {option}={when} is not later than {other.partition(': ')[2]}; name "
-                    "each moment once, those of training first, the test's last"
+                    f"{name}: task.returns.{option}={when} is not later than "
+                    f"{other.partition(': ')[2]}; name each moment once, those of training first, "
+                    "the test's last"
                 )
-        listed.append((f"{name}: {option}={when}", phase, at))
+        listed.append((f"{name}: task.returns.{option}={when}", phase, at))
     return listed
 
 
@@ -296,6 +307,11 @@ def _listed(moments: Moments | None) -> list[Moment]:
     if moments is None:
         return []
     return [moments] if isinstance(moments, (str, int, date)) else list(moments)
+
+
+def _words(moments: Moments | None) -> str:
+    """Moments as an option has them."""
+    return f"[{','.join(map(str, _listed(moments)))}]"
 
 
 def _proposed(log: EventLog) -> str:
@@ -308,7 +324,8 @@ def _proposed(log: EventLog) -> str:
     counts = [first + round((last - first) * share) for share in shares]
     at = pl.Series(counts, dtype=pl.Int64).cast(times.dtype)
     words = [f"{when:%Y-%m-%d}" if isinstance(when, date) else str(when) for when in at]
-    return f"train=[{words[0]},{words[1]}] validation={words[2]} test={words[3]}"
+    given = (f"train=[{words[0]},{words[1]}]", f"validation={words[2]}", f"test={words[3]}")
+    return " ".join(f"task.returns.{option}" for option in given)
 
 
 def _users(

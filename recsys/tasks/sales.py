@@ -21,7 +21,7 @@ from torch import Tensor
 from recsys.batch.series import SeriesTable
 from recsys.errors import ConfigError, LeakError
 from recsys.log.event_log import ITEM, QUANTITY, TIME, USER, VALUE, EventLog
-from recsys.ranges import at_least, share
+from recsys.ranges import at_least, distinct, share
 from recsys.tasks.tensors import tensor_of
 
 Measure = Literal["units", "value", "buyers"]
@@ -53,7 +53,7 @@ class Origins:
     test: int | Sequence[str] = 6
 
     def __post_init__(self) -> None:
-        at_least(1, horizon=self.horizon, context=self.context)
+        at_least(1, **{"task.origins.horizon": self.horizon, "task.origins.context": self.context})
         for name, given in (("validation", self.validation), ("test", self.test)):
             if (given if isinstance(given, int) else len(given)) < 1:
                 raise ConfigError(
@@ -68,8 +68,8 @@ class Origins:
             name: of the log, for errors.
 
         Raises:
-            ConfigError: an origin is no period's first day, too early to learn from a window before
-                it, or its horizon ends behind the series; or the phases overlap.
+            ConfigError: an origin comes twice, is no period's first day, or too early to learn from
+                a window before it, or its horizon ends behind the series; or the phases overlap.
         """
         if not days:
             raise ConfigError(
@@ -89,7 +89,8 @@ class Origins:
             raise ConfigError(
                 f"task.origins: {name} has {len(days)} periods, and {len(validation)} origins of "
                 f"validation and {len(test)} of test, each of {self.horizon}, need {needed} before "
-                f"the first; it has {early} there. Give fewer origins, or lower context or horizon"
+                f"the first; it has {max(early, 0)} there; give fewer origins, or lower "
+                "task.origins.context or task.origins.horizon"
             )
         if max(validation) + self.horizon > min(test):
             raise ConfigError(
@@ -112,7 +113,8 @@ class Origins:
                     f"task.origins.{name}: {day} is no period's first day; they start "
                     f"{days[0]} and end {days[-1]}"
                 )
-        return sorted({number[day] for day in wanted})
+        distinct(**{f"task.origins.{name}": wanted})
+        return sorted(number[day] for day in wanted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,8 +207,10 @@ def sales_series(
     >>> sales.table.values, sales.validation, sales.test
     (tensor([[1., 2., 1., 1., 1.]]), [3], [4])
     """
-    share(min_sold_share=min_sold_share)
-    at_least(1, max_series=max_series, season=season)
+    share(**{"task.series.min_sold_share": min_sold_share})
+    at_least(1, **{"task.series.max_series": max_series, "task.series.season": season})
+    lists = {"calendar": calendar, "holidays": holidays, "closed": closed}
+    distinct(**{f"task.series.{name}": values for name, values in lists.items()})
     if not log.has_calendar_time:
         raise ConfigError(
             f"task.series: {log.name} knows no time but an order, and days are asked about; give a "
@@ -328,11 +332,12 @@ def _sold(
     """`series`, `period` and `sold`, a row where something was."""
     if measure == "value" and VALUE not in events.columns:
         raise ConfigError(
-            f"task.series.measure=value: {name} has no column value; choose units or buyers"
+            f"task.series.measure=value: {name} has no column value; name the file's by "
+            "data.columns.value=COLUMN, or choose units or buyers"
         )
     counted = {
         "units": pl.col(QUANTITY).sum() if QUANTITY in events.columns else pl.len(),
-        "value": pl.col(VALUE).sum() if VALUE in events.columns else pl.len(),
+        "value": _stated(VALUE).sum() if VALUE in events.columns else pl.len(),
         "buyers": pl.col(USER).n_unique(),
     }[measure]
     day = pl.col("day")
@@ -341,6 +346,11 @@ def _sold(
     events = events.filter(pl.col("series").is_not_null()).with_columns(day=first)
     events = events.join(periods, on="day")
     return events.group_by("series", "period").agg(sold=counted.cast(pl.Float64))
+
+
+def _stated(column: str) -> pl.Expr:
+    """Numbers, without what is none: a sum with it would be none either."""
+    return pl.col(column).cast(pl.Float64).fill_nan(None)
 
 
 def _chosen(
@@ -352,6 +362,11 @@ def _chosen(
     enough = often.filter(pl.col("periods") >= min_sold_share * before)
     if enough.is_empty():
         most = int(often["periods"].max() or 0)  # type: ignore[arg-type]
+        if not most:
+            raise ConfigError(
+                f"task.series.by={by}: nothing is sold of any {by} in the {before} periods before "
+                "the first origin; see what its column and task.series.measure hold, or ask later"
+            )
         raise ConfigError(
             f"task.series.min_sold_share={min_sold_share}: no {by} sells in that share of the "
             f"{before} periods before the first origin; the most is {most}; lower it"

@@ -101,7 +101,8 @@ def _fit(
         metrics += model.measures if isinstance(model, Measured) else ()
         if training.monitor not in metrics:
             raise ConfigError(
-                f"monitor={training.monitor} is not measured; choose among {', '.join(metrics)}"
+                f"trainer.monitor={training.monitor} is not measured; choose among "
+                f"{', '.join(metrics)}"
             )
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch) if folder is None else folder

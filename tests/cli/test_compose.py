@@ -104,7 +104,7 @@ NONSENSE = {
     "x.y=1": "there is no option x.y; `recsys train … --cfg job` shows them all",
     "baselines.ease={a: 1}": "baselines.ease has entries by name; a new one takes a plus",
     "task.filters={x: 1}": "task.filters has entries by name; a new one takes a plus",
-    "task.ks={a: 1}": "task.ks={a: 1}: Cannot merge DictConfig with ListConfig",
+    "task.ks={a: 1}": "task.ks: expected a list, task.ks=[…]",
 }
 
 
@@ -179,7 +179,7 @@ def test_a_part_of_the_config_that_is_left_out_is_named(run: Run) -> None:
 def test_features_of_a_task_that_has_none(run: Run) -> None:
     code, _, err = run("train", *TABLE, "model=lightgbm", "hydra.run.dir=run")
     assert (code, err.count("\n")) == (2, 1)
-    assert "model.features is task.features, which this run has not; choose another task" in err
+    assert "model=lightgbm: LightGBM predicts labels, and this task takes what recommends" in err
 
 
 def test_a_sweep_ends_at_ctrl_c(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ def test_runs_are_compared_series_by_series(finished: Path, run: Run) -> None:
     assert "rmse" in out
     code, _, err = run("recommend", finished, "--users", "1")
     assert code == 2
-    assert "forecasts series and recommends nothing" in err
+    assert "forecasts series, and recsys recommend is for runs" in err
 
 
 def test_nothing_of_a_run_changes_when_the_log_ends_at_the_origin(
@@ -151,10 +151,22 @@ def test_nothing_of_a_run_changes_when_the_log_ends_at_the_origin(
     [
         ("task.series.by=colour", "task.series.by=colour: events has no such column"),
         ("task.origins.horizon=90", "need 118 before the first"),
+        ("task.series.end=2030-01-01", "task.series.end=2030-01-01 lies outside of events"),
+        ("task.series.start=2001-01-01", "task.series.start=2001-01-01 lies outside of events"),
+        ("task.series.calendar=[moon]", "expected a list, [VALUE,…], of weekday or month_day or"),
+        ("task.origins.test=[2024-03-01,2024-03-01]", "names 2024-03-01 twice; name each once"),
+        ("task.origins={_target_: os.system}", "expected options with a _target_ that makes an Or"),
+        (
+            "task.series._target_=os.system",
+            "task.series._target_=os.system: expected options w",
+        ),
         ("task.trials=0", "task.trials=0: expected 1 or more"),
         ("task.monitor=coverage_50", "task.monitor=coverage_50 is no error"),
         ("task.refit=never", "task.refit=never: expected origin or phase"),
-        ("model=popularity", "Popularity forecasts no series"),
+        (
+            "model=popularity",
+            "model=popularity: Popularity recommends items, and this task takes",
+        ),
         ("data.time_unit=order", "knows no time but an order"),
     ],
 )

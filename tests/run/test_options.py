@@ -89,8 +89,11 @@ def runs() -> Iterator[tuple[str, ...]]:
     for group, model in {"head": "count_vae", "decoder": "lmrec", "+text": "sasrec"}.items():
         name = group.removeprefix("+")
         for choice in names(name):
-            override = f"{group}@model.{name}={choice}"
-            yield (*TABLE, f"model={model}", override, *NEEDED.get(override, []))
+            if not choice.startswith("forecast_"):
+                override = f"{group}@model.{name}={choice}"
+                yield (*TABLE, f"model={model}", override, *NEEDED.get(override, []))
+    for choice in (choice for choice in names("head") if choice.startswith("forecast_")):
+        yield (*TASK_OF["deepar"], "model=deepar", f"head@model.head={choice}")
 
 
 RUNS = list(runs())
@@ -202,7 +205,10 @@ def test_a_value_that_is_not_set_and_an_option_that_nothing_takes() -> None:
         ("model._target_=no.such", "model._target_=no.such cannot be found .*No module named 'no'"),
         ("model._target_=5", "model._target_=5 cannot be found"),
         ("model._target_=recsys.models", "model._target_=recsys.models is no class or function"),
-        ("retrieval.index=5", "retrieval.index=5: expected options with a _target_ or null"),
+        (
+            "retrieval.index=5",
+            "retrieval.index=5: expected options with _partial_: true",
+        ),
         ("baselines=5", "baselines=5: expected options by name"),
         ("+baselines.a=5", "baselines.a=5: expected options with a _target_"),
         ("+model.head=5", "model.head: Popularity has no such option; it has targets_only, decay"),

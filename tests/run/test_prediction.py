@@ -251,9 +251,15 @@ def test_a_window_that_reaches_into_the_test_ends_the_run(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["model=popularity"], "Popularity says what comes next and predicts no labels"),
+        (
+            ["model=popularity"],
+            "this task takes what predicts labels",
+        ),
         (["task=coupon", "model=lightgbm"], "labels=table/coupon does not exist"),
-        (["model=new_ease", "task=next_item", "task.ks=[5]"], "NewEASE ranks no catalogue"),
+        (
+            ["model=new_ease", "task=next_item", "task.ks=[5]"],
+            "NewEASE predicts labels",
+        ),
         (["task=profiling", "model=lightgbm"], "task.labels.profile.classes is not set; give"),
         (["task=next_basket_time", "model=popularity"], "task.split.test_start is not set; give"),
         (

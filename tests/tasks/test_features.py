@@ -1,5 +1,6 @@
 """Features by hand, and the ones that know too much."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from recsys.errors import ConfigError, DataError, LeakError
 from recsys.log.event_log import EventLog
 from recsys.tasks.as_of import before
-from recsys.tasks.features import RFM, CandidateShares, Counts, computed
+from recsys.tasks.features import RFM, CandidateShares, Counts, check_features, computed
 from recsys.tasks.first_purchases import new_items
 from recsys.tasks.labels import LabelTable
 from recsys.testing.logs import checkerboard, new_item_table
@@ -232,3 +233,21 @@ def test_discounts_are_numbers_of_64_bits() -> None:
     assert frame["share_off"][0] == pytest.approx(1, abs=1e-6)
     with pytest.raises(ConfigError, match="discounts: note of log is String; name numbers"):
         RFM(discounts=("note",)).frame(log, as_of(("a", 5)))
+
+
+class Numberless(Counts):
+    """Gives something else than a row of numbers for each row."""
+
+    def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
+        return np.array(["many"] * len(rows))
+
+
+def test_what_is_no_feature_or_gives_no_numbers(table: LabelTable) -> None:
+    with pytest.raises(ConfigError, match=r"^features\.1: Counter is no feature; name a function"):
+        check_features([RFM(), Counter()])
+    with pytest.raises(ConfigError, match=r"features: Numberless.* gives ndarray \(\d+,\) of <U4"):
+        computed(table, Numberless("item_id"))
+    with pytest.raises(ConfigError, match=r"^windows=\[7,7\] names 7 twice"):
+        RFM(windows=[7, 7])
+    with pytest.raises(ConfigError, match=r"^distinct=\[shop,shop\] names shop twice"):
+        RFM(distinct=["shop", "shop"])

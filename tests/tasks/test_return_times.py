@@ -187,20 +187,32 @@ def test_what_is_known_too_late_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train": []}, r"train names no moment; log has room for train=\[2026-01-04,"),
-        ({"test": None}, r"test names no moment; .* validation=2026-01-06 test=2026-01-08"),
+        (
+            {"train": []},
+            r"train names no moment; log has room for task\.returns\.train=\[2026-01-04,",
+        ),
+        (
+            {"test": None},
+            r"test names no moment; .*\.validation=2026-01-06 task\.returns\.test=2026-01-08",
+        ),
         ({"horizon": 9.0}, r"horizon=9, and log lasts 8\.5 days, from 2026-01-01 06:00:00 to"),
         (
             {"max_rows": {"training": 5}},
             "max_rows.training is no phase; there is train, validation",
         ),
         ({"max_rows": {"train": 0}}, "max_rows.train=0"),
-        ({"train": ["2026-01-08"]}, "test=2026-01-07 is not later than train=2026-01-08"),
-        ({"train": ["2026-01-03", "2026-01-03"]}, "train=2026-01-03 is not later than train"),
+        (
+            {"train": ["2026-01-08"]},
+            "test=2026-01-07 is not later than task.returns.train=2026-01-08",
+        ),
+        (
+            {"train": ["2026-01-03", "2026-01-03"]},
+            "train=2026-01-03 is not later than task.returns.train",
+        ),
         ({"train": ["2025-01-03"]}, "train=2025-01-03: no user had an event before"),
         ({"test": "2027-01-03"}, "test=2027-01-03: no user had an event before, or log ends"),
         ({"horizon": 0.0}, "horizon=0"),
-        ({"horizon": 0.1}, r"no user comes back within 0\.1 days; raise horizon"),
+        ({"horizon": 0.1}, r"comes back within task\.returns\.horizon=0\.1 days; raise it"),
         ({"unit": "steps"}, "unit=steps, and log knows calendar time; choose days or hours"),
         ({"active": 0.0}, "active=0"),
     ],
@@ -213,7 +225,7 @@ def test_tables_that_cannot_be(options: dict[str, Any], message: str) -> None:
 def test_what_a_log_has_not() -> None:
     with pytest.raises(ConfigError, match="unit=days, and log knows no time but an order"):
         return_time(steps(), "back", train=[2], test=5, horizon=4.0)
-    with pytest.raises(ConfigError, match="until=basket, and log has none; choose event"):
+    with pytest.raises(ConfigError, match="until=basket, and log has none; name the column by"):
         return_time(steps(), "back", train=[2], test=5, horizon=4.0, unit="steps", until="basket")
 
 

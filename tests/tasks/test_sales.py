@@ -151,7 +151,7 @@ def test_series_that_sell_nothing_before_the_first_origin() -> None:
     rows = days.with_columns(user_id=pl.Series([1, 1, 2]), item_id=pl.Series(["n", "b", "b"]))
     kinds = pl.DataFrame({"item_id": ["b", "n"], "kind": ["x", None]})
     quiet = EventLog.from_frames(rows, kinds)
-    with pytest.raises(ConfigError, match=r"no kind sells .* the most is 0; lower it"):
+    with pytest.raises(ConfigError, match="nothing is sold of any kind in the"):
         sales_series(quiet, SHORT, by="kind", min_sold_share=0.0)
 
 
@@ -161,3 +161,21 @@ def test_logs_without_times_or_values() -> None:
         sales_series(EventLog.from_frames(pl.DataFrame(rows)), SHORT)
     with pytest.raises(ConfigError, match="has no column value"):
         sales_series(EventLog.from_frames(log().events.drop("value")), SHORT, measure="value")
+
+
+ONE = Origins(horizon=1, context=1, validation=1, test=1)
+ROWS = {"user_id": [1, 2] * 3, "item_id": [7] * 6}
+
+
+def test_a_value_that_is_no_number_is_unknown() -> None:
+    days = [f"2024-01-0{day}" for day in (1, 1, 2, 3, 4, 5)]
+    frame = ROWS | {"timestamp": days, "value": [2.0, float("nan"), 3.0, 4.0, 5.0, 6.0]}
+    series = sales_series(EventLog.from_frames(pl.DataFrame(frame)), ONE, measure="value")
+    assert series.table.values.tolist() == [[2, 3, 4, 5, 6]]
+
+
+def test_a_column_of_which_nothing_is_sold() -> None:
+    days = [f"2024-01-0{day}" for day in range(1, 7)]
+    frame = ROWS | {"timestamp": days, "quantity": [0] * 6}
+    with pytest.raises(ConfigError, match=r"^task\.series\.by=item_id: nothing is sold of any"):
+        sales_series(EventLog.from_frames(pl.DataFrame(frame)), ONE)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from recsys.data.sources.table import table
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE
 
 CSV = """user_id,item_id,timestamp
@@ -412,7 +412,7 @@ PARQUET = b"PAR1" + bytes(64)
         (
             "user_id;item_id\n1;2\n",
             "log.csv",
-            r"set data.columns.user_id=NAME \(there are: user_id;i",
+            "one column, 'user_id;item_id', with ';' between its parts; save it with commas",
         ),
         (CSV.replace("bob", ""), "log.csv", "user_id: 1 null, the first in row 2"),
         (
@@ -423,12 +423,16 @@ PARQUET = b"PAR1" + bytes(64)
         (
             CSV.replace("timestamp", "timestamp,quantity").replace("\nann,007,3", "\nann,007,3,-2"),
             "log.csv",
-            "quantity: 3 negative or not a number, the first -2 in row 1",
+            "quantity: 2 blank or no number, the first in row 2; .* 1 negative, the first -2 in",
         ),
         (CSV.replace("bob", "ann"), "log.csv", "user_id: one user only"),
         ("", "log.csv", r"log\.csv cannot be read: empty CSV"),
         ("user_id,item_id,timestamp\n", "log.csv", "no events: the log has no rows"),
-        ("user_id,item_id,timestamp\n1,2,3,4\n", "log.csv", "found more fields than defined"),
+        (
+            "user_id,item_id,timestamp\n1,2,3,4\n",
+            "log.csv",
+            "row 1 has 4 fields, and",
+        ),
         (CSV.encode() + b"\xe9,1,1\n", "log.csv", r"log\.csv cannot be read: invalid utf-8"),
         ("", "log.jsonl", r"log\.jsonl cannot be read: "),
         ('{"user_id": 1, "item_', "log.jsonl", r"log\.jsonl cannot be read: "),
@@ -520,3 +524,27 @@ def test_a_folder_whose_name_is_a_pattern(ending: str, tmp_path: Path) -> None:
         log = table(str(tmp_path / name / f"log.{ending}"))
         assert log.events["timestamp"].to_list() == [number, number]
         assert log.events.columns == ["user_id", "item_id", "timestamp"]
+
+
+def test_errors_call_a_column_by_the_option_that_names_it(tmp_path: Path) -> None:
+    content = "customer,sku,at,n,paid\nann,1,2024-01-01,2,1.5\nbob,2,2024-01-02,-1,$2\n"
+    columns = {"user_id": "customer", "item_id": "sku", "timestamp": "at"}
+    amounts = {"quantity": "n", "value": "paid"}
+    with pytest.raises(DataError) as caught:
+        table(written(tmp_path, content), columns={**columns, **amounts})
+    assert str(caught.value) == (
+        "log: data.columns.quantity=n: 1 negative, the first -1 in row 2; leave returns out; "
+        "data.columns.value=paid: 1 are no numbers, the first '$2' in row 2; write plain numbers, "
+        "such as 2 or 1.50, or leave such rows out"
+    )
+    with pytest.raises(DataError, match=r"data\.columns\.timestamp=at: 1 unreadable, .* in row 2"):
+        table(written(tmp_path, content.replace("2024-01-02", "soon")), columns=columns)
+    with pytest.raises(ConfigError, match=r"^data\.item_columns=\[n,n\] names n twice"):
+        table(written(tmp_path, content), columns=columns, item_columns=["n", "n"])
+
+
+def test_a_file_with_other_separators_or_a_longer_row(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="one column, 'user_id;item_id', with ';' between its par"):
+        table(written(tmp_path, "user_id;item_id\n1;2\n"))
+    with pytest.raises(DataError, match="row 3 has 4 fields, and the header 3; quote fields"):
+        table(written(tmp_path, CSV.rstrip() + ",4\n"))
