@@ -37,6 +37,15 @@ class WideTable(Table):
     """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self._parts(console, options)
+        if self.caption:
+            yield Text(str(self.caption), "dim")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        parts = [Measurement.get(console, options, p) for p in self._parts(console, options)]
+        return Measurement(max(p.minimum for p in parts), max(p.maximum for p in parts))
+
+    def _parts(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
         title = self.title
         for columns in self._that_fit(console, options):
             part = Table(title=title)
@@ -46,8 +55,6 @@ class WideTable(Table):
                 part.add_row(*cells)
             yield part
             title = None
-        if self.caption:
-            yield Text(str(self.caption), "dim")
 
     def _that_fit(self, console: Console, options: ConsoleOptions) -> list[list[Column]]:
         """The columns in groups that fit, the first column in each."""

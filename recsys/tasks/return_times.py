@@ -188,8 +188,8 @@ def _after_visits(log: EventLog, name: str, moments: list[Phased]) -> list[pl.Da
         of_phase = [at[0] for _, other, at in moments if other == phase]
         if len(of_phase) != 2:
             raise ConfigError(
-                f"{name}: {PHASES[phase]} names {len(of_phase)} moments; with since=visit give "
-                "two, from when until when visits end"
+                f"{name}: task.returns.{PHASES[phase]} names {len(of_phase)} moments; with "
+                "task.returns.since=visit give two, from when until when visits end"
             )
         begin, end = sorted(of_phase)
         frames.append(
@@ -199,7 +199,8 @@ def _after_visits(log: EventLog, name: str, moments: list[Phased]) -> list[pl.Da
         )
         if frames[-1].is_empty():
             raise ConfigError(
-                f"{name}: {PHASES[phase]}: no visit ends from {begin!s} to {end!s}; {_lasts(log)}"
+                f"{name}: task.returns.{PHASES[phase]}: no visit ends from {begin!s} to {end!s}; "
+                f"{_lasts(log)}"
             )
     return frames
 
@@ -214,8 +215,8 @@ def visits(log: EventLog) -> pl.DataFrame:
 def _refuse_active(name: str, active: float | None) -> None:
     if active is not None:
         raise ConfigError(
-            f"{name}: active={active:g}, and with since=visit every row is just after a visit; "
-            "leave active out"
+            f"{name}: task.returns.active={active:g}, and with task.returns.since=visit every "
+            "row is just after a visit; leave it out"
         )
 
 
@@ -369,8 +370,8 @@ def everyone_as_of(
     """
     if table.since == "visit":
         raise ConfigError(
-            f"{table.name}: since=visit: its model counts from visits, and cannot say as of a day; "
-            "train one with task.returns.since=moment"
+            f"{table.name}: task.returns.since=visit: its model counts from visits, and cannot say "
+            "as of a day; train one with task.returns.since=moment"
         )
     log, train = table.log, table.phase(TRAIN)
     last = just_after(log.events.select(pl.col(TIME).max())[TIME])

@@ -35,3 +35,19 @@ def test_a_table_that_fits_has_its_lines(monkeypatch: pytest.MonkeyPatch) -> Non
     table = pl.DataFrame({"metric": METRICS, "first": [0.5] * 5})
     assert "┃ metric" in shown(monkeypatch, table, 80)
     assert "┃" not in shown(monkeypatch, table, 24)
+
+
+def test_a_table_of_many_columns_goes_on_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tables.WideTable(title="back, test")
+    for name in ("model", *METRICS):
+        table.add_column(name, justify="right")
+    for model in ("cox", "hazard_gradient_penalty"):
+        table.add_row(model, *["0.1234 0.1 to 0.2"] * len(METRICS))
+    out = StringIO()
+    monkeypatch.setattr(folder, "console", Console(file=out, width=80))
+    folder.show(table)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("hazard_gradient_penalty" in line for line in lines) == 3
+    assert sum("back, test" in line for line in lines) == 1
+    assert sum(line.count("0.1234 0.1 to 0.2") for line in lines) == 2 * len(METRICS)

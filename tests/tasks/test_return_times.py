@@ -159,9 +159,12 @@ def test_steps_since_each_visit() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"test": "2026-01-06"}, "test names 1 moments; with since=visit give two"),
+        (
+            {"test": "2026-01-06"},
+            r"returns\.test names 1 moments; with task\.returns\.since=visit give two",
+        ),
         ({"test": ["2026-02-06", "2026-02-07"]}, "test: no visit ends from 2026-02-06"),
-        ({"active": 3.0}, "active=3, and with since=visit every row is just after a visit"),
+        ({"active": 3.0}, r"active=3, and with task\.returns\.since=visit every row is just after"),
     ],
 )
 def test_visits_that_cannot_be(options: dict[str, Any], message: str) -> None:
