@@ -53,9 +53,9 @@ def of_plan(
 ) -> Tensor:
     """(S, P, K): what a plan says of each series and period.
 
-    A row is known before any origin, as a promotion that was decided on is, whatever period it is
-    of; nothing can be told of a frame that would show if it was not. What was sold, or a price that
-    was set since, does not belong into a plan.
+    At an origin the rows of the horizon count as known, as a promotion is that was decided on
+    before; nothing in a frame shows whether they were. What was sold, or what was paid since, does
+    not belong into a plan. Rows of the past are what was done.
 
     Args:
         plan: a column named as `by`; `day`, or `week`, any day of one from Monday to Sunday; and
