@@ -73,10 +73,12 @@ def _again(models: dict[str, Any]) -> str:
     if not dates:
         return ""
     names = ", ".join(f"`{name}`" for name in dates)
-    return (
-        f"\nRun again on {max(dates.values())}: {names}. Differences of theirs are those of "
-        "before, where they cannot have changed.\n"
+    page = (
+        f"\nRun again on {max(dates.values())}: {names}. Their differences are those of before, "
+        "where they cannot have changed.\n"
     )
+    older = [name for name in models if name not in dates and "members" in models[name]["options"]]
+    return page + "".join(f"`{name}` is made of them as they were before.\n" for name in older)
 
 
 def _beside(record: dict[str, Any]) -> str:
