@@ -18,6 +18,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from omegaconf import OmegaConf
 
 from benchmarks.record import stamp
@@ -66,20 +67,28 @@ def run_again(record: dict[str, Any], names: list[str], folder: Path) -> None:
 
 
 def beside(first: Path, second: Path) -> dict[str, Any]:
-    """Differences of the models that two experiments share, by name."""
-    places = places_of(first), places_of(second)
-    shared = [name for name in places[0] if name in places[1]]
-    tests = {
-        name: [read_table(of[name] / "per_series.parquet").filter(part="test") for of in places]
-        for name in shared
-    }
+    """Differences of the models that two experiments share, by name, where there is one.
+
+    The experiment's own model is called `TiDE`, and in others, which it stands beside, `tide`.
+    """
+    here, there = (
+        {name.lower(): _test(place) for name, place in places_of(folder).items()}
+        for folder in (first, second)
+    )
+    shared = [name for name in here if name in there and not here[name].equals(there[name])]
     return {
         "experiment": f"sales/{second.name}",
         "models": {
-            name: forecasts.leads({"here": here, "there": there}).drop("against").to_dicts()
-            for name, (here, there) in tests.items()
+            name: forecasts.leads({"here": here[name], "there": there[name]})
+            .drop("against")
+            .to_dicts()
+            for name in shared
         },
     }
+
+
+def _test(folder: Path) -> pl.DataFrame:
+    return read_table(folder / "per_series.parquet").filter(part="test")
 
 
 def _rmse(model: dict[str, Any]) -> list[float]:
