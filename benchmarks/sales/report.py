@@ -52,8 +52,10 @@ def section(record: dict[str, Any]) -> str:
     tested = list(dict.fromkeys(row["metric"] for row in record["leads"]))
     page += f"| against | {' | '.join(tested)} |\n" + "|---" * (len(tested) + 1) + "|\n"
     for name in [name for name in record["models"] if name != first]:
-        rows = [row for row in record["leads"] if row["against"] == name]
-        page += f"| {name} | {' | '.join(map(_lead, rows))} |\n"
+        rows = {row["metric"]: row for row in record["leads"] if row["against"] == name}
+        cells = [_lead(rows[metric]) if metric in rows else "" for metric in tested]
+        page += f"| {name} | {' | '.join(cells)} |\n"
+    page += _again(record["models"]) + _beside(record)
     page += "\nRMSE / WQL by origin:\n\n| model | "
     page += " | ".join(row["origin"] for row in origins) + " |\n"
     page += "|---" * (len(origins) + 1) + "|\n"
@@ -61,6 +63,35 @@ def section(record: dict[str, Any]) -> str:
         cells = [f"{row['rmse']:.3g} / {_short(row['wql'])}" for row in model["by_origin"]]
         page += f"| {name} | {' | '.join(cells)} |\n"
     return page
+
+
+def _again(models: dict[str, Any]) -> str:
+    """Which models are younger than the record."""
+    dates = {
+        name: model["again"]["date"][:10] for name, model in models.items() if "again" in model
+    }
+    if not dates:
+        return ""
+    names = ", ".join(f"`{name}`" for name in dates)
+    page = (
+        f"\nRun again on {max(dates.values())}: {names}. Their differences are those of before, "
+        "where they cannot have changed.\n"
+    )
+    older = [name for name in models if name not in dates and "members" in models[name]["options"]]
+    return page + "".join(f"`{name}` is made of them as they were before.\n" for name in older)
+
+
+def _beside(record: dict[str, Any]) -> str:
+    """Differences from the same models of another experiment."""
+    if "beside" not in record:
+        return ""
+    models = record["beside"]["models"]
+    tested = [row["metric"] for row in next(iter(models.values()))]
+    page = f"\nEach model less the same one of `{record['beside']['experiment']}`:\n\n"
+    page += f"| model | {' | '.join(tested)} |\n" + "|---" * (len(tested) + 1) + "|\n"
+    return page + "".join(
+        f"| {name} | {' | '.join(map(_lead, rows))} |\n" for name, rows in models.items()
+    )
 
 
 def _cell(model: dict[str, Any], metric: str) -> str:

@@ -50,10 +50,7 @@ def main() -> None:
 
 def reached(folder: Path) -> dict[str, Any]:
     """What a finished run's folder says of itself."""
-    config = read_config(folder)
-    models = {name_of(config["model"]): folder}
-    places = sorted(path for path in (folder / "baselines").glob("[!.]*") if path.is_dir())
-    models |= {path.name: path for path in places}
+    models = places_of(folder)
     tests = {
         name: read_table(place / "per_series.parquet").filter(part="test")
         for name, place in models.items()
@@ -65,6 +62,12 @@ def reached(folder: Path) -> dict[str, Any]:
         "models": {name: of_model(place, tests[name]) for name, place in models.items()},
         "leads": forecasts.leads(tests).to_dicts(),
     }
+
+
+def places_of(folder: Path) -> dict[str, Path]:
+    """The folders of a run's models by name, the experiment's own first."""
+    places = sorted(path for path in (folder / "baselines").glob("[!.]*") if path.is_dir())
+    return {name_of(read_config(folder)["model"]): folder} | {path.name: path for path in places}
 
 
 def of_model(folder: Path, test: Any) -> dict[str, Any]:

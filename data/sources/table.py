@@ -124,6 +124,16 @@ def _called(renames: Mapping[str, str]) -> dict[str, str]:
     return {**columns, "item_columns": "data.item_columns"}
 
 
+def typed_table(path: str) -> pl.DataFrame:
+    """Any table of one of these kinds; what is text in the file becomes numbers as in a log.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    file = existing_file(path)
+    return _named(_read(file), {}, text=file.suffix.lower() in _SEPARATORS)
+
+
 def _read(path: Path) -> pl.DataFrame:
     """The table as it is; of a CSV or TSV file everything as text, without blank lines."""
     with reading(path):

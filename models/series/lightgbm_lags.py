@@ -2,7 +2,7 @@
 
 Paper: Ke et al., "LightGBM: A Highly Efficient Gradient Boosting Decision Tree", NeurIPS 2017; the
 authors' package, which the extra `boosting` brings. A row is a window and one period of its
-horizon; what is missed by on the windows so far gives the quantiles.
+horizon; what trees of earlier windows miss later ones by gives the quantiles.
 
 Shapes: B windows, H periods of the horizon, K numbers known ahead, F features.
 """

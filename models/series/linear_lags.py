@@ -1,6 +1,7 @@
 """LinearLags: ridge regression of every period of the horizon on all periods of the context.
 
-One regression for all series, each window in units of its scale; its residuals give the quantiles.
+One regression for all series, each window in units of its scale; what one of earlier windows misses
+later ones by gives the quantiles.
 The linear model without feature engineering that Jung et al., "A Worrying Analysis of Probabilistic
 Time-series Models for Sales Forecasting" (arXiv 2011.10715), hold deep models against; what is
 known ahead is an option.

@@ -22,6 +22,8 @@ class SeasonalNaive(PointForecaster):
         ConfigError: the context is shorter than a season.
     """
 
+    learns_windows = False
+
     def learn(self, past: SeriesTable) -> None:
         check_context(past, past.season)
 

@@ -25,6 +25,8 @@ class WeekdayMean(PointForecaster):
         ConfigError: no season, or a context that holds none.
     """
 
+    learns_windows = False
+
     def __init__(self, *, num_weeks: int = 4) -> None:
         at_least(1, num_weeks=num_weeks)
         self.num_weeks = num_weeks

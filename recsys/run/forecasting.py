@@ -156,13 +156,14 @@ def prepare(config: DictConfig, log: EventLog) -> Sales:
     """
     options = plain(config.task.series)
     origins = trust.build(plain(config.task.origins))
+    series = trust.build(options)
     with timed(logger, "series of %s", log.name):
-        sales = cast(Sales, trust.build(options)(log, origins))
+        sales = cast(Sales, series(log, origins))
     _refuse_periods_without_log(sales, days_of(log, options.get("time_zone")))
     first = min(sales.test)
     before = cut(log, sales.days[first], options.get("time_zone"))
     # The same periods, the later ones empty.
-    again = trust.build(options | {"end": sales.end.isoformat()})(before, origins)
+    again = series(before, origins, end=sales.end.isoformat())
     check_leaks(sales, again, first)
     return sales.to(device_of())
 

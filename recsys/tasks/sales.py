@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Literal
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -22,15 +21,11 @@ from recsys.batch.series import SeriesTable
 from recsys.errors import ConfigError, LeakError
 from recsys.log.event_log import ITEM, QUANTITY, TIME, USER, VALUE, EventLog
 from recsys.ranges import at_least, distinct, share
+from recsys.tasks.known_ahead import DAYS, Calendar, Period, of_calendar, of_plan
 from recsys.tasks.tensors import tensor_of
 
 Measure = Literal["units", "value", "buyers"]
-Period = Literal["day", "week"]
-Calendar = Literal["weekday", "month_day", "month"]
-DAYS: dict[Period, int] = {"day": 1, "week": 7}
 SEASONS: dict[Period, int] = {"day": 7, "week": 1}
-DAYS_BEFORE = 3
-"""A holiday shows on so many days before it, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,11 +165,13 @@ def sales_series(
     start: str | None = None,
     end: str | None = None,
     min_sold_share: float = 0.2,
+    max_sold_share: float = 1.0,
     max_series: int | None = None,
     season: int | None = None,
     calendar: Sequence[Calendar] = ("weekday", "month_day"),
     holidays: Sequence[str] = (),
     closed: Sequence[str] = (),
+    plan: pl.DataFrame | None = None,
 ) -> Sales:
     """The series of a log.
 
@@ -190,15 +187,19 @@ def sales_series(
         start, end: the first day, and the one after the last; null is where the log does.
         min_sold_share: share of the periods before the first origin in which a series sells, at
             least; each sells in one.
+        max_sold_share: and at most, for series of many zeros alone.
         max_series: so many at most, those that sold in most of these periods, and of these most.
         season: periods after which things repeat; null is 7 days, or 1 week.
         calendar: what is known ahead of the periods: the weekday, the day of the month, the month.
         holidays: dates that are known ahead, with the days before each.
         closed: dates that are known to be without sales: no periods. For days only.
+        plan: what is known ahead of single series, as `of_plan` says: promotions, prices. Every row
+            counts as known at every origin, so it must say what was planned before, and not what
+            came of it.
 
     Raises:
         ConfigError: the log has no calendar time, no such column, or no quantity that is asked for;
-            a date is none; no series sells often enough; or as `Origins.places`.
+            a date is none; no series sells often enough; or as `Origins.places` and `of_plan`.
 
     >>> days = [f"2024-01-0{day}" for day in (1, 2, 2, 3, 4, 5)]
     >>> rows = {"user_id": [1, 1, 2, 1, 2, 2], "item_id": [7] * 6, "timestamp": days}
@@ -207,7 +208,12 @@ def sales_series(
     >>> sales.table.values, sales.validation, sales.test
     (tensor([[1., 2., 1., 1., 1.]]), [3], [4])
     """
-    share(**{"task.series.min_sold_share": min_sold_share})
+    share(
+        **{
+            "task.series.min_sold_share": min_sold_share,
+            "task.series.max_sold_share": max_sold_share,
+        }
+    )
     at_least(1, **{"task.series.max_series": max_series, "task.series.season": season})
     lists = {"calendar": calendar, "holidays": holidays, "closed": closed}
     distinct(**{f"task.series.{name}": values for name, values in lists.items()})
@@ -220,16 +226,10 @@ def sales_series(
     days = _periods(column["day"], every, start, end, closed)
     validation, test = origins.places(days, log.name)
     sold = _sold(log.name, column, measure, days, every)
-    ids = _chosen(sold, by, validation[0], min_sold_share, max_series)
+    ids = _chosen(sold, by, validation[0], min_sold_share, max_sold_share, max_series)
     table = SeriesTable(
         _dense(sold, ids, len(days)),
-        _known(
-            days,
-            origins.horizon,
-            every,
-            calendar,
-            [_day("task.series.holidays", h) for h in holidays],
-        ),
+        _known(days, origins.horizon, every, calendar, holidays, plan, by, ids),
         origins.context,
         origins.horizon,
         season or SEASONS[every],
@@ -354,12 +354,23 @@ def _stated(column: str) -> pl.Expr:
 
 
 def _chosen(
-    sold: pl.DataFrame, by: str, before: int, min_sold_share: float, max_series: int | None
+    sold: pl.DataFrame,
+    by: str,
+    before: int,
+    min_sold_share: float,
+    max_sold_share: float,
+    max_series: int | None,
 ) -> pl.Series:
     """The series that sell often enough in the periods before the first origin."""
     early = sold.filter((pl.col("period") < before) & (pl.col("sold") > 0))
     often = early.group_by("series").agg(periods=pl.len(), total=pl.col("sold").sum())
-    enough = often.filter(pl.col("periods") >= min_sold_share * before)
+    shares = pl.col("periods") / before
+    enough = often.filter(shares.is_between(min_sold_share, max_sold_share))
+    if enough.is_empty() and max_sold_share < 1:
+        raise ConfigError(
+            f"task.series.max_sold_share={max_sold_share}: no {by} sells in {min_sold_share} to "
+            f"{max_sold_share} of the {before} periods before the first origin; widen them"
+        )
     if enough.is_empty():
         most = int(often["periods"].max() or 0)  # type: ignore[arg-type]
         if not most:
@@ -389,25 +400,17 @@ def _known(
     horizon: int,
     every: Period,
     calendar: Sequence[Calendar],
-    holidays: Sequence[date],
+    holidays: Sequence[str],
+    plan: pl.DataFrame | None,
+    by: str,
+    ids: pl.Series,
 ) -> Tensor:
-    """(T + H, K): what the calendar says of the periods and the horizon behind them."""
-    length = DAYS[every]
-    after = [days[-1] + timedelta(days=length * n) for n in range(1, horizon + 1)]
+    """(T + H, K), or with a plan (S, T + H, K): of the periods and the horizon behind them."""
+    after = [days[-1] + timedelta(days=DAYS[every] * n) for n in range(1, horizon + 1)]
     periods = [*days, *after]
-    parts = [np.zeros((len(periods), 0))]
-    if "weekday" in calendar and every == "day":
-        parts.append(np.eye(7)[[day.weekday() for day in periods]])
-    if "month_day" in calendar:
-        turn = 2 * np.pi * np.array([day.day for day in periods]) / 31
-        parts.append(np.stack([np.sin(turn), np.cos(turn), np.sin(2 * turn), np.cos(2 * turn)], 1))
-    if "month" in calendar:
-        parts.append(np.eye(12)[[day.month - 1 for day in periods]])
-    if holidays:
-        first = np.array(periods, dtype="datetime64[D]").astype(int)
-        days_to = np.array(holidays, dtype="datetime64[D]").astype(int) - first[:, None]
-        lead = range(DAYS_BEFORE + 1) if every == "day" else range(1)
-        parts.append(
-            np.stack([((days_to >= n * 1) & (days_to < n + length)).any(1) for n in lead], 1)
-        )
-    return torch.from_numpy(np.hstack(parts)).float()
+    dates = [_day("task.series.holidays", text) for text in holidays]
+    of_all = of_calendar(periods, every, calendar, dates)
+    if plan is None:
+        return of_all
+    of_each = of_plan(plan, by, ids, periods, every)
+    return torch.cat([of_all.expand(len(ids), -1, -1), of_each], dim=-1)

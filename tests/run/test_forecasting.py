@@ -146,9 +146,24 @@ def test_nothing_of_a_run_changes_when_the_log_ends_at_the_origin(
     assert pair[0].equals(pair[1])
 
 
+def test_a_plan_of_ones_own(events: Path, tmp_path: Path, run: Run) -> None:
+    """What sold on each day, as the plan: a forecast that reads it misses by little."""
+    frame = pl.read_csv(events, try_parse_dates=True, glob=False)
+    sold = frame.group_by("shop", day="timestamp").agg(off=pl.col("units").sum() / 10)
+    sold.write_csv(tmp_path / "plan.csv")
+    plan = ["plan@task.series.plan=table", f"task.series.plan.path={tmp_path / 'plan.csv'}"]
+    model = ["model=linear_lags", "model.read_known=true", "task.series.calendar=[]"]
+    asked = [*OPTIONS, *SHORT, *plan, *model, f"data.path={events}"]
+    code, _, error = run("train", *asked, f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 0, error
+    figures = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert figures["test"]["wape"] < 0.1
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
+        ("task.series.plan=plan.csv", "task.series.plan=plan.csv"),
         ("task.series.by=colour", "task.series.by=colour: events has no such column"),
         ("task.origins.horizon=90", "need 118 before the first"),
         ("task.series.end=2030-01-01", "task.series.end=2030-01-01 lies outside of events"),

@@ -33,6 +33,7 @@ NEEDED = {
         "task.labels.profile.column=age",
         "+task.labels.profile.classes.old=[a]",
     ],
+    "plan@task.series.plan=table": ["task.series.plan.path=x"],
     "decoder@model.decoder=pretrained": ["model.decoder.path=x"],
 }
 OF_LABELS = (
@@ -84,6 +85,9 @@ def runs() -> Iterator[tuple[str, ...]]:
         yield (*TABLE, f"task={name}", *NEEDED.get(f"task={name}", []))
     for name in ("coupon", "downstream", "lapse", "new_items", "profiling", "targeting"):
         yield ("data=complete_journey", f"task={name}", "model=candidate_size")
+    for name in names("plan"):
+        override = f"plan@task.series.plan={name}"
+        yield (*TABLE, "task=sales_forecast", override, "model=tide", *NEEDED.get(override, []))
     yield from ((*TABLE, f"retrieval={name}") for name in names("retrieval"))
     yield from ((*TABLE, f"logger={name}") for name in names("logger"))
     for group, model in {"head": "count_vae", "decoder": "lmrec", "+text": "sasrec"}.items():

@@ -58,6 +58,9 @@ def test_which_series_there_are_is_chosen_before_the_first_origin() -> None:
     assert series({"min_sold_share": 0.34}).ids.to_list() == ["a"]
     assert series({"min_sold_share": 0.33}).ids.to_list() == ["a", "c"]
     assert series({"min_sold_share": 0.0, "max_series": 1}).ids.to_list() == ["a"]
+    assert series({"min_sold_share": 0.0, "max_sold_share": 0.4}).ids.to_list() == ["c"]
+    with pytest.raises(ConfigError, match=r"max_sold_share=0.3: no item_id sells in 0.2 to 0.3"):
+        series({"max_sold_share": 0.3})
 
 
 def test_weeks_begin_on_monday_and_are_whole() -> None:
