@@ -54,7 +54,7 @@ from recsys.run.log import read
 from recsys.run.task_kinds import FORECASTS
 from recsys.scoring import trust
 from recsys.scoring.forecaster import Forecaster
-from recsys.tasks.sales import Origins, Sales, check_leaks, cut, days_of
+from recsys.tasks.sales import Origins, Sales, check_leaks, cut, day_of, days_of
 from recsys.timing import timed
 
 logger = logging.getLogger(__name__)
@@ -157,9 +157,10 @@ def prepare(config: DictConfig, log: EventLog) -> Sales:
     options = plain(config.task.series)
     origins = trust.build(plain(config.task.origins))
     series = trust.build(options)
+    if log.has_calendar_time:
+        _refuse_periods_without_log(options, log)
     with timed(logger, "series of %s", log.name):
         sales = cast(Sales, series(log, origins))
-    _refuse_periods_without_log(sales, days_of(log, options.get("time_zone")))
     first = min(sales.test)
     before = cut(log, sales.days[first], options.get("time_zone"))
     # The same periods, the later ones empty.
@@ -168,19 +169,18 @@ def prepare(config: DictConfig, log: EventLog) -> Sales:
     return sales.to(device_of())
 
 
-def _refuse_periods_without_log(sales: Sales, days: pl.Series) -> None:
+def _refuse_periods_without_log(options: Mapping[str, Any], log: EventLog) -> None:
     """Nothing is known of what was sold before a log and behind it: that is no zero."""
+    days = days_of(log, options.get("time_zone"))
     opening, closing = days.min(), days.max()
     assert isinstance(opening, date)
     assert isinstance(closing, date)
-    for option, day, is_outside in (
-        ("start", sales.days[0], sales.days[0] < opening),
-        ("end", sales.end, sales.end > closing + timedelta(days=1)),
-    ):
-        if is_outside:
+    for option, last in (("start", closing), ("end", closing + timedelta(days=1))):
+        name, text = f"task.series.{option}", options.get(option)
+        if text is not None and not opening <= day_of(name, text) <= last:
             raise ConfigError(
-                f"task.series.{option}={day} lies outside of {sales.name}, which lasts from "
-                f"{opening} to {closing}; leave it out, or choose a day within"
+                f"{name}={text} lies outside of {log.name}, which lasts from {opening} to "
+                f"{closing}; leave it out, or choose a day within"
             )
 
 

@@ -14,6 +14,7 @@ from inspect import Parameter, isabstract, signature
 from pkgutil import resolve_name
 from typing import Any, TypeGuard, get_args, get_origin, get_type_hints
 
+from pytorch_lightning import LightningModule
 from torch import nn
 
 from recsys.scoring import trust
@@ -107,7 +108,8 @@ def _is_a(made: type, kind: type) -> bool:
         return True
     # A module's call is its forward, of which it may have none.
     call = made.forward if issubclass(made, nn.Module) else made.__call__
-    return call is not nn.Module.forward and _is_such_a_call(call, kind, 1 + _arity(kind))
+    is_its_own = call not in (nn.Module.forward, LightningModule.forward)
+    return is_its_own and _is_such_a_call(call, kind, 1 + _arity(kind))
 
 
 def _is_protocol(kind: type) -> bool:

@@ -101,7 +101,7 @@ class Origins:
         if isinstance(given, int):
             return [end - self.horizon * number for number in range(given, 0, -1)]
         number = {day: place for place, day in enumerate(days)}
-        wanted = [_day(f"task.origins.{name}", text) for text in given]
+        wanted = [day_of(f"task.origins.{name}", text) for text in given]
         for day in wanted:
             if day not in number:
                 raise ConfigError(
@@ -282,7 +282,12 @@ def days_of(log: EventLog, time_zone: str | None) -> pl.Series:
         ) from None
 
 
-def _day(option: str, text: str) -> date:
+def day_of(option: str, text: str) -> date:
+    """The day that an option names.
+
+    Raises:
+        ConfigError: it names none.
+    """
     try:
         return date.fromisoformat(str(text))
     except ValueError:
@@ -312,15 +317,15 @@ def _periods(
     opening, closing = days.min(), days.max()
     assert isinstance(opening, date)
     assert isinstance(closing, date)
-    first = _day("task.series.start", start) if start else opening
-    last = _day("task.series.end", end) if end else closing + timedelta(days=1)
+    first = day_of("task.series.start", start) if start else opening
+    last = day_of("task.series.end", end) if end else closing + timedelta(days=1)
     if every == "week":
         first += timedelta(days=-first.weekday() % 7)
         if closed:
             raise ConfigError(
                 f"task.series.closed={list(closed)} goes with every=day; leave it out"
             )
-    left_out = {_day("task.series.closed", day) for day in closed}
+    left_out = {day_of("task.series.closed", day) for day in closed}
     number = max(0, (last - first).days // DAYS[every])
     periods = (first + timedelta(days=DAYS[every] * n) for n in range(number))
     return [day for day in periods if day not in left_out]
@@ -408,7 +413,7 @@ def _known(
     """(T + H, K), or with a plan (S, T + H, K): of the periods and the horizon behind them."""
     after = [days[-1] + timedelta(days=DAYS[every] * n) for n in range(1, horizon + 1)]
     periods = [*days, *after]
-    dates = [_day("task.series.holidays", text) for text in holidays]
+    dates = [day_of("task.series.holidays", text) for text in holidays]
     of_all = of_calendar(periods, every, calendar, dates)
     if plan is None:
         return of_all

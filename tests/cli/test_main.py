@@ -629,7 +629,7 @@ AFTER_RUN = {
     "evaluate {run} task.mask_history=maybe": "task.mask_history=maybe: expected true or false",
     "evaluate {run} mask_history=true": "did you mean task.mask_history",
     "evaluate {run} retrieval=exact": "retrieval has options of its own: index",
-    "evaluate {run} retrieval.index=5": "retrieval.index=5: expected options with a _target_",
+    "evaluate {run} retrieval.index=5": "retrieval.index=5: expected options with _partial_: true",
     "evaluate {run} data.path=5": "data.path=5: expected text; quote it: 'data.path=\"5\"'",
     "evaluate {run} data.path=a=b.csv": "quote it: 'data.path=\"a=b.csv\"'",
     "evaluate {run} task.filters.min_user_events=-1": "min_user_events=-1 is below 0",
@@ -804,7 +804,10 @@ def test_a_misspelt_command(run: Run) -> None:
 
 def test_a_model_without_vectors_or_words(run: Run, trained: Path, tmp_path: Path) -> None:
     code, _, err = run("vectors", trained, tmp_path)
-    assert (code, err) == (2, "recsys: Popularity ranks without vectors; it has none\n")
+    assert (code, err) == (
+        2,
+        "recsys: Popularity ranks without vectors; recsys recommend gives its lists\n",
+    )
     with pytest.raises(ConfigError, match="Popularity reads no words; give histories of item ids"):
         recsys.load(trained).recommend(texts=[["lamp"]])
 

@@ -149,7 +149,6 @@ def test_the_same_run_gives_the_same_files(csv: Path, tmp_path: Path, run: Run) 
         ),
         (["task.features=[RFM]"], "task.features=[RFM]: expected a list, [VALUE,…], of options"),
         (["task.features=[{_target_: os.system}]"], "that makes a Feature, such as recsys.tasks.C"),
-        ("ndarray is no feature",),
         (
             ["task.features={_target_: recsys.tasks.RFM}"],
             "task.features: expected a list",

@@ -88,8 +88,8 @@ def test_what_is_called_later(target: str, kind: Any, expected: bool) -> None:
 
 
 def test_what_there_is_to_choose_from() -> None:
-    names = ["recsys.tasks.Clock", "recsys.tasks.Counts", "recsys.tasks.Gaps", "recsys.tasks.RFM"]
-    assert examples(Feature) == names
+    names = ["Clock", "Counts", "Gaps", "LastVisit", "RFM", "RecentGaps"]
+    assert examples(Feature) == [f"recsys.tasks.{name}" for name in names]
     assert "recsys.tasks.leave_last_out" in examples(Callable[..., Split])
     assert examples(Origins) == ["recsys.tasks.Origins"]
     assert examples(Steps) == ["recsys.scoring.Steps"]

@@ -59,7 +59,9 @@ def test_a_file_must_be_there_and_no_folder(tmp_path: Path) -> None:
 def test_a_broken_file_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "log.tsv"
     path.write_bytes(b"a:token\tb:float\n\xff\t1\n")
-    with pytest.raises(DataError, match=r"^.*log\.tsv cannot be read: invalid utf-8 sequence$"):
+    with pytest.raises(
+        DataError, match=r"^.*log\.tsv cannot be read: invalid utf-8 sequence; save it as UTF-8$"
+    ):
         read_tsv(path)
 
 
