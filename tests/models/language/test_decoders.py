@@ -180,7 +180,7 @@ def test_activations_that_are_computed_again_give_the_same_gradients(family: str
         if again:
             checkpointed(model)
         base: Any = model.base_model
-        base.layers[0].mlp.register_forward_hook(lambda *_, again=again: calls.append(again))
+        base.layers[0].mlp.register_forward_pre_hook(lambda *_, again=again: calls.append(again))
         model(input_ids=tokens, labels=tokens).loss.backward()
         gradients.append([p.grad for p in model.parameters()])
     for plain, other in zip(*gradients, strict=True):
