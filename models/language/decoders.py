@@ -231,7 +231,8 @@ class Pretrained:
         kind = {"dtype": getattr(torch, self.dtype)}  # not what the folder has, as is the default
         if self.read_weights:
             given = {"use_safetensors": True, **LOCAL, **kind}
-            model = AutoModelForCausalLM.from_pretrained(self.path, **given)
+            with _without_bars():
+                model = AutoModelForCausalLM.from_pretrained(self.path, **given)
         else:
             config = AutoConfig.from_pretrained(self.path, **LOCAL)
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **kind)
