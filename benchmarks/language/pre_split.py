@@ -24,7 +24,8 @@ from benchmarks.record import ROOT, write
 from recsys.batch.ragged import Ragged
 from recsys.batch.tokens import Documents
 from recsys.models.language import Decoder
-from recsys.tasks.tokenizers import PreSplit, tokenize
+from recsys.models.language.decoders import PreSplit
+from recsys.tasks.tokenizers import tokenize
 
 RESULT = ROOT / "benchmarks/language/results/pre_split.json"
 TRAIN, VALIDATION, TEST = 560, 80, 160
@@ -36,7 +37,7 @@ EPOCHS, BATCH, RATE = 40, 20, 3e-3
 def documents(decoder: Decoder, texts: list[str], words: pl.Series) -> Documents:
     """The texts, as a tokenizer has them that was trained on `words`."""
     tokenizer = decoder.tokenizer(words).backend_tokenizer
-    tokens = tokenize(tokenizer, pl.Series(texts), 10**6, 0, pre_split=decoder.pre_split)
+    tokens = tokenize(tokenizer, pl.Series(texts), 10**6, 0, cut=decoder.cut)
     each = Ragged(torch.arange(len(texts)), torch.arange(len(texts) + 1))
     return Documents.of(each, tokens, 0)
 

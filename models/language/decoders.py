@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -27,7 +28,10 @@ from recsys.batch.tokens import END
 from recsys.errors import ConfigError
 from recsys.ranges import at_least, heads, proper_share, share
 from recsys.reading import read_json
-from recsys.tasks.tokenizers import PreSplit, train_tokenizer
+from recsys.tasks.morphemes import Morphemes
+from recsys.tasks.tokenizers import Cut, train_tokenizer
+
+PreSplit = Literal["none", "whitespace", "kiwi"]
 
 Family = Literal["gpt_neox", "llama", "hyperclovax"]
 CLASSES: Mapping[Family, str] = {
@@ -77,8 +81,9 @@ class Decoder:
         attention: how it is divided among heads.
         tied: input and output share one matrix of tokens.
         vocab_size: tokens at most.
-        pre_split: pieces of a text over whose ends no token goes: `whitespace`, words, numbers and
-            punctuation apart; `kiwi`, Korean morphemes, which needs the extra `korean`; `none`.
+        pre_split: pieces of a text over whose ends no token goes: `whitespace`, words, each with
+            the blank before it, numbers and punctuation apart; `kiwi`, Korean morphemes, each with
+            the blanks behind it, which needs the extra `korean`; `none`, the whole text.
         max_length: positions at most.
         dropout: of the embeddings and of what each layer adds; GPT-NeoX's blocks alone have it.
         semantic_start: tokens start as their latent semantic vectors in the texts that are trained
@@ -190,8 +195,14 @@ class Decoder:
         value += identity.view_as(value)
         out += identity
 
+    @cached_property
+    def cut(self) -> Cut | None:
+        """What cuts texts before their tokenizer does; None where that does all of it."""
+        return Morphemes().cut if self.pre_split == "kiwi" else None
+
     def tokenizer(self, texts: pl.Series) -> PreTrainedTokenizerFast:
-        trained = train_tokenizer(texts, self.vocab_size, pre_split=self.pre_split)
+        words = self.pre_split == "whitespace"
+        trained = train_tokenizer(texts, self.vocab_size, cut=self.cut, words=words)
         return PreTrainedTokenizerFast(tokenizer_object=trained, bos_token=END, eos_token=END)
 
 
@@ -221,6 +232,7 @@ class Pretrained:
     read_weights: bool = True
 
     pre_split: ClassVar[PreSplit] = "whitespace"
+    cut: ClassVar[None] = None
     """Nothing comes before its own tokenizer."""
 
     def __post_init__(self) -> None:

@@ -224,8 +224,8 @@ class LMRec(TextEncoder, Exported, Recommender):
 
     def tokens_of(self, texts: pl.Series) -> Ragged:
         """Texts as tokens, each with its closing [EOS]."""
-        limit, cut = self.template.max_item_tokens, self.options.pre_split
-        return tokenize(self.tokenizer, texts, limit, int(self.end), pre_split=cut)
+        limit, cut = self.template.max_item_tokens, self.options.cut
+        return tokenize(self.tokenizer, texts, limit, int(self.end), cut=cut)
 
     def prepare(self, split: Split) -> Part:
         """Train the tokenizer, and write items and histories as tokens."""
@@ -413,7 +413,7 @@ class LMRec(TextEncoder, Exported, Recommender):
     def export(self, folder: Path) -> None:
         """The decoder and its tokenizer as Hugging Face's `from_pretrained` reads them.
 
-        With `pre_split=kiwi` that tokenizer takes the pieces of `recsys.tasks.cut_into_morphemes`.
+        With `pre_split=kiwi` that tokenizer takes the pieces of `recsys.tasks.Morphemes`.
         """
         write_decoder(folder, self.decoder, self.tokenizer, int(self.end))
 

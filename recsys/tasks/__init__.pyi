@@ -7,7 +7,7 @@ from .first_purchases import new_items as new_items
 from .gaps import Clock as Clock
 from .gaps import Gaps as Gaps
 from .labels import LabelTable as LabelTable
-from .morphemes import cut_into_morphemes as cut_into_morphemes
+from .morphemes import Morphemes as Morphemes
 from .return_times import ReturnTimes as ReturnTimes
 from .return_times import everyone_as_of as everyone_as_of
 from .return_times import return_time as return_time

@@ -8,7 +8,7 @@ syllable. A text is cut where a morpheme starts, and nowhere else: joined, the p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -17,14 +17,29 @@ import torch
 from recsys.errors import ConfigError
 
 
-def cut_into_morphemes(texts: Sequence[str]) -> list[list[str]]:
-    """The pieces of each text, blanks at the end of the piece before them; none of an empty text.
+class Morphemes:
+    """Cuts texts by Kiwi, whose model is read when the first text comes: two seconds, 500 MB."""
 
-    Raises:
-        ConfigError: kiwipiepy is not installed.
-    """
-    analyses = _kiwi().tokenize(texts)
-    return [_cut(text, {m.start for m in of}) for text, of in zip(texts, analyses, strict=True)]
+    def cut(self, texts: Sequence[str]) -> list[list[str]]:
+        """The pieces of each text, with the blanks behind them; none of an empty text.
+
+        Raises:
+            ConfigError: kiwipiepy is not installed.
+        """
+        analyses = self._kiwi.tokenize(texts)
+        return [_cut(text, {m.start for m in of}) for text, of in zip(texts, analyses, strict=True)]
+
+    @cached_property
+    def _kiwi(self) -> Any:
+        try:
+            from kiwipiepy import Kiwi
+        except ImportError:
+            raise ConfigError("pre_split=kiwi needs kiwipiepy; install recsys[korean]") from None
+        return Kiwi(num_workers=torch.get_num_threads())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies read the model again."""
+        return {}
 
 
 def _cut(text: str, starts: set[int]) -> list[str]:
@@ -36,13 +51,3 @@ def _cut(text: str, starts: set[int]) -> list[str]:
     places = sorted(place for place in starts if 0 < place < len(text))
     edges = [0, *places, len(text)]
     return [text[begin:end] for begin, end in pairwise(edges) if begin < end]
-
-
-@cache
-def _kiwi() -> Any:
-    """The analyser; its model takes half a gigabyte and two seconds, once."""
-    try:
-        from kiwipiepy import Kiwi
-    except ImportError:
-        raise ConfigError("pre_split=kiwi needs kiwipiepy; install recsys[korean]") from None
-    return Kiwi(num_workers=torch.get_num_threads())

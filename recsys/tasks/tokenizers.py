@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import polars as pl
 import torch
@@ -13,23 +14,26 @@ from tokenizers.trainers import BpeTrainer
 from recsys.batch.ragged import Ragged, offsets_of
 from recsys.batch.tokens import END
 from recsys.errors import ConfigError
-from recsys.tasks.morphemes import cut_into_morphemes
 from recsys.tasks.tensors import tensor_of
 
-PreSplit = Literal["none", "whitespace", "kiwi"]
-"""Pieces of a text over whose ends no token goes: the whole text; words, numbers and punctuation,
-as GPT-2 has them, each with the blank before it; Korean morphemes, with the blanks after them."""
+Cut: TypeAlias = Callable[[list[str]], list[list[str]]]
+"""From texts to the pieces of each, which joined are the text."""
 
 
 def train_tokenizer(
-    texts: pl.Series, vocab_size: int, *, pre_split: PreSplit = "whitespace"
+    texts: pl.Series, vocab_size: int, *, cut: Cut | None = None, words: bool = True
 ) -> Tokenizer:
     """A byte-level BPE of at most `vocab_size` tokens, the first of them `END`.
 
     Whatever the text, it has tokens: the 256 bytes are among them.
 
+    Args:
+        cut: no token goes over the end of a piece; None takes a text as one.
+        words: no token goes over the end of a word, with the blank before it, a number or
+            punctuation, as GPT-2 tells them apart.
+
     Raises:
-        ConfigError: `vocab_size` has no room for the bytes, or `pre_split=kiwi` without kiwipiepy.
+        ConfigError: `vocab_size` has no room for the bytes.
     """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size <= len(alphabet):
@@ -38,7 +42,6 @@ def train_tokenizer(
             "raise it"
         )
     tokenizer = Tokenizer(BPE())
-    words = pre_split == "whitespace"
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
@@ -48,8 +51,8 @@ def train_tokenizer(
         show_progress=False,
     )
     pieces = texts.to_list()
-    if pre_split == "kiwi":
-        pieces = [piece for row in cut_into_morphemes(pieces) for piece in row]
+    if cut is not None:
+        pieces = [piece for row in cut(pieces) for piece in row]
     tokenizer.train_from_iterator(pieces, trainer)
     return tokenizer
 
@@ -60,17 +63,14 @@ def tokenize(
     max_length: int,
     end: int,
     *,
-    pre_split: PreSplit = "whitespace",
+    cut: Cut | None = None,
 ) -> Ragged:
     """A row of tokens int32 for each text, at most `max_length` and then `end`.
 
     Whatever stands in a text is words: a text that holds the name of a special token does not end.
 
     Args:
-        pre_split: as the tokenizer was trained with.
-
-    Raises:
-        ConfigError: `pre_split=kiwi` without kiwipiepy.
+        cut: as the tokenizer was trained with.
 
     >>> texts = pl.Series(["green tea", "black tea"])
     >>> tokenizer = train_tokenizer(texts, vocab_size=270)
@@ -79,9 +79,10 @@ def tokenize(
     ['green tea', 'black tea']
     """
     tokenizer.encode_special_tokens = True
-    cut = pre_split == "kiwi"  # the others are the tokenizer's own
-    pieces = cut_into_morphemes(texts.to_list()) if cut else texts.to_list()
-    encoded = tokenizer.encode_batch_fast(pieces, is_pretokenized=cut, add_special_tokens=False)
+    pieces: list[Any] = texts.to_list() if cut is None else cut(texts.to_list())
+    encoded = tokenizer.encode_batch_fast(
+        pieces, is_pretokenized=cut is not None, add_special_tokens=False
+    )
     rows = pl.Series([e.ids for e in encoded], dtype=pl.List(pl.Int32)).list.head(max_length)
     rows = rows.list.concat(pl.Series([[end]], dtype=pl.List(pl.Int32)))
     values = torch.from_numpy(rows.explode().to_numpy(writable=True))

@@ -1,6 +1,7 @@
 """Texts as tokens and back, whatever is written in them, however they are cut before."""
 
 import sys
+from copy import deepcopy
 from typing import get_args
 
 import polars as pl
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from recsys.errors import ConfigError
-from recsys.tasks import cut_into_morphemes, morphemes, tokenize, train_tokenizer
+from recsys.models.language.decoders import PreSplit
+from recsys.tasks import Morphemes, tokenize, train_tokenizer
 from recsys.tasks.morphemes import _cut
-from recsys.tasks.tokenizers import PreSplit
+from recsys.tasks.tokenizers import Cut
 
+MORPHEMES = Morphemes()
 CUTS: tuple[PreSplit, ...] = get_args(PreSplit)
 SENTENCES = pl.Series(
     [
@@ -59,7 +62,7 @@ def with_kiwi() -> None:
 def test_morphemes_as_they_are_written() -> None:
     """했 is two morphemes in one syllable, which is not cut."""
     with_kiwi()
-    assert cut_into_morphemes(["신라면을 구매했습니다", "", "🧦 샀는데 넘 좋음"]) == [
+    assert MORPHEMES.cut(["신라면을 구매했습니다", "", "🧦 샀는데 넘 좋음"]) == [
         ["신라면", "을 ", "구매", "했", "습니다"],
         [],
         ["🧦 ", "샀", "는데 ", "넘 ", "좋", "음"],
@@ -70,7 +73,7 @@ def test_morphemes_as_they_are_written() -> None:
 @given(st.lists(KOREAN, max_size=3))
 def test_morphemes_joined_are_the_text(texts: list[str]) -> None:
     with_kiwi()
-    assert ["".join(pieces) for pieces in cut_into_morphemes(texts)] == texts
+    assert ["".join(pieces) for pieces in MORPHEMES.cut(texts)] == texts
 
 
 TOKENIZERS: dict[PreSplit, Tokenizer] = {}
@@ -78,13 +81,20 @@ TOKENIZERS: dict[PreSplit, Tokenizer] = {}
 
 def tokenizer_of(cut: PreSplit) -> Tokenizer:
     if cut not in TOKENIZERS:
-        TOKENIZERS[cut] = train_tokenizer(SENTENCES, 400, pre_split=cut)
+        words = cut == "whitespace"
+        TOKENIZERS[cut] = train_tokenizer(SENTENCES, 400, cut=function(cut), words=words)
     return TOKENIZERS[cut]
+
+
+def function(cut: PreSplit) -> Cut | None:
+    return MORPHEMES.cut if cut == "kiwi" else None
 
 
 def tokens(cut: PreSplit, *texts: str) -> list[list[int]]:
     """Without the end that closes each."""
-    rows = tokenize(tokenizer_of(cut), pl.Series(texts, dtype=pl.String), 10**6, 0, pre_split=cut)
+    rows = tokenize(
+        tokenizer_of(cut), pl.Series(texts, dtype=pl.String), 10**6, 0, cut=function(cut)
+    )
     return [row.tolist()[:-1] for row in rows.values.split(rows.lengths.tolist())]
 
 
@@ -121,10 +131,13 @@ def test_the_name_of_a_special_token_is_words(cut: PreSplit) -> None:
     assert 0 not in row
 
 
+def test_copies_cut_alike() -> None:
+    with_kiwi()
+    text = ["신라면을 구매했습니다"]
+    assert deepcopy(MORPHEMES).cut(text) == MORPHEMES.cut(text)
+
+
 def test_kiwi_without_kiwipiepy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kiwipiepy", None)
-    monkeypatch.setattr(morphemes, "_kiwi", morphemes._kiwi.__wrapped__)
     with pytest.raises(ConfigError, match=r"pre_split=kiwi needs kiwipiepy; install recsys\[korea"):
-        train_tokenizer(SENTENCES, 400, pre_split="kiwi")
-    with pytest.raises(ConfigError, match="needs kiwipiepy"):
-        tokenize(tokenizer_of("none"), SENTENCES, 9, 0, pre_split="kiwi")
+        train_tokenizer(SENTENCES, 400, cut=Morphemes().cut)

@@ -1,6 +1,6 @@
 """The shapes of published decoders, counted, and tiny ones of each family at work."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,8 @@ def config_of(split: Split, decoder: Decoder | dict[str, Any], **tuning: Any) ->
 
     if isinstance(decoder, Decoder):
         attention = part("Attention", **vars(decoder.attention))
-        decoder = part("Decoder", **vars(decoder) | {"attention": attention})
+        options = {f.name: getattr(decoder, f.name) for f in fields(decoder)}
+        decoder = part("Decoder", **options | {"attention": attention})
     return {
         "_target_": "recsys.models.LMRec",
         "num_items": split.num_items,
