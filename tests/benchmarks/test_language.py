@@ -1,12 +1,14 @@
 """The Korean sentences, and how their tokens are weighed."""
 
+import json
 import math
 
 import polars as pl
 import pytest
 import torch
 
-from benchmarks.language.pre_split import bits_per_character, documents
+from benchmarks.language.pre_split import RESULT, bits_per_character, documents
+from benchmarks.language.report import page
 from benchmarks.language.sentences import _towards, _with, sentences
 from recsys.models.language import Decoder
 
@@ -39,3 +41,8 @@ def test_a_decoder_that_knows_nothing_needs_the_bits_of_its_tokens() -> None:
     tokens = sum(len(text.encode()) + 1 for text in texts)  # no merges: bytes, and an end each
     expected = tokens * math.log2(300) / sum(map(len, texts))
     assert bits_per_character(model, of, range(2), texts) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_page_is_that_of_the_record() -> None:
+    folder = RESULT.parents[1]
+    assert (folder / "README.md").read_text() == page(json.loads(RESULT.read_text()))
