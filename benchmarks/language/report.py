@@ -20,8 +20,8 @@ Made by `python -m benchmarks.language.report` from the record that
 in the same batches whatever the tokens are; {validation} choose the epoch, {test} are tested. Bits
 are of all tokens of a text, its end among them, over its characters: perplexities of different
 tokens do not compare. Means of {seeds} seeds, with their standard deviation. The sentences come
-from a small grammar, so the bits are low, and differences say what the cuts do for regular endings and
-particles, not for Korean at large.
+from a small grammar, so the bits are low, and differences say what the cuts do for regular endings
+and particles, not for Korean at large.
 
 | vocabulary | `pre_split` | characters a token | bits a character | epochs |
 | --- | --- | --- | --- | --- |

@@ -68,7 +68,7 @@ class Questions:
         if CATEGORY not in table.columns:
             return cls([_task(path.stem, table)], {}, manager)
         parts = table.partition_by(CATEGORY, maintain_order=True)
-        tasks = {f"{path.stem}/{part[CATEGORY][0]}": part for part in parts}
+        tasks = {part[CATEGORY][0]: part for part in parts}
         groups = {path.stem: list(tasks)} if len(tasks) > 1 else {}
         return cls([_task(name, part) for name, part in tasks.items()], groups, manager)
 
@@ -159,30 +159,33 @@ def ask(
         ConfigError: a task's data cannot be read, or it does not say of a question whether it was
             answered rightly.
     """
-    from lm_eval import simple_evaluate
+    from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
     with _quiet():
+        tasks = _loaded(questions)
+        for task in tasks["tasks"].values():
+            # The same examples for every model.
+            task.set_fewshot_seed(seed=0)
+            if num_shots is not None:
+                task.set_config(key="num_fewshot", value=num_shots)
         asked = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-        try:
-            results = simple_evaluate(
-                asked,
-                tasks=list(questions.tasks),
-                num_fewshot=num_shots,
-                limit=limit,
-                bootstrap_iters=0,
-                log_samples=True,
-                task_manager=questions.manager,
-            )
-        except OSError as error:  # what `datasets` and the hub raise without a network
-            reason = " ".join(str(error).split())[:200]
-            raise ConfigError(
-                f"the data of tasks={[*map(_name, questions.tasks)]} cannot be read ({reason}); "
-                "they are fetched from a hub: go online once, or give questions=FILE"
-            ) from error
+        results = evaluate(asked, tasks, limit=limit, bootstrap_iters=0, log_samples=True)
     samples = results["samples"]
     rows = pl.concat([_rows(name, samples[name]) for name in samples])
     return Answers(rows, {**_leaves(results["group_subtasks"], samples), **questions.groups})
+
+
+def _loaded(questions: Questions) -> dict[str, Any]:
+    """What lm-eval evaluates, with the data."""
+    try:
+        return cast(dict[str, Any], questions.manager.load(list(questions.tasks)))
+    except OSError as error:  # what `datasets` and the hub raise without a network
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"the data of tasks={[*map(_name, questions.tasks)]} cannot be read ({reason}); they "
+            "are fetched from a hub: go online once, or give questions=FILE"
+        ) from error
 
 
 def _name(task: str | dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from recsys.cli.main import main
 from recsys.errors import ConfigError, DataError, RunError
 from recsys.models import LMRec
 from recsys.models.language import Decoder
-from recsys.run.questions import PROMPT, Questions, read_questions
+from recsys.run.questions import PROMPT, Questions, _leaves, _loaded, read_questions
 from recsys.run.retention import Backbone, Retention
 from recsys.scoring import saved_model
 from recsys.tasks.splits import Split, last_basket
@@ -63,7 +63,7 @@ def split() -> Split:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A language model in a folder, which has learnt the answers of the file by heart, in part."""
+    """A language model in a folder, of random weights: it guesses."""
     folder = tmp_path_factory.mktemp("base")
     table = read_questions(FILE)
     decoder = Decoder(num_layers=1, embedding_dim=32, ffn_dim=64, vocab_size=400, max_length=256)
@@ -120,7 +120,7 @@ def test_thirty_questions_before_and_after(
     begin, means, errors = 0, [], []
     for category, size in SIZES.items():
         part = slice(begin, begin + size)
-        row = table[f"{FILE.stem}/{category}", None]
+        row = table[category, None]
         means.append(statistics.mean(change[part]))
         errors.append(statistics.stdev(change[part]) / math.sqrt(size))
         assert row["questions"] == size
@@ -158,6 +158,15 @@ def test_a_task_that_lm_eval_does_not_know() -> None:
     pytest.importorskip("lm_eval")
     with pytest.raises(ConfigError, match="lm-eval knows no task kmlu"):
         Questions.named(["kmmlu", "kmlu"])
+
+
+def test_data_that_cannot_be_fetched() -> None:
+    class Manager:
+        def load(self, tasks: list[str]) -> None:
+            raise ConnectionError("no route to a hub")
+
+    with pytest.raises(ConfigError, match=r"the data of tasks=\['kmmlu'\] cannot be read \(no ro"):
+        _loaded(Questions(["kmmlu"], {}, Manager()))
 
 
 def test_the_prompt_is_kmmlus() -> None:
@@ -252,6 +261,11 @@ def test_a_file_that_is_not_of_the_form(text: str, words: str, tmp_path: Path) -
 def test_no_file_of_questions(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"questions=\S+nowhere\.jsonl is no file"):
         read_questions(tmp_path / "nowhere.jsonl")
+
+
+def test_groups_in_groups_are_their_tasks() -> None:
+    groups = {"all": ["part", "c"], "part": ["a", "b"], "c": [], "one": ["a"]}
+    assert _leaves(groups, {"a": 0, "b": 0, "c": 0}) == {"all": ["a", "b", "c"], "part": ["a", "b"]}
 
 
 def test_the_thirty_questions_are_thirty() -> None:
