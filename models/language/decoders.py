@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from recsys.batch.tokens import END
 from recsys.errors import ConfigError
-from recsys.ranges import at_least, heads, proper_share, share
+from recsys.ranges import above, at_least, heads, proper_share, share
 from recsys.reading import read_json
 from recsys.tasks.morphemes import Morphemes
 from recsys.tasks.tokenizers import Cut, train_tokenizer
@@ -63,6 +63,7 @@ class Attention:
 
     def __post_init__(self) -> None:
         at_least(1, num_kv_heads=self.num_kv_heads, head_dim=self.head_dim)
+        above(0, rotary_share=self.rotary_share)
         share(rotary_share=self.rotary_share)
 
     @property

@@ -250,7 +250,10 @@ def test_a_family_that_the_installed_transformers_does_not_know(
         Decoder("hyperclovax")
 
 
-@pytest.mark.parametrize("wrong", [{"num_kv_heads": 0}, {"head_dim": 0}, {"rotary_share": 1.5}])
+WRONG_ATTENTION = [{"num_kv_heads": 0}, {"head_dim": 0}, {"rotary_share": 0}, {"rotary_share": 2}]
+
+
+@pytest.mark.parametrize("wrong", WRONG_ATTENTION)
 def test_attention_out_of_its_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Attention(**wrong)
