@@ -20,7 +20,7 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, gather_positions
 from recsys.batch.tokens import Documents
 from recsys.models.language._texts import Beginnings, Texts
-from recsys.models.language.decoders import causal_of
+from recsys.models.language.decoders import causal_of, logit_scale
 from recsys.nn.buffers import Memo
 from recsys.nn.embedding import EmbeddingTable
 
@@ -45,7 +45,7 @@ class TextStates:
 
     @property
     def head(self) -> Tensor:
-        """(vocabulary, D), whose products with a state are the logits of the next token."""
+        """(vocabulary, D), whose products with a scaled state are the logits of the next token."""
         return causal_of(self.decoder).get_output_embeddings().weight
 
     def at_ends(self, documents: Documents) -> Tensor:
@@ -67,10 +67,15 @@ class TextStates:
         return torch.empty_like(states_MD).index_copy(0, torch.cat(places), states_MD)
 
     def before_tokens(self, tokens_RL: Tensor, positions_RL: Tensor) -> tuple[Tensor, Tensor]:
-        """States (T, D) that a token of their own document follows, and that token (T,)."""
+        """States (T, D) that a token of their own document follows, and that token (T,).
+
+        The states are scaled so that their products with `head` are the logits.
+        """
         hidden_RLD = self._hidden(input_ids=tokens_RL, position_ids=positions_RL)
         follows = positions_RL[:, 1:] > 0
-        return hidden_RLD[:, :-1][follows], tokens_RL[:, 1:][follows]
+        scale = logit_scale(self.decoder)
+        before_TD = hidden_RLD[:, :-1][follows]
+        return before_TD if scale == 1.0 else before_TD * scale, tokens_RL[:, 1:][follows]
 
     def _hidden(self, **inputs: Tensor) -> Tensor:
         return causal_of(self.decoder).base_model(**inputs, use_cache=False).last_hidden_state

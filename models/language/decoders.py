@@ -6,21 +6,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import polars as pl
 import torch
+import transformers
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -28,9 +26,50 @@ from transformers.utils import logging
 
 from recsys.batch.tokens import END
 from recsys.errors import ConfigError
-from recsys.ranges import at_least, heads, proper_share
+from recsys.ranges import above, at_least, heads, proper_share, share
 from recsys.reading import read_json
-from recsys.tasks.tokenizers import train_tokenizer
+from recsys.tasks.morphemes import Morphemes
+from recsys.tasks.tokenizers import Cut, train_tokenizer
+
+PreSplit = Literal["none", "whitespace", "kiwi"]
+
+Family = Literal["gpt_neox", "llama", "hyperclovax"]
+CLASSES: Mapping[Family, str] = {
+    "gpt_neox": "GPTNeoX",
+    "llama": "Llama",
+    "hyperclovax": "HyperCLOVAX",
+}
+"""Of each family what transformers' classes are called."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """How the attention of a decoder is divided, where it is not evenly.
+
+    Attributes:
+        num_kv_heads: of keys and values, each shared by as many queries; None has one a query.
+            GPT-NeoX's blocks have no others.
+        head_dim: of a head; None divides the dimensions among them.
+        rotary_share: of a head's dimensions, which turn with the position; Llama's and HyperCLOVA
+            X's turn all of them.
+
+    Raises:
+        ConfigError: an option is out of its range.
+    """
+
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    rotary_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        at_least(1, num_kv_heads=self.num_kv_heads, head_dim=self.head_dim)
+        above(0, rotary_share=self.rotary_share)
+        share(rotary_share=self.rotary_share)
+
+    @property
+    def are_even(self) -> bool:
+        """Whether a head of queries has its own keys and values, and its part of the dimensions."""
+        return self.num_kv_heads is None and self.head_dim is None
 
 
 @dataclass(frozen=True)
@@ -38,25 +77,34 @@ class Decoder:
     """A decoder from scratch, and a byte-level BPE trained on the log's own words.
 
     Attributes:
-        family: whose blocks: GPT-NeoX's or Llama's.
+        family: whose blocks: GPT-NeoX's, Llama's or HyperCLOVA X's.
         num_layers, embedding_dim, num_heads, ffn_dim: of the blocks.
+        attention: how it is divided among heads.
+        tied: input and output share one matrix of tokens.
         vocab_size: tokens at most.
+        pre_split: pieces of a text over whose ends no token goes: `whitespace`, words, each with
+            the blank before it, numbers and punctuation apart; `kiwi`, Korean morphemes, each with
+            the blanks behind it, which needs the extra `korean`; `none`, the whole text.
         max_length: positions at most.
-        dropout: of the embeddings and of what each layer adds; Llama's blocks have none.
+        dropout: of the embeddings and of what each layer adds; GPT-NeoX's blocks alone have it.
         semantic_start: tokens start as their latent semantic vectors in the texts that are trained
             on, and the first layer as their mean; otherwise all weights start at random.
 
     Raises:
-        ConfigError: dropout in blocks that have none, heads that do not divide the dimensions, or
-            an option is out of its range.
+        ConfigError: an option that the family's blocks have not, heads that do not divide the
+            dimensions, an option is out of its range, or the installed transformers does not know
+            the family.
     """
 
-    family: Literal["gpt_neox", "llama"] = "gpt_neox"
+    family: Family = "gpt_neox"
     num_layers: int = 2
     embedding_dim: int = 64
     num_heads: int = 2
     ffn_dim: int = 256
+    attention: Attention = Attention()
+    tied: bool = True
     vocab_size: int = 8192
+    pre_split: PreSplit = "whitespace"
     max_length: int = 2048
     dropout: float = 0.0
     semantic_start: bool = True
@@ -66,26 +114,62 @@ class Decoder:
         at_least(1, num_layers=self.num_layers, ffn_dim=self.ffn_dim)
         at_least(1, vocab_size=self.vocab_size, max_length=self.max_length)
         proper_share(dropout=self.dropout)
-        if self.family == "llama" and self.dropout:
-            raise ConfigError(f"dropout={self.dropout}: blocks of llama have none; set 0")
+        self._check_heads()
+        if self.family != "gpt_neox" and self.dropout:
+            raise ConfigError(f"dropout={self.dropout}: blocks of {self.family} have none; set 0")
+        if not hasattr(transformers, f"{CLASSES[self.family]}Config"):
+            raise ConfigError(
+                f"family={self.family}: transformers {transformers.__version__} does not know it; "
+                "install a later one (hyperclovax came with 5.9)"
+            )
+
+    def _check_heads(self) -> None:
+        if self.attention.are_even:
+            return
+        if self.family == "gpt_neox":
+            raise ConfigError(
+                f"attention={self.attention}: blocks of gpt_neox divide evenly; leave num_kv_heads "
+                "and head_dim out"
+            )
+        if self.num_heads % (self.attention.num_kv_heads or self.num_heads):
+            raise ConfigError(
+                f"num_kv_heads={self.attention.num_kv_heads} does not divide num_heads="
+                f"{self.num_heads}; choose a divisor"
+            )
+        if self.semantic_start:
+            raise ConfigError(
+                f"semantic_start=true with attention={self.attention}: a first layer of such heads "
+                "is no mean; set semantic_start=false"
+            )
 
     def build(self) -> PreTrainedModel:
-        """The decoder with random weights; input and output share one matrix of tokens."""
-        shared: dict[str, Any] = {
+        """The decoder with random weights."""
+        name = CLASSES[self.family]
+        config = getattr(transformers, f"{name}Config")(**self._shape())
+        return cast(PreTrainedModel, getattr(transformers, f"{name}ForCausalLM")(config))
+
+    def _shape(self) -> dict[str, Any]:
+        """What transformers' configs call it."""
+        shape: dict[str, Any] = {
             "vocab_size": self.vocab_size,
             "hidden_size": self.embedding_dim,
             "num_hidden_layers": self.num_layers,
             "num_attention_heads": self.num_heads,
             "intermediate_size": self.ffn_dim,
             "max_position_embeddings": self.max_length,
-            "tie_word_embeddings": True,
+            "tie_word_embeddings": self.tied,
             "bos_token_id": 0,
             "eos_token_id": 0,
             "use_cache": True,
         }
-        if self.family == "llama":
-            return LlamaForCausalLM(LlamaConfig(**shared))
-        return GPTNeoXForCausalLM(GPTNeoXConfig(**shared, hidden_dropout=self.dropout))
+        if self.family == "gpt_neox":
+            rotary = {"rotary_pct": self.attention.rotary_share}
+            return shape | rotary | {"hidden_dropout": self.dropout}
+        divided = {
+            "num_key_value_heads": self.attention.num_kv_heads,
+            "head_dim": self.attention.head_dim,
+        }
+        return shape | {name: number for name, number in divided.items() if number is not None}
 
     @torch.no_grad()
     def start_from(self, vectors: Tensor, model: PreTrainedModel) -> None:
@@ -101,7 +185,7 @@ class Decoder:
         # As long as the random ones are.
         tokens[known] = vectors[known] * tokens[~known].norm(dim=1).mean()
         first = base.layers[0]
-        if self.family == "llama":
+        if self.family != "gpt_neox":
             value, out = first.self_attn.v_proj.weight, first.self_attn.o_proj.weight
         else:
             # Rows of a head: its queries', its keys', its values'.
@@ -112,8 +196,14 @@ class Decoder:
         value += identity.view_as(value)
         out += identity
 
+    @cached_property
+    def cut(self) -> Cut | None:
+        """What cuts texts before their tokenizer does; None where that does all of it."""
+        return Morphemes().cut if self.pre_split == "kiwi" else None
+
     def tokenizer(self, texts: pl.Series) -> PreTrainedTokenizerFast:
-        trained = train_tokenizer(texts, self.vocab_size)
+        words = self.pre_split == "whitespace"
+        trained = train_tokenizer(texts, self.vocab_size, cut=self.cut, words=words)
         return PreTrainedTokenizerFast(tokenizer_object=trained, bos_token=END, eos_token=END)
 
 
@@ -127,6 +217,9 @@ class Pretrained:
         path: its folder; weights are read from safetensors only.
         lora_rank: of low-rank updates of its linear layers, which are then all of it that is
             trained; needs the extra `lora`. None trains everything.
+        dtype: in which its weights are held, but for low-rank updates, which are float32 (a
+            `trainer.precision` that ends in `-true` comes after it). In bfloat16 they take half
+            the memory, and with `lora_rank` lose nothing by small steps.
         read_weights: otherwise the model has the folder's shape, and random weights.
 
     Raises:
@@ -136,18 +229,26 @@ class Pretrained:
 
     path: str
     lora_rank: int | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
     read_weights: bool = True
+
+    pre_split: ClassVar[PreSplit] = "whitespace"
+    cut: ClassVar[None] = None
+    """Nothing comes before its own tokenizer."""
 
     def __post_init__(self) -> None:
         at_least(1, lora_rank=self.lora_rank)
 
     def build(self) -> nn.Module:
         check_pretrained(Path(self.path))
+        kind = {"dtype": getattr(torch, self.dtype)}  # not what the folder has, as is the default
         if self.read_weights:
-            model = AutoModelForCausalLM.from_pretrained(self.path, use_safetensors=True, **LOCAL)
+            given = {"use_safetensors": True, **LOCAL, **kind}
+            with _without_bars():
+                model = AutoModelForCausalLM.from_pretrained(self.path, **given)
         else:
             config = AutoConfig.from_pretrained(self.path, **LOCAL)
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **kind)
         model.train()  # Lightning keeps the mode in which it finds a module
         if self.lora_rank is None:
             return model
@@ -201,6 +302,27 @@ def causal_of(decoder: nn.Module) -> PreTrainedModel:
     """A decoder with its language head, without the wrapper of low-rank updates."""
     wrapped: Any = decoder
     return wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
+
+
+def checkpointed(model: PreTrainedModel) -> None:
+    """Let each layer compute its activations again for the gradients, not hold them until then."""
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    if enable is None:  # transformers before 5.20
+        enable = model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    # Transformers' hook for the other kind, which makes frozen embeddings take gradients.
+    model.disable_input_require_grads()
+
+
+def logit_scale(decoder: nn.Module) -> float:
+    """What the products of a state and the tokens' vectors are multiplied by to be logits.
+
+    Maximal update parametrisation has such a number: HyperCLOVA X multiplies by it, Granite
+    divides.
+    """
+    config = causal_of(decoder).config
+    scale = float(getattr(config, "logits_scaling", 1.0))
+    return 1 / scale if config.model_type.startswith("granite") else scale
 
 
 def vocabulary_size(decoder: nn.Module) -> int:

@@ -60,6 +60,7 @@ from recsys.models.language.decoders import (
     Decoder,
     Pretrained,
     causal_of,
+    checkpointed,
     vocabulary_size,
     write_decoder,
 )
@@ -67,7 +68,7 @@ from recsys.nn.buffers import Memo
 from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.text_vectors import semantic_vectors
 from recsys.ranges import at_least, share
-from recsys.reading import read_tensors, reading
+from recsys.reading import read_json, read_tensors, reading
 from recsys.scoring import manifest
 from recsys.scoring.kinds import Exported, TextEncoder
 from recsys.scoring.recommender import Progress, Recommender
@@ -105,6 +106,8 @@ class Tuning:
         start: folder of a run of LMRec, whose decoder, tokenizer and projections are taken.
         freeze: keep the decoder as it is; its hidden states are then computed once.
         compile: run it through `torch.compile`.
+        checkpoint_activations: compute each layer's activations again for its gradients: less
+            memory, a third more time.
         warmup: share of the steps over which the learning rate rises.
 
     Raises:
@@ -114,6 +117,7 @@ class Tuning:
     start: str | None = None
     freeze: bool = False
     compile: bool = False
+    checkpoint_activations: bool = False
     warmup: float = 0.01
 
     def __post_init__(self) -> None:
@@ -185,6 +189,8 @@ class LMRec(TextEncoder, Exported, Recommender):
             with torch.no_grad():
                 projection.weight.copy_(torch.eye(hidden) * hidden**-0.25)
         self.num_items = num_items
+        if tuning.checkpoint_activations:
+            checkpointed(self.causal)
         if tuning.compile:
             self.causal.base_model.compile(dynamic=True)
         self._streams: list[TokenStream] = []
@@ -218,7 +224,8 @@ class LMRec(TextEncoder, Exported, Recommender):
 
     def tokens_of(self, texts: pl.Series) -> Ragged:
         """Texts as tokens, each with its closing [EOS]."""
-        return tokenize(self.tokenizer, texts, self.template.max_item_tokens, int(self.end))
+        limit, cut = self.template.max_item_tokens, self.options.cut
+        return tokenize(self.tokenizer, texts, limit, int(self.end), cut=cut)
 
     def prepare(self, split: Split) -> Part:
         """Train the tokenizer, and write items and histories as tokens."""
@@ -273,6 +280,7 @@ class LMRec(TextEncoder, Exported, Recommender):
         if not path.is_file():
             raise RunError(f"start={run} holds no finished run: there is no {path.name}")
         manifest.check(path.parent, path.name)
+        self._check_pre_split(run)
         weights = read_tensors(path)
         if not weights.keys() >= {"tokenizer_json", "end"}:
             raise ConfigError(f"start={run} is no run of a language model")
@@ -289,6 +297,17 @@ class LMRec(TextEncoder, Exported, Recommender):
             self.keep("tokenizer_json", weights["tokenizer_json"])
             self.keep("end", weights["end"])
             check_tokenizer(self.tokenizer_json, self.end, vocabulary_size(self.decoder))
+
+    def _check_pre_split(self, run: Path) -> None:
+        """The tokenizer of another run is of use behind the cuts that it was trained with alone."""
+        with reading(run / "model" / "recsys.json"):
+            decoder = read_json(run / "model" / "recsys.json")["model"].get("decoder", {})
+            cut = decoder.get("pre_split", Pretrained.pre_split)
+        if cut != self.options.pre_split:
+            raise ConfigError(
+                f"start={run} has the tokenizer of decoder.pre_split={cut}; set that, not "
+                f"{self.options.pre_split}"
+            )
 
     def check_kept(self, histories: BasketBatch) -> None:
         super().check_kept(histories)
@@ -326,7 +345,7 @@ class LMRec(TextEncoder, Exported, Recommender):
         states = self.states
         beginnings = Beginnings.of(history, states.texts)
         at_ends = states.at_beginnings(beginnings)
-        users = self.user_projection(at_ends[beginnings.is_whole])
+        users = self._projected(self.user_projection, at_ends[beginnings.is_whole])
         targets = beginnings.targets[beginnings.is_whole]
         return self.ranking.loss(users, targets, self.item_vectors, self.share)
 
@@ -342,7 +361,7 @@ class LMRec(TextEncoder, Exported, Recommender):
         """(B, D) of the texts of histories."""
         states = self.states
         documents = states.texts.documents(states.texts.of_histories(batch))
-        return self.user_projection(states.of_documents(documents))
+        return self._projected(self.user_projection, states.of_documents(documents))
 
     def encode_texts(self, histories: Sequence[Sequence[str]]) -> UserVectors:
         words = pl.Series([text for history in histories for text in history], dtype=pl.String)
@@ -351,7 +370,7 @@ class LMRec(TextEncoder, Exported, Recommender):
         limit = self.template.max_tokens
         texts = Texts.of_strangers(self.tokens_of(words), self.num_items, self.end, limit)
         documents = texts.documents(rows).to(self.device)
-        return self.user_projection(self.states.of_documents(documents))
+        return self._projected(self.user_projection, self.states.of_documents(documents))
 
     def encode_items(self) -> ItemVectors:
         """(n, D), in evaluation mode kept until a parameter changes."""
@@ -361,11 +380,16 @@ class LMRec(TextEncoder, Exported, Recommender):
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """(C, D) of item indices (C,)."""
-        vectors = self.item_projection(self.states.of_items(items))
+        vectors = self._projected(self.item_projection, self.states.of_items(items))
         return vectors if self.items is None else vectors + self.items(items)
 
+    @staticmethod
+    def _projected(projection: nn.Linear, states: Tensor) -> Tensor:
+        """States of a decoder that may be held in fewer bits than what is learnt on top of it."""
+        return projection(states.to(projection.weight.dtype))
+
     def _catalogue_vectors(self) -> ItemVectors:
-        vectors = self.item_projection(self.states.of_catalogue())
+        vectors = self._projected(self.item_projection, self.states.of_catalogue())
         return vectors if self.items is None else vectors + self.items.vectors
 
     def train(self, mode: bool = True) -> Self:
@@ -387,7 +411,10 @@ class LMRec(TextEncoder, Exported, Recommender):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def export(self, folder: Path) -> None:
-        """The decoder and its tokenizer as Hugging Face's `from_pretrained` reads them."""
+        """The decoder and its tokenizer as Hugging Face's `from_pretrained` reads them.
+
+        With `pre_split=kiwi` that tokenizer takes the pieces of `recsys.tasks.Morphemes`.
+        """
         write_decoder(folder, self.decoder, self.tokenizer, int(self.end))
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recsys.cli.compose import compose, merge, one_line
 from recsys.data.description import audit, describe
-from recsys.devices import running_on
+from recsys.devices import device_of, running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation import statistics
 from recsys.evaluation.ranking import Evaluation, Protocol
@@ -30,6 +30,7 @@ from recsys.run.forecasting import compare_forecasts
 from recsys.run.log import filtered_log, log_of, read
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
+from recsys.run.retention import Backbone, Retention, measure
 from recsys.run.return_times import return_times_as_of
 from recsys.run.task_kinds import check_command, folder_with_config
 from recsys.scoring import profiles, saved_model, trust
@@ -163,6 +164,34 @@ def return_times(given: Namespace) -> None:
         show(tables.frame(table.head(SHOWN_USERS), title=f"{log.name}, {len(table):,} users"))
 
 
+def retention(given: Namespace) -> None:
+    """Print what a run's language model forgot while it learnt to recommend."""
+    _check_output(given.output)
+    options = _retention(given.overrides)
+    backbone = Backbone.of_run(given.run, options.before)
+    table = measure(backbone, options, device_of(given.device or "auto"))
+    if given.output is not None:
+        _write(given.output, table)
+        say(f"{given.output}: {len(table):,} rows")
+    else:
+        title = f"{given.run} - {backbone.before or 'nothing'}, share of right answers"
+        show(tables.frame(table, title=title))
+    if backbone.before is None:
+        say(
+            f"{given.run} started at random, from no language model: it has nothing to forget, and "
+            "what it answers means nothing"
+        )
+
+
+def _retention(overrides: list[str]) -> Retention:
+    config = OmegaConf.create({f.name: None for f in fields(Retention)})
+    merge(config, overrides)
+    given = {name: value for name, value in _values(config).items() if value is not None}
+    call = {"_target_": "recsys.run.retention.Retention", **given}
+    check_options({"retention": call}, {})
+    return Retention(**given)
+
+
 def compare(given: Namespace) -> None:
     """Print the paired differences of two runs, metric by metric."""
     check_alike(given.first, given.second)
@@ -201,11 +230,14 @@ def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
     config = OmegaConf.create(read_config(run) | {"device": "auto"})
     OmegaConf.set_struct(config, True)
     merge(config, overrides)
+    return _values(config)
+
+
+def _values(config: DictConfig) -> dict[str, Any]:
     try:
-        merged = OmegaConf.to_container(config, resolve=True)
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         raise one_line(error) from error
-    return cast(dict[str, Any], merged)
 
 
 def _check(run: Path, config: Mapping[str, Any]) -> Protocol:

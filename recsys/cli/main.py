@@ -22,6 +22,7 @@ COMMANDS = (
     "vectors",
     "profile",
     "return-times",
+    "retention",
     "compare",
     "data",
     "models",
@@ -37,6 +38,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
   recsys profile RUN [data=NAME] [as_of=DATE]          vectors of users for any task, as Parquet
   recsys return-times RUN [--as-of DATE]               when each user will be back, as a table
+  recsys retention RUN tasks=[NAME] | questions=FILE   what its language model forgot
   recsys compare RUN RUN                               paired test, metric by metric
   recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
   recsys models                                        the zoo
@@ -122,7 +124,7 @@ def overview() -> str:
 def _parser(command: str) -> Parser:
     """What a command takes."""
     parser = Parser(prog=f"recsys {command}", epilog="-v shows what is done and how long it takes")
-    if command in ("evaluate", "recommend", "vectors", "profile", "return-times"):
+    if command in ("evaluate", "recommend", "vectors", "profile", "return-times", "retention"):
         parser.add_argument("run", type=Path)
         devices = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
         parser.add_argument("--device", help=devices)
@@ -152,6 +154,16 @@ def _parser(command: str) -> Parser:
             "its training rows, and predicts every user as of the moment."
         )
         parser.add_argument("--as-of", help="default: just after the last event")
+        parser.add_argument("--output", type=Path, help="a .csv or .parquet file")
+    elif command == "retention":
+        parser.description = (
+            "Asks the decoder that the run started from and the one that it trained the same "
+            "questions, by lm-eval: tasks that it knows, or a file of JSON Lines in KMMLU's form."
+        )
+        options = (
+            "tasks=[kmmlu] or questions=FILE; before=FOLDER num_shots=5 limit=100 batch_size=8"
+        )
+        parser.add_argument("overrides", nargs="*", default=[], help=options)
         parser.add_argument("--output", type=Path, help="a .csv or .parquet file")
     elif command == "compare":
         parser.add_argument("first", type=Path)

@@ -36,6 +36,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.models.graphs.Graph",
         "recsys.models.graphs.Join",
         "recsys.models.graphs.Ranking",
+        "recsys.models.language.Attention",
         "recsys.models.language.Decoder",
         "recsys.models.language.Ids",
         "recsys.models.language.Language",

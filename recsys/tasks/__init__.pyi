@@ -9,6 +9,7 @@ from .gaps import Gaps as Gaps
 from .gaps import LastVisit as LastVisit
 from .gaps import RecentGaps as RecentGaps
 from .labels import LabelTable as LabelTable
+from .morphemes import Morphemes as Morphemes
 from .return_times import ReturnTimes as ReturnTimes
 from .return_times import everyone_as_of as everyone_as_of
 from .return_times import return_time as return_time

@@ -4,11 +4,12 @@ from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -246,6 +247,40 @@ class TestLMRec(ModelContract):
             "ranking": part("Ranking"),
             "learning_rate": 0.02,
         }
+
+
+class TestLMRecLikePolyglotKo(TestLMRec):
+    """GPT-NeoX's blocks that turn half of a head's dimensions, and a head of its own for tokens."""
+
+    decoder: ClassVar[dict[str, Any]] = {"tied": False, "semantic_start": False}
+    attention: ClassVar[dict[str, Any]] = {"rotary_share": 0.5}
+
+    def config(self, split: Split) -> dict[str, Any]:
+        config = super().config(split)
+        target = "recsys.models.language.Attention"
+        config["decoder"] |= {**self.decoder, "attention": {"_target_": target, **self.attention}}
+        return config
+
+
+class TestLMRecLikeLlama(TestLMRecLikePolyglotKo):
+    """Llama's blocks with heads that share keys and values, as HyperCLOVA X SEED of 0.5B."""
+
+    decoder: ClassVar[dict[str, Any]] = {"family": "llama", "semantic_start": False}
+    attention: ClassVar[dict[str, Any]] = {"num_kv_heads": 1, "head_dim": 12}
+
+
+@pytest.mark.skipif(
+    not hasattr(transformers, "HyperCLOVAXConfig"), reason="came with transformers 5.9"
+)
+class TestLMRecLikeHyperCLOVAX(TestLMRecLikePolyglotKo):
+    """HyperCLOVA X's blocks, as SEED Think of 14B."""
+
+    decoder: ClassVar[dict[str, Any]] = {
+        "family": "hyperclovax",
+        "tied": False,
+        "semantic_start": False,
+    }
+    attention: ClassVar[dict[str, Any]] = {"num_kv_heads": 1}
 
 
 class TestHybridWithoutNewcomers(ModelContract):

@@ -677,7 +677,7 @@ def test_llama_shaped(split: Split) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["gpt_neox", "llama"])
+@pytest.mark.parametrize("family", ["gpt_neox", "llama", "hyperclovax"])
 def test_a_text_starts_as_the_mean_of_what_its_tokens_mean(split: Split, family: Any) -> None:
     """Attention adds about the mean of its input, and tokens in like company start alike."""
     shape = replace(TINY, family=family, embedding_dim=64)
