@@ -130,7 +130,9 @@ def _command() -> str:
 def _commit() -> str:
     if not (ROOT / ".git").exists():
         return "unknown"
-    changed = "+" if _git("status", "--porcelain", "--untracked-files=no") else ""
+    # Records are no code: one that was written before changes nothing of the next.
+    code = (".", ":(exclude)benchmarks/*/results")
+    changed = "+" if _git("status", "--porcelain", "--untracked-files=no", "--", *code) else ""
     return _git("rev-parse", "HEAD") + changed
 
 

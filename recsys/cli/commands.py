@@ -166,6 +166,7 @@ def return_times(given: Namespace) -> None:
 
 def retention(given: Namespace) -> None:
     """Print what a run's language model forgot while it learnt to recommend."""
+    check_command(given.run, "retention")
     _check_output(given.output)
     options = _retention(given.overrides)
     backbone = Backbone.of_run(given.run, options.before)
