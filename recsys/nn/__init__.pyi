@@ -5,6 +5,7 @@ from .distributions import MultinomialHead as MultinomialHead
 from .distributions import OutputHead as OutputHead
 from .distributions import TweedieHead as TweedieHead
 from .embedding import EmbeddingTable as EmbeddingTable
+from .file_vectors import FileVectors as FileVectors
 from .forecast_heads import ForecastHead as ForecastHead
 from .forecast_heads import NegativeBinomialHead as NegativeBinomialHead
 from .forecast_heads import StudentTHead as StudentTHead

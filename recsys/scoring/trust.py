@@ -49,6 +49,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.models.users.Encoder",
         "recsys.models.users.Pretext",
         "recsys.models.users.Product",
+        "recsys.nn.FileVectors",
         "recsys.nn.GaussianHead",
         "recsys.nn.HazardGradientPenalty",
         "recsys.nn.L1",
