@@ -78,6 +78,12 @@ class Texts:
         first = torch.full_like(texts, len(self.tokens)).scatter_reduce(0, which, texts, "amin")
         return first[: int(which.max()) + 1], which
 
+    def without_words(self) -> Texts:
+        """The same, each text its closing [EOS] alone."""
+        ends = self.end.to(self.tokens.values.dtype).expand(len(self.tokens))
+        offsets = torch.arange(len(ends) + 1, device=ends.device)
+        return replace(self, tokens=Ragged(ends, offsets))
+
     def check(self, num_tokens: int, histories: BasketBatch) -> None:
         """Refuse what no log could have given.
 

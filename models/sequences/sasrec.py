@@ -179,7 +179,8 @@ class SASRec(VectorScorer, Recommender):
         inputs = Ragged(sequences.values[~is_last], offsets)
         targets_E = sequences.values[1:][~is_last[:-1]]
         items_nD = self.items()
-        states_ED = self.encoder(items_nD, inputs)
+        states_ED = self.compared(self.encoder(items_nD, inputs))
+        items_nD = self.compared(items_nD)
         if not self.ranking.softmax:
             owners_E = inputs.owners()
             return self._sampled_bce(states_ED, items_nD, targets_E, sequences, owners_E).mean()
@@ -224,11 +225,15 @@ class SASRec(VectorScorer, Recommender):
         vectors = items.new_zeros(len(batch), items.shape[1])
         if len(rows):
             states = self.encoder(items, histories)
-            vectors[rows] = states[histories.offsets[1:][rows] - 1]
+            vectors[rows] = self.compared(states[histories.offsets[1:][rows] - 1])
         return vectors
 
     def encode_items(self) -> ItemVectors:
-        return self.items()
+        return self.compared(self.items())
+
+    def compared(self, vectors: Tensor) -> Tensor:
+        """(N, D): states or items as their inner products are taken, here as they are."""
+        return vectors
 
     def optimizer(self, num_steps: int) -> Optimizer:
         ids = [] if self.items.id is None else list(self.items.id.parameters())
