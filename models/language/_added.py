@@ -1,4 +1,4 @@
-"""What is added to the words of an item: vectors of its id, and of its text as another model reads it.
+"""What is added to the words of an item: vectors of its id, and of its text by another model.
 
 Shapes: n items, M ends, D dimensions.
 """

@@ -46,14 +46,14 @@ def test_a_text_without_a_vector_is_named(path: Path) -> None:
 
 
 def test_vectors_of_another_length_are_refused(path: Path) -> None:
-    with pytest.raises(ConfigError, match="dim=3, but vectors of .* have 2 numbers"):
+    with pytest.raises(ConfigError, match=r"dim=3, but vectors of .* have 2 numbers"):
         FileVectors(str(path), 3).read(pl.Series(["a bolt"]))
     with pytest.raises(ConfigError, match="dim"):
         FileVectors(str(path), 0)
 
 
 def test_what_is_no_such_table_is_one_line(tmp_path: Path, path: Path) -> None:
-    with pytest.raises(ConfigError, match="none.parquet: no such file"):
+    with pytest.raises(ConfigError, match=r"none\.parquet: no such file"):
         FileVectors(str(tmp_path / "none.parquet"), 2).read(pl.Series(["a"]))
     (tmp_path / "words.parquet").write_text("words")
     with pytest.raises(RunError, match=r"words\.parquet"):
