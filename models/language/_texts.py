@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys.batch.bounds import check_index, check_offsets, check_tensor
 from recsys.batch.histories import BasketBatch
-from recsys.batch.ragged import Ragged
+from recsys.batch.ragged import Ragged, beginnings, ranges
 from recsys.batch.tokens import Documents
 
 
@@ -136,6 +136,15 @@ class Beginnings:
         cut = documents.end_offsets.diff() <= before.lengths()
         is_whole[documents.end_offsets[:-1][cut]] = False
         return cls(history.users, documents, targets, is_whole)
+
+    @property
+    def held(self) -> Ragged:
+        """The items up to each end that `is_whole`, as far as its document holds them."""
+        before = beginnings(Ragged(self.documents.items, self.documents.end_offsets))
+        (rows,) = self.is_whole.nonzero(as_tuple=True)
+        starts, lengths = before.offsets[:-1][rows] + 1, before.lengths[rows] - 1
+        positions, offsets = ranges(starts, lengths)  # without the opening
+        return Ragged(before.values[positions], offsets)
 
 
 def _all_but_last(history: BasketBatch) -> BasketBatch:

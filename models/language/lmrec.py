@@ -72,11 +72,12 @@ from recsys.models.language.decoders import (
 from recsys.models.sequences.sasrec import ItemVectorTable
 from recsys.nn.buffers import Memo
 from recsys.nn.embedding import EmbeddingTable
+from recsys.nn.repeats import RepeatWeight
 from recsys.nn.text_vectors import semantic_vectors
 from recsys.ranges import at_least, share
 from recsys.reading import read_tensors, reading
 from recsys.scoring import manifest
-from recsys.scoring.kinds import Exported, TextEncoder
+from recsys.scoring.kinds import Exported, RepeatAware, TextEncoder
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
@@ -127,7 +128,7 @@ class Tuning:
         share(warmup=self.warmup)
 
 
-class LMRec(TextEncoder, Exported, Recommender):
+class LMRec(RepeatAware, TextEncoder, Exported, Recommender):
     """Scores are inner products of projected hidden states of a history's and an item's text.
 
     Args:
@@ -184,6 +185,7 @@ class LMRec(TextEncoder, Exported, Recommender):
             )
         self.options, self.template = decoder, template
         self.language, self.ranking = language, ranking
+        self.repeats = RepeatWeight() if ranking.repeats else None
         self.start, self.frozen, self.warmup = tuning.start, tuning.freeze, tuning.warmup
         self.decoder: nn.Module = decoder.build()
         hidden = self.causal.config.hidden_size
@@ -346,9 +348,11 @@ class LMRec(TextEncoder, Exported, Recommender):
         at_ends = states.at_beginnings(beginnings)
         users = self.user_projection(at_ends[beginnings.is_whole])
         targets = beginnings.targets[beginnings.is_whole]
-        return self.ranking.loss(
-            users, targets, partial(self._vectors_of, states=states), self.share
-        )
+        vectors_of = partial(self._vectors_of, states=states)
+        repeats = None
+        if self.repeats is not None:
+            repeats = partial(self.repeats.of_candidates, histories=beginnings.held)
+        return self.ranking.loss(users, targets, vectors_of, self.share, repeats)
 
     def training_step(self, part: Part, batch_index: int) -> Tensor:
         """The loss; where there are two, each is logged, too."""

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.models.sequences.sasrec import Dropout, Encoder, SASRec, TextVectors
+from recsys.models.sequences.sasrec import Dropout, Encoder, Ranking, SASRec, TextVectors
 from recsys.precision import wide
 from recsys.ranges import above, at_least, proper_share
 
@@ -61,6 +61,7 @@ class UniSRec(SASRec):
         encoder: sizes of the Transformer.
         use_id: whether a learned vector of the item is added to that of its text.
         temperature: that cosines are divided by.
+        repeats: learn a weight, below 0, that the items of a history get, beyond the paper.
         learning_rate, weight_decay: of AdamW.
         id_weight_decay: of the ids' vectors, where it is another.
 
@@ -78,6 +79,7 @@ class UniSRec(SASRec):
         encoder: Encoder = Encoder(),
         use_id: bool = False,
         temperature: float = 0.07,
+        repeats: bool = False,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
         id_weight_decay: float | None = None,
@@ -86,6 +88,7 @@ class UniSRec(SASRec):
             num_items,
             embedding_dim=embedding_dim,
             encoder=encoder,
+            ranking=Ranking(repeats=repeats),
             text=text,
             use_id=use_id,
             learning_rate=learning_rate,

@@ -18,6 +18,7 @@ from .losses import linear_cross_entropy as linear_cross_entropy
 from .losses import multilabel_soft_margin as multilabel_soft_margin
 from .losses import sampled_softmax as sampled_softmax
 from .losses import softmax_cross_entropy as softmax_cross_entropy
+from .repeats import RepeatWeight as RepeatWeight
 from .sentences import SentenceVectors as SentenceVectors
 from .text_vectors import semantic_vectors as semantic_vectors
 from .text_vectors import tfidf_weights as tfidf_weights
