@@ -457,6 +457,29 @@ def test_frozen_texts_need_vectors_and_a_decoder_that_learns(split: Split) -> No
         model_of(split, text=Codes(), freeze=True)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("num_negatives", [0, None])
+def test_the_weight_of_repeats_against_a_loop(split: Split, num_negatives: int | None) -> None:
+    ranking = Ranking(num_negatives=num_negatives, repeats=True)
+    model = model_of(split, ranking=ranking, template=Template(max_item_tokens=2, max_tokens=30))
+    assert model.repeats is not None
+    history = split.training
+    loss = model.ranking_loss(history)
+    vectors, losses = model.item_vectors(torch.arange(N)), []
+    rows = [HISTORIES[user][: int(n)] for user, n in enumerate(history.lengths())]
+    targets = torch.tensor([item for row in rows for item in row]).unique()
+    scored = torch.arange(N) if num_negatives is None else targets
+    correction = ranking.log_inclusion(model.share[scored], sum(map(len, rows)), N)
+    for row in rows:
+        for place, target in enumerate(row):
+            batch = BasketBatch.from_lists([[[item] for item in row[:place]]], N)
+            scores = vectors @ model.encode_users(batch)[0]
+            scores[list(set(row[:place]))] += model.repeats.value
+            scores = scores[scored] - correction
+            losses.append(-scores.log_softmax(0)[int(torch.searchsorted(scored, target))])
+    torch.testing.assert_close(loss, torch.stack(losses).mean(), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("given", "of_ids"), [({}, 0.5), ({"id_weight_decay": 4.0}, 4.0)])
 def test_ids_decay_by_themselves(split: Split, given: dict[str, float], of_ids: float) -> None:
     model = model_of(split, use_ids=True, weight_decay=0.5, **given)
