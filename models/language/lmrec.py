@@ -195,10 +195,12 @@ class LMRec(RepeatAware, TextEncoder, Exported, Recommender):
             self.item_texts = ItemVectorTable(num_items, hidden, text=text, use_id=False)
         self.user_projection = nn.Linear(hidden, hidden, bias=False)
         self.item_projection = nn.Linear(hidden, hidden, bias=False)
+        # Both alike: a history starts near the items whose words it shares. States are normalised,
+        # the vectors that stand for them where no words are read are small.
+        scale = hidden**-0.25 if self.reads_words else 1.0
         for projection in (self.user_projection, self.item_projection):
-            # Both alike: a history starts near the items whose words it shares.
             with torch.no_grad():
-                projection.weight.copy_(torch.eye(hidden) * hidden**-0.25)
+                projection.weight.copy_(torch.eye(hidden) * scale)
         self.num_items = num_items
         if tuning.compile:
             self.causal.base_model.compile(dynamic=True)
