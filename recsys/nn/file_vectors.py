@@ -55,8 +55,7 @@ class FileVectors:
             )
         vectors = torch.zeros(len(rows), self.dim)
         if has_words.any():
-            known = rows["vector"].filter(has_words).to_numpy(writable=True)
-            known = torch.from_numpy(known)
+            known = torch.from_numpy(rows["vector"].filter(has_words).to_numpy(writable=True))
             vectors[torch.from_numpy(has_words.to_numpy(writable=True))] = known - known.mean(0)
         return vectors
 
