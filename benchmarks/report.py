@@ -37,6 +37,15 @@ user's metric being the mean over seeds; p (Holm) is corrected over all rows of 
 """
 
 LONGER = tuple(f"{metric}@{k}" for k in (20, 30, 40) for metric in ("recall", "ndcg", "phr"))
+PAIRS = {
+    "scientific": [
+        ("lmrec/scientific_states", "sasrec/scientific_text"),
+        ("lmrec/scientific_states", "sasrec/scientific_text_repeats"),
+        ("lmrec/scientific_states", "unisrec/scientific"),
+        ("lmrec/scientific_states", "lmrec/scientific_states_joint"),
+    ]
+}
+"""Rows compared user by user, by log: an experiment, and the one that it is held against."""
 LONG_NAMES = ("complete_journey",)  # logs whose name holds a _
 APART = ("repeat/recall@10", "explore/recall@10")
 
@@ -135,7 +144,7 @@ def _longer(records: list[dict[str, Any]]) -> str:
 
 
 def _paired(log: str, records: list[dict[str, Any]]) -> str:
-    """GLOIE's experiments against DNNTSP and the strongest of the others, user by user."""
+    """GLOIE's experiments against DNNTSP and the strongest of the others, and `PAIRS`, by user."""
     users = {
         record["experiment"]: pl.read_parquet(path, glob=False)
         for record in records
@@ -144,14 +153,17 @@ def _paired(log: str, records: list[dict[str, Any]]) -> str:
     ours = [name for name in (f"gloie/{log}", f"gloie_plus/{log}") if name in users]
     means = {r["experiment"]: r["test"]["ndcg@10"]["mean"] for r in records if r["test"]}
     others = [name for name in users if not name.startswith("gloie")]
-    if not (ours and others):
+    pairs = [pair for pair in PAIRS.get(log, []) if users.keys() >= set(pair)]
+    if ours and others:
+        against = {f"dnntsp/{log}", max(others, key=means.__getitem__)} & users.keys()
+        pairs += product(ours, sorted(against))
+    if not pairs:
         return ""
-    against = {f"dnntsp/{log}", max(others, key=means.__getitem__)} & users.keys()
     tests = [
         compare(users[other], users[name]).select(
             pl.lit(f"`{name}`").alias("name"), pl.lit(f"`{other}`").alias("other"), pl.all()
         )
-        for name, other in product(ours, sorted(against))
+        for name, other in pairs
     ]
     return "\n" + _tests(["", "against"], pl.concat(tests))
 

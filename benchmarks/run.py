@@ -3,6 +3,7 @@
     python -m benchmarks.run tifuknn/dc ease/ml100k
     python -m benchmarks.run count_vae/dc --seeds 0 1 2 3 4
     python -m benchmarks.run lmrec/scientific_language --keep
+    python -m benchmarks.run lmrec/scientific_states --take runs/a runs/b
 
 A record, `benchmarks/results/<experiment>.json`, holds the test and validation metrics of every
 seed, their spread, the composed config, a fingerprint of the log, the time, the memory and the
@@ -11,7 +12,8 @@ tests. Both are written after every seed. A seed that they hold already, run wit
 on the same log, is kept and not run again, unless `--fresh` is given; experiments of label tables
 are always run again. An experiment that fails leaves a record of its error. With `--keep` the run's
 folder stays, as `runs/<experiment>`, for others to start from; the record is then made anew, as by
-`--fresh`. `benchmarks.report` makes tables.
+`--fresh`. `--take` makes a record of folders in which the experiment was trained elsewhere, one a
+seed, such as side by side on several machines. `benchmarks.report` makes tables.
 """
 
 from __future__ import annotations
@@ -57,11 +59,17 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--fresh", action="store_true", help="run the seeds held already, too")
     parser.add_argument("--keep", action="store_true", help="keep the run's folder; runs it afresh")
+    parser.add_argument("--take", nargs="+", type=Path, default=[], help="folders of finished runs")
     options = parser.parse_args()
+    if options.take and len(options.experiments) > 1:
+        parser.error("--take: the folders are those of one experiment; name one")
     if options.keep and len(options.seeds) > 1:
         parser.error("--keep: runs/<experiment> holds one run; give one seed")
     for experiment in options.experiments:
-        runs = measure(experiment, options.seeds, fresh=options.fresh, keep=options.keep)
+        if options.take:
+            runs = take(experiment, options.take)
+        else:
+            runs = measure(experiment, options.seeds, fresh=options.fresh, keep=options.keep)
         means = spread_over_seeds(runs, "test")
         names = [name for name in SHOWN if name in means] or list(means)
         rounded = {name: round(means[name]["mean"], 4) for name in names}
@@ -102,6 +110,43 @@ def _measure(
             if (folder / "per_user.parquet").exists():
                 add_users(users, folder / "per_user.parquet", seed)
     return [runs_by_seed[seed] for seed in sorted(runs_by_seed)]
+
+
+def take(experiment: str, folders: list[Path]) -> list[Run]:
+    """Make the record and the users' means anew, of folders in which the experiment was trained.
+
+    Raises:
+        RunError: another process is at the record, or a folder holds a run of another config or
+            log, or of a seed that another one holds.
+    """
+    path = RESULTS / f"{experiment}.json"
+    with locked(path.with_suffix(".lock"), f"the record of {experiment}"):
+        runs = {_seed(folder): (folder, reached(folder)) for folder in folders}
+        plans = planned(experiment, runs)
+        for seed, (folder, run) in runs.items():
+            if not is_same(plans[seed], run):
+                raise RunError(f"{folder} is no run of {experiment} as it is now; train it again")
+        if len(runs) < len(folders):
+            raise RunError(f"{len(folders)} folders hold {len(runs)} seeds; give one a seed")
+        path.with_suffix(".parquet").unlink(missing_ok=True)
+        entries = [
+            {"seed": seed, **stamp(), **runs[seed][1], "wall_seconds": _seconds(runs[seed][0])}
+            for seed in sorted(runs)
+        ]
+        write_record(path, experiment, entries)
+        for seed in sorted(runs):
+            add_users(path.with_suffix(".parquet"), runs[seed][0] / "per_user.parquet", seed)
+    return entries
+
+
+def _seed(folder: Path) -> int:
+    return int(yaml.safe_load((folder / "config.yaml").read_text("utf-8"))["seed"])
+
+
+def _seconds(folder: Path) -> float:
+    """From the first file of a run to its last."""
+    times = [(folder / name).stat().st_mtime for name in ("log.json", "metrics.json")]
+    return round(times[1] - times[0], 2)
 
 
 def new_folder(folder: Path) -> Path:

@@ -24,6 +24,7 @@ from .neighbours.text_tfidf import TextTFIDF as TextTFIDF
 from .neighbours.tifuknn import TIFUKNN as TIFUKNN
 from .neighbours.up_cf import UPCF as UPCF
 from .sequences.sasrec import SASRec as SASRec
+from .sequences.unisrec import UniSRec as UniSRec
 from .series.deepar import DeepAR as DeepAR
 from .series.forecast_mean import ForecastMean as ForecastMean
 from .series.lightgbm_lags import LightGBMLags as LightGBMLags

@@ -1,3 +1,4 @@
+from ._added import FrozenTexts as FrozenTexts
 from ._objectives import Language as Language
 from ._objectives import Ranking as Ranking
 from .decoders import Attention as Attention

@@ -97,6 +97,7 @@ class Ranking:
         softmax: cross-entropy among the candidates; otherwise the paper's binary cross-entropy of
             each target and of the drawn items.
         num_negatives: items drawn for a batch; None takes the whole catalogue.
+        repeats: learn a weight, below 0, that the items of a history get.
 
     Raises:
         ConfigError: binary cross-entropy without anything that is no target, or an option is out of
@@ -106,6 +107,7 @@ class Ranking:
     weight: float = 1.0
     softmax: bool = True
     num_negatives: int | None = 0
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         at_least(0, weight=self.weight, num_negatives=self.num_negatives)
@@ -118,6 +120,7 @@ class Ranking:
         targets_P: Tensor,
         item_vectors: Callable[[Tensor], Tensor],
         share_n: Tensor,
+        repeats: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """L2: a mean over predictions.
 
@@ -126,9 +129,12 @@ class Ranking:
             targets_P: the items that came next.
             item_vectors: from items (C,) to (C, D).
             share_n: of each item among the events of training.
+            repeats: from scores (P, C) of candidates (C,) to those with the weight of repeats.
         """
         candidates_C, drawn = self.candidates(targets_P, len(share_n))
         scores_PC = wide(users_PD) @ wide(item_vectors(candidates_C)).T
+        if repeats is not None:
+            scores_PC = repeats(scores_PC, candidates_C)
         hit_P = torch.searchsorted(candidates_C, targets_P)
         if self.softmax:
             correction_C = self.log_inclusion(share_n[candidates_C], len(hit_P), len(share_n))

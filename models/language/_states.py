@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, gather_positions
 from recsys.batch.tokens import Documents
+from recsys.models.language._added import Added
 from recsys.models.language._texts import Beginnings, Texts
 from recsys.models.language.decoders import causal_of, logit_scale
 from recsys.nn.buffers import Memo
-from recsys.nn.embedding import EmbeddingTable
 
 T = TypeVar("T")
 
@@ -35,12 +35,12 @@ class TextStates:
 
     Attributes:
         decoder: a causal language model, which may be wrapped in low-rank updates.
-        ids: vectors of item ids, added to the [EOS] that closes an item; None adds none.
+        added: vectors that are added to the [EOS] that closes an item.
         texts: of the log.
     """
 
     decoder: nn.Module
-    ids: EmbeddingTable | None
+    added: Added
     texts: Texts
 
     @property
@@ -55,10 +55,10 @@ class TextStates:
         for which, group in documents.groups(TOKENS_AT_ONCE):
             tokens_BL, ends_M = group.padded()
             embedded_BLD = embed(tokens_BL)
-            if self.ids is not None:
+            if self.added:
                 flat = embedded_BLD.flatten(0, 1)
-                ids_MD = self.ids(group.items).to(flat.dtype)
-                embedded_BLD = flat.index_add(0, ends_M, ids_MD).view_as(embedded_BLD)
+                added_MD = self.added(group.items).to(flat.dtype)
+                embedded_BLD = flat.index_add(0, ends_M, added_MD).view_as(embedded_BLD)
             # Padding stands at the right, where a causal decoder does not look.
             hidden_BLD = self._hidden(inputs_embeds=embedded_BLD)
             states.append(hidden_BLD.flatten(0, 1)[ends_M])
@@ -85,8 +85,10 @@ class TextStates:
         return self.at_ends(beginnings.documents)
 
     def of_documents(self, documents: Documents) -> Tensor:
-        """(B, D): the state at the last end of each."""
-        return self.at_ends(documents.last_ends())
+        """(B, D): the state at the last end of each; what is added is added at all of its ends."""
+        if not self.added:
+            return self.at_ends(documents.last_ends())
+        return self.at_ends(documents)[documents.end_offsets[1:] - 1]
 
     def of_items(self, items: Tensor) -> Tensor:
         """(C, D): of each item's own text, behind the [EOS] that opens it."""
@@ -95,13 +97,24 @@ class TextStates:
     def of_catalogue(self) -> Tensor:
         """(n, D); items of the same words have the same state, to the last digit."""
         items = self.texts.every_item
-        if self.ids is not None:  # the state is of the id, too
+        if self.added:  # the state is of the id, too
             return self._of_texts(items)
         first, which = self.texts.same_words(items)
         return self._of_texts(first)[which]
 
     def _of_texts(self, texts: Tensor) -> Tensor:
         return self.at_ends(self.texts.alone(texts))[1::2]
+
+
+@dataclass(frozen=True, eq=False)
+class WordlessStates(TextStates):
+    """Histories as rows of [EOS] with the vectors of their items; an item's state is its vector."""
+
+    def of_items(self, items: Tensor) -> Tensor:
+        return self.added.of_texts[items]
+
+    def of_catalogue(self) -> Tensor:
+        return self.added.of_texts
 
 
 class Remembered:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys.batch.bounds import check_index, check_offsets, check_tensor
 from recsys.batch.histories import BasketBatch
-from recsys.batch.ragged import Ragged
+from recsys.batch.ragged import Ragged, beginnings, ranges
 from recsys.batch.tokens import Documents
 
 
@@ -78,6 +78,12 @@ class Texts:
         first = torch.full_like(texts, len(self.tokens)).scatter_reduce(0, which, texts, "amin")
         return first[: int(which.max()) + 1], which
 
+    def without_words(self) -> Texts:
+        """The same, each text its closing [EOS] alone."""
+        ends = self.end.to(self.tokens.values.dtype).expand(len(self.tokens))
+        offsets = torch.arange(len(ends) + 1, device=ends.device)
+        return replace(self, tokens=Ragged(ends, offsets))
+
     def check(self, num_tokens: int, histories: BasketBatch) -> None:
         """Refuse what no log could have given.
 
@@ -130,6 +136,15 @@ class Beginnings:
         cut = documents.end_offsets.diff() <= before.lengths()
         is_whole[documents.end_offsets[:-1][cut]] = False
         return cls(history.users, documents, targets, is_whole)
+
+    @property
+    def held(self) -> Ragged:
+        """The items up to each end that `is_whole`, as far as its document holds them."""
+        before = beginnings(Ragged(self.documents.items, self.documents.end_offsets))
+        (rows,) = self.is_whole.nonzero(as_tuple=True)
+        starts, lengths = before.offsets[:-1][rows] + 1, before.lengths[rows] - 1
+        positions, offsets = ranges(starts, lengths)  # without the opening
+        return Ragged(before.values[positions], offsets)
 
 
 def _all_but_last(history: BasketBatch) -> BasketBatch:

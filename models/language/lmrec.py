@@ -47,8 +47,14 @@ from recsys.batch.ragged import Ragged, offsets_of
 from recsys.batch.tokens import TokenStream
 from recsys.errors import ConfigError, RunError
 from recsys.log.words import LogTexts, Template
+from recsys.models.language._added import Added, FrozenTexts
 from recsys.models.language._objectives import Language, Ranking
-from recsys.models.language._states import FrozenStates, Remembered, TextStates
+from recsys.models.language._states import (
+    FrozenStates,
+    Remembered,
+    TextStates,
+    WordlessStates,
+)
 from recsys.models.language._texts import (
     Beginnings,
     Texts,
@@ -64,13 +70,15 @@ from recsys.models.language.decoders import (
     vocabulary_size,
     write_decoder,
 )
+from recsys.models.sequences.sasrec import ItemVectorTable
 from recsys.nn.buffers import Memo
 from recsys.nn.embedding import EmbeddingTable
+from recsys.nn.repeats import RepeatWeight
 from recsys.nn.text_vectors import semantic_vectors
 from recsys.ranges import at_least, share
 from recsys.reading import read_json, read_tensors, reading
 from recsys.scoring import manifest
-from recsys.scoring.kinds import Exported, TextEncoder
+from recsys.scoring.kinds import Exported, RepeatAware, TextEncoder
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
@@ -124,7 +132,7 @@ class Tuning:
         share(warmup=self.warmup)
 
 
-class LMRec(TextEncoder, Exported, Recommender):
+class LMRec(RepeatAware, TextEncoder, Exported, Recommender):
     """Scores are inner products of projected hidden states of a history's and an item's text.
 
     Args:
@@ -133,12 +141,13 @@ class LMRec(TextEncoder, Exported, Recommender):
         template: what is read of an item and a history.
         language, ranking: the two losses.
         ids: vectors of ids, too.
+        frozen_texts: vectors of the items' texts from another model, too, or in place of the words.
         tuning: how the decoder is trained.
         learning_rate, weight_decay: of AdamW with betas (.9, .98).
 
     Raises:
-        ConfigError: `freeze` with L1, or with id vectors, which are learnt through the decoder;
-            neither L1 nor L2; an option is out of its range.
+        ConfigError: `freeze` with L1, or with vectors that are added, which are learnt through the
+            decoder; neither L1 nor L2; an option is out of its range.
         DataError: in preparation, the template names columns that the items or events do not have.
     """
 
@@ -159,6 +168,7 @@ class LMRec(TextEncoder, Exported, Recommender):
         language: Language,
         ranking: Ranking,
         ids: Ids = Ids(),
+        frozen_texts: FrozenTexts = FrozenTexts(),
         tuning: Tuning = Tuning(),
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
@@ -167,10 +177,11 @@ class LMRec(TextEncoder, Exported, Recommender):
         decay = ids.id_weight_decay
         self.id_weight_decay = weight_decay if decay is None else decay
         at_least(1, num_items=num_items)
-        if tuning.freeze and (language.batch_size or ids.use_ids):
+        added = ids.use_ids or frozen_texts.text is not None
+        if tuning.freeze and (language.batch_size or added):
             raise ConfigError(
-                "freeze=true trains the projections alone; set language.batch_size=0 and "
-                "use_ids=false"
+                "freeze=true trains the projections alone; set language.batch_size=0, "
+                "use_ids=false and frozen_texts.text=null"
             )
         if not language.batch_size and not ranking.weight:
             raise ConfigError(
@@ -178,16 +189,22 @@ class LMRec(TextEncoder, Exported, Recommender):
             )
         self.options, self.template = decoder, template
         self.language, self.ranking = language, ranking
+        self.repeats = RepeatWeight() if ranking.repeats else None
         self.start, self.frozen, self.warmup = tuning.start, tuning.freeze, tuning.warmup
         self.decoder: nn.Module = decoder.build()
         hidden = self.causal.config.hidden_size
         self.items = EmbeddingTable(num_items, hidden) if ids.use_ids else None
+        self.reads_words, self.item_texts = frozen_texts.read_words, None
+        if (text := frozen_texts.text) is not None:
+            self.item_texts = ItemVectorTable(num_items, hidden, text=text, use_id=False)
         self.user_projection = nn.Linear(hidden, hidden, bias=False)
         self.item_projection = nn.Linear(hidden, hidden, bias=False)
+        # Both alike: a history starts near the items whose words it shares. States are normalised,
+        # the vectors that stand for them where no words are read are small.
+        scale = hidden**-0.25 if self.reads_words else 1.0
         for projection in (self.user_projection, self.item_projection):
-            # Both alike: a history starts near the items whose words it shares.
             with torch.no_grad():
-                projection.weight.copy_(torch.eye(hidden) * hidden**-0.25)
+                projection.weight.copy_(torch.eye(hidden) * scale)
         self.num_items = num_items
         if tuning.checkpoint_activations:
             checkpointed(self.causal)
@@ -213,9 +230,12 @@ class LMRec(TextEncoder, Exported, Recommender):
     @property
     def states(self) -> TextStates:
         """Of these texts, as the decoder reads them now."""
-        if self._remembered is None:
-            return TextStates(self.decoder, self.items, self.texts)
-        return FrozenStates(self.decoder, self.items, self.texts, self._remembered)
+        added = Added(self.items, self.item_texts)
+        if self._remembered is not None:
+            return FrozenStates(self.decoder, added, self.texts, self._remembered)
+        if self.reads_words:
+            return TextStates(self.decoder, added, self.texts)
+        return WordlessStates(self.decoder, added, self.texts.without_words())
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -231,6 +251,8 @@ class LMRec(TextEncoder, Exported, Recommender):
         """Train the tokenizer, and write items and histories as tokens."""
         history = split.training
         self._item_vectors.clear()
+        if self.item_texts is not None:
+            self.item_texts.read_texts(split)
         self._remembered = Remembered(history) if self.frozen else None
         written = self.template.write(split.item_table, split.log.events)
         corpora = [corpus.read() for corpus in self.language.corpora.values()]
@@ -347,7 +369,11 @@ class LMRec(TextEncoder, Exported, Recommender):
         at_ends = states.at_beginnings(beginnings)
         users = self._projected(self.user_projection, at_ends[beginnings.is_whole])
         targets = beginnings.targets[beginnings.is_whole]
-        return self.ranking.loss(users, targets, self.item_vectors, self.share)
+        vectors_of = partial(self._vectors_of, states=states)
+        repeats = None
+        if self.repeats is not None:
+            repeats = partial(self.repeats.of_candidates, histories=beginnings.held)
+        return self.ranking.loss(users, targets, vectors_of, self.share, repeats)
 
     def training_step(self, part: Part, batch_index: int) -> Tensor:
         """The loss; where there are two, each is logged, too."""
@@ -364,6 +390,10 @@ class LMRec(TextEncoder, Exported, Recommender):
         return self._projected(self.user_projection, states.of_documents(documents))
 
     def encode_texts(self, histories: Sequence[Sequence[str]]) -> UserVectors:
+        if not self.reads_words:
+            raise ConfigError(
+                "frozen_texts.read_words=false reads the items of its log alone; train with true"
+            )
         words = pl.Series([text for history in histories for text in history], dtype=pl.String)
         lengths = torch.tensor([len(history) for history in histories])
         rows = Ragged(torch.arange(len(words)), offsets_of(lengths))
@@ -380,8 +410,12 @@ class LMRec(TextEncoder, Exported, Recommender):
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """(C, D) of item indices (C,)."""
-        vectors = self._projected(self.item_projection, self.states.of_items(items))
-        return vectors if self.items is None else vectors + self.items(items)
+        return self._vectors_of(items, states=self.states)
+
+    def _vectors_of(self, items: Tensor, *, states: TextStates) -> Tensor:
+        return self._with_added(
+            self._projected(self.item_projection, states.of_items(items)), states.added, items
+        )
 
     @staticmethod
     def _projected(projection: nn.Linear, states: Tensor) -> Tensor:
@@ -389,8 +423,14 @@ class LMRec(TextEncoder, Exported, Recommender):
         return projection(states.to(projection.weight.dtype))
 
     def _catalogue_vectors(self) -> ItemVectors:
-        vectors = self._projected(self.item_projection, self.states.of_catalogue())
-        return vectors if self.items is None else vectors + self.items.vectors
+        states = self.states
+        vectors = self._projected(self.item_projection, states.of_catalogue())
+        return self._with_added(vectors, states.added, self.texts.every_item)
+
+    def _with_added(self, vectors: Tensor, added: Added, items: Tensor) -> Tensor:
+        if added.texts is not None and not self.reads_words:
+            added = Added(added.ids, None)  # that of the text is the state
+        return vectors + added(items) if added else vectors
 
     def train(self, mode: bool = True) -> Self:
         """Training mode forgets the vectors of the items, which training may change."""

@@ -11,8 +11,8 @@ Changed: the default loss is the softmax over the catalogue. Positions count fro
 sequence, not from its end: a state then depends on nothing that comes after it, so that the states
 which training sees are those that a user is asked with. Heads are joined by a linear layer, as has
 become usual. Dropout is that of the embeddings and of each f, not of the attention weights.
-Beyond the paper: a vector of an item's text beside that of its id, or in its place. A user without
-a history has a vector of zeros and gets popularity.
+Beyond the paper: a vector of an item's text beside that of its id, or in its place; a learnt weight
+of what a history holds. A user without a history has a vector of zeros and gets popularity.
 
 Users are not padded to one length: a batch is its events, one after the other, and only attention,
 which has to lay them out, does so in groups of users of about one length.
@@ -36,16 +36,17 @@ from torch.optim import AdamW, Optimizer
 
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
-from recsys.batch.ragged import Ragged, ranges
+from recsys.batch.ragged import Ragged, beginnings, ranges
 from recsys.batch.sparse import right_singular_vectors
 from recsys.errors import ConfigError
 from recsys.models.neighbours.text_tfidf import item_texts, tfidf
 from recsys.nn import losses, negatives
 from recsys.nn.attention import Layout
 from recsys.nn.embedding import EmbeddingTable
+from recsys.nn.repeats import RepeatWeight
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share
-from recsys.scoring.kinds import VectorScorer
+from recsys.scoring.kinds import RepeatAware
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
@@ -87,15 +88,21 @@ class Ranking:
         num_negatives: items drawn for the loss: with softmax, for all positions of a batch
             together, each standing for its share of the catalogue; without, for each position
             by itself. None: all, which softmax alone can do.
+        repeats: learn a weight, below 0, that the items of a history get.
 
     Raises:
-        ConfigError: no sampled negatives without softmax.
+        ConfigError: no sampled negatives without softmax; a weight of repeats with sampled ones.
     """
 
     softmax: bool = True
     num_negatives: int | None = None
+    repeats: bool = False
 
     def __post_init__(self) -> None:
+        if self.repeats and self.num_negatives is not None:
+            raise ConfigError(
+                f"ranking.repeats=true with num_negatives={self.num_negatives}; needs null, all"
+            )
         if self.num_negatives is None and not self.softmax:
             raise ConfigError("softmax=false needs num_negatives; set it, 1 as in the paper")
 
@@ -112,7 +119,7 @@ class Ranking:
             )
 
 
-class SASRec(VectorScorer, Recommender):
+class SASRec(RepeatAware, Recommender):
     """Encodes a history to the state after its last item; a score is its product with an item.
 
     Args:
@@ -156,6 +163,7 @@ class SASRec(VectorScorer, Recommender):
         ranking.check(num_items)
         self.max_length = encoder.max_length
         self.ranking = ranking
+        self.repeats = RepeatWeight() if ranking.repeats else None
         self.items = ItemVectorTable(num_items, embedding_dim, text=text, use_id=use_id)
         self.encoder = CausalEncoder(embedding_dim, encoder)
 
@@ -179,10 +187,14 @@ class SASRec(VectorScorer, Recommender):
         inputs = Ragged(sequences.values[~is_last], offsets)
         targets_E = sequences.values[1:][~is_last[:-1]]
         items_nD = self.items()
-        states_ED = self.encoder(items_nD, inputs)
+        states_ED = self.compared(self.encoder(items_nD, inputs))
+        items_nD = self.compared(items_nD)
         if not self.ranking.softmax:
             owners_E = inputs.owners()
             return self._sampled_bce(states_ED, items_nD, targets_E, sequences, owners_E).mean()
+        if self.repeats is not None:
+            scores_En = self.repeats(wide(states_ED) @ wide(items_nD).T, beginnings(inputs))
+            return F.cross_entropy(scores_En, targets_E)
         if self.ranking.num_negatives is None:
             return losses.linear_cross_entropy(states_ED, items_nD, targets_E)
         return self._sampled_softmax(states_ED, items_nD, targets_E).mean()
@@ -224,11 +236,15 @@ class SASRec(VectorScorer, Recommender):
         vectors = items.new_zeros(len(batch), items.shape[1])
         if len(rows):
             states = self.encoder(items, histories)
-            vectors[rows] = states[histories.offsets[1:][rows] - 1]
+            vectors[rows] = self.compared(states[histories.offsets[1:][rows] - 1])
         return vectors
 
     def encode_items(self) -> ItemVectors:
-        return self.items()
+        return self.compared(self.items())
+
+    def compared(self, vectors: Tensor) -> Tensor:
+        """(N, D): states or items as their inner products are taken, here as they are."""
+        return vectors
 
     def optimizer(self, num_steps: int) -> Optimizer:
         ids = [] if self.items.id is None else list(self.items.id.parameters())

@@ -128,6 +128,18 @@ class Ragged:
         return Ragged(keys % num_columns, offsets_of(lengths))
 
 
+def beginnings(rows: Ragged) -> Ragged:
+    """For each value its row up to and with it: E rows.
+
+    >>> beginnings(Ragged.from_lists([[3, 1], [2]])).values.tolist()
+    [3, 3, 1, 2]
+    """
+    starts = rows.offsets[rows.owners()]
+    lengths = torch.arange(1, len(starts) + 1, device=starts.device) - starts
+    positions, offsets = ranges(starts, lengths)
+    return Ragged(rows.values[positions], offsets)
+
+
 def offsets_of(lengths: Tensor) -> Tensor:
     """Offsets (U + 1,) int64 of rows whose lengths are given as (U,)."""
     offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=lengths.device)

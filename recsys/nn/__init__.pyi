@@ -5,6 +5,7 @@ from .distributions import MultinomialHead as MultinomialHead
 from .distributions import OutputHead as OutputHead
 from .distributions import TweedieHead as TweedieHead
 from .embedding import EmbeddingTable as EmbeddingTable
+from .file_vectors import FileVectors as FileVectors
 from .forecast_heads import ForecastHead as ForecastHead
 from .forecast_heads import NegativeBinomialHead as NegativeBinomialHead
 from .forecast_heads import StudentTHead as StudentTHead
@@ -17,6 +18,7 @@ from .losses import linear_cross_entropy as linear_cross_entropy
 from .losses import multilabel_soft_margin as multilabel_soft_margin
 from .losses import sampled_softmax as sampled_softmax
 from .losses import softmax_cross_entropy as softmax_cross_entropy
+from .repeats import RepeatWeight as RepeatWeight
 from .sentences import SentenceVectors as SentenceVectors
 from .text_vectors import semantic_vectors as semantic_vectors
 from .text_vectors import tfidf_weights as tfidf_weights

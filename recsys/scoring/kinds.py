@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
+import torch
 
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
+from recsys.nn.repeats import RepeatWeight
 from recsys.precision import wide
 from recsys.retrieval.index import ExactIndex, ItemIndex
-from recsys.retrieval.lists import TopK
+from recsys.retrieval.lists import TopK, ordered
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, Scores, UserVectors
@@ -64,6 +66,36 @@ class VectorScorer(Scorer):
         users = self.encode_users(batch)
         users = self._finite(users, "user", terms=users.shape[1])
         return (index or self.item_index()).search(users, k, exclude)
+
+
+class RepeatAware(VectorScorer):
+    """Scores are inner products and, where there is a weight, that of what the history holds.
+
+    Vectors by themselves do not hold the weight: who searches among them elsewhere goes without.
+    """
+
+    repeats: RepeatWeight | None
+
+    def score(self, batch: BasketBatch) -> Scores:
+        """(B, n)."""
+        scores = super().score(batch)
+        return scores if self.repeats is None else self.repeats(scores, batch.ragged)
+
+    def _best(
+        self, batch: BasketBatch, k: int, exclude: Ragged | None, index: ItemIndex | None
+    ) -> TopK:
+        if self.repeats is None or exclude is not None:
+            return super()._best(batch, k, exclude, index)
+        num_items = batch.num_items
+        held = batch.ragged.distinct(num_items)
+        # The weight is below 0: what is not held rises by at most as many places as are held.
+        longest = int(held.lengths.max()) if len(held) else 0
+        best = super()._best(batch, min(k + longest, num_items), None, index)
+        row = torch.arange(len(best.items), device=best.items.device)[:, None] * num_items
+        is_held = torch.isin(best.items + row, held.values + held.owners() * num_items)
+        scores = best.scores + is_held * self.repeats.value.to(best.scores.dtype)
+        best = ordered(scores, best.items)
+        return TopK(best.items[:, :k], best.scores[:, :k])
 
 
 class TextEncoder(VectorScorer):

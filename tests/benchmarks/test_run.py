@@ -204,3 +204,20 @@ def test_a_row_of_an_experiment_of_several() -> None:
         assert len(tasks) == 8
         assert without not in tasks
         assert config.seed == 3
+
+
+def test_a_record_is_made_of_folders_trained_elsewhere(bench: Bench) -> None:
+    folders = [bench.folder / f"seed{seed}" for seed in (1, 0)]
+    for folder in folders:
+        ranking.run(compose(bench.overrides(NAME, int(folder.name[-1]))), folder)
+    runs = benchmarks.take(NAME, folders)
+    assert [run["seed"] for run in runs] == [0, 1]
+    record = json.loads((benchmarks.RESULTS / f"{NAME}.json").read_text())
+    assert record["seeds"] == [0, 1]
+    assert record["test"]["recall@10"]["mean"] == runs[0]["metrics"]["test"]["recall@10"]
+    assert benchmarks.seeds_of(benchmarks.RESULTS / f"{NAME}.parquet") == [0, 1]
+    with pytest.raises(RunError, match="3 folders hold 2 seeds"):
+        benchmarks.take(NAME, [*folders, folders[0]])
+    bench.options = ["model.decay=0.9"]
+    with pytest.raises(RunError, match="is no run of anything/shop as it is now"):
+        benchmarks.take(NAME, folders)

@@ -25,7 +25,16 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.log.event_log import EventLog
 from recsys.log.words import Template
 from recsys.models import LMRec
-from recsys.models.language import Decoder, Ids, Language, Pretrained, Ranking, Tuning
+from recsys.models.language import (
+    Decoder,
+    FrozenTexts,
+    Ids,
+    Language,
+    Pretrained,
+    Ranking,
+    Tuning,
+)
+from recsys.models.language._texts import Beginnings
 from recsys.nn.text_vectors import semantic_vectors
 from recsys.scoring import manifest, saved_model
 from recsys.scoring.recommender import Progress
@@ -72,7 +81,7 @@ def model_of(split: Split, **options: Any) -> LMRec:
         "ranking": Ranking(),
     }
     given = {**parts, **options}
-    for name, kind in (("ids", Ids), ("tuning", Tuning)):
+    for name, kind in (("ids", Ids), ("frozen_texts", FrozenTexts), ("tuning", Tuning)):
         given[name] = kind(**{f.name: given.pop(f.name) for f in fields(kind) if f.name in given})
     model = LMRec(split.num_items, **given)
     model.prepare(split)
@@ -368,6 +377,107 @@ def test_vectors_of_ids_reach_users_and_items(split: Split) -> None:
         model.items.vectors[3] += 1
         moved = (model.item_vectors(torch.arange(N)) != before).any(1)
     assert moved.tolist() == [i == 3 for i in range(N)]
+
+
+class Codes:
+    """Of each text a vector that no other has."""
+
+    dim = N
+
+    def read(self, texts: pl.Series) -> Tensor:
+        return torch.eye(len(texts), N)
+
+
+@torch.no_grad()
+def test_vectors_of_frozen_texts_reach_users_and_items(split: Split) -> None:
+    model, plain = model_of(split, text=Codes()), model_of(split)
+    assert model.item_texts is not None
+    assert model.item_texts.from_text is not None
+    every = torch.arange(N)
+    model.item_texts.from_text.weight.zero_()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    torch.testing.assert_close(model.item_vectors(every), plain.item_vectors(every))
+    before, users = model.item_vectors(every), model.encode_users(split.latest)
+    model.item_texts.from_text.weight[:, 3].normal_()
+    moved = (model.item_vectors(every) != before).any(1)
+    assert moved.tolist() == [i == 3 for i in range(N)]
+    moved = (model.encode_users(split.latest) - users).abs().amax(1) > 1e-3
+    assert moved.tolist() == [3 in history for history in HISTORIES]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("added", [{"use_ids": True}, {"text": Codes()}])
+def test_a_user_is_read_as_training_reads_a_beginning(split: Split, added: Any) -> None:
+    model = model_of(split, **added)
+    history = split.training
+    before = Beginnings.of(history, model.texts)
+    states = model.states.at_beginnings(before)[before.documents.end_offsets[1:] - 1]
+    keep = torch.ones_like(history.items, dtype=torch.bool)
+    keep[history.offsets[1:] - 1] = False
+    users = model.encode_users(history.where(keep))
+    torch.testing.assert_close(users, model.user_projection(states), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_without_words_a_history_is_a_row_of_ends_with_vectors(split: Split) -> None:
+    model = model_of(split, text=Codes(), read_words=False, use_ids=True)
+    assert model.items is not None
+    assert model.item_texts is not None
+    texts, causal = model.item_texts(), model.causal
+    torch.testing.assert_close(
+        model.item_vectors(torch.arange(N)),
+        texts @ model.item_projection.weight.T + model.items.vectors,
+    )
+    end = causal.get_input_embeddings().weight[int(model.end)]
+    for history in HISTORIES:
+        batch = BasketBatch.from_lists([[[item] for item in history]], N)
+        added = (texts + model.items.vectors)[torch.tensor(history)]
+        row = torch.cat([end[None], end + added])[None]
+        state = causal(inputs_embeds=row, output_hidden_states=True).hidden_states[-1][0, -1]
+        torch.testing.assert_close(
+            model.encode_users(batch)[0], model.user_projection(state), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_without_words_the_language_modelling_still_reads_them(split: Split) -> None:
+    options = {"text": Codes(), "read_words": False}
+    model = model_of(split, language=Language(batch_size=4, row_length=8), **options)
+    model.language_loss().backward()
+    tokens = model.causal.get_input_embeddings().weight.grad
+    assert tokens is not None
+    assert tokens[model.text_tokens.unique().long()].any(1).all()
+    with pytest.raises(ConfigError, match="read_words=false reads the items of its log alone"):
+        model.encode_texts([["a red lamp"]])
+
+
+def test_frozen_texts_need_vectors_and_a_decoder_that_learns(split: Split) -> None:
+    with pytest.raises(ConfigError, match="read_words=false with text=null"):
+        FrozenTexts(read_words=False)
+    with pytest.raises(ConfigError, match=r"frozen_texts\.text=null"):
+        model_of(split, text=Codes(), freeze=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_negatives", [0, None])
+def test_the_weight_of_repeats_against_a_loop(split: Split, num_negatives: int | None) -> None:
+    ranking = Ranking(num_negatives=num_negatives, repeats=True)
+    model = model_of(split, ranking=ranking, template=Template(max_item_tokens=2, max_tokens=30))
+    assert model.repeats is not None
+    history = split.training
+    loss = model.ranking_loss(history)
+    vectors, losses = model.item_vectors(torch.arange(N)), []
+    rows = [HISTORIES[user][: int(n)] for user, n in enumerate(history.lengths())]
+    targets = torch.tensor([item for row in rows for item in row]).unique()
+    scored = torch.arange(N) if num_negatives is None else targets
+    correction = ranking.log_inclusion(model.share[scored], sum(map(len, rows)), N)
+    for row in rows:
+        for place, target in enumerate(row):
+            batch = BasketBatch.from_lists([[[item] for item in row[:place]]], N)
+            scores = vectors @ model.encode_users(batch)[0]
+            scores[list(set(row[:place]))] += model.repeats.value
+            scores = scores[scored] - correction
+            losses.append(-scores.log_softmax(0)[int(torch.searchsorted(scored, target))])
+    torch.testing.assert_close(loss, torch.stack(losses).mean(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("given", "of_ids"), [({}, 0.5), ({"id_weight_decay": 4.0}, 4.0)])

@@ -359,3 +359,24 @@ def test_dropout_is_for_training_only() -> None:
     assert not encoder(items, rows).equal(encoder(items, rows))
     encoder.eval()
     assert encoder(items, rows).equal(encoder(items, rows))
+
+
+@torch.no_grad()
+def test_the_weight_of_repeats_is_in_the_loss_of_every_position() -> None:
+    model = model_of(repeats=True)
+    assert model.repeats is not None
+    losses, items = [], model.encode_items()
+    for sequence in SEQUENCES:
+        sequence = sequence[-7:]
+        states = model.encoder(items, Ragged.from_lists([sequence[:-1]]))
+        for place, state in enumerate(states):
+            scores = items @ state
+            scores[list(set(sequence[: place + 1]))] += model.repeats.value
+            losses.append(-scores.log_softmax(0)[sequence[place + 1]])
+    loss = model.loss(part_of(SEQUENCES), START)
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+
+
+def test_repeats_need_the_whole_catalogue() -> None:
+    with pytest.raises(ConfigError, match=r"ranking\.repeats=true with num_negatives=3"):
+        Ranking(num_negatives=3, repeats=True)
