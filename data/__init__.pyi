@@ -8,3 +8,4 @@ from .description import describe as describe
 from .description import statistics as statistics
 from .graphs import snapshots as snapshots
 from .graphs import temporal_data as temporal_data
+from .promotions import promoted as promoted

@@ -45,7 +45,7 @@ from recsys.nn.attention import Layout
 from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share
-from recsys.scoring.kinds import VectorScorer
+from recsys.scoring.kinds import LogProbabilities, VectorScorer
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
@@ -112,7 +112,7 @@ class Ranking:
             )
 
 
-class SASRec(VectorScorer, Recommender):
+class SASRec(VectorScorer, LogProbabilities, Recommender):
     """Encodes a history to the state after its last item; a score is its product with an item.
 
     Args:
@@ -229,6 +229,10 @@ class SASRec(VectorScorer, Recommender):
 
     def encode_items(self) -> ItemVectors:
         return self.items()
+
+    def refuse_no_softmax(self) -> None:
+        if not self.ranking.softmax:
+            raise ConfigError("softmax=false gives no probabilities; train with softmax=true")
 
     def optimizer(self, num_steps: int) -> Optimizer:
         ids = [] if self.items.id is None else list(self.items.id.parameters())

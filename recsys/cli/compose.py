@@ -75,10 +75,15 @@ def train(arguments: Sequence[str]) -> int:
 
 def _run(config: DictConfig, folder: Path) -> None:
     # torch: not for --help and --cfg
-    from recsys.run import forecasting, prediction, ranking, return_times
+    from recsys.run import alignment, forecasting, prediction, ranking, return_times
 
     task = config.get("task", {})
-    of_task = {"origins": forecasting, "returns": return_times, "labels": prediction}
+    of_task = {
+        "origins": forecasting,
+        "returns": return_times,
+        "labels": prediction,
+        "feedback": alignment,
+    }
     kind = next((run for section, run in of_task.items() if section in task), ranking)
     try:
         kind.run(config, folder)
