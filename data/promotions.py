@@ -30,6 +30,7 @@ def promoted(
     test: Moment,
     where: Literal["mailer", "display"] = "mailer",
     locations: Sequence[str] | None = None,
+    known: bool = False,
     train: Moment | None = None,
     max_lists: Mapping[str, int] | None = None,
     seed: int = 0,
@@ -41,6 +42,7 @@ def promoted(
         name: of the table.
         where: an item was shown.
         locations: of the mailer's pages or the displays, such as `[A, D]`; None takes all.
+        known: take only items that the household had before the trip.
         validation, test, train, max_lists, seed: as `recsys.tasks.feedback_table` takes them.
 
     Raises:
@@ -58,6 +60,7 @@ def promoted(
         name,
         _with_moments(log, exposures),
         by=[SHOP],
+        known=known,
         validation=validation,
         test=test,
         train=train,
@@ -82,7 +85,7 @@ def _items(log: EventLog, exposures: pl.DataFrame) -> pl.DataFrame:
     """`item_id`, `store_id` and `week`; of a log by category the categories of the products."""
     item = "product_category" if log.items[ITEM].dtype == pl.String else "product_id"
     items = log.items.select(pl.col(ITEM).alias(item)).with_row_index("index")
-    products = table("products").select(pl.col("product_id"), item).join(items, on=item)
+    products = table("products").select(*{"product_id", item}).join(items, on=item)
     shown = exposures.join(products.select("product_id", "index"), on="product_id")
     rows = shown.select("index", SHOP, "week").unique()
     return rows.select(log.items[ITEM][rows["index"].to_numpy()], SHOP, "week")

@@ -210,6 +210,7 @@ def bought(
     test: Moment,
     train: Moment | None = None,
     by: Sequence[str] = (),
+    known: bool = False,
     max_lists: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> FeedbackTable:
@@ -222,6 +223,8 @@ def bought(
             which and until which the item is shown, and the columns `by`.
         by: columns of the events and of the exposures that have to be the same: the shop whose
             mailer it is, or `user_id` for what one user was shown.
+        known: take only items that the user had before the trip: what somebody never buys is not
+            skipped.
         validation, test, train, max_lists, seed: as `feedback_table` takes them.
 
     Raises:
@@ -245,6 +248,9 @@ def bought(
     if not len(seen):
         raise DataError(f"{name}: nothing was shown on any trip; see that start, end and by match")
     seen = seen.select(USER, AS_OF, PHASE, INDEX).unique()
+    if known:
+        first = _indexed(log, log.events).group_by(USER, INDEX).agg(pl.col(TIME).min())
+        seen = seen.join(first, on=[USER, INDEX]).filter(pl.col(TIME) < pl.col(AS_OF)).drop(TIME)
     taken = _indexed(log, events).select(USER, AS_OF, INDEX).unique().with_columns(label=True)
     rows = seen.join(taken, on=[USER, AS_OF, INDEX], how="left")
     label = pl.col(LABEL).fill_null(False)
