@@ -298,12 +298,9 @@ def _checked(log: EventLog, name: str, rows: pl.DataFrame) -> pl.DataFrame:
     """`user_id`, `item_id`, `as_of`, `until` and `label` as bool, each row once."""
     _refuse_strangers(name, USER, rows[USER], log.users[USER])
     _refuse_strangers(name, ITEM, rows[ITEM], log.items[ITEM])
-    labels = rows[LABEL]
-    wrong = labels if labels.dtype == pl.Boolean else labels.filter(~labels.is_in([0, 1]))
-    wrong = labels.filter(labels.is_null()) if labels.dtype == pl.Boolean else wrong
-    if len(wrong) or labels.null_count():
-        shown = wrong[0] if len(wrong) else None
-        raise DataError(f"{name}: label {shown} is neither 0 nor 1; give 1 for yes and 0 for no")
+    wrong = rows[LABEL].filter(~_is_label(rows[LABEL]))
+    if len(wrong):
+        raise DataError(f"{name}: label {wrong[0]} is neither 0 nor 1; give 1 for yes and 0 for no")
     times = log.events[TIME]
     outside = rows[AS_OF].filter((rows[AS_OF] < times.min()) | (rows[AS_OF] > times.max()))
     if len(outside):
@@ -323,6 +320,14 @@ def _checked(log: EventLog, name: str, rows: pl.DataFrame) -> pl.DataFrame:
             "one moment at which it is known"
         )
     return _indexed(log, rows)
+
+
+def _is_label(labels: pl.Series) -> pl.Series:
+    if labels.dtype == pl.Boolean:
+        return labels.is_not_null()
+    if not labels.dtype.is_numeric():
+        return pl.repeat(False, len(labels), dtype=pl.Boolean, eager=True)
+    return ((labels == 0) | (labels == 1)).fill_null(False)
 
 
 def _refuse_strangers(name: str, column: str, ids: pl.Series, known: pl.Series) -> None:
