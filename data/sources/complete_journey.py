@@ -67,7 +67,7 @@ def complete_journey(*, zero_quantities: bool = False) -> EventLog:
 
 
 def categories() -> EventLog:
-    """The same purchases by product category: an event is a category in a basket, an item one of 303.
+    """The same purchases by product category: 302 items, an event a basket and category.
 
     `events` hold `basket_id`, `quantity` and `value`, summed, and `store_id`; `items` hold `title`,
     `text` and `department`, that of most of a category's products. 2,192 rows of products without a

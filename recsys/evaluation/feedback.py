@@ -39,9 +39,7 @@ def within_auroc(scores: np.ndarray, labels: np.ndarray, lists: np.ndarray) -> n
     return np.divide(above, up * down, out=np.full(len(sizes), np.nan), where=up * down > 0)
 
 
-def feedback_figures(
-    scores: np.ndarray, labels: np.ndarray, lists: np.ndarray
-) -> dict[str, float]:
+def feedback_figures(scores: np.ndarray, labels: np.ndarray, lists: np.ndarray) -> dict[str, float]:
     """`auroc` over all items, and `within_auroc`, the mean over the lists that have both labels.
 
     A figure that no pair tells of is left out.

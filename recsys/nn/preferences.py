@@ -1,4 +1,4 @@
-"""Losses of feedback: what was liked or bought should become likelier than it was, the rest less so.
+"""Losses of feedback: what was taken up should become likelier than it was, the rest less so.
 
 All are functions of the reward r(x, y) = beta (log pi(y|x) - log pi_ref(y|x)), how much likelier a
 model pi makes an item y after a history x than the reference that it started from, and of whether
@@ -149,9 +149,7 @@ class BCO(BCE):
     count: Tensor
     ODDS = (0.5, 10.0)
 
-    def __init__(
-        self, *, beta: float = 0.1, balanced: bool = True, matching: bool = False
-    ) -> None:
+    def __init__(self, *, beta: float = 0.1, balanced: bool = True, matching: bool = False) -> None:
         super().__init__(beta=beta, balanced=balanced)
         self.matching = self.needs_odds = matching
         self.register_buffer("total", torch.zeros((), dtype=torch.float64))

@@ -8,8 +8,8 @@ evaluated, loaded and recommended from; besides it holds
                                  `log_probability`, what became of it
     baselines/before/            figures and lists of the model that it started from
 
-The model and the log's filters are the start's. Validation and test of the ranking begin where those
-of the feedback do, so that nothing that was taught is asked again.
+The model and the log's filters are the start's. Validation and test of the ranking begin where
+those of the feedback do, so that nothing that was taught is asked again.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ NAME = "feedback"
 BEFORE = "before"
 NO_MODEL = "recsys.models.Popularity"
 """What a command that names no model names."""
+OF_THE_TASK = ("feedback", "loss", "learning_rate", "weight_decay", "drift")
 OF_THE_START = ("filters", "ks", "mask_history")
 KINDS = {
     "data": object,
@@ -91,7 +92,9 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
 def _of_alignment(config: DictConfig) -> DictConfig:
     """A copy without what the log's config says of other tasks, and without baselines."""
-    task = {n: config.task[n] for n in ("feedback", "loss", "learning_rate", "weight_decay", "drift")}
+    task = {
+        n: config.task[n] for n in ("feedback", "loss", "learning_rate", "weight_decay", "drift")
+    }
     return completed(config, task=task, baselines={}, num_items=None, num_users=None)
 
 

@@ -125,7 +125,9 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         results[f"  {name} alone"] = evaluate_model(member, task, folder / "members" / name)
     for name, baseline in config.baselines.items():
         place = folder / "baselines" / str(name)
-        results[str(name)] = evaluate_model(_fit_and_save(baseline, config, task, place), task, place)
+        results[str(name)] = evaluate_model(
+            _fit_and_save(baseline, config, task, place), task, place
+        )
     if isinstance(model, ProfileEncoder):
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     ranking_page.write(folder)

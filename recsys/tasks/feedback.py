@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -285,7 +286,7 @@ def _starts(
         if when is not None
     }
     ordered = list(starts.items())
-    for (one, earlier), (other, later) in zip(ordered, ordered[1:], strict=False):
+    for (one, earlier), (other, later) in pairwise(ordered):
         if earlier >= later:
             raise ConfigError(
                 f"{name}: {other}={given[other]} is not later than {one}={given[one]}; give the "

@@ -159,8 +159,12 @@ class Aligned(Measured, Recommender):
         """`auroc` of log pi over all labelled items of a phase, and `within_auroc` of lists."""
         rows = self.table.phase(phase)
         part = examples(self.table, split).some(rows)
-        scores = _of_shown(self.model, part).numpy()
+        scores = self.shown_scores(part).numpy()
         return feedback_figures(scores, part.labels.up.numpy(), part.target.owners().numpy())
+
+    def shown_scores(self, part: LabelledPrefixes) -> Tensor:
+        """(E,) float32 log-probabilities of a part's labelled items, on the CPU."""
+        return _of_shown(self.model, part)
 
     def score(self, batch: BasketBatch) -> Scores:
         return self.model.score(batch)

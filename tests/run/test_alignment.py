@@ -94,7 +94,8 @@ def test_a_run_goes_on_with_labels(folder: Path, start: Path, tmp_path: Path, ru
     assert "train: " in out
     assert "% up" in out
     after, before = (
-        json.loads((path / "metrics.json").read_text()) for path in (place, place / "baselines/before")
+        json.loads((path / "metrics.json").read_text())
+        for path in (place, place / "baselines/before")
     )
     assert after["test"]["within_auroc"] > before["test"]["within_auroc"] + 0.1
     assert {"auroc", "recall@10"} <= set(after["validation"])
@@ -103,9 +104,7 @@ def test_a_run_goes_on_with_labels(folder: Path, start: Path, tmp_path: Path, ru
     assert epochs["train/shift"].abs().max() > 0  # type: ignore[operator]
 
     labels = pl.read_parquet(place / "feedback.parquet")
-    untouched, aligned = (
-        saved_model.load(path, device="cpu").model for path in (start, place)
-    )
+    untouched, aligned = (saved_model.load(path, device="cpu").model for path in (start, place))
     assert any(
         not torch.equal(one, other)
         for one, other in zip(untouched.parameters(), aligned.parameters(), strict=True)
@@ -132,9 +131,7 @@ def test_a_run_goes_on_with_labels(folder: Path, start: Path, tmp_path: Path, ru
 
 
 @pytest.mark.parametrize("loss", ["bce", "kto", "dpo", "sft"])
-def test_every_loss_trains(
-    folder: Path, start: Path, tmp_path: Path, run: Run, loss: str
-) -> None:
+def test_every_loss_trains(folder: Path, start: Path, tmp_path: Path, run: Run, loss: str) -> None:
     code, _, error = run(*align(folder, start, tmp_path / "run", f"loss={loss}"))
     assert code == 0, error
 
@@ -180,9 +177,7 @@ def test_mistakes_are_a_line(
     assert re.search(words, error), error
 
 
-def test_another_log_than_the_starts(
-    folder: Path, start: Path, tmp_path: Path, run: Run
-) -> None:
+def test_another_log_than_the_starts(folder: Path, start: Path, tmp_path: Path, run: Run) -> None:
     other = tmp_path / "other.csv"
     shutil.copy(folder / "visits.csv", other)
     code, _, error = run(*align(folder, start, tmp_path / "run", f"data.path={other}"))
