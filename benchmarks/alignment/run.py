@@ -9,8 +9,8 @@ epochs are tried, and the one with the highest area under the curve within lists
 those whose recall@10 on the validation is not below the start's; where there is none, the one with
 the highest recall@10. The other seeds are trained as chosen. The test is looked at once, at the
 end. Last, BCO with and without class weights, three epochs at beta .1 and a learning rate of 3e-4,
-by epoch. What is done is kept in `runs/alignment`, and a run that was stopped goes on from there. With
-`--part 0/2` and `--part 1/2` two processes share the losses; the record is written without it.
+by epoch. What is done is kept in `runs/alignment`, and a run that was stopped goes on from there.
+With `--part 0/2` and `--part 1/2` two processes share the losses; the record is written without it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ SETS: dict[str, tuple[list[str], list[str]]] = {
         [
             "feedback=mailers",
             "task.feedback.locations=[D,F,H,L]",
-            "task.feedback.max_lists={train: 3000, validation: 1000, test: 3000}",
+            "+task.feedback.max_lists.train=3000",
+            "+task.feedback.max_lists.validation=1000",
+            "+task.feedback.max_lists.test=3000",
         ],
     ),
     "ml100k": (

@@ -188,7 +188,7 @@ class Aligned(Measured, Recommender):
         loss = super().training_step(part, batch_index)
         if self.trainer.is_last_batch:
             self.log_dict({f"train/{name}": value for name, value in self.drifted().items()})
-            self._warn()
+            self.warn_of_drift(self.trainer.current_epoch)
         return loss
 
     def on_train_epoch_start(self) -> None:
@@ -209,7 +209,8 @@ class Aligned(Measured, Recommender):
         sums = [ratios[up].sum(), up.sum(), ratios[~up].sum(), (~up).sum()]
         self._sums = self._sums.to(ratios.device) + torch.stack([v.float() for v in sums])
 
-    def _warn(self) -> None:
+    def warn_of_drift(self, epoch: int) -> None:
+        """Say once that the mean log-ratio since the epoch began is beyond `drift`, if it is."""
         ratio, shift = self.drifted()["log_ratio"], self.objective.shift
         if abs(ratio) <= self.drift or self._has_warned:
             return
@@ -220,7 +221,7 @@ class Aligned(Measured, Recommender):
         logger.warning(
             "epoch %s: the mean log-ratio is %.1f nats and the shift %.2f: the model runs away "
             "from its reference, and what it knew of items is lost; %s",
-            self.trainer.current_epoch,
+            epoch,
             ratio,
             shift,
             remedy,
@@ -335,10 +336,11 @@ def _by_batches(
     model: Scorer, part: LabelledPrefixes, of: Callable[[LabelledPart], Tensor]
 ) -> Tensor:
     """What a function makes of a part, in evaluation mode, on the CPU."""
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     batches = Loader(part.to(place_of(model)), model.users_at_once(part.history.num_items))
     with torch.no_grad():
         pieces = [of(cast(LabelledPart, batch)).float().cpu() for batch in batches]
-    model.train(was_training)
+    for module, was_training in modes.items():
+        module.training = was_training
     return torch.cat(pieces)
