@@ -95,6 +95,9 @@ SETS: dict[str, tuple[list[str], list[str]]] = {
             "task.feedback.train=1997-12-01",
             "task.feedback.validation=1998-02-01",
             "task.feedback.test=1998-03-10",
+            "+task.feedback.max_lists.train=3000",
+            "+task.feedback.max_lists.validation=1500",
+            "+task.feedback.max_lists.test=3000",
         ],
     ),
 }

@@ -53,7 +53,7 @@ def sasrec(split: Split, **options: object) -> SASRec:
 
 def lmrec(split: Split) -> LMRec:
     torch.manual_seed(0)
-    sizes = Decoder(vocab_size=150, embedding_dim=8, num_layers=1, num_heads=2)
+    sizes = Decoder(vocab_size=280, embedding_dim=8, num_layers=1, num_heads=2)
     model = LMRec(
         split.num_items,
         decoder=sizes,
