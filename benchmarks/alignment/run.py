@@ -120,6 +120,8 @@ def losses(beta: float) -> dict[str, PreferenceLoss]:
 
 REFERENCE = "reference, before"
 ROWS = [REFERENCE, *losses(1.0)]
+ORDER = [REFERENCE, *reversed(losses(1.0))]
+"""In which they are trained."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +149,7 @@ def main() -> None:
     for seed in SEEDS:
         start_of(name, seed)
     setting = setting_of(name)
-    for row in ROWS[part[0] :: part[1]]:
+    for row in ORDER[part[0] :: part[1]]:
         chosen = {} if row == REFERENCE else {row: choose(setting, row)}
         for seed in SEEDS:
             tested(setting, row, seed, chosen)
