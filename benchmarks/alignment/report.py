@@ -70,7 +70,7 @@ def labels(record: dict[str, Any]) -> str:
 
 def table(record: dict[str, Any]) -> str:
     lines = [COLUMNS, "|---" * 10 + "|"]
-    for row in ROWS:
+    for row in [row for row in ROWS if row in record["rows"]]:
         figures, choice = record["rows"][row], record["chosen"].get(row)
         against = record["against_reference"].get(row, {})
         setting = kept = ""
@@ -115,7 +115,7 @@ def collapse(record: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for of, name in (("unbalanced", "no"), ("balanced", "yes")):
-        for epoch in record["collapse"][of]:
+        for epoch in record["collapse"].get(of, []):
             drift = f"{epoch['log_ratio']:+.2f} | {epoch['shift']:+.2f}"
             reached = f"{short(epoch['within_auroc'])} | {short(epoch['recall@10'])}"
             lines.append(f"| {name} | {epoch['epoch']} | {drift} | {reached} |")

@@ -142,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("name", choices=SETS)
     parser.add_argument("--part", default="0/1", help="0/2 and 1/2: half of the losses each")
+    parser.add_argument("--so-far", action="store_true", help="a record of what is finished")
     given = parser.parse_args()
     name, part = given.name, [int(number) for number in given.part.split("/")]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -149,23 +150,30 @@ def main() -> None:
     for seed in SEEDS:
         start_of(name, seed)
     setting = setting_of(name)
-    for row in ORDER[part[0] :: part[1]]:
+    for row in [] if given.so_far else ORDER[part[0] :: part[1]]:
         chosen = {} if row == REFERENCE else {row: choose(setting, row)}
         for seed in SEEDS:
             tested(setting, row, seed, chosen)
     if part[1] > 1:
         return
-    chosen = {row: choose(setting, row) for row in ROWS if row != REFERENCE}
-    figures = {row: [tested(setting, row, seed, chosen) for seed in SEEDS] for row in ROWS}
+    rows = [row for row in ROWS if not given.so_far or is_finished(setting, row)]
+    chosen = {row: choose(setting, row) for row in rows if row != REFERENCE}
+    figures = {row: [tested(setting, row, seed, chosen) for seed in SEEDS] for row in rows}
+    collapses = [of for of in COLLAPSE if not given.so_far or collapse_file(setting, of).is_file()]
     measured = {
         "seeds": SEEDS,
         "labels": counts(setting.table),
         "chosen": chosen,
         "rows": {row: together(of) for row, of in figures.items()},
-        "against_reference": compared(setting),
-        "collapse": {of: collapse(setting, of) for of in COLLAPSE},
+        "against_reference": compared(setting, rows),
+        "collapse": {of: collapse(setting, of) for of in collapses},
     }
     write(RESULTS / f"{name}.json", measured, packages=PACKAGES, seed=SEEDS[0])
+
+
+def is_finished(setting: Setting, row: str) -> bool:
+    folders = [setting.folder / f"{slug(row)}_{seed}" for seed in SEEDS]
+    return all((folder / "figures.json").is_file() for folder in folders)
 
 
 def start_of(name: str, seed: int) -> Path:
@@ -303,17 +311,17 @@ def together(runs: list[dict[str, float]]) -> dict[str, Any]:
     return {name: spread(of[name] for of in runs) for name in runs[0]}
 
 
-def compared(setting: Setting) -> dict[str, Any]:
+def compared(setting: Setting, every: list[str]) -> dict[str, Any]:
     """Differences from the reference by user, means over seeds first, and p after Holm.
 
     Lists of one user are not independent: their mean is one value.
     """
     users = setting.table.rows["user_id"]
     kinds = {"within_auroc": "lists", "recall@10": "users"}
-    rows = [row for row in ROWS if row != REFERENCE]
+    rows = [row for row in every if row != REFERENCE]
     differences: dict[str, dict[str, Any]] = {}
     for metric, kind in kinds.items():
-        of = {row: by_user(setting, row, kind, metric, users) for row in ROWS}
+        of = {row: by_user(setting, row, kind, metric, users) for row in every}
         gains = {row: of[row] - of[REFERENCE] for row in rows}
         p = [paired(gain) for gain in gains.values()]
         for row, raw, corrected in zip(rows, p, holm(np.array(p)), strict=True):
@@ -340,12 +348,16 @@ def paired(gains: np.ndarray) -> float:
 
 def collapse(setting: Setting, of: str) -> list[dict[str, float]]:
     """What becomes of a model by epoch; a warning where it runs away."""
-    path = setting.folder / f"collapse_{of}.json"
+    path = collapse_file(setting, of)
     if not path.is_file():
         runner = aligned(setting, COLLAPSE[of], COLLAPSE_RATE, 0)
         by_epoch = list(epochs(setting, runner, 0, COLLAPSE_EPOCHS))
         write_text(path, json.dumps(by_epoch))
     return list(json.loads(path.read_text()))
+
+
+def collapse_file(setting: Setting, of: str) -> Path:
+    return setting.folder / f"collapse_{of}.json"
 
 
 def slug(row: str) -> str:
