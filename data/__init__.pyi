@@ -6,7 +6,10 @@ from .coupons import coupon_response as coupon_response
 from .description import audit as audit
 from .description import describe as describe
 from .description import statistics as statistics
+from .feedback_files import labels_file as labels_file
+from .feedback_files import shown_file as shown_file
 from .graphs import snapshots as snapshots
 from .graphs import temporal_data as temporal_data
 from .plans import plan as plan
 from .plans import promotions as promotions
+from .promotions import promoted as promoted

@@ -66,6 +66,37 @@ def complete_journey(*, zero_quantities: bool = False) -> EventLog:
     return EventLog.from_frames(events, items, households, name="complete_journey")
 
 
+def categories() -> EventLog:
+    """The same purchases by product category: 302 items, an event a basket and category.
+
+    `events` hold `basket_id`, `quantity` and `value`, summed, and `store_id`; `items` hold `title`,
+    `text` and `department`, that of most of a category's products. 2,192 rows of products without a
+    category are left out.
+
+    Raises:
+        DataError: as `complete_journey`.
+    """
+    log = complete_journey()
+    category = pl.col("product_category").alias(ITEM)
+    of_product = log.items.select(ITEM, category.alias("category"), "department").drop_nulls()
+    events = log.events.join(of_product.drop("department"), on=ITEM, maintain_order="left")
+    events = events.group_by(USER, BASKET, "category", maintain_order=True).agg(
+        pl.col(TIME, "store_id").first(), pl.col(QUANTITY, VALUE).sum()
+    )
+    title = pl.col(ITEM).str.to_titlecase()
+    items = of_product.group_by(pl.col("category").alias(ITEM)).agg(
+        pl.col("department").mode().min()
+    )
+    items = items.filter(pl.col(ITEM).is_in(events["category"].unique().implode())).select(
+        ITEM,
+        title.alias("title"),
+        pl.concat_str(title, pl.col("department").str.to_titlecase(), separator=". ").alias("text"),
+        "department",
+    )
+    events = events.rename({"category": ITEM})
+    return EventLog.from_frames(events, items, log.users, name="complete_journey_categories")
+
+
 def _title() -> pl.Expr:
     """Product type and size: `Fluid Milk White Only, 1 GA`."""
     kind, category = pl.col("product_type"), pl.col("product_category")

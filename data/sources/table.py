@@ -98,7 +98,7 @@ def table(
     names = {ours: ours for ours in REQUIRED} | renames
     paths = {"events": path, "items": items_path, "users": users_path}
     files = {kind: existing_file(file) for kind, file in paths.items() if file is not None}
-    frames = {kind: _read(file) for kind, file in files.items()}
+    frames = {kind: read_file(file) for kind, file in files.items()}
     _check_columns(files["events"], frames, names)
     for kind, frame in frames.items():
         text = files[kind].suffix.lower() in _SEPARATORS
@@ -131,10 +131,10 @@ def typed_table(path: str) -> pl.DataFrame:
         DataError: it cannot be read.
     """
     file = existing_file(path)
-    return _named(_read(file), {}, text=file.suffix.lower() in _SEPARATORS)
+    return _named(read_file(file), {}, text=file.suffix.lower() in _SEPARATORS)
 
 
-def _read(path: Path) -> pl.DataFrame:
+def read_file(path: Path) -> pl.DataFrame:
     """The table as it is; of a CSV or TSV file everything as text, without blank lines."""
     with reading(path):
         match path.suffix.lower():

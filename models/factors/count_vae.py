@@ -19,18 +19,19 @@ from torch import Tensor, nn
 
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
-from recsys.nn.distributions import OutputHead
+from recsys.errors import ConfigError
+from recsys.nn.distributions import MultinomialHead, OutputHead
 from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.losses import kl_standard_normal
 from recsys.precision import wide
 from recsys.ranges import at_least, decays, proper_share
-from recsys.scoring.kinds import VectorScorer
+from recsys.scoring.kinds import LogProbabilities, VectorScorer
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, Scores, UserVectors
 
 
-class CountVAE(VectorScorer, Recommender):
+class CountVAE(VectorScorer, LogProbabilities, Recommender):
     """Encodes a history to a normal distribution and decodes it to expected counts.
 
     Args:
@@ -137,3 +138,14 @@ class CountVAE(VectorScorer, Recommender):
         Lists are made, and show, the logits.
         """
         return self.head.mean(wide(self.encode_users(batch)) @ wide(self.encode_items()).T)
+
+    def refuse_no_softmax(self) -> None:
+        if not isinstance(self.head, MultinomialHead):
+            raise ConfigError(
+                f"{type(self.head).__name__} tells counts, not probabilities; train with "
+                "head@model.head=multinomial"
+            )
+
+    def log_probabilities(self, batch: BasketBatch) -> Scores:
+        """(B, n), of the logits of the mean of the posterior."""
+        return (wide(self.encode_users(batch)) @ wide(self.encode_items()).T).log_softmax(1)

@@ -78,7 +78,7 @@ from recsys.nn.text_vectors import semantic_vectors
 from recsys.ranges import at_least, share
 from recsys.reading import read_json, read_tensors, reading
 from recsys.scoring import manifest
-from recsys.scoring.kinds import Exported, RepeatAware, TextEncoder
+from recsys.scoring.kinds import Exported, LogProbabilities, RepeatAware, TextEncoder
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
@@ -132,7 +132,7 @@ class Tuning:
         share(warmup=self.warmup)
 
 
-class LMRec(RepeatAware, TextEncoder, Exported, Recommender):
+class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Recommender):
     """Scores are inner products of projected hidden states of a history's and an item's text.
 
     Args:
@@ -449,6 +449,13 @@ class LMRec(RepeatAware, TextEncoder, Exported, Recommender):
         optimizer = AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98), eps=1e-6)
         rate = LambdaLR(optimizer, partial(_rate, steps=num_steps, warmup=self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def refuse_no_softmax(self) -> None:
+        if not (self.ranking.softmax and self.ranking.weight):
+            raise ConfigError(
+                "ranking.softmax=false, or ranking.weight=0, gives no probabilities of items; "
+                "train with a softmax"
+            )
 
     def export(self, folder: Path) -> None:
         """The decoder and its tokenizer as Hugging Face's `from_pretrained` reads them.

@@ -46,7 +46,7 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.repeats import RepeatWeight
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share
-from recsys.scoring.kinds import RepeatAware
+from recsys.scoring.kinds import LogProbabilities, RepeatAware
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
@@ -119,7 +119,7 @@ class Ranking:
             )
 
 
-class SASRec(RepeatAware, Recommender):
+class SASRec(RepeatAware, LogProbabilities, Recommender):
     """Encodes a history to the state after its last item; a score is its product with an item.
 
     Args:
@@ -245,6 +245,10 @@ class SASRec(RepeatAware, Recommender):
     def compared(self, vectors: Tensor) -> Tensor:
         """(N, D): states or items as their inner products are taken, here as they are."""
         return vectors
+
+    def refuse_no_softmax(self) -> None:
+        if not self.ranking.softmax:
+            raise ConfigError("softmax=false gives no probabilities; train with softmax=true")
 
     def optimizer(self, num_steps: int) -> Optimizer:
         ids = [] if self.items.id is None else list(self.items.id.parameters())

@@ -1,5 +1,8 @@
 from .examples import Part as Part
 from .examples import Prefixes as Prefixes
+from .feedback import LabelledPart as LabelledPart
+from .feedback import LabelledPrefixes as LabelledPrefixes
+from .feedback import Labels as Labels
 from .graphs import GraphBatch as GraphBatch
 from .graphs import NodeBatch as NodeBatch
 from .histories import BasketBatch as BasketBatch

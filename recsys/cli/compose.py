@@ -75,10 +75,23 @@ def train(arguments: Sequence[str]) -> int:
 
 def _run(config: DictConfig, folder: Path) -> None:
     # torch: not for --help and --cfg
-    from recsys.run import forecasting, prediction, ranking, return_times
-    from recsys.run.task_kinds import FORECASTS, LABELS, LISTS, RETURN_TIMES, kind_of
+    from recsys.run import alignment, forecasting, prediction, ranking, return_times
+    from recsys.run.task_kinds import (
+        ALIGNMENT,
+        FORECASTS,
+        LABELS,
+        LISTS,
+        RETURN_TIMES,
+        kind_of,
+    )
 
-    kinds = {FORECASTS: forecasting, RETURN_TIMES: return_times, LABELS: prediction, LISTS: ranking}
+    kinds = {
+        ALIGNMENT: alignment,
+        FORECASTS: forecasting,
+        LABELS: prediction,
+        LISTS: ranking,
+        RETURN_TIMES: return_times,
+    }
     try:
         kinds[kind_of(config)].run(config, folder)
     except KeyboardInterrupt as stopped:

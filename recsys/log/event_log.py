@@ -119,7 +119,7 @@ class EventLog:
         _raise(name, _bad_item_columns(events, items, item_columns), called)
         frames = _with_one_type_of_ids({t: _normalised(frame) for t, frame in given_tables.items()})
         events, items, users = frames["events"], frames.get("items"), frames.get("users")
-        readable, unreadable = _readable_times(events)
+        readable, unreadable = readable_times(events)
         keys = (*_bad_keys("items", items, ITEM), *_bad_keys("users", users, USER))
         _raise(name, (*unreadable, *_impossible_values(events), *keys), called)
         ordered, out_of_order = _in_time_order(readable)
@@ -375,7 +375,7 @@ def _with_one_type_of_ids(tables: Tables) -> Tables:
     return frames
 
 
-def _readable_times(events: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+def readable_times(events: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     """Events with timestamps as Datetime or Int64, and what could not be read."""
     times = events[TIME]
     problems = []

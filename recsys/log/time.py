@@ -11,8 +11,8 @@ from typing import cast
 
 import polars as pl
 
-from recsys.errors import ConfigError
-from recsys.log.event_log import FIRST_YEAR, LAST_YEAR, TIME, EventLog
+from recsys.errors import ConfigError, DataError
+from recsys.log.event_log import FIRST_YEAR, LAST_YEAR, TIME, EventLog, readable_times
 
 Moment = datetime | date | str | int
 """A time, or ISO 8601 text; an integer for a log that knows only an order."""
@@ -62,6 +62,38 @@ def moment(log: EventLog, name: str, when: Moment) -> pl.Series:
             f"give {_put_forward(clock, zone)[0]:%Y-%m-%dT%H:%M}"
         )
     return local.cast(kind)
+
+
+def moments(log: EventLog, name: str, times: pl.Series) -> pl.Series:
+    """A column of moments as a log's timestamps count.
+
+    Args:
+        log: in whose time zone times without one are read.
+        name: of the column, for the error.
+        times: datetimes, dates, ISO 8601 text, or integers for a log that knows only an order.
+
+    Raises:
+        DataError: a time that cannot be read, is not of the log's kind, or is missing.
+    """
+    frame, problems = readable_times(pl.DataFrame({TIME: times}))
+    kind, parsed = log.events[TIME].dtype, frame[TIME]
+    if problems:
+        raise DataError(f"{name}: {problems[0].removeprefix(f'{TIME}: ')}")
+    if parsed.null_count():
+        row = parsed.is_null().arg_true()[0] + 1
+        raise DataError(f"{name}: row {row} has no time; leave such rows out")
+    if parsed.dtype.is_temporal() != log.has_calendar_time:
+        has = "times" if parsed.dtype.is_temporal() else "integers"
+        wants = "times" if log.has_calendar_time else "integers, an order"
+        raise DataError(f"{name}: holds {has}, and the timestamps of {log.name} are {wants}")
+    if not isinstance(kind, pl.Datetime):
+        return parsed
+    zone = getattr(parsed.dtype, "time_zone", None)
+    if zone is None:
+        local = _on_clock(parsed, kind.time_zone)
+        return local.fill_null(_put_forward(parsed, kind.time_zone)).cast(kind)
+    utc = parsed.dt.convert_time_zone(kind.time_zone or "UTC")
+    return (utc if kind.time_zone else utc.dt.replace_time_zone(None)).cast(kind)
 
 
 def days_after(when: pl.Series, days: int) -> pl.Series:

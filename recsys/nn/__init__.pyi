@@ -18,6 +18,13 @@ from .losses import linear_cross_entropy as linear_cross_entropy
 from .losses import multilabel_soft_margin as multilabel_soft_margin
 from .losses import sampled_softmax as sampled_softmax
 from .losses import softmax_cross_entropy as softmax_cross_entropy
+from .preferences import BCE as BCE
+from .preferences import BCO as BCO
+from .preferences import DPO as DPO
+from .preferences import KTO as KTO
+from .preferences import SFT as SFT
+from .preferences import PreferenceLoss as PreferenceLoss
+from .preferences import Preferences as Preferences
 from .repeats import RepeatWeight as RepeatWeight
 from .sentences import SentenceVectors as SentenceVectors
 from .text_vectors import semantic_vectors as semantic_vectors

@@ -122,13 +122,15 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     claim(folder, config, about(task.split.log))
     say(tables.describe(task.split, task.protocol))
     model = _fit_and_save(config.model, config, task, folder)
-    evaluations = _evaluate(model, task, folder)
+    evaluations = evaluate_model(model, task, folder)
     results = {name_of(config.model): evaluations}
     for name, member in members_of(model):
-        results[f"  {name} alone"] = _evaluate(member, task, folder / "members" / name)
+        results[f"  {name} alone"] = evaluate_model(member, task, folder / "members" / name)
     for name, baseline in config.baselines.items():
         place = folder / "baselines" / str(name)
-        results[str(name)] = _evaluate(_fit_and_save(baseline, config, task, place), task, place)
+        results[str(name)] = evaluate_model(
+            _fit_and_save(baseline, config, task, place), task, place
+        )
     if isinstance(model, ProfileEncoder):
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     ranking_page.write(folder)
@@ -192,7 +194,7 @@ def _fit_and_save(model_config: DictConfig, config: DictConfig, task: Task, fold
         trust.build(plain(config.trainer)),
         task.protocol,
         folder=folder,
-        loggers=partial(_loggers, config),
+        loggers=partial(loggers, config),
         progress=console.is_terminal,
     )
     masked = task.protocol.mask_history
@@ -200,7 +202,7 @@ def _fit_and_save(model_config: DictConfig, config: DictConfig, task: Task, fold
     return model
 
 
-def _evaluate(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
+def evaluate_model(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
     """Evaluate a model on the validation and test users, and write what it reached."""
     parts = (task.split.validation, task.split.test)
     results = {part.name: evaluate_part(model, part, task) for part in parts}
@@ -244,6 +246,6 @@ def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:
     return track(batches, title, console=console, disable=not console.is_terminal, transient=True)
 
 
-def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
+def loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """Lightning's loggers, writing to a folder."""
     return [trust.build(plain(logger))(save_dir=folder) for logger in config.logger.loggers]

@@ -74,7 +74,15 @@ LISTS = TaskKind(
     "recsys recommend {run} --users ID gives its lists",
     ("evaluate", "recommend", "vectors", "profile", "retention"),
 )
-ALL = (FORECASTS, RETURN_TIMES, LABELS, LISTS)
+ALIGNMENT = TaskKind(
+    "feedback",
+    Scorer,
+    "recommends items as feedback taught it",
+    "task=align",
+    LISTS.remedy,
+    LISTS.commands,
+)
+ALL = (FORECASTS, RETURN_TIMES, LABELS, ALIGNMENT, LISTS)
 
 
 def kind_of(config: Mapping[str, Any]) -> TaskKind:

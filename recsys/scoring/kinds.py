@@ -98,6 +98,29 @@ class RepeatAware(VectorScorer):
         return TopK(best.items[:, :k], best.scores[:, :k])
 
 
+class LogProbabilities(Scorer):
+    """Says how likely each item of the catalogue is to be next, given a history.
+
+    Its scores are the logits of a softmax over the catalogue, on which it was trained.
+
+    >>> split = last_basket(checkerboard())
+    >>> model = SASRec(split.num_items, embedding_dim=4).eval()
+    >>> model.log_probabilities(split.test.history).exp().sum(1).round(decimals=4).unique()
+    tensor([1.], grad_fn=<Unique2Backward0>)
+    """
+
+    def refuse_no_softmax(self) -> None:
+        """See that the model was trained to tell probabilities.
+
+        Raises:
+            ConfigError: it was trained on another loss.
+        """
+
+    def log_probabilities(self, batch: BasketBatch) -> Scores:
+        """(B, n), of which a row's exponentials sum to 1; gradients go through it."""
+        return wide(self.score(batch)).log_softmax(1)
+
+
 class TextEncoder(VectorScorer):
     """Reads histories in words, too, of items that no log holds."""
 

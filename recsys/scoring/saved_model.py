@@ -179,7 +179,7 @@ class SavedModel:
         Raises:
             ConfigError: the catalogue is another.
         """
-        _check_same(self.items, split.items)
+        self.check_catalogue(split)
         users = tensor_of(self._index_of(split.users.ids))
         rows = self._rows_of(split, users)
         parts = []
@@ -189,6 +189,14 @@ class SavedModel:
             known_history = replace(history, users=index, log_rows=log_rows)
             parts.append((part, Part(part.name, known_history, part.target)))
         return parts
+
+    def check_catalogue(self, split: Split) -> None:
+        """Refuse a split of another catalogue than the model's.
+
+        Raises:
+            ConfigError: it is another.
+        """
+        _check_same(self.items, split.items)
 
     def _index_of(self, user_ids: pl.Series) -> pl.Series:
         """As `Vocabulary.index_of`, but text is another id than the number that it spells."""

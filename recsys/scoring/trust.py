@@ -74,6 +74,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.data.sources.amazon_sequences.beauty",
         "recsys.data.sources.amazon_sequences.scientific",
         "recsys.data.sources.cdnow.cdnow",
+        "recsys.data.sources.complete_journey.categories",
         "recsys.data.sources.complete_journey.complete_journey",
         "recsys.data.sources.movielens.ml100k",
         "recsys.data.sources.online_retail.customers",

@@ -3,6 +3,10 @@ from .as_of import AsOfTable as AsOfTable
 from .features import RFM as RFM
 from .features import CandidateShares as CandidateShares
 from .features import Counts as Counts
+from .feedback import FeedbackTable as FeedbackTable
+from .feedback import bought as bought
+from .feedback import feedback_table as feedback_table
+from .feedback import rated as rated
 from .first_purchases import new_items as new_items
 from .gaps import Clock as Clock
 from .gaps import Gaps as Gaps

@@ -186,6 +186,8 @@ def _quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
             # The device is chosen in the config.
             warnings.filterwarnings("ignore", "GPU available but not used")
+            # Without dropout, as models are aligned.
+            warnings.filterwarnings("ignore", ".*in eval mode at the start of training")
             yield
     finally:
         logger.setLevel(level)

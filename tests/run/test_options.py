@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from recsys.cli.compose import compose
 from recsys.cli.names import names
 from recsys.errors import ConfigError
-from recsys.run import forecasting, prediction, ranking, return_times
+from recsys.run import alignment, forecasting, prediction, ranking, return_times
 from recsys.run.config import as_values
 from recsys.run.options import argument, check_options
 
@@ -35,7 +35,13 @@ NEEDED = {
     ],
     "plan@task.series.plan=table": ["task.series.plan.path=x"],
     "decoder@model.decoder=pretrained": ["model.decoder.path=x"],
+    "feedback=likes": ["task.feedback.validation=x", "task.feedback.test=x"],
 }
+NEEDED |= {
+    f"feedback={name}": ["task.feedback.path=x", *NEEDED["feedback=likes"]]
+    for name in ("labels", "shown")
+}
+ALIGN = (*TABLE, "task=align", "start=runs/x")
 OF_LABELS = (
     "blend",
     "candidate_size",
@@ -88,6 +94,9 @@ def runs() -> Iterator[tuple[str, ...]]:
     for name in names("plan"):
         override = f"plan@task.series.plan={name}"
         yield (*TABLE, "task=sales_forecast", override, "model=tide", *NEEDED.get(override, []))
+    for name in names("feedback"):
+        yield (*ALIGN, f"feedback={name}", *NEEDED.get(f"feedback={name}", []))
+    yield from ((*ALIGN, "feedback=mailers", f"loss={name}") for name in names("loss"))
     yield from ((*TABLE, f"retrieval={name}") for name in names("retrieval"))
     yield from ((*TABLE, f"logger={name}") for name in names("logger"))
     for group, model in {"head": "count_vae", "decoder": "lmrec", "+text": "sasrec"}.items():
@@ -113,6 +122,8 @@ def check(config: dict[str, Any]) -> None:
         check_options(config, prediction.KINDS, prediction.EXTRAS)
     elif "returns" in config["task"]:
         check_options(config, return_times.KINDS)
+    elif "feedback" in config["task"]:
+        check_options(config, alignment.KINDS)
     elif "origins" in config["task"]:
         check_options(config, forecasting.KINDS, forecasting.EXTRAS)
     else:

