@@ -65,6 +65,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.tasks.RFM",
     ),
     "data": (
+        "recsys.data.sources.amazon_domains.amazon_domains",
         "recsys.data.sources.amazon_sequences.beauty",
         "recsys.data.sources.amazon_sequences.scientific",
         "recsys.data.sources.complete_journey.complete_journey",
