@@ -203,6 +203,11 @@ def _of_lists(run: Path) -> None:
             f"{run} predicts labels and recommends nothing; its figures are in metrics.json, and "
             "its predictions in tables/"
         )
+    if (run / "gains.parquet").is_file():
+        raise RunError(
+            f"{run} is of recsys transfer and keeps no model; train the one that you want with "
+            "recsys train"
+        )
     if (run / "curves.parquet").is_file():
         raise RunError(
             f"{run} predicts return times and recommends nothing; recsys return-times {run} says "
