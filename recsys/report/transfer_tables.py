@@ -99,5 +99,6 @@ def _cell(row: Mapping[str, Any] | None) -> Text:
 def _difference(row: Mapping[str, Any]) -> Text:
     if row["p_holm"] is None:
         return Text(f"{row['difference']:+.4f} no p")
-    ends = f" {row['low']:+.4f} to {row['high']:+.4f}, p={row['p_holm']:.3f}"
+    p_value = "p<.001" if row["p_holm"] < 0.001 else f"p={row['p_holm']:.3f}"
+    ends = f" {row['low']:+.4f} to {row['high']:+.4f}, {p_value}"
     return Text.assemble(f"{row['difference']:+.4f}", (ends, "dim"))

@@ -97,11 +97,11 @@ def within(split: Split, is_theirs: Tensor, *, name: str | None = None) -> Split
     Raises:
         DataError: a phase has no targets left.
 
-    >>> rows = {"user_id": [1, 2] * 4, "item_id": [5, 5, 6, 6, 7, 7, 8, 8], "timestamp": range(8)}
+    >>> rows = {"user_id": [1] * 5 + [2] * 5, "item_id": [*range(5)] * 2, "timestamp": range(10)}
     >>> split = leave_last_out(EventLog.from_frames(pl.DataFrame(rows)))
-    >>> part = within(split, torch.tensor([True, False, True, True]))
+    >>> part = within(split, torch.tensor([True, False, True, True, True]))
     >>> part.items.ids.to_list(), part.test.history.lengths().tolist()
-    ([5, 7, 8], [2, 2])
+    ([0, 2, 3, 4], [3, 3])
     """
     items = Vocabulary(split.items.ids.filter(pl.Series(is_theirs.numpy())))
     is_kept_in_log = split.log.events[ITEM].is_in(items.ids.implode())

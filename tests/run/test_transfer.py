@@ -94,7 +94,7 @@ def test_what_one_domain_tells_of_another(command: list[str], tmp_path: Path, ru
     assert (again[0], again[2:]) == (before[0], before[2:])
     assert pl.read_parquet(folder / "gains.parquet", glob=False).equals(table)
 
-    code, _, error = run(*command, "model=item_knn", "model.k=3")
+    code, _, error = run(*command, "model=item_knn", "model.num_neighbors=3")
     assert (code, "holds a run of another config" in error) == (2, True)
     code, _, error = run("recommend", folder, "--users", "1")
     assert (code, "is of recsys transfer and keeps no model" in error) == (2, True)
