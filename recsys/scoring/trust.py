@@ -31,6 +31,10 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
     "model": (  # the parts that the models of the zoo are put together from
         "recsys.data.LogCorpus",
         "recsys.log.Template",
+        "recsys.models.domains.InverseFrequency",
+        "recsys.models.domains.Shapley",
+        "recsys.models.domains.TransferGap",
+        "recsys.models.domains.Uniform",
         "recsys.models.graphs.Autoencoder",
         "recsys.models.graphs.Frequency",
         "recsys.models.graphs.Graph",

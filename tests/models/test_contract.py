@@ -202,6 +202,20 @@ class TestSASRecWithThePapersLoss(TestSASRec):
         return {**super().config(split), "ranking": target | {"softmax": False, "num_negatives": 1}}
 
 
+class TestCrossDomain(ModelContract):
+    """Each colour is a domain."""
+
+    def config(self, split: Split) -> dict[str, Any]:
+        return {
+            "_target_": "recsys.models.CrossDomain",
+            "num_items": split.num_items,
+            "num_classes": split.num_classes,
+            "column": "colour",
+            "embedding_dim": 16,
+            "learning_rate": 0.01,
+        }
+
+
 class TestShopperBERT(ModelContract):
     """An item is its colour and its id."""
 
@@ -302,6 +316,7 @@ TRAINED = [
     TestSASRec,
     TestSASRecWithText,
     TestSASRecWithThePapersLoss,
+    TestCrossDomain,
     TestShopperBERT,
     TestLMRec,
     TestHybrid,
