@@ -1,3 +1,4 @@
+from .domains.cross_domain import CrossDomain as CrossDomain
 from .ensembles.blend import Blend as Blend
 from .ensembles.hybrid import Hybrid as Hybrid
 from .factors.bpr_mf import BPRMF as BPRMF

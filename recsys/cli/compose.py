@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -30,23 +30,27 @@ MISTAKES = (RecsysError, HydraException, OmegaConfBaseException, OSError)
 """What a user can cause and mend."""
 
 
-def train(arguments: Sequence[str]) -> int:
+def train(arguments: Sequence[str], command: str = "train") -> int:
     """`recsys train`: one run, or with `--multirun` one for each combination of values.
 
     A run of a sweep that fails is reported, and the others go on.
+
+    Args:
+        arguments: of the command.
+        command: `train`, or another that runs a composed config, which has its name.
     """
     # Hydra then raises what it would print, and `one_line` says it shorter.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    overrides = _arguments_for_hydra(arguments)
+    overrides = _arguments_for_hydra(arguments, command)
     swept = _swept(overrides)
     mistakes: dict[str, RecsysError] = {}
     done: list[str] = []
 
-    @hydra.main(version_base="1.3", config_path="pkg://recsys.conf", config_name="train")
+    @hydra.main(version_base="1.3", config_path="pkg://recsys.conf", config_name=command)
     def task(config: DictConfig) -> None:
         name = _name_in_sweep(swept) if _is_sweep() else ""
         try:
-            _run(config, Path(HydraConfig.get().runtime.output_dir))
+            _run(config, Path(HydraConfig.get().runtime.output_dir), command)
             done.append(name)
         except MISTAKES as error:
             mistakes[name] = one_line(error)
@@ -64,7 +68,7 @@ def train(arguments: Sequence[str]) -> int:
     except SystemExit as ended:  # after --help
         return int(ended.code or 0)
     except (HydraException, OmegaConfBaseException, RecursionError) as error:
-        raise one_line(error, overrides) from error
+        raise one_line(error, overrides, command) from error
     if "" in mistakes:
         raise mistakes[""]
     if mistakes:
@@ -73,9 +77,9 @@ def train(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _run(config: DictConfig, folder: Path) -> None:
+def _run(config: DictConfig, folder: Path, command: str) -> None:
     # torch: not for --help and --cfg
-    from recsys.run import alignment, forecasting, prediction, ranking, return_times
+    from recsys.run import alignment, forecasting, prediction, ranking, return_times, transfer
     from recsys.run.task_kinds import (
         ALIGNMENT,
         FORECASTS,
@@ -93,7 +97,8 @@ def _run(config: DictConfig, folder: Path) -> None:
         RETURN_TIMES: return_times,
     }
     try:
-        kinds[kind_of(config)].run(config, folder)
+        module = transfer if command == "transfer" else kinds[kind_of(config)]
+        module.run(config, folder)
     except KeyboardInterrupt as stopped:
         name, place = "hydra.run.dir", folder
         if _is_sweep():
@@ -127,9 +132,9 @@ def _name_in_sweep(swept: set[str]) -> str:
     return f"run {job.job.num} ({' '.join(chosen)})"
 
 
-def _arguments_for_hydra(arguments: Sequence[str]) -> list[str]:
+def _arguments_for_hydra(arguments: Sequence[str], command: str) -> list[str]:
     """Set what Hydra reads as the command line; returns the overrides of it."""
-    parser = Parser(prog="recsys train", add_help=False)
+    parser = Parser(prog=f"recsys {command}", add_help=False)
     parser.add_argument("overrides", nargs="*", default=[])
     parser.add_argument("-h", "--help", action="store_true")
     what = parser.add_mutually_exclusive_group()
@@ -143,7 +148,7 @@ def _arguments_for_hydra(arguments: Sequence[str]) -> list[str]:
         parser.error("--resolve goes with --cfg")
     overrides = _checked(given.overrides)
     flags = {name: value for name, value in vars(given).items() if name != "overrides" and value}
-    sys.argv = ["recsys train"]
+    sys.argv = [f"recsys {command}"]
     for name, value in flags.items():
         sys.argv += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
     sys.argv += ["--", *overrides]
@@ -178,14 +183,14 @@ def expanded(override: str) -> str:
     return f"{name}{equals}{quote}{os.path.expanduser(value.removeprefix(quote))}"
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
-    """The config that `recsys train` would run with these overrides."""
+def compose(overrides: Sequence[str], command: str = "train") -> DictConfig:
+    """The config that `recsys train`, or another command, would run with these overrides."""
     overrides = _checked(overrides)
     try:
         with hydra.initialize_config_module("recsys.conf", version_base="1.3"):
-            return hydra.compose("train", overrides)
+            return hydra.compose(command, overrides)
     except (HydraException, OmegaConfBaseException, RecursionError) as error:
-        raise one_line(error, overrides) from error
+        raise one_line(error, overrides, command) from error
 
 
 def merge(config: DictConfig, overrides: Sequence[str]) -> None:
@@ -216,7 +221,9 @@ def merge(config: DictConfig, overrides: Sequence[str]) -> None:
             raise one_line(error) from error
 
 
-def one_line(error: BaseException, overrides: Sequence[str] = ()) -> RecsysError:
+def one_line(
+    error: BaseException, overrides: Sequence[str] = (), command: str = "train"
+) -> RecsysError:
     """A user's mistake as one line that names the option and what to do."""
     cause: BaseException | None = error
     while cause is not None:
@@ -241,7 +248,7 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> RecsysError
     text = " ".join(said.partition("    full_key:")[0].split())
     for pattern, reply in REPLIES.items():
         if match := re.search(pattern, text):
-            return ConfigError(reply(overrides, *match.groups()))
+            return ConfigError(reply(Given(overrides, command), *match.groups()))
     return ConfigError(text)
 
 
@@ -265,15 +272,22 @@ def _unreadable(override: str) -> ConfigError:
     return ConfigError(f"{override} cannot be read; if the value is text, quote it: {quoted}")
 
 
-def _no_such_option(overrides: Sequence[str], option: str) -> str:
+class Given(NamedTuple):
+    """What was typed: overrides of a command's config."""
+
+    overrides: Sequence[str]
+    command: str
+
+
+def _no_such_option(given: Given, option: str) -> str:
     """The options that a run with the other overrides has, nearest first."""
     if option in GROUPS:
         return f"{option} is chosen by name, {option}=NAME{nearest('', names(option))}"
     if option.partition("@")[0] in GROUPS:
         return f"{option} is no choice of this run's; add it with a plus, +{option}=NAME"
-    others = [override for override in overrides if not override.startswith(option)]
+    others = [override for override in given.overrides if not override.startswith(option)]
     try:
-        config = OmegaConf.to_container(compose(others))
+        config = OmegaConf.to_container(compose(others, given.command))
     except RecsysError:  # there is more than one mistake: say the first
         config = {}
     known = dict(_entries(config))
@@ -287,7 +301,7 @@ def _close(option: str, known: Sequence[str]) -> str:
     return close if "did you mean" in close else "; `recsys train … --cfg job` shows them all"
 
 
-def _several_values(_: Sequence[str], option: str, value: str) -> str:
+def _several_values(_: Given, option: str, value: str) -> str:
     text = argument(option, value)
     if option in GROUPS:
         return f"{option}={value} is several; for a run with each of them add --multirun"

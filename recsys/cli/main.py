@@ -24,9 +24,12 @@ COMMANDS = (
     "return-times",
     "retention",
     "compare",
+    "transfer",
     "data",
     "models",
 )
+COMPOSED = ("train", "transfer")
+"""Commands that run a composed config, with Hydra's flags."""
 
 OVERVIEW = """\
 recsys {version}: recommender-system research. One behaviour log in, an honest table out.
@@ -40,6 +43,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys return-times RUN [--as-of DATE]               when each user will be back, as a table
   recsys retention RUN tasks=[NAME] | questions=FILE   what its language model forgot
   recsys compare RUN RUN                               paired test, metric by metric
+  recsys transfer data=NAME model=NAME [OPTION=VALUE]  does a domain gain from the others?
   recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
   recsys models                                        the zoo
 
@@ -96,8 +100,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
         raise ConfigError(f"there is no command {command}{nearest(command, COMMANDS)}")
-    if command == "train":
-        return _train(rest)
+    if command in COMPOSED:
+        return _composed(rest, command)
     if (command, *rest) in (("data",), ("data", "list")):
         print(_described("data"))
         return 0
@@ -176,10 +180,10 @@ def _parser(command: str) -> Parser:
     return parser
 
 
-def _train(overrides: Sequence[str]) -> int:
+def _composed(overrides: Sequence[str], command: str) -> int:
     from recsys.cli import compose  # hydra comes with it
 
-    return compose.train(overrides)
+    return compose.train(overrides, command)
 
 
 def _described(group: str) -> str:

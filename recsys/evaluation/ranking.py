@@ -127,16 +127,19 @@ def evaluate(
     protocol: Protocol = DEFAULT,
     *,
     popularity: Tensor | None = None,
+    candidates: Tensor | None = None,
     build_index: BuildIndex | None = None,
     progress: Callable[[Loader], Iterable[Part]] = iter,
 ) -> Evaluation:
-    """Rank the catalogue for every user of a part and compare with the targets.
+    """Rank the catalogue, or some of it, for every user of a part and compare with the targets.
 
     Args:
         model: fitted, on any device.
         part: histories and targets.
         protocol: list lengths, and whether histories are masked.
         popularity: (n,) events of each item in training, for novelty and slices.
+        candidates: (n,) bool, the items that are ranked, such as those of a domain; None: all. The
+            figures of the catalogue are of all items either way.
         build_index: makes a retrieval index of item vectors `(n, D)`; by default an exact one.
         progress: wraps the batches, for a progress bar.
 
@@ -158,6 +161,7 @@ def evaluate(
             part,
             k,
             mask_history=protocol.mask_history,
+            candidates=candidates,
             batch_size=protocol.batch_size,
             build_index=build_index,
             progress=progress,

@@ -19,6 +19,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.dates import DateFormatter
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 CATEGORIES = {
@@ -233,6 +234,37 @@ def scatter(words: str, points: np.ndarray, groups: np.ndarray, colours: Sequenc
         axes.plot(x, y, "o", color=COLOURS[colour], ms=3, mec="none", alpha=0.8)
     axes.set_aspect("equal")
     axes.axis("off")
+    return _plot(figure, words)
+
+
+@mpl.rc_context(STYLE)
+def heat_map(
+    words: str, rows: Sequence[str], columns: Sequence[str], cells: np.ndarray, texts: np.ndarray
+) -> Plot:
+    """Signed numbers (R, C) as green above and red below zero, the stronger the farther from it.
+
+    Args:
+        words: what it shows.
+        rows, columns: their names.
+        cells: (R, C), NaN where there is none.
+        texts: (R, C), what stands in each cell.
+    """
+    height = 1.3 + 0.34 * len(rows)
+    figure = Figure(figsize=(2.2 + 1.0 * len(columns), height), layout="constrained")
+    axes = figure.add_subplot()
+    largest = float(np.nanmax(np.abs(cells), initial=0.0)) or 1.0
+    for (y, x), cell in np.ndenumerate(np.nan_to_num(cells)):
+        colour = COLOURS["green" if cell > 0 else "red"]
+        strength = 0.75 * abs(cell) / largest
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=colour, alpha=strength, lw=0))
+        axes.text(x, y, texts[y, x], ha="center", va="center")
+    short = [name if len(name) < 19 else f"{name[:17]}…" for name in (*rows, *columns)]
+    axes.set_yticks(range(len(rows)), short[: len(rows)])
+    axes.set_xticks(range(len(columns)), short[len(rows) :], rotation=30, ha="left")
+    axes.xaxis.tick_top()
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.spines[:].set_visible(False)
     return _plot(figure, words)
 
 

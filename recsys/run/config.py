@@ -68,8 +68,8 @@ def sized(config: DictConfig, sizes: Sizes) -> DictConfig:
 
 
 def config_words(config: DictConfig) -> set[str]:
-    """Every word that a run's config says of its models, its task and its report."""
-    parts = ("model", "baselines", "task", "report")
+    """Every word that a config says of models, task, report and domains."""
+    parts = ("model", "baselines", "task", "report", "transfer")
     return set(_strings([plain(config[part]) for part in parts if part in config]))
 
 

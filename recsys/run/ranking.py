@@ -184,12 +184,25 @@ def task_of(
 
 def _fit_and_save(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
     """Fit a model and save it."""
+    model = fitted(model_config, config, task, folder)
+    built, masked = plain(model_config), task.protocol.mask_history
+    saved_model.save(folder / "model", model, task.split, built, mask_history=masked)
+    return model
+
+
+def fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
+    """Build a model, and fit it in a folder.
+
+    Args:
+        model_config: of the model.
+        config: of the run: its seed, trainer and loggers.
+        task: whose split it is fitted on.
+        folder: for checkpoints; training goes on from those that it holds.
+    """
     # Each model starts from the seed, whatever was fitted before it.
     seed_everything(config.seed, verbose=False)
-    built = plain(model_config)
-    model = saved_model.build(built)
-    fit(
-        model,
+    return fit(
+        saved_model.build(plain(model_config)),
         task.split,
         trust.build(plain(config.trainer)),
         task.protocol,
@@ -197,9 +210,6 @@ def _fit_and_save(model_config: DictConfig, config: DictConfig, task: Task, fold
         loggers=partial(loggers, config),
         progress=console.is_terminal,
     )
-    masked = task.protocol.mask_history
-    saved_model.save(folder / "model", model, task.split, built, mask_history=masked)
-    return model
 
 
 def evaluate_model(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:

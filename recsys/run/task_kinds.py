@@ -119,6 +119,11 @@ def check_command(run: Path, command: str) -> None:
     Raises:
         RunError: it names the command or the files that there are for the run.
     """
+    if (run / "gains.parquet").is_file():
+        raise RunError(
+            f"{run} is of recsys transfer and keeps no model; train the one that you want with "
+            "recsys train"
+        )
     kind = kind_of_run(run)
     if kind is None or command in kind.commands:
         return

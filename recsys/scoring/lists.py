@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ def rank(
     k: int,
     *,
     mask_history: bool = False,
+    candidates: Tensor | None = None,
     batch_size: int = USERS_AT_ONCE,
     build_index: BuildIndex | None = None,
     progress: Callable[[Loader], Iterable[Part]] = iter,
@@ -35,6 +37,7 @@ def rank(
         part: whose histories are read.
         k: at most the size of the catalogue.
         mask_history: leave out the items of a user's history.
+        candidates: (n,) bool, the items that are ranked; None: all.
         batch_size: users at once at most; what they are does not depend on it.
         build_index: makes a retrieval index of item vectors `(n, D)`; by default an exact one.
         progress: wraps the batches, for a progress bar.
@@ -50,12 +53,7 @@ def rank(
             index = model.item_index(build_index or ExactIndex)
     users = min(batch_size, model.users_at_once(part.history.num_items))
     loader = Loader(part.to(place_of(model)), users)
-    lists = TopK.cat(
-        (
-            model.top_k(batch.history, k, mask_history=mask_history, index=index)
-            for batch in progress(loader)
-        ),
-        k,
-    )
+    options: Any = {"mask_history": mask_history, "candidates": candidates, "index": index}
+    lists = TopK.cat((model.top_k(batch.history, k, **options) for batch in progress(loader)), k)
     model.train(was_training)
     return lists

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys.batch.bounds import check_tensor
 from recsys.batch.histories import BasketBatch
-from recsys.batch.ragged import Ragged
+from recsys.batch.ragged import Ragged, offsets_of
 from recsys.devices import place_of
 from recsys.errors import DataError
 from recsys.nn.buffers import Keeper
@@ -79,6 +79,7 @@ class Scorer(Keeper, ABC):
         k: int,
         *,
         mask_history: bool = False,
+        candidates: Tensor | None = None,
         index: ItemIndex | None = None,
     ) -> TopK:
         """The k best items for each of B users.
@@ -87,6 +88,7 @@ class Scorer(Keeper, ABC):
             batch: histories on the model's device.
             k: at most the size of the catalogue.
             mask_history: leave out the items of a user's history.
+            candidates: (n,) bool, the items that are ranked, such as those of a domain; None: all.
             index: of a model with vectors, where they have been put into one before
                 (`VectorScorer.item_index`).
 
@@ -103,7 +105,7 @@ class Scorer(Keeper, ABC):
         >>> lists.items[:3].tolist()  # users 0 and 2 take even items, user 1 odd ones
         [[2, 0], [3, 1], [2, 0]]
         """
-        exclude = batch.ragged if mask_history else None
+        exclude = _excluded(batch, mask_history, candidates)
         # Two places show whether all candidates may be alike.
         width = 2 if k == 1 < batch.num_items else k
         best = self._best(batch, width, exclude, index)
@@ -148,6 +150,20 @@ class Scorer(Keeper, ABC):
             excluded = exclude.rows(rows)
             alike[excluded.owners(), excluded.values] = True
         return rows[alike.all(1)]
+
+
+def _excluded(batch: BasketBatch, mask_history: bool, candidates: Tensor | None) -> Ragged | None:
+    """B rows of the items that are not ranked; None where all are."""
+    if candidates is None:
+        return batch.ragged if mask_history else None
+    (others,) = (~candidates.to(batch.device)).nonzero(as_tuple=True)
+    users = torch.arange(len(batch), device=batch.device).repeat_interleave(len(others))
+    items = others.repeat(len(batch))
+    if mask_history:
+        users, items = torch.cat([users, batch.owners()]), torch.cat([items, batch.items])
+        users, order = users.sort(stable=True)
+        items = items[order]
+    return Ragged(items, offsets_of(torch.bincount(users, minlength=len(batch))))
 
 
 class ClosedForm(Scorer):

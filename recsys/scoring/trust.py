@@ -31,6 +31,10 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
     "model": (  # the parts that the models of the zoo are put together from
         "recsys.data.LogCorpus",
         "recsys.log.Template",
+        "recsys.models.domains.InverseFrequency",
+        "recsys.models.domains.Shapley",
+        "recsys.models.domains.TransferGap",
+        "recsys.models.domains.Uniform",
         "recsys.models.graphs.Autoencoder",
         "recsys.models.graphs.Frequency",
         "recsys.models.graphs.Graph",
@@ -71,6 +75,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.tasks.RecentGaps",
     ),
     "data": (
+        "recsys.data.sources.amazon_domains.amazon_domains",
         "recsys.data.sources.amazon_sequences.beauty",
         "recsys.data.sources.amazon_sequences.scientific",
         "recsys.data.sources.cdnow.cdnow",

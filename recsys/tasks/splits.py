@@ -193,7 +193,7 @@ def unsplit(log: EventLog) -> BasketBatch:
         numbers = runs(frame["user"], log.events[BASKET]).to_numpy().copy()
     return BasketBatch(
         items=tensor_of(frame["item"]),
-        baskets=tensor_of(_within_user(numbers, frame["user"])),
+        baskets=tensor_of(within_user(numbers, frame["user"])),
         times=tensor_of(frame["time"]),
         quantities=tensor_of(frame["quantity"]),
         values=tensor_of(frame["value"]),
@@ -256,10 +256,10 @@ def user_holdout(log: EventLog, *, column: str = "split") -> Split:
     phase = log.users.select(USER, phase=number)
     frame, users, items = _encoded(log)
     phases = users.ids.rename(USER).to_frame().join(phase, on=USER, maintain_order="left")["phase"]
-    last = _of_last_row(frame["basket"].to_numpy(), frame["user"])
+    last = of_last_row(frame["basket"].to_numpy(), frame["user"])
     is_last = pl.Series((frame["basket"].to_numpy() == last) & (last > 0))
     frame = frame.with_columns(phase=phases.gather(frame["user"]), target=is_last)
-    return _checked(Split(log, users, items, frame))
+    return checked(Split(log, users, items, frame))
 
 
 def global_time(log: EventLog, *, validation_start: Moment, test_start: Moment) -> Split:
@@ -306,13 +306,13 @@ def global_time(log: EventLog, *, validation_start: Moment, test_start: Moment) 
     frame = frame.with_columns(
         phase=pl.Series(np.repeat(phase, lengths)), target=pl.Series(np.repeat(is_target, lengths))
     )
-    return _checked(Split(log, users, items, frame))
+    return checked(Split(log, users, items, frame))
 
 
 def _leave_last(log: EventLog, *, by_basket: bool) -> Split:
     frame, users, items = _encoded(log, by_basket=by_basket)
     basket = frame["basket"].to_numpy()
-    last = _of_last_row(basket, frame["user"])
+    last = of_last_row(basket, frame["user"])
     enough, from_end = last >= 2, np.subtract(last, basket, out=last)
     # Bytes, not wide integers: on long logs the time goes into memory.
     test, validation = enough & (from_end == 0), enough & (from_end == 1)
@@ -320,7 +320,7 @@ def _leave_last(log: EventLog, *, by_basket: bool) -> Split:
     last_in_training = (enough & (from_end == 2)) | (~enough & (from_end == 0))
     target = test | validation | (last_in_training & (basket > 0))
     frame = frame.with_columns(phase=pl.Series(phase), target=pl.Series(target))
-    return _checked(Split(log, users, items, frame))
+    return checked(Split(log, users, items, frame))
 
 
 def _encoded(
@@ -338,7 +338,7 @@ def _encoded(
         keys = [log.events[BASKET]] if ends is None else [log.events[BASKET], ends]
         frame = _with_baskets(frame, runs(frame["user"], *keys))
     else:
-        frame = frame.with_columns(basket=_within_user(np.arange(len(frame)), frame["user"]))
+        frame = frame.with_columns(basket=within_user(np.arange(len(frame)), frame["user"]))
     return frame, users, items
 
 
@@ -374,13 +374,13 @@ def _stretches(*columns: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     return begins, np.diff(begins, append=len(columns[0]))
 
 
-def _of_last_row(values: np.ndarray, user: pl.Series) -> np.ndarray:
+def of_last_row(values: np.ndarray, user: pl.Series) -> np.ndarray:
     """For every row, the value in the last row of its user."""
     begins, lengths = _stretches(user)
     return np.repeat(values[begins + lengths - 1], lengths)
 
 
-def _within_user(numbers: np.ndarray, user: pl.Series) -> pl.Series:
+def within_user(numbers: np.ndarray, user: pl.Series) -> pl.Series:
     """Rising numbers, counted from 0 within their user."""
     begins, lengths = _stretches(user)
     first = np.repeat(numbers[begins], lengths)
@@ -390,7 +390,7 @@ def _within_user(numbers: np.ndarray, user: pl.Series) -> pl.Series:
 def _with_baskets(frame: pl.DataFrame, run: pl.Series) -> pl.DataFrame:
     """Baskets numbered within their user, and an item once a basket with its quantities summed."""
     row = run * (frame["item"].max() + 1) + frame["item"]  # type: ignore[operator]
-    frame = frame.with_columns(basket=_within_user(run.to_numpy(), frame["user"]))
+    frame = frame.with_columns(basket=within_user(run.to_numpy(), frame["user"]))
     if row.n_unique() == len(row):
         return frame
     return frame.group_by("user", "basket", "item", maintain_order=True).agg(
@@ -398,7 +398,12 @@ def _with_baskets(frame: pl.DataFrame, run: pl.Series) -> pl.DataFrame:
     )
 
 
-def _checked(split: Split) -> Split:
+def checked(split: Split) -> Split:
+    """The split itself.
+
+    Raises:
+        DataError: a phase has no targets.
+    """
     target_phases = set(split.events.select(pl.col("phase").filter("target").unique())["phase"])
     for phase, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
         if phase not in target_phases:

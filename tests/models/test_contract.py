@@ -220,6 +220,20 @@ class TestUniSRec(ModelContract):
         }
 
 
+class TestCrossDomain(ModelContract):
+    """Each colour is a domain."""
+
+    def config(self, split: Split) -> dict[str, Any]:
+        return {
+            "_target_": "recsys.models.CrossDomain",
+            "num_items": split.num_items,
+            "num_classes": split.num_classes,
+            "column": "colour",
+            "embedding_dim": 16,
+            "learning_rate": 0.01,
+        }
+
+
 class TestShopperBERT(ModelContract):
     """An item is its colour and its id."""
 
@@ -366,6 +380,7 @@ TRAINED = [
     TestSASRecWithText,
     TestSASRecWithThePapersLoss,
     TestUniSRec,
+    TestCrossDomain,
     TestShopperBERT,
     TestLMRec,
     TestLMRecWithFrozenTexts,

@@ -145,6 +145,20 @@ def test_where_a_model_says_nothing_popularity_ranks(kind: type[Scorer], by_inde
     assert masked.tolist() == [[1, 2, -1, -1], [2, 0, 3, -1], [1, 2, 0, 3], [0, 3, -1, -1]]
 
 
+@pytest.mark.parametrize("kind", [Vectors, Scores4])
+def test_some_items_alone_are_ranked(kind: type[Scorer]) -> None:
+    model = kind()
+    model.keep("popularity", POPULAR)
+    some = torch.tensor([True, True, False, True])
+    batch = BasketBatch.from_lists([[[0], [3]], [[1]], [], [[2]]], 4)
+    top = model.top_k(batch, 4, candidates=some).items
+    # Of the last two users nothing is known of these items: popularity ranks them.
+    assert top.tolist() == [[3, 0, 1, -1], [1, 0, 3, -1], [1, 0, 3, -1], [1, 0, 3, -1]]
+    masked = model.top_k(batch, 2, candidates=some, mask_history=True).items
+    assert masked.tolist() == [[1, -1], [0, 3], [1, 0], [1, 0]]
+    assert model.top_k(batch, 1, candidates=some).items[:, 0].equal(top[:, 0])
+
+
 def test_a_fitted_model_keeps_the_training_events_of_each_item() -> None:
     split = last_basket(checkerboard())
     expected = torch.bincount(split.training.items, minlength=split.num_items)

@@ -1,0 +1,188 @@
+"""CrossDomain: its loss is its score, and what weightings make of losses that are known."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import factorial
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+
+from recsys.batch.histories import BasketBatch
+from recsys.errors import ConfigError, DataError
+from recsys.evaluation.ranking import Protocol
+from recsys.log.event_log import EventLog
+from recsys.models import CrossDomain
+from recsys.models.domains import InverseFrequency, Shapley, TransferGap, Uniform
+from recsys.models.domains._weightings import DomainWeighting
+from recsys.models.sequences import Encoder
+from recsys.scoring.recommender import Progress
+from recsys.tasks.splits import Split, last_basket
+from recsys.testing.logs import checkerboard
+from recsys.training.loop import fit
+from recsys.training.options import TrainingOptions
+
+START = Progress(step=0, num_steps=10)
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return last_basket(checkerboard(num_users=60, num_items=10))
+
+
+def model_of(split: Split, **options: Any) -> CrossDomain:
+    torch.manual_seed(0)
+    return CrossDomain(
+        split.num_items,
+        num_classes=split.num_classes,
+        column="colour",
+        embedding_dim=8,
+        encoder=Encoder(max_length=30),
+        **options,
+    )
+
+
+def test_the_loss_is_minus_the_mean_score_of_what_comes_next(split: Split) -> None:
+    model = model_of(split).eval()
+    part = model.prepare(split).rows(torch.arange(7))
+    loss = model.loss(part, START).item()
+    rows = [items.tolist() for items in part.history.items.split(part.history.lengths().tolist())]
+    prefixes = [(row[:end], row[end]) for row in rows for end in range(1, len(row))]
+    batch = BasketBatch.from_lists([[[i] for i in before] for before, _ in prefixes], 10)
+    scores = model.score(batch)
+    expected = -scores[torch.arange(len(prefixes)), torch.tensor([i for _, i in prefixes])].mean()
+    assert loss == pytest.approx(expected.item(), rel=1e-4)
+    assert scores.exp().sum(1).tolist() == pytest.approx([1.0] * len(prefixes), rel=1e-4)
+
+
+def test_domains_are_read_from_the_column(split: Split) -> None:
+    model = model_of(split)
+    model.prepare(split)
+    # black before white
+    assert model.domain_of_item.tolist() == [0, 1] * 5
+
+
+def test_every_domain_counts_alike_by_inverse_frequency(split: Split) -> None:
+    model = model_of(split, weighting=InverseFrequency())
+    part = model.prepare(split)
+    counts = torch.bincount(model.domain_of_item[part.history.items])
+    assert (model.domain_weights * counts).tolist() == pytest.approx([1.0, 1.0])
+    model.domain_weights.copy_(torch.tensor([1.0, 0.0]))
+    model.loss(part.rows(torch.arange(9)), START).backward()
+    # What counts nothing teaches nothing to the experts of its own.
+    black, white = (
+        max(float(p.grad.abs().max()) for p in own.parameters()) for own in model.experts.own
+    )
+    assert black > 0 == white
+
+
+WORTH = {(): 0.0, (0,): 1.0, (1,): 2.0, (2,): 0.5, (0, 1): 2.5, (0, 2): 3.0, (1, 2): 2.0}
+WORTH |= {(0, 1, 2): 4.0}
+
+
+def losses_of(kept: Tensor) -> Tensor:
+    """The third domain is nobody's target."""
+    worth = WORTH[tuple(kept.nonzero().flatten().tolist())]
+    return torch.tensor([-worth - 1, -worth + 1, torch.nan])
+
+
+def test_shapley_values_are_those_of_exact_enumeration() -> None:
+    """By subsets: sum over S without j of |S|! (d - |S| - 1)! / d! times what j adds to S."""
+    exact = []
+    for j in range(3):
+        others = [domain for domain in range(3) if domain != j]
+        exact.append(0.0)
+        for size in range(3):
+            share = factorial(size) * factorial(2 - size) / factorial(3)
+            for subset in combinations(others, size):
+                exact[j] += share * (WORTH[tuple(sorted((*subset, j)))] - WORTH[subset])
+    values = Shapley(num_orders=6).measure(losses_of, 3)
+    assert values.tolist() == pytest.approx(exact)
+    assert float(values.sum()) == pytest.approx(WORTH[0, 1, 2])
+    torch.manual_seed(0)
+    drawn = torch.stack([Shapley(num_orders=5).measure(losses_of, 3) for _ in range(200)])
+    assert drawn.mean(0).tolist() == pytest.approx(exact, abs=0.05)
+    assert drawn.sum(1).tolist() == pytest.approx([4.0] * 200, abs=1e-5)
+
+
+def test_the_gap_is_the_loss_alone_minus_that_together() -> None:
+    gap = TransferGap().measure(losses_of, 3)
+    assert gap.tolist() == pytest.approx([4.0 - 1.0, 4.0 - 2.0, 0.0])
+    weights = TransferGap(temperature=0.5).weights(gap)
+    assert weights.tolist() == pytest.approx((gap * 2).softmax(0).tolist())
+
+
+@pytest.mark.parametrize("weighting", [TransferGap(every=2), Shapley(every=2, num_orders=2)])
+def test_weights_are_measured_on_users_who_do_not_train(
+    weighting: DomainWeighting, split: Split
+) -> None:
+    model = model_of(split, weighting=weighting)
+    part = model.prepare(split)
+    assert model.held_out is not None
+    held_out = set(model.held_out.history.users.tolist())
+    assert len(held_out) == 6  # a tenth of sixty
+    assert held_out.isdisjoint(part.history.users.tolist())
+    assert int(model.held_out.history.times.max()) <= split.trained_until
+    model.train()
+    model.loss(part, Progress(step=1, num_steps=10))
+    assert model.domain_weights.tolist() == [1, 1]  # not yet
+    model.loss(part, Progress(step=2, num_steps=10))
+    assert model.training
+    assert model.domain_values.abs().min() > 0
+    assert float(model.domain_weights.sum()) == pytest.approx(1)
+    state = model.state_dict()
+    again = model_of(split, weighting=weighting)
+    again.load_state_dict(state)
+    assert again.domain_values.equal(model.domain_values)
+
+
+def test_training_with_shapley_gives_the_same_numbers_again(split: Split) -> None:
+    options = TrainingOptions(max_epochs=2, batch_size=16, monitor="ndcg@5", device="cpu")
+    scores = [
+        fit(
+            model_of(split, weighting=Shapley(every=2, num_orders=2), learning_rate=0.01),
+            split,
+            options,
+            Protocol(ks=(5,)),
+        ).score(split.test.history)
+        for _ in range(2)
+    ]
+    assert scores[0].equal(scores[1])
+
+
+def test_a_column_that_items_have_not() -> None:
+    with pytest.raises(ConfigError, match="column=shop: items have no such column; there is col"):
+        CrossDomain(3, num_classes={"colour": 2}, column="shop")
+
+
+def test_an_item_without_a_domain() -> None:
+    rows = {"user_id": [1, 2] * 4, "item_id": [5, 5, 6, 6, 7, 7, 8, 8], "timestamp": range(8)}
+    items = pl.DataFrame({"item_id": [5, 6, 7, 8], "shop": ["a", "b", None, "b"]})
+    log = EventLog.from_frames(pl.DataFrame(rows), items, name="shops")
+    model = CrossDomain(4, num_classes={"shop": 2}, column="shop")
+    with pytest.raises(DataError, match="shops: 1 items have no shop; give each item a domain"):
+        model.prepare(last_basket(log))
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"every": 0}, "every=0"),
+        ({"num_held_out": 0}, "num_held_out=0"),
+        ({"momentum": 1.5}, "momentum=1.5"),
+        ({"temperature": 0.0}, "temperature=0.0"),
+    ],
+)
+@pytest.mark.parametrize("kind", [TransferGap, Shapley])
+def test_options_out_of_range(kind: Any, option: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        kind(**option)
+    with pytest.raises(ConfigError, match="num_orders=0"):
+        Shapley(num_orders=0)
+
+
+def test_uniform_is_ones() -> None:
+    assert Uniform().start(torch.tensor([3.0, 9.0])).tolist() == [1, 1]
