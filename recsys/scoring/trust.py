@@ -67,6 +67,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
     "data": (
         "recsys.data.sources.amazon_sequences.beauty",
         "recsys.data.sources.amazon_sequences.scientific",
+        "recsys.data.sources.checkins.checkins",
         "recsys.data.sources.complete_journey.complete_journey",
         "recsys.data.sources.movielens.ml100k",
         "recsys.data.sources.online_retail.customers",
@@ -80,6 +81,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
     "split": (
         "recsys.tasks.global_time",
         "recsys.tasks.last_basket",
+        "recsys.tasks.last_share",
         "recsys.tasks.leave_last_out",
         "recsys.tasks.user_holdout",
     ),
