@@ -103,13 +103,16 @@ class Prefixes(Part):
         return cls(name, history, target, owners[baskets], before[baskets], max_events)
 
     @classmethod
-    def of_events(cls, name: str, history: BasketBatch, is_target: Tensor) -> Prefixes:
+    def of_events(
+        cls, name: str, history: BasketBatch, is_target: Tensor, *, max_events: int | None = None
+    ) -> Prefixes:
         """The events at `is_target` (E,) bool, each as the target of all of its user's before it.
 
         Args:
             name: of the part.
             history: the events of U users.
             is_target: which of them.
+            max_events: the last so many events before the target are an example's history.
 
         >>> history = BasketBatch.from_lists([[[0], [1], [2]]], num_items=3)
         >>> steps = Prefixes.of_events("test", history, torch.tensor([False, True, True]))
@@ -119,7 +122,7 @@ class Prefixes(Part):
         (events,) = is_target.nonzero(as_tuple=True)
         owners = history.owners()[events]
         target = Ragged(history.items[events], torch.arange(len(events) + 1))
-        return cls(name, history, target, owners, events - history.offsets[owners])
+        return cls(name, history, target, owners, events - history.offsets[owners], max_events)
 
     def __len__(self) -> int:
         return len(self.owners)

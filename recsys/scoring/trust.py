@@ -42,6 +42,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.models.language.Pretrained",
         "recsys.models.language.Ranking",
         "recsys.models.language.Tuning",
+        "recsys.models.sequences.Adjacency",
         "recsys.models.sequences.Encoder",
         "recsys.models.sequences.Ranking",
         "recsys.models.sequences.SideBySide",
