@@ -171,7 +171,7 @@ class LocalSteps:
     epochs: int = 2
     batch_size: int = 32
     max_examples: int | None = 256
-    learning_rate: float = 0.5
+    learning_rate: float = 0.1
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size, max_examples=self.max_examples)
@@ -403,16 +403,17 @@ def _coins(clients: Clients, order: Order, seed: int) -> Tensor:
     return torch.from_numpy(_random(seed, order.round, -1, clients.numbers.numpy(), 0)) < heads
 
 
-def _random(seed: int, number: int, purpose: int, client: np.ndarray, place: object) -> np.ndarray:
+def _random(
+    seed: int, number: int, purpose: int, client: np.ndarray, place: np.ndarray | int
+) -> np.ndarray:
     """Uniform in [0, 1): a function of its arguments alone, so that company changes nothing.
 
     SplitMix64 (Steele, Lea & Flood 2014) of a combination of the numbers.
     """
-    state = np.uint64(0)
-    with np.errstate(over="ignore"):
-        for value in (seed, number, purpose, client, place):
-            state = _mixed(np.asarray(state) ^ np.asarray(value, dtype=np.int64).astype(np.uint64))
-        return (state >> np.uint64(11)) * 2.0**-53
+    state = np.zeros(1, dtype=np.uint64)
+    for value in (seed, number, purpose, client, place):
+        state = _mixed(state ^ np.asarray(value, dtype=np.int64).astype(np.uint64))
+    return (state >> np.uint64(11)) * 2.0**-53
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
