@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -52,7 +53,7 @@ PACKAGES = ["recsys", "torch", "numpy", "polars"]
 PROTOCOL = Protocol(ks=(1, 5, 10))
 METRICS = {"Acc@1": "recall@1", "Acc@5": "recall@5", "MRR@10": "mrr@10"}
 
-ROUNDS, CLIENTS_A_ROUND = 300, 40
+ROUNDS, CLIENTS_A_ROUND = 200, 40
 LOCAL = LocalSteps(epochs=2, batch_size=32, max_examples=128, learning_rate=0.1)
 ALONE = LocalSteps(epochs=20, batch_size=32, max_examples=None, learning_rate=0.1)
 NEAR = Adjacency(share=0.5, km=1.0)
@@ -144,11 +145,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=[])
+    parser.add_argument("--report", action="store_true", help="of what has been measured alone")
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(1)
     for seed in given.seeds:
-        for name in given.rows or ROWS:
+        for name in () if given.report else given.rows or ROWS:
             measure(name, seed)
     if not given.rows:
         report(given.seeds)
@@ -156,13 +158,12 @@ def main() -> None:
 
 def measure(name: str, seed: int) -> None:
     """Train a row and write what each user's steps reached."""
-    seed = 0 if name in WITHOUT_SEED else seed
-    place = RUNS / f"{name.replace(' ', '_').replace(',', '')}_{seed}"
-    if place.with_suffix(".json").exists():
+    place = place_of(name, seed)
+    if place.exists():
         return
     RUNS.mkdir(parents=True, exist_ok=True)
     began = time.process_time()
-    model = ROWS[name](seed)
+    model = ROWS[name](0 if name in WITHOUT_SEED else seed)
     trained = time.process_time()
     result = evaluate(model, split().test, PROTOCOL)
     users = split().users.ids_of(result.per_user["user"]).rename("user_id")
@@ -170,14 +171,18 @@ def measure(name: str, seed: int) -> None:
         place.with_suffix(".parquet"), result.per_user.drop("user").insert_column(0, users)
     )
     seconds = {"train": trained - began, "evaluate": time.process_time() - trained}
-    write_text(place.with_suffix(".json"), json.dumps({"cpu_seconds": seconds}))
+    write_text(place, json.dumps({"cpu_seconds": seconds}))
     print(name, seed, over_steps(result.per_user), seconds, flush=True)
 
 
+def place_of(name: str, seed: int) -> Path:
+    """The file that is there once a row has been measured; its users lie beside it."""
+    words = name.replace(" ", "_").replace(",", "")
+    return RUNS / f"{words}_{0 if name in WITHOUT_SEED else seed}.json"
+
+
 def read(name: str, seed: int) -> pl.DataFrame:
-    seed = 0 if name in WITHOUT_SEED else seed
-    path = RUNS / f"{name.replace(' ', '_').replace(',', '')}_{seed}.parquet"
-    return pl.read_parquet(path, glob=False)
+    return pl.read_parquet(place_of(name, seed).with_suffix(".parquet"), glob=False)
 
 
 def over_steps(per_user: pl.DataFrame) -> dict[str, float]:
@@ -196,7 +201,8 @@ def mean_of_seeds(name: str, seeds: list[int]) -> pl.DataFrame:
 
 
 def report(seeds: list[int]) -> None:
-    """Write the record and the tables of README.md."""
+    """Write the record and the tables of README.md, of the rows that were measured."""
+    names = [name for name in ROWS if all(place_of(name, s).exists() for s in seeds)]
     rows = {
         name: {
             "over_steps": {
@@ -211,14 +217,15 @@ def report(seeds: list[int]) -> None:
                 )
             ),
         }
-        for name in ROWS
+        for name in names
     }
-    frames = {name: mean_of_seeds(name, seeds) for name in ROWS}
+    frames = {name: mean_of_seeds(name, seeds) for name in names}
     tests = pl.concat(
         compare(frames[first], frames[second]).with_columns(
             first_row=pl.lit(first), second_row=pl.lit(second)
         )
         for first, second in PAIRS
+        if first in frames and second in frames
     )
     tests = with_holm(tests.drop("p_holm"))
     share = CLIENTS_A_ROUND / len(split().users)

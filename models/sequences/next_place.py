@@ -7,12 +7,13 @@ describes and of what a user's own counts know.
 
     x         = sum over the last K items i_k of g_k * E'_{i_k}
     h         = x + W2 relu(W1 x + b1)
-    score(j)  = h E'_j + b_j  (+ log of the user's own chain, with `own`)
+    score(j)  = h E'_j + b_j;   with `own`: s1 log of the user's own chain + s2 (h E'_j + b_j)
     E'        = (1 - a) E + a A E   with `adjacency`
 
 A is the row-normalised Gaussian kernel of the distances between places, exp(-d_ij^2 / 2 s^2):
 a place that a client has never seen moves with its neighbours. With `own` the network learns what
-is left when a user's own counts, which never leave the device, have spoken: a residual.
+is left when a user's own counts, which never leave the device, have spoken: a residual, which
+starts at nothing, s2 = 0.
 
 Shapes: B rows, K last items, n items, D dimensions.
 """
@@ -104,6 +105,8 @@ class NextPlace(Recommender):
         recent_first = torch.arange(1, max_length + 1).reciprocal()[:, None]
         self.gates = nn.Parameter(recent_first.expand(-1, embedding_dim).clone())
         self.bias = nn.Parameter(torch.zeros(num_items))
+        # Of the user's own counts, and of what the network adds to them.
+        self.scales = None if own is None else nn.Parameter(torch.tensor([1.0, 0.0]))
         self.inner = nn.Linear(embedding_dim, 2 * embedding_dim)
         self.outer = nn.Linear(2 * embedding_dim, embedding_dim)
         self.register_buffer("neighbours", None)
@@ -143,7 +146,9 @@ class NextPlace(Recommender):
         x = (F.embedding(recent, padded) * self.gates).sum(-2)
         x = x + self.outer(self.inner(x).relu())
         scores = x @ vectors.T + self.bias
-        return scores if start is None else scores + start
+        if start is None or self.scales is None:
+            return scores
+        return self.scales[0] * start + self.scales[1] * scores
 
     def row_losses(self, scores: Tensor, target: Tensor) -> Tensor:
         """(B,) the cross-entropy of the items that came next (B,)."""

@@ -1,17 +1,18 @@
 """Clients side by side, alone, in another process and by plain PyTorch have the same numbers."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import closing
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
 from dataclasses import fields
-from multiprocessing.connection import Client, Listener
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 import torch
-import torch.multiprocessing as mp
-from safetensors.torch import load, save
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from recsys import EventLog, Split
@@ -417,53 +418,66 @@ def test_training_that_diverges_is_one_line(split: Split) -> None:
         train_federated(small_model(), split, rounds=Rounds(num_rounds=3), local=local)
 
 
-def client_process(address: tuple[str, int], user: int) -> None:
-    """A client: reads its own events, hears weights and says updates, both as safetensors."""
-    torch.set_num_threads(1)
-    model, clients, _ = clients_and_order(small_split())
-    own = clients.rows(torch.tensor([user]))
-    with closing(Client(address)) as server:
-        server.send_bytes(user.to_bytes(1, "little"))
-        while weights := server.recv_bytes():
-            number, weights = int.from_bytes(weights[:4], "little"), weights[4:]
-            (update,) = train_clients(model, Order(load(weights), number), own, LOCAL).messages()
-            server.send_bytes(update.to_bytes())
+CLIENT = """
+import socket, sys
+import polars as pl, torch
+from safetensors.torch import load, load_file
+from recsys.models import NextPlace
+from recsys.training.federated import Clients, LocalSteps, Order, train_clients
 
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    with Listener(("127.0.0.1", 0)) as listener:
-        yield listener
+port, number, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+examples = load_file(path)
+offsets, numbers = torch.tensor([0, len(examples["target"])]), torch.tensor([number])
+own = Clients(examples, offsets, numbers, pl.Series([number]), torch.tensor([0]))
+model = NextPlace(7, embedding_dim=4, max_length=3)
+local = LocalSteps(epochs=2, batch_size=4, max_examples=10, learning_rate=0.3)
+with socket.create_connection(("127.0.0.1", port), timeout=60).makefile("rwb") as server:
+    server.write(bytes([number]))
+    server.flush()
+    while size := int.from_bytes(server.read(4), "little"):
+        order = Order(load(server.read(size)), int.from_bytes(server.read(4), "little"))
+        message = train_clients(model, order, own, local).messages()[0].to_bytes()
+        server.write(len(message).to_bytes(4, "little") + message)
+        server.flush()
+"""
+"""A client: reads its own events alone, hears weights and says updates, both as safetensors."""
 
 
 def test_two_processes_over_localhost_give_the_numbers_of_the_loop(
-    split: Split, listener: Listener
+    split: Split, tmp_path: Path
 ) -> None:
     model, clients, order = clients_and_order(split)
-    pair = clients.rows(torch.tensor([1, 4]))
     loop, server = Server(dict(order.weights)), Server(dict(order.weights))
     for _ in range(3):
-        loop.receive(train_clients(model, loop.order(), pair, LOCAL))
-    context = mp.get_context("spawn")
-    processes = [
-        context.Process(target=client_process, args=(listener.address, user)) for user in (1, 4)
-    ]
-    for process in processes:
-        process.start()
-    lines = {}
-    for _ in processes:
-        line = listener.accept()
-        lines[line.recv_bytes()[0]] = line
-    for number in range(3):
+        some = clients.rows(torch.tensor([1, 4]))
+        loop.receive(train_clients(model, loop.order(), some, LOCAL))
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.settimeout(60)
+        for user in (1, 4):
+            path = tmp_path / f"{user}.safetensors"
+            save_file(dict(clients.rows(torch.tensor([user])).examples), path)
+            command = [sys.executable, "-c", CLIENT, str(listener.getsockname()[1]), str(user)]
+            process = stack.enter_context(subprocess.Popen([*command, str(path)]))
+            stack.callback(process.kill)
+        lines = {}
+        for _ in range(2):
+            connection = stack.enter_context(listener.accept()[0])
+            connection.settimeout(60)
+            line = stack.enter_context(connection.makefile("rwb"))
+            lines[line.read(1)[0]] = line
+        for number in range(3):
+            weights = save(server.order().weights)
+            for line in lines.values():
+                line.write(len(weights).to_bytes(4, "little") + weights)
+                line.write(number.to_bytes(4, "little"))
+                line.flush()
+            sizes = {user: int.from_bytes(lines[user].read(4), "little") for user in (1, 4)}
+            messages = [Update.from_bytes(lines[user].read(sizes[user])) for user in (1, 4)]
+            server.receive(Updates.of(messages, server.weights))
         for line in lines.values():
-            line.send_bytes(number.to_bytes(4, "little") + save(server.order().weights))
-        messages = [Update.from_bytes(lines[user].recv_bytes()) for user in (1, 4)]
-        server.receive(Updates.of(messages, server.weights))
-    for line in lines.values():
-        line.send_bytes(b"")
-        line.close()
-    for process in processes:
-        process.join(30)
-        assert process.exitcode == 0
+            line.write(bytes(4))
+            line.flush()
     for name, weight in loop.weights.items():
         torch.testing.assert_close(server.weights[name], weight, rtol=1e-6, atol=1e-7)
+        assert not torch.equal(weight, order.weights[name])
