@@ -33,6 +33,7 @@ from recsys.batch.bounds import check_tensor
 from recsys.batch.examples import Part, Prefixes
 from recsys.batch.histories import BasketBatch
 from recsys.errors import DataError
+from recsys.memory import check_memory
 from recsys.models.frequency.own_chain import OwnChain
 from recsys.precision import wide
 from recsys.ranges import above, at_least
@@ -122,6 +123,11 @@ class NextPlace(Recommender):
         is_target = torch.ones(len(split.training.items), dtype=torch.bool)
         is_target[begins] = False
         return Prefixes.of_events("train", split.training, is_target, max_events=most)
+
+    def check_size(self, split: Split) -> None:
+        if self.adjacency is not None:
+            what = f"adjacency of {split.num_items:,} places"
+            check_memory(4 * 8 * split.num_items**2, what, "set adjacency=null, or take cells")
 
     def check_kept(self, histories: BasketBatch) -> None:
         super().check_kept(histories)

@@ -177,6 +177,11 @@ class LocalSteps:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size, max_examples=self.max_examples)
         above(0, learning_rate=self.learning_rate)
 
+    def examples_of(self, clients: Clients) -> Tensor:
+        """(C,) int64: how many examples of each client a round takes."""
+        most = self.max_examples
+        return clients.num_examples if most is None else clients.num_examples.clamp(max=most)
+
 
 @dataclass(frozen=True, eq=False)
 class Order:
@@ -322,6 +327,7 @@ def train_clients(
     trained = [
         _trained(model, order, clients.rows(some), local, seed)
         for some in by_size.split(clients_at_once)
+        if len(some)  # nobody is one piece
     ]
     back = by_size.argsort()
     changes = {
@@ -332,7 +338,7 @@ def train_clients(
     }
     if order.clip is not None:
         changes = _clipped(changes, order.clip)
-    counts = clients.num_examples.clamp(max=local.max_examples) * takes_part
+    counts = local.examples_of(clients) * takes_part
     return Updates(takes_part, counts if order.clip is None else counts.clamp(max=1), changes)
 
 
@@ -340,7 +346,7 @@ def _trained(
     model: nn.Module, order: Order, clients: Clients, local: LocalSteps, seed: int
 ) -> Weights:
     """(C, …) the changes of clients, most examples first, trained side by side."""
-    counts = clients.num_examples.clamp(max=local.max_examples)
+    counts = local.examples_of(clients)
     steps_per_epoch = -(-counts // local.batch_size)
     weights = {n: w.expand(len(clients), *w.shape).clone() for n, w in order.weights.items()}
     gradient = vmap(grad(_loss(model, order)))

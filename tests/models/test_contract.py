@@ -54,6 +54,11 @@ class TestDecayedPersonal(Defaults):
     name = "DecayedPersonal"
 
 
+class TestOwnChain(Defaults):
+    finds_new_items = False
+    name = "OwnChain"
+
+
 class TestUPCF(Defaults):
     name = "UPCF"
 
@@ -200,6 +205,16 @@ class TestSASRecWithThePapersLoss(TestSASRec):
     def config(self, split: Split) -> dict[str, Any]:
         target = {"_target_": "recsys.models.sequences.Ranking"}
         return {**super().config(split), "ranking": target | {"softmax": False, "num_negatives": 1}}
+
+
+class TestNextPlace(ModelContract):
+    def config(self, split: Split) -> dict[str, Any]:
+        return {"_target_": "recsys.models.NextPlace", "num_items": split.num_items}
+
+
+class TestNextPlaceOnAUsersOwnChain(TestNextPlace):
+    def config(self, split: Split) -> dict[str, Any]:
+        return {**super().config(split), "own": {"_target_": "recsys.models.OwnChain"}}
 
 
 class TestShopperBERT(ModelContract):

@@ -44,6 +44,7 @@ from recsys.training.privacy import GaussianNoise
 
 NUM_ITEMS = 7
 LOCAL = LocalSteps(epochs=2, batch_size=4, max_examples=10, learning_rate=0.3)
+SLOWLY = LocalSteps(epochs=2, batch_size=4, max_examples=10, learning_rate=0.1)
 
 
 def small_split() -> Split:
@@ -319,7 +320,7 @@ def test_noise_goes_with_what_can_be_counted(split: Split) -> None:
 def test_noise_is_added_to_the_sum_over_the_expected_clients(split: Split) -> None:
     model, clients, order = clients_and_order(split)
     noise = GaussianNoise(clip=0.5, multiplier=2.0)
-    server = Server(order.weights, noise=noise, expected_clients=4)
+    server = Server(order.weights, noise=noise, expected_clients=4.0)
     updates = train_clients(model, server.order(), clients, LOCAL)
     server.receive(updates)
     flat = torch.cat([c.flatten(1) for c in updates.changes.values()], 1).sum(0)
@@ -360,7 +361,7 @@ def test_with_noise_each_client_is_asked_by_itself() -> None:
 def test_clients_together_learn_the_walk(split: Split, options: dict[str, Any]) -> None:
     model = small_model()
     train_federated(
-        model, split, rounds=Rounds(num_rounds=80, clients_a_round=4), local=LOCAL, **options
+        model, split, rounds=Rounds(num_rounds=150, clients_a_round=4), local=SLOWLY, **options
     )
     test = split.test.rows(torch.arange(10))  # of the users who walk on by one
     best = model.top_k(test.history, 2).items
@@ -431,7 +432,7 @@ offsets, numbers = torch.tensor([0, len(examples["target"])]), torch.tensor([num
 own = Clients(examples, offsets, numbers, pl.Series([number]), torch.tensor([0]))
 model = NextPlace(7, embedding_dim=4, max_length=3)
 local = LocalSteps(epochs=2, batch_size=4, max_examples=10, learning_rate=0.3)
-with socket.create_connection(("127.0.0.1", port), timeout=60).makefile("rwb") as server:
+with socket.create_connection(("127.0.0.1", port), timeout=300).makefile("rwb") as server:
     server.write(bytes([number]))
     server.flush()
     while size := int.from_bytes(server.read(4), "little"):
@@ -453,7 +454,7 @@ def test_two_processes_over_localhost_give_the_numbers_of_the_loop(
         loop.receive(train_clients(model, loop.order(), some, LOCAL))
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        listener.settimeout(60)
+        listener.settimeout(300)
         for user in (1, 4):
             path = tmp_path / f"{user}.safetensors"
             save_file(dict(clients.rows(torch.tensor([user])).examples), path)
@@ -463,7 +464,7 @@ def test_two_processes_over_localhost_give_the_numbers_of_the_loop(
         lines = {}
         for _ in range(2):
             connection = stack.enter_context(listener.accept()[0])
-            connection.settimeout(60)
+            connection.settimeout(300)
             line = stack.enter_context(connection.makefile("rwb"))
             lines[line.read(1)[0]] = line
         for number in range(3):
