@@ -87,6 +87,16 @@ def federated(*, options: dict[str, Any] | None = None, **how: Any) -> Callable[
     return train
 
 
+def personal(seed: int) -> Scorer:
+    """The federated network first, and then it on top of each user's own chain."""
+    first = federated()(seed)
+    model = network(seed, own=OwnChain(**OWN))
+    model.load_state_dict(first.state_dict() | {"scales": model.scales})
+    rounds = Rounds(num_rounds=ROUNDS // 2, clients_a_round=CLIENTS_A_ROUND, seed=seed + 100)
+    train_federated(model, split(), rounds=rounds, local=LOCAL)
+    return model
+
+
 def alone(seed: int) -> Scorer:
     model = network(seed)
     model.keep_popularity(split())
@@ -121,7 +131,7 @@ ROWS: dict[str, Callable[[int], Scorer]] = {
     "geometric median": federated(aggregation=GeometricMedian),
     "FedAvg + noise": federated(noise=lambda: NOISE),
     "centralised": centralised(),
-    "personal + federated": federated(options={"own": OwnChain(**OWN)}),
+    "personal + federated": personal,
     "personal + centralised": centralised(own=OwnChain(**OWN)),
 }
 PAIRS = [

@@ -220,8 +220,9 @@ class Update:
 
     def to_bytes(self) -> bytes:
         """As safetensors: tensors, and the two other fields as their metadata."""
-        about = {"takes_part": json.dumps(self.takes_part), "num_examples": str(self.num_examples)}
-        return save({name: tensor.contiguous() for name, tensor in self.change.items()}, about)
+        about = {"takes_part": self.takes_part, "num_examples": self.num_examples}
+        tensors = {name: tensor.contiguous() for name, tensor in self.change.items()}
+        return save(tensors, {"update": json.dumps(about)})
 
     @classmethod
     def from_bytes(cls, message: bytes) -> Update:
@@ -232,12 +233,13 @@ class Update:
         """
         try:
             length = int.from_bytes(message[:8], "little")
-            about = json.loads(message[8 : 8 + length])["__metadata__"]
-            takes_part, count = json.loads(about["takes_part"]), int(about["num_examples"])
+            about = json.loads(json.loads(message[8 : 8 + length])["__metadata__"]["update"])
             change = load(message)
+            is_update = set(about) == {"takes_part", "num_examples"}
         except Exception as error:
             raise RunError(f"a message of {len(message)} bytes is no update ({error})") from error
-        if not isinstance(takes_part, bool) or set(about) != {"takes_part", "num_examples"}:
+        takes_part, count = (about["takes_part"], about["num_examples"]) if is_update else (0, 0)
+        if not isinstance(takes_part, bool) or type(count) is not int or count < 0:
             raise RunError(f"an update says {about}; expected takes_part and num_examples alone")
         return cls(takes_part, count, change)
 
