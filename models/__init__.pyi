@@ -6,6 +6,7 @@ from .factors.count_vae import CountVAE as CountVAE
 from .factors.ease import EASE as EASE
 from .factors.ials import IALS as IALS
 from .frequency.decayed_personal import DecayedPersonal as DecayedPersonal
+from .frequency.own_chain import OwnChain as OwnChain
 from .frequency.personal_top import PersonalTop as PersonalTop
 from .frequency.popularity import Popularity as Popularity
 from .graphs.dnntsp import DNNTSP as DNNTSP
@@ -24,6 +25,7 @@ from .neighbours.markov import Markov as Markov
 from .neighbours.text_tfidf import TextTFIDF as TextTFIDF
 from .neighbours.tifuknn import TIFUKNN as TIFUKNN
 from .neighbours.up_cf import UPCF as UPCF
+from .sequences.next_place import NextPlace as NextPlace
 from .sequences.sasrec import SASRec as SASRec
 from .sequences.unisrec import UniSRec as UniSRec
 from .series.deepar import DeepAR as DeepAR

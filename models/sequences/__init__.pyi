@@ -1,3 +1,4 @@
+from .next_place import Adjacency as Adjacency
 from .sasrec import Encoder as Encoder
 from .sasrec import Ranking as Ranking
 from .sasrec import SideBySide as SideBySide

@@ -47,6 +47,10 @@ class Part:
         """The users at `index` (B,) int64, in that order."""
         return Part(self.name, self.history.rows(index), self.target.rows(index))
 
+    def last_of_users(self) -> Part:
+        """One row a user: the last."""
+        return self
+
 
 @dataclass(frozen=True, eq=False)
 class Prefixes(Part):
@@ -98,6 +102,28 @@ class Prefixes(Part):
         target = Ragged(history.items, begins).rows(baskets).distinct(history.num_items)
         return cls(name, history, target, owners[baskets], before[baskets], max_events)
 
+    @classmethod
+    def of_events(
+        cls, name: str, history: BasketBatch, is_target: Tensor, *, max_events: int | None = None
+    ) -> Prefixes:
+        """The events at `is_target` (E,) bool, each as the target of all of its user's before it.
+
+        Args:
+            name: of the part.
+            history: the events of U users.
+            is_target: which of them.
+            max_events: the last so many events before the target are an example's history.
+
+        >>> history = BasketBatch.from_lists([[[0], [1], [2]]], num_items=3)
+        >>> steps = Prefixes.of_events("test", history, torch.tensor([False, True, True]))
+        >>> steps.rows(torch.tensor([1])).history.items.tolist(), steps.target.values.tolist()
+        ([0, 1], [1, 2])
+        """
+        (events,) = is_target.nonzero(as_tuple=True)
+        owners = history.owners()[events]
+        target = Ragged(history.items[events], torch.arange(len(events) + 1))
+        return cls(name, history, target, owners, events - history.offsets[owners], max_events)
+
     def __len__(self) -> int:
         return len(self.owners)
 
@@ -115,3 +141,8 @@ class Prefixes(Part):
         if self.max_events is not None:
             before = before.latest(self.max_events)
         return Part(self.name, before, self.target.rows(index))
+
+    def last_of_users(self) -> Part:
+        ends = torch.bincount(self.owners, minlength=len(self.history)).cumsum(0)
+        # Who has no row ends where the one before does, and nobody's row is before the first.
+        return self.rows(ends[ends > 0].unique() - 1)

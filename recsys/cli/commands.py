@@ -77,7 +77,7 @@ def _evaluations(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]
     for part, known in saved.known_parts(task.split):
         with saved_model.asking(saved.model):
             result = ranking.evaluate_part(saved.model, known, task)
-        user = pl.Series("user", part.history.users.numpy())
+        user = pl.Series("user", part.last_of_users().history.users.numpy())
         results[part.name] = replace(result, per_user=result.per_user.with_columns(user))
     return results
 

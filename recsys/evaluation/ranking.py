@@ -17,7 +17,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.batch.examples import Part
+from recsys.batch.examples import Part, Prefixes
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged, offsets_of
 from recsys.errors import ConfigError
@@ -61,6 +61,7 @@ class Protocol:
 
 
 DEFAULT = Protocol()
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +71,10 @@ class Evaluation:
     Attributes:
         per_user: a row per user: `ABOUT_USER`, then a column per metric. `repeat/…` columns count
             only the targets that the history holds, `explore/…` only the others; they are null
-            for users that have no such target.
+            for users that have no such target. Of a user with several rows in the part it holds
+            means over these, the sum of their targets, and the last one's length of history.
         catalogue: metrics of all lists together: coverage, novelty, Gini.
-        top: the ranked lists, in the order of `per_user`.
+        top: the ranked lists, in the order of `per_user`; of a user with several, the last.
     """
 
     per_user: pl.DataFrame
@@ -166,18 +168,52 @@ def evaluate(
             build_index=build_index,
             progress=progress,
         )
-    targets = part.target
-    hits = metrics.hits(top.items, targets, num_items)
-    user_metrics = metrics.per_user(hits, targets.lengths, protocol.ks)
+    pieces = [slice(0, len(part))]
+    if isinstance(part, Prefixes):  # histories that rows share are copied for a few rows at once
+        pieces = [slice(first, first + ROWS_AT_ONCE) for first in range(0, len(part), ROWS_AT_ONCE)]
+    rows = torch.arange(len(part))
+    frames = [
+        _about_rows(
+            part.rows(rows[piece]) if isinstance(part, Prefixes) else part,
+            top.items[piece],
+            protocol.ks,
+            popularity,
+        )
+        for piece in pieces
+    ]
+    catalogue = _catalogue(top.items, num_items, popularity, protocol.ks)
+    return _of_users(part, Evaluation(pl.concat(frames), catalogue, top))
+
+
+def _about_rows(
+    part: Part, items: Tensor, ks: Sequence[int], popularity: Tensor | None
+) -> pl.DataFrame:
+    """What `Evaluation.per_user` holds, a row per row of the part, with lists of `items` (U, k)."""
+    targets, num_items = part.target, part.history.num_items
+    hits = metrics.hits(items, targets, num_items)
+    row_metrics = metrics.per_user(hits, targets.lengths, ks)
     is_repeat = _member(targets, part.history.ragged, num_items)
     frames = [
         _about(part, is_repeat, popularity),
-        pl.DataFrame({name: values.numpy() for name, values in user_metrics.items()}),
-        _recalls("repeat", top.items, _where(targets, is_repeat), protocol.ks, num_items),
-        _recalls("explore", top.items, _where(targets, ~is_repeat), protocol.ks, num_items),
+        pl.DataFrame({name: values.numpy() for name, values in row_metrics.items()}),
+        _recalls("repeat", items, _where(targets, is_repeat), ks, num_items),
+        _recalls("explore", items, _where(targets, ~is_repeat), ks, num_items),
     ]
-    catalogue = _catalogue(top.items, num_items, popularity, protocol.ks)
-    return Evaluation(pl.concat(frames, how="horizontal"), catalogue, top)
+    return pl.concat(frames, how="horizontal")
+
+
+def _of_users(part: Part, rows: Evaluation) -> Evaluation:
+    """A row per user, of an evaluation with a row per row of the part."""
+    if not isinstance(part, Prefixes):
+        return rows
+    owners = part.owners.numpy()
+    frame = rows.per_user.with_columns(owner=owners).group_by("owner", maintain_order=True)
+    about = pl.col("user", "history_length").last(), pl.col("num_targets").sum()
+    means = pl.exclude("owner", "user", "history_length", "num_targets").mean()
+    per_user = frame.agg(*about, means)
+    (last,) = np.append(np.diff(owners) != 0, True).nonzero()
+    top = TopK(rows.top.items[last], rows.top.scores[last])
+    return Evaluation(per_user.select(rows.per_user.columns), rows.catalogue, top)
 
 
 def _member(rows: Ragged, others: Ragged, num_items: int) -> Tensor:

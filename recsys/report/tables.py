@@ -72,9 +72,10 @@ class WideTable(Table):
 def describe(split: Split, protocol: Protocol) -> str:
     """One line: the log, its sizes, its parts and how it is asked."""
     counts = ", ".join(f"{len(part):,} {part.name}" for part in (split.validation, split.test))
+    rows = "steps of users" if split.every_step else "users"
     return (
         f"{split.log.name}: {len(split.users):,} users, {split.num_items:,} items, "
-        f"{len(split.events):,} events; asked: {counts} users; {history_rule(protocol)}"
+        f"{len(split.events):,} events; asked: {counts} {rows}; {history_rule(protocol)}"
     )
 
 
@@ -208,6 +209,7 @@ def words_of(items: pl.DataFrame) -> pl.Series:
 def samples(part: Part, top: TopK, split: Split, *, num_users: int = 3) -> Table:
     """What a few users have had of late and what they are recommended, in words."""
     words = words_of(split.item_table)
+    part = part.last_of_users()
     table = Table(
         "user", "latest in the history", "recommended (✓: in the target)", show_lines=True
     )

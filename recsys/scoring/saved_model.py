@@ -187,7 +187,7 @@ class SavedModel:
             history = part.history
             index, log_rows = users[history.users], rows[history.log_rows]
             known_history = replace(history, users=index, log_rows=log_rows)
-            parts.append((part, Part(part.name, known_history, part.target)))
+            parts.append((part, replace(part, history=known_history)))
         return parts
 
     def check_catalogue(self, split: Split) -> None:

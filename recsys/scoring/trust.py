@@ -48,6 +48,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.models.language.Pretrained",
         "recsys.models.language.Ranking",
         "recsys.models.language.Tuning",
+        "recsys.models.sequences.Adjacency",
         "recsys.models.sequences.Encoder",
         "recsys.models.sequences.Experts",
         "recsys.models.sequences.Ranking",
@@ -79,6 +80,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.data.sources.amazon_sequences.beauty",
         "recsys.data.sources.amazon_sequences.scientific",
         "recsys.data.sources.cdnow.cdnow",
+        "recsys.data.sources.checkins.checkins",
         "recsys.data.sources.complete_journey.categories",
         "recsys.data.sources.complete_journey.complete_journey",
         "recsys.data.sources.movielens.ml100k",
@@ -93,6 +95,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
     "split": (
         "recsys.tasks.global_time",
         "recsys.tasks.last_basket",
+        "recsys.tasks.last_share",
         "recsys.tasks.leave_last_out",
         "recsys.tasks.user_holdout",
     ),

@@ -28,6 +28,7 @@ from .sales import sales_series as sales_series
 from .splits import Split as Split
 from .splits import global_time as global_time
 from .splits import last_basket as last_basket
+from .splits import last_share as last_share
 from .splits import leave_last_out as leave_last_out
 from .splits import user_holdout as user_holdout
 from .tokenizers import tokenize as tokenize

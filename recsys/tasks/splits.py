@@ -27,7 +27,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.batch.examples import Part
+from recsys.batch.examples import Part, Prefixes
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError, DataError
@@ -44,6 +44,7 @@ from recsys.log.event_log import (
 )
 from recsys.log.time import Moment, moment
 from recsys.log.vocabulary import Vocabulary
+from recsys.ranges import proper_share
 from recsys.tasks.phases import PHASES, TEST, TRAIN, VALIDATION
 from recsys.tasks.tensors import tensor_of
 
@@ -58,12 +59,15 @@ class Split:
         events: `user, item, basket, time, quantity, value, log_row, phase, target`, one row per
             user, basket and item (quantities and values summed), ordered by user and time. `time`
             is in seconds or ordinal and `log_row` a row of `log.events`, of the first such event.
+        every_step: whether each validation and test target is a row of its own, whose history is
+            all that its user did before it; otherwise a user's targets are one row.
     """
 
     log: EventLog
     users: Vocabulary
     items: Vocabulary
     events: pl.DataFrame
+    every_step: bool = False
 
     @property
     def num_items(self) -> int:
@@ -151,6 +155,8 @@ class Split:
         return pl.Series(np.repeat(self.events["phase"].to_numpy()[begins], rows))
 
     def _part(self, phase: int) -> Part:
+        if self.every_step and phase != TRAIN:
+            return self._steps(phase)
         phases, is_target = self.events["phase"], self.events["target"]
         targets = self.events.select("user", "item").filter((phases == phase) & is_target)
         users = targets["user"].unique(maintain_order=True)
@@ -161,6 +167,14 @@ class Split:
         target = Ragged(tensor_of(targets["item"]), _offsets(targets["user"], users))
         history = self._batch(is_history, users)
         return Part(PHASES[phase], history, target.distinct(self.num_items))
+
+    def _steps(self, phase: int) -> Prefixes:
+        """Each target of a phase after everything that its user did before it."""
+        is_target = (self.events["phase"] == phase) & self.events["target"]
+        users = self.events["user"].filter(is_target).unique(maintain_order=True)
+        seen = (self.events["phase"] <= phase) & self.events["user"].is_in(users.implode())
+        history = self._batch(seen, users)
+        return Prefixes.of_events(PHASES[phase], history, tensor_of(is_target.filter(seen)))
 
     def _batch(self, which: pl.Series | None = None, users: pl.Series | None = None) -> BasketBatch:
         """The events at `which`, of the `users` given or of those with such an event."""
@@ -224,6 +238,54 @@ def leave_last_out(log: EventLog) -> Split:
 def last_basket(log: EventLog) -> Split:
     """As `leave_last_out`, with whole baskets."""
     return _leave_last(log, by_basket=True)
+
+
+def last_share(log: EventLog, *, test_share: float = 0.2, validation_share: float = 0.1) -> Split:
+    """Per user the last events are test targets, each by itself, those before them validation's.
+
+    Every target is a row whose history is all that its user did before it, earlier targets too. Of
+    T events of a user the first (1 - test_share) T, rounded down, come before the test, and the
+    first (1 - test_share - validation_share) T before validation; a user's first event is always
+    training. As in `leave_last_out`, events after another user's target may be in training.
+
+    Args:
+        log: any.
+        test_share, validation_share: of a user's events.
+
+    Raises:
+        ConfigError: shares that are none, or leave nothing to train on.
+        DataError: they leave a part empty.
+
+    >>> rows = {"user_id": [1] * 5 + [2] * 5, "item_id": list(range(5)) * 2, "timestamp": range(10)}
+    >>> split = last_share(
+    ...     EventLog.from_frames(pl.DataFrame(rows)), test_share=0.4, validation_share=0.2
+    ... )
+    >>> split.test.target.values.tolist(), split.training.lengths().tolist()
+    ([3, 4, 3, 4], [2, 2])
+    >>> split.test.rows(torch.tensor([1])).history.items.tolist()
+    [0, 1, 2, 3]
+    """
+    proper_share(test_share=test_share, validation_share=validation_share)
+    if test_share + validation_share >= 1:
+        raise ConfigError(
+            f"test_share={test_share} and validation_share={validation_share} leave nothing to "
+            "train on; lower them"
+        )
+    frame, users, items = _encoded(log, by_basket=False)
+    place, (_, lengths) = frame["basket"].to_numpy(), _stretches(frame["user"])
+    count = np.repeat(lengths, lengths)
+    before_test, before_validation = (
+        np.floor(np.round(count * (1 - share), 6))  # .7 of 10 is 7, not 6.999…
+        for share in (test_share, test_share + validation_share)
+    )
+    phase = np.where(
+        place >= before_test, TEST, np.where(place >= before_validation, VALIDATION, TRAIN)
+    )
+    phase[place == 0] = TRAIN
+    last_in_training = place == np.maximum(before_validation, 1) - 1
+    target = (phase != TRAIN) | (last_in_training & (place > 0))
+    frame = frame.with_columns(phase=pl.Series(phase.astype(np.uint8)), target=pl.Series(target))
+    return _checked(Split(log, users, items, frame, every_step=True))
 
 
 def user_holdout(log: EventLog, *, column: str = "split") -> Split:

@@ -32,6 +32,7 @@ def test_source_and_options_agree(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_log_brings_the_task_that_is_natural_to_it(name: str) -> None:
     expected = {
+        "checkins": "last_share",
         "complete_journey": "global_time",
         "dc": "user_holdout",
         "online_retail": "last_basket",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from recsys.batch.examples import Part
+from recsys.batch.examples import Part, Prefixes
 from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
@@ -256,3 +256,21 @@ def test_of_one_user() -> None:
     evaluation = evaluated(**{"recall@5": [0.5], "ndcg@5": [0.25], "history_length": [3]})
     assert evaluation.intervals()["recall@5"] == (0.5, 0.5)
     assert evaluation.slices("history_length", "recall@5")["standard_error"].to_list() == [None]
+
+
+def test_rows_of_one_user_are_its_mean() -> None:
+    history = BasketBatch.from_lists([[[0], [1], [2], [3]], [[5], [4]]], 6)
+    history = replace(history, users=torch.tensor([0, 2]))
+    is_target = torch.tensor([False, True, True, True, False, True])
+    steps = Prefixes.of_events("test", history, is_target)
+    result = evaluate(Given(SCORES), steps, Protocol(ks=(2,)))
+    # User 0 gets 0 and 1 at every step and wants 1, 2 and 3; the other wants 4.
+    assert result.per_user["user"].to_list() == [0, 2]
+    assert result.per_user["num_targets"].to_list() == [3, 1]
+    assert result.per_user["recall@2"][0] == pytest.approx(1 / 3)
+    assert result.per_user["history_length"].to_list() == [3, 1]
+    assert result.per_user["repeat/recall@2"].to_list() == [None, None]
+    assert result.top.items.shape == (2, 2)
+    rows = evaluate(Given(SCORES), steps.rows(torch.arange(4)), Protocol(ks=(2,)))
+    assert rows.per_user["recall@2"].to_list()[:3] == [1, 0, 0]
+    assert rows.catalogue == result.catalogue

@@ -17,6 +17,7 @@ import recsys.models
 from recsys.batch.histories import BasketBatch
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.log.event_log import EventLog
+from recsys.retrieval.lists import top_k
 from recsys.scoring import saved_model
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
@@ -53,6 +54,18 @@ class TestDecayedPersonal(Defaults):
     finds_new_items = False
     ranks_newcomers = True
     name = "DecayedPersonal"
+
+
+class TestOwnChain(Defaults):
+    finds_new_items = False
+    name = "OwnChain"
+
+    def test_masks_the_history(self, model: Scorer, split: Split) -> None:
+        """It knows nothing of what a user has not had: these are ranked by popularity."""
+        history = split.test.history
+        top = model.top_k(history, self.k, mask_history=True)
+        popular = model.popularity.expand(len(history), -1).masked_fill(history.counts() > 0, -1)
+        assert top.items.equal(top_k(popular, self.k).items)
 
 
 class TestUPCF(Defaults):
@@ -232,6 +245,19 @@ class TestCrossDomain(ModelContract):
             "embedding_dim": 16,
             "learning_rate": 0.01,
         }
+
+
+class TestNextPlace(ModelContract):
+    ranks_newcomers = True
+
+    def config(self, split: Split) -> dict[str, Any]:
+        return {"_target_": "recsys.models.NextPlace", "num_items": split.num_items}
+
+
+class TestNextPlaceOnAUsersOwnChain(TestNextPlace):
+    def config(self, split: Split) -> dict[str, Any]:
+        own = {"_target_": "recsys.models.OwnChain"}
+        return {**super().config(split), "own": own, "learning_rate": 0.05}
 
 
 class TestShopperBERT(ModelContract):

@@ -18,7 +18,14 @@ from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE
-from recsys.tasks.splits import global_time, last_basket, leave_last_out, unsplit, user_holdout
+from recsys.tasks.splits import (
+    global_time,
+    last_basket,
+    last_share,
+    leave_last_out,
+    unsplit,
+    user_holdout,
+)
 
 Baskets = list[tuple[int, set[int]]]  # (time, items) in order
 Fitted = dict[int, list[set[int]]]  # user -> history by basket
@@ -520,3 +527,32 @@ def test_a_table_of_items_is_known_from_the_start() -> None:
     events = pl.DataFrame({USER: [1] * 4 + [2] * 4, ITEM: [*range(4)] * 2, TIME: [*range(4)] * 2})
     items = pl.DataFrame({ITEM: range(4), "title": list("abcd")})
     assert leave_last_out(EventLog.from_frames(events, items)).item_table.equals(items)
+
+
+def test_each_of_the_last_events_is_a_row_after_all_before_it() -> None:
+    # 10 events: 7 train, 1 validates, 2 test; 3 events: 2, 0 and 1; a single event trains.
+    rows = [(0, item, item, 0) for item in range(5)] + [(0, item, 5 + item, 0) for item in range(5)]
+    rows += [(1, item, item, 0) for item in range(3)] + [(2, 0, 0, 0)]
+    split = last_share(log_of(rows, baskets=False), test_share=0.2, validation_share=0.1)
+    validation, test = split.validation, split.test
+    steps = test.rows(torch.arange(len(test)))
+    assert test.target.values.tolist() == [3, 4, 2]
+    assert steps.history.users.tolist() == [0, 0, 1]
+    assert steps.history.lengths().tolist() == [8, 9, 2]
+    assert steps.history.rows(torch.tensor([1])).items.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    assert validation.target.values.tolist() == [2]
+    assert validation.rows(torch.tensor([0])).history.lengths().tolist() == [7]
+    assert split.training.lengths().tolist() == [7, 2, 1]
+    assert test.last_of_users().target.values.tolist() == [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"test_share": 1.0}, "test_share=1.0: expected from 0 to below 1"),
+        ({"test_share": 0.5, "validation_share": 0.5}, "leave nothing to train on; lower them"),
+    ],
+)
+def test_shares_leave_something_to_train_on(shares: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        last_share(log_of([(0, 0, 0, 0), (1, 1, 1, 0)]), **shares)
