@@ -285,7 +285,7 @@ def last_share(log: EventLog, *, test_share: float = 0.2, validation_share: floa
     last_in_training = place == np.maximum(before_validation, 1) - 1
     target = (phase != TRAIN) | (last_in_training & (place > 0))
     frame = frame.with_columns(phase=pl.Series(phase.astype(np.uint8)), target=pl.Series(target))
-    return _checked(Split(log, users, items, frame, every_step=True))
+    return checked(Split(log, users, items, frame, every_step=True))
 
 
 def user_holdout(log: EventLog, *, column: str = "split") -> Split:

@@ -175,9 +175,12 @@ class Aligned(Measured, Recommender):
         k: int,
         *,
         mask_history: bool = False,
+        candidates: Tensor | None = None,
         index: ItemIndex | None = None,
     ) -> TopK:
-        return self.model.top_k(batch, k, mask_history=mask_history, index=index)
+        return self.model.top_k(
+            batch, k, mask_history=mask_history, candidates=candidates, index=index
+        )
 
     def optimizer(self, num_steps: int) -> Any:
         weights = [p for p in self.model.parameters() if p.requires_grad]
