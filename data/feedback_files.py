@@ -129,8 +129,8 @@ def _columns(
             meant = f"; did you mean {near[0]}?" if near else f"; set columns.{ours}=NAME"
             there = ", ".join(frame.columns)
             raise DataError(f"{name}: {file} has no column {names[ours]}, but {there}{meant}")
-    there = {ours: theirs for ours, theirs in names.items() if theirs in frame.columns}
-    return pl.DataFrame([frame[theirs].alias(ours) for ours, theirs in there.items()])
+    in_file = {ours: theirs for ours, theirs in names.items() if theirs in frame.columns}
+    return pl.DataFrame([frame[theirs].alias(ours) for ours, theirs in in_file.items()])
 
 
 def _ids(ids: pl.Series, known: pl.Series) -> pl.Series:
