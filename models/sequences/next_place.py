@@ -7,8 +7,7 @@ describes and of what a user's own counts know.
 
     x         = sum over the last K items i_k of g_k * E'_{i_k}
     h         = x + W2 relu(W1 x + b1)
-    score(j)  = h E'_j + b_j + sum of c_k over the k with i_k = j
-    with `own`: s1 log of the user's own chain + s2 (h E'_j + b_j) + the same sum
+    score(j)  = h E'_j + b_j;   with `own`: s1 log of the user's own chain + s2 (h E'_j + b_j)
     E'        = (1 - a) E + a A E   with `adjacency`
 
 A is the row-normalised Gaussian kernel of the distances between places, exp(-d_ij^2 / 2 s^2):
@@ -109,8 +108,6 @@ class NextPlace(Recommender):
         self.bias = nn.Parameter(torch.zeros(num_items))
         # Of the user's own counts, and of what the network adds to them.
         self.scales = None if own is None else nn.Parameter(torch.tensor([1.0, 0.0]))
-        # Of going back to the place of so many events ago.
-        self.returns = nn.Parameter(torch.zeros(max_length))
         self.inner = nn.Linear(embedding_dim, 2 * embedding_dim)
         self.outer = nn.Linear(2 * embedding_dim, embedding_dim)
         self.register_buffer("neighbours", None)
@@ -155,11 +152,9 @@ class NextPlace(Recommender):
         x = (F.embedding(recent, padded) * self.gates).sum(-2)
         x = x + self.outer(self.inner(x).relu())
         scores = x @ vectors.T + self.bias
-        if start is not None and self.scales is not None:
-            scores = self.scales[0] * start + self.scales[1] * scores
-        # In the last column stands what returns to no item.
-        returns = self.returns.expand(recent.shape)
-        return F.pad(scores, (0, 1)).scatter_add(-1, recent, returns)[..., :-1]
+        if start is None or self.scales is None:
+            return scores
+        return self.scales[0] * start + self.scales[1] * scores
 
     def row_losses(self, scores: Tensor, target: Tensor) -> Tensor:
         """(B,) the cross-entropy of the items that came next (B,)."""
