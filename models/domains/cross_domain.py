@@ -108,12 +108,16 @@ class CrossDomain(Recommender):
     @property
     def num_domains(self) -> int:
         """How many there are."""
-        return len(self.domain_weights)
+        return self.which_domain.out_features
 
     def check_kept(self, histories: BasketBatch) -> None:
         super().check_kept(histories)
         check_tensor("domain_of_item", self.domain_of_item, torch.int64, histories.num_items)
         check_index("domain_of_item", self.domain_of_item, self.num_domains)
+        for name in ("domain_weights", "domain_values"):
+            check_tensor(
+                name, getattr(self, name), self.which_domain.weight.dtype, self.num_domains
+            )
 
     def prepare(self, split: Split) -> Part:
         """Training users with at least two events; of these the last max_length + 1.

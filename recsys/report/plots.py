@@ -257,7 +257,7 @@ def heat_map(
         colour = COLOURS["green" if cell > 0 else "red"]
         strength = 0.75 * abs(cell) / largest
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=colour, alpha=strength, lw=0))
-        axes.text(x, y, texts[y, x], ha="center", va="center")
+        axes.text(x, y, str(texts[y, x]), ha="center", va="center")
     short = [name if len(name) < 19 else f"{name[:17]}…" for name in (*rows, *columns)]
     axes.set_yticks(range(len(rows)), short[: len(rows)])
     axes.set_xticks(range(len(columns)), short[len(rows) :], rotation=30, ha="left")
