@@ -10,6 +10,6 @@ from .feedback_files import labels_file as labels_file
 from .feedback_files import shown_file as shown_file
 from .graphs import snapshots as snapshots
 from .graphs import temporal_data as temporal_data
+from .mailers import promoted as promoted
 from .plans import plan as plan
 from .plans import promotions as promotions
-from .promotions import promoted as promoted

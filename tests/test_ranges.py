@@ -38,6 +38,7 @@ MORE = {
     ],
     "sasrec": ["+text@model.text=tfidf", "model.text.dim=1"],
     "shopperbert": ["model.calendar=[weekday]"],
+    "cross_domain": ["model.column=colour"],
     "fine_tuned": ["model.run=none"],
 }
 FEATURES = [{"_target_": "recsys.tasks.Counts", "column": "colour", "days": 30}]

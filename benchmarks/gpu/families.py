@@ -28,6 +28,7 @@ from recsys.log.words import Template
 from recsys.models.graphs import Autoencoder, Frequency
 from recsys.models.language import Language, Ranking
 from recsys.models.language.decoders import Decoder
+from recsys.models.sequences import SingularVectors
 from recsys.models.users.shopperbert import Encoder
 from recsys.nn.distributions import TweedieHead
 from recsys.scoring import saved_model
@@ -48,7 +49,7 @@ WORSE = 0.1
 """Of the metric, as other random numbers may have it."""
 
 PLAIN = ("Popularity", "PersonalTop", "DecayedPersonal", "UPCF", "TIFUKNN")
-PLAIN += ("ItemKNN", "EASE", "IALS", "Markov", "TextTFIDF")
+PLAIN += ("ItemKNN", "OwnChain", "EASE", "IALS", "Markov", "TextTFIDF")
 BERT = {"embedding_dim": 16, "num_layers": 1, "ffn_dim": 32, "max_length": 32}
 DECODER = {"num_layers": 1, "embedding_dim": 16, "num_heads": 2, "ffn_dim": 32}
 
@@ -74,6 +75,17 @@ def scorers(split: Split) -> dict[str, Callable[[], Scorer]]:
             autoencoder=Autoencoder(TweedieHead(), latent_dim=8, kl_steps=100, elbo_weight=0.1),
             frequency=Frequency(personal=True),
             learning_rate=0.02,
+        ),
+        "CrossDomain": lambda: models.CrossDomain(
+            n,
+            num_classes=split.num_classes,
+            column="colour",
+            embedding_dim=16,
+            learning_rate=0.01,
+        ),
+        "NextPlace": lambda: models.NextPlace(n, learning_rate=0.02),
+        "UniSRec": lambda: models.UniSRec(
+            n, text=SingularVectors(dim=8), use_id=True, embedding_dim=16, learning_rate=0.01
         ),
         "SASRec": lambda: models.SASRec(n, embedding_dim=16, learning_rate=0.01),
         "ShopperBERT": lambda: shopperbert(split),

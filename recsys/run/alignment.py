@@ -177,7 +177,7 @@ def _check_leak(start: Path, log: EventLog, table: FeedbackTable) -> None:
     split = trust.build(read_config(start)["task"]["split"], "split")(log)
     last = log.events[TIME][split.training_ends.numpy()].max()
     first = table.rows.filter(pl.col(PHASE) >= VALIDATION)[AS_OF].min()
-    if last >= first:  # type: ignore[operator]
+    if last >= first:
         raise LeakError(
             f"start={start} has learnt from events up to {last!s}, after {first!s}, the first "
             "moment that is validated; train it with task=next_basket_time and "

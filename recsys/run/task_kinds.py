@@ -150,7 +150,7 @@ def check_models(config: DictConfig, kind: TaskKind) -> None:
         made = _class_of(target)
         if made is None or issubclass(made, kind.model):
             continue
-        other = next((of for of in ALL if issubclass(made, of.model)), None)
+        other = next((of for of in reversed(ALL) if issubclass(made, of.model)), None)
         does = other.does if other else "is no model"
         elsewhere = f", or a task such as {other.example}" if other else ""
         raise ConfigError(

@@ -115,7 +115,7 @@ def feedback_table(
         LeakError: a label of a row is known only after the moment of a later phase.
 
     >>> days = [f"2024-01-0{day}" for day in range(1, 8)]
-    >>> rows = {"user_id": [1] * 7, "item_id": [5, 6] * 3 + [5], "timestamp": days}
+    >>> rows = {"user_id": [1] * 6 + [2], "item_id": [5, 6] * 3 + [5], "timestamp": days}
     >>> log = EventLog.from_frames(pl.DataFrame(rows))
     >>> likes = log.events.select("user_id", "item_id", pl.col("timestamp").alias("as_of"))
     >>> likes = likes.with_columns(label=pl.col("item_id") == 5)

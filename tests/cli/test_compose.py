@@ -88,7 +88,7 @@ NONSENSE = {
     "model=": "model= does not exist; there is blend, bpr_mf",
     "model=null": "model=null is no name; there is blend, bpr_mf",
     "model=3": "model=3 is no name; there is blend",
-    "task=true": "task=true is no name; there is coupon",
+    "task=true": "task=true is no name; there is align",
     "hydra=3": "hydra=3 is no name",
     "model={a: 1}": "model={a: 1} is no name; there is blend",
     "model=ease,ials": "model=ease,ials is several; for a run with each of them add --multirun",

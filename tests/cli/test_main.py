@@ -651,7 +651,7 @@ AFTER_RUN = {
     "vectors {run}": "the following arguments are required: output",
     "profile {run}": "Popularity makes no profiles",
     "profile {run} --output vectors.csv": "--output vectors.csv: give a .parquet file",
-    "profile {run} data=nothing": "data=nothing does not exist; there is beauty",
+    "profile {run} data=nothing": "data=nothing does not exist; there is amazon_domains",
     "profile {run} data=table": "data.path is not set; give it as data.path=VALUE",
     "compare {run}": "the following arguments are required: second",
     "compare {run} {run} --part train": "invalid choice: 'train'",

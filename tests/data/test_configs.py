@@ -34,6 +34,7 @@ def test_every_log_brings_the_task_that_is_natural_to_it(name: str) -> None:
     expected = {
         "checkins": "last_share",
         "complete_journey": "global_time",
+        "complete_journey_categories": "global_time",
         "dc": "user_holdout",
         "online_retail": "last_basket",
         "tafeng": "user_holdout",

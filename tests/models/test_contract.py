@@ -411,6 +411,7 @@ TRAINED = [
     TestSASRecWithText,
     TestSASRecWithThePapersLoss,
     TestUniSRec,
+    TestNextPlace,
     TestCrossDomain,
     TestShopperBERT,
     TestLMRec,
@@ -476,7 +477,7 @@ def scores_of(model: Scorer, batch: BasketBatch) -> Tensor:
 def test_every_model_keeps_the_contract() -> None:
     tested = {name.removeprefix("Test") for name in globals() if name.startswith("Test")}
     models = {name for name in recsys.models.__all__ if is_scorer(name)}
-    assert {name.partition("With")[0] for name in tested} == models
+    assert {re.split("With|Like|On(?=A)", name)[0] for name in tested} == models
 
 
 def is_scorer(name: str) -> bool:

@@ -145,7 +145,10 @@ def test_a_model_that_runs_away_is_warned_about(
     ("more", "words"),
     [
         (["model=ease"], "model: start=.* is a run of SASRec, not of EASE; leave model out"),
-        (["loss=sft", "task.loss._target_=recsys.models.EASE"], "EASE is no loss of feedback"),
+        (
+            ["loss=sft", "task.loss._target_=recsys.models.EASE"],
+            "EASE: expected options with a _target_ that makes a PreferenceLoss",
+        ),
         (["task.feedback.validation='2026-03-09'"], "has learnt from events up to 2026-03-11"),
         (["task.feedback.test='2026-04-09'"], "no label is of test; move validation or test"),
         (["start=/no/run"], "/no/run .*no.*config.yaml"),

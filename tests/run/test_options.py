@@ -35,6 +35,7 @@ NEEDED = {
     ],
     "plan@task.series.plan=table": ["task.series.plan.path=x"],
     "decoder@model.decoder=pretrained": ["model.decoder.path=x"],
+    "+text@model.text=file": ["model.text.path=x", "model.text.dim=8"],
     "feedback=likes": ["task.feedback.validation=x", "task.feedback.test=x"],
 }
 NEEDED |= {

@@ -16,6 +16,7 @@ from recsys.errors import ConfigError
 from recsys.evaluation.ranking import Protocol
 from recsys.models import LMRec
 from recsys.models.language import Attention, Decoder, Pretrained, decoders
+from recsys.models.language._added import Added
 from recsys.models.language._states import TextStates
 from recsys.models.language._texts import Texts
 from recsys.models.language.decoders import checkpointed, logit_scale
@@ -139,7 +140,7 @@ def test_each_family_trains_and_hugging_face_reads_it(
 
 def states_of(model: PreTrainedModel) -> TextStates:
     no_text = Texts.of_strangers(Ragged.from_lists([[0]]), 1, torch.tensor(0), 512)
-    return TextStates(model, None, no_text)
+    return TextStates(model, Added(None, None), no_text)
 
 
 @torch.no_grad()
@@ -250,7 +251,12 @@ def test_a_family_that_the_installed_transformers_does_not_know(
         Decoder("hyperclovax")
 
 
-WRONG_ATTENTION = [{"num_kv_heads": 0}, {"head_dim": 0}, {"rotary_share": 0}, {"rotary_share": 2}]
+WRONG_ATTENTION = [
+    {"num_kv_heads": 0},
+    {"head_dim": 0},
+    {"rotary_share": 0.0},
+    {"rotary_share": 2.0},
+]
 
 
 @pytest.mark.parametrize("wrong", WRONG_ATTENTION)
