@@ -21,7 +21,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, Self
+from typing import Protocol, Self, cast
 
 import numpy as np
 import polars as pl
@@ -136,7 +136,7 @@ class Clients:
 
 
 def _examples(model: Recommender, part: Part) -> dict[str, Tensor]:
-    return model.inputs(part.history) | {"target": part.target.values}
+    return cast(OnClients, model).inputs(part.history) | {"target": part.target.values}
 
 
 def _clients_of_users(split: Split, column: str) -> tuple[pl.Series, Tensor]:
@@ -374,7 +374,7 @@ def _loss(model: nn.Module, order: Order) -> Callable[[Weights, Weights], Tensor
         target, weight = batch["target"], batch["weight"]
         inputs = {name: batch[name] for name in batch if name not in ("target", "weight")}
         scores = functional_call(model, weights, (), inputs)
-        value = (model.row_losses(scores, target) * weight).sum() / weight.sum()
+        value = (cast(OnClients, model).row_losses(scores, target) * weight).sum() / weight.sum()
         if order.proximal:
             pairs = ((weight, order.weights[name]) for name, weight in weights.items())
             value = value + order.proximal / 2 * sum((a - b).square().sum() for a, b in pairs)
@@ -795,7 +795,8 @@ class OnClient(Scorer):
     ) -> None:
         super().__init__()
         self.model = model
-        self.keep("popularity", model.popularity)
+        if model.popularity is not None:
+            self.keep("popularity", model.popularity)
         weights = {name: w.detach() for name, w in model.named_parameters()}
         updates = train_clients(model, Order(weights), clients, local, seed=seed)
         rows = updates.takes_part.cumsum(0) - 1
@@ -812,7 +813,10 @@ class OnClient(Scorer):
     def score(self, batch: BasketBatch) -> Scores:
         rows = self.row_of_user[batch.users]
         own = {name: weight[rows] for name, weight in self.weights.items()}
-        inputs = {name: value[:, None] for name, value in self.model.inputs(batch).items()}
+        inputs = {
+            name: value[:, None]
+            for name, value in cast(OnClients, self.model).inputs(batch).items()
+        }
 
         def of_one(weights: Weights, inputs: Weights) -> Tensor:
             return functional_call(self.model, weights, (), inputs)
