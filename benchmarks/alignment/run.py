@@ -216,7 +216,9 @@ def aligned(setting: Setting, loss: PreferenceLoss, rate: float, seed: int) -> A
     kept = folder / f"reference_{setting.table.fingerprint[:12]}.parquet"
     reference = None
     if kept.is_file():
-        reference = torch.from_numpy(pl.read_parquet(kept)["reference"].to_numpy().copy())
+        reference = torch.from_numpy(
+            pl.read_parquet(kept, glob=False)["reference"].to_numpy().copy()
+        )
     seed_everything(seed, verbose=False)
     of = Aligned(
         model, copy.deepcopy(loss), setting.table, learning_rate=rate, reference=reference,

@@ -339,7 +339,7 @@ class ItemVectorTable(nn.Module):
             raise ConfigError("use_id=false and text=null leave items without a vector")
         self.id = EmbeddingTable(num_items, embedding_dim) if use_id else None
         self.reader = text
-        self.from_text = None
+        self.from_text: nn.Module | None = None
         if text is not None:
             self.from_text = nn.Linear(text.dim, embedding_dim, bias=False)
             self.register_buffer("text", torch.zeros(num_items, text.dim))
@@ -359,7 +359,7 @@ class ItemVectorTable(nn.Module):
         if self.from_text is None:
             assert self.id is not None
             return self.id.vectors
-        from_text = self.from_text(self.text.to(self.from_text.weight.dtype))
+        from_text = self.from_text(self.text.to(next(self.from_text.parameters()).dtype))
         return from_text if self.id is None else self.id.vectors + from_text
 
 

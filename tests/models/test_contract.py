@@ -1,5 +1,6 @@
 """The contract of `recsys.testing.contracts` for every model of the zoo."""
 
+import re
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
