@@ -658,7 +658,7 @@ AFTER_RUN = {
     "data": "",
     "data list all": "invalid choice: 'list'",
     "data describe": "the following arguments are required: name",
-    "data describe nothing": "there is no log nothing; there is beauty",
+    "data describe nothing": "there is no log nothing; there is amazon_domains",
     "data describe dc path": "path is no OPTION=VALUE",
     "data audit table": "data.path is not set; give it as data.path=VALUE",
     "data audit table data.path={csv} data.columns=5": "data.columns=5: expected options by name",

@@ -257,6 +257,7 @@ class TestNextPlace(ModelContract):
         return {"_target_": "recsys.models.NextPlace", "num_items": split.num_items}
 
 
+@pytest.mark.slow
 class TestNextPlaceOnAUsersOwnChain(TestNextPlace):
     """Starts from the user's own items; so few events teach little of the others' colours."""
 
@@ -347,6 +348,7 @@ class TestLMRecLikeHyperCLOVAX(TestLMRecLikePolyglotKo):
     attention: ClassVar[dict[str, Any]] = {"num_kv_heads": 1}
 
 
+@pytest.mark.slow
 class TestLMRecWithFrozenTexts(TestLMRec):
     """Histories as rows of [EOS] with vectors of ids and texts, beside the language modelling."""
 

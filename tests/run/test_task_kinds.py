@@ -47,6 +47,7 @@ def folder(path: Path, kind: TaskKind) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_every_model_fits_one_kind_and_is_refused_by_the_others() -> None:
     for name in names("model"):
         refused = {}

@@ -353,12 +353,12 @@ def test_with_noise_each_client_is_asked_by_itself() -> None:
     "options",
     [
         {},
-        {"aggregation": FedAdam(learning_rate=0.05)},
-        {"aggregation": FedProx(proximal=0.1)},
-        {"aggregation": DistanceWeighted()},
-        {"aggregation": GeometricMedian()},
-        {"coin": Coin(midpoint=1.0)},
-        {"column": "shop"},
+        pytest.param({"aggregation": FedAdam(learning_rate=0.05)}, marks=pytest.mark.slow),
+        pytest.param({"aggregation": FedProx(proximal=0.1)}, marks=pytest.mark.slow),
+        pytest.param({"aggregation": DistanceWeighted()}, marks=pytest.mark.slow),
+        pytest.param({"aggregation": GeometricMedian()}, marks=pytest.mark.slow),
+        pytest.param({"coin": Coin(midpoint=1.0)}, marks=pytest.mark.slow),
+        pytest.param({"column": "shop"}, marks=pytest.mark.slow),
     ],
     ids=["avg", "adam", "prox", "distance", "median", "coin", "shops"],
 )
