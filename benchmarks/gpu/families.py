@@ -85,7 +85,7 @@ def scorers(split: Split) -> dict[str, Callable[[], Scorer]]:
         ),
         "NextPlace": lambda: models.NextPlace(n, learning_rate=0.02),
         "UniSRec": lambda: models.UniSRec(
-            n, text=SingularVectors(dim=8), use_id=True, embedding_dim=16, learning_rate=0.01
+            n, text=SingularVectors(dim=1), use_id=True, embedding_dim=16, learning_rate=0.01
         ),
         "SASRec": lambda: models.SASRec(n, embedding_dim=16, learning_rate=0.01),
         "ShopperBERT": lambda: shopperbert(split),

@@ -90,7 +90,8 @@ class CrossDomain(Recommender):
                 f"column={column}: items have no such column; there is "
                 f"{', '.join(num_classes) or 'none'}"
             )
-        num_domains = max(num_classes[column], 1)
+        num_domains = num_classes[column]
+        at_least(1, **{f"num_classes.{column}": num_domains})
         self.column = column
         self.max_length = encoder.max_length
         self.weighting = weighting

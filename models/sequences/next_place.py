@@ -165,7 +165,7 @@ class NextPlace(Recommender):
         return self.row_losses(wide(scores), part.target.values).mean()
 
     def score(self, batch: BasketBatch) -> Scores:
-        return self(**self.inputs(batch))
+        return wide(self(**self.inputs(batch)))
 
     def _vectors(self) -> ItemVectors:
         if self.neighbours is None or self.adjacency is None:
