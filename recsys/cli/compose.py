@@ -50,7 +50,7 @@ def train(arguments: Sequence[str], command: str = "train") -> int:
     def task(config: DictConfig) -> None:
         name = _name_in_sweep(swept) if _is_sweep() else ""
         try:
-            _run(config, Path(HydraConfig.get().runtime.output_dir), command)
+            _run(config, Path(HydraConfig.get().runtime.output_dir))
             done.append(name)
         except MISTAKES as error:
             mistakes[name] = one_line(error)
@@ -77,7 +77,7 @@ def train(arguments: Sequence[str], command: str = "train") -> int:
     return 0
 
 
-def _run(config: DictConfig, folder: Path, command: str) -> None:
+def _run(config: DictConfig, folder: Path) -> None:
     # torch: not for --help and --cfg
     from recsys.run import alignment, forecasting, prediction, ranking, return_times, transfer
     from recsys.run.task_kinds import (
@@ -86,6 +86,7 @@ def _run(config: DictConfig, folder: Path, command: str) -> None:
         LABELS,
         LISTS,
         RETURN_TIMES,
+        TRANSFER,
         kind_of,
     )
 
@@ -95,10 +96,10 @@ def _run(config: DictConfig, folder: Path, command: str) -> None:
         LABELS: prediction,
         LISTS: ranking,
         RETURN_TIMES: return_times,
+        TRANSFER: transfer,
     }
     try:
-        module = transfer if command == "transfer" else kinds[kind_of(config)]
-        module.run(config, folder)
+        kinds[kind_of(config)].run(config, folder)
     except KeyboardInterrupt as stopped:
         name, place = "hydra.run.dir", folder
         if _is_sweep():

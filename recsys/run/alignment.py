@@ -38,7 +38,7 @@ from recsys.report.page import name_of
 from recsys.retrieval.index import ItemIndex
 from recsys.run import ranking
 from recsys.run.config import Sizes, completed, plain, sized
-from recsys.run.folder import about, at_work, claim, close, console, say
+from recsys.run.folder import about, at_work, claim, close, console, say, show
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.run.task_kinds import ALIGNMENT
@@ -250,7 +250,7 @@ def _show(
     config: DictConfig, results: Mapping[str, Mapping[str, Evaluation]], task: ranking.Task
 ) -> None:
     tests = {name: parts["test"] for name, parts in results.items()}
-    console.print(tables.metrics(tests, task.split.log.name, task.protocol))
+    show(tables.metrics(tests, task.split.log.name, task.protocol))
     for name, parts in results.items():
         means = parts["test"].means
         figures = [f"{m} {means[m]:.4f}" for m in Aligned.measures if m in means]

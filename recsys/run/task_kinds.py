@@ -1,6 +1,6 @@
 """The kinds of task: which models each of them takes, and which commands read its runs.
 
-A config is of the first kind whose section its `task` has. A model of another kind is refused
+A config is of the first kind whose section it or its `task` has. A model of another kind is refused
 before anything else is looked at, since what it lacks or has too much would be blamed instead.
 """
 
@@ -28,7 +28,7 @@ class TaskKind:
     """A kind of task.
 
     Attributes:
-        section: of a config's `task`, by which the kind is known.
+        section: of a config's `task`, or of the config, by which the kind is known.
         model: what its models are.
         does: what they do, in words.
         example: how such a task is chosen.
@@ -82,13 +82,25 @@ ALIGNMENT = TaskKind(
     LISTS.remedy,
     LISTS.commands,
 )
-ALL = (FORECASTS, RETURN_TIMES, LABELS, ALIGNMENT, LISTS)
+TRANSFER = TaskKind(
+    "transfer",
+    Scorer,
+    "compares domains and keeps no model",
+    "recsys transfer",
+    "train the one that you want with recsys train",
+)
+ALL = (TRANSFER, FORECASTS, RETURN_TIMES, LABELS, ALIGNMENT, LISTS)
 
 
 def kind_of(config: Mapping[str, Any]) -> TaskKind:
     """The kind of a config's task; of lists, where none can be told."""
-    task = config.get("task") or {}
-    return next((kind for kind in ALL if kind.section in task), LISTS)
+    return _known(config) or LISTS
+
+
+def _known(config: Mapping[str, Any]) -> TaskKind | None:
+    task = config.get("task")
+    sections = {*config, *(task if isinstance(task, Mapping | DictConfig) else ())}
+    return next((kind for kind in ALL if kind.section in sections), None)
 
 
 def kind_of_run(run: Path) -> TaskKind | None:
@@ -100,9 +112,7 @@ def kind_of_run(run: Path) -> TaskKind | None:
     folder = folder_with_config(run)
     if folder is None:
         return None
-    task = read_config(folder).get("task")
-    sections = task if isinstance(task, dict) else {}
-    return next((kind for kind in ALL if kind.section in sections), None)
+    return _known(read_config(folder))
 
 
 def folder_with_config(run: Path) -> Path | None:
@@ -119,11 +129,6 @@ def check_command(run: Path, command: str) -> None:
     Raises:
         RunError: it names the command or the files that there are for the run.
     """
-    if (run / "gains.parquet").is_file():
-        raise RunError(
-            f"{run} is of recsys transfer and keeps no model; train the one that you want with "
-            "recsys train"
-        )
     kind = kind_of_run(run)
     if kind is None or command in kind.commands:
         return

@@ -53,12 +53,12 @@ from recsys.log.filters import filtered
 from recsys.reading import read_table
 from recsys.report import transfer_page, transfer_tables
 from recsys.run.config import Sizes, as_values, plain, sized
-from recsys.run.folder import about, at_work, claim, close, console, say
+from recsys.run.folder import about, at_work, claim, close, say, show
 from recsys.run.log import log_of
 from recsys.run.options import check_options
 from recsys.run.ranking import KINDS as OF_A_RANKING
 from recsys.run.ranking import OF_A_TASK, Task, fitted, protocol_of, task_of
-from recsys.run.task_kinds import LISTS
+from recsys.run.task_kinds import TRANSFER
 from recsys.scoring import trust
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.domains import (
@@ -126,7 +126,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     Raises:
         RunError: another process is at work in the folder.
     """
-    with at_work(config, folder, LISTS, KINDS):
+    with at_work(config, folder, TRANSFER, KINDS):
         return _run(config, folder)
 
 
@@ -150,10 +150,10 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     write_parquet(folder / "gains.parquet", table)
     means = _write_figures(folder, per_user, metrics)
     transfer_page.write(folder)
-    shown = f"ndcg@{domains.task.protocol.ks[0]}"
-    console.print(transfer_tables.gains_of_all(split.log.name, shown, table, means["test"]))
+    metric = f"ndcg@{domains.task.protocol.ks[0]}"
+    show(transfer_tables.gains_of_all(split.log.name, metric, table, means["test"]))
     if len(table.filter(training=PAIR)):
-        console.print(transfer_tables.gains_of_pairs(shown, table))
+        show(transfer_tables.gains_of_pairs(metric, table))
     close(folder, config, split.log)
     return means
 

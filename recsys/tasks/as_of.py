@@ -13,7 +13,7 @@ Shapes: R rows, B rows of them, E events of the log.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -26,7 +26,8 @@ from torch import Tensor
 from recsys.errors import ConfigError, LeakError
 from recsys.log.event_log import TIME, USER, EventLog
 from recsys.log.vocabulary import UNKNOWN, Vocabulary
-from recsys.tasks.phases import TEST, TRAIN, VALIDATION
+from recsys.ranges import at_least
+from recsys.tasks.phases import PHASES, TEST, TRAIN, VALIDATION
 from recsys.tasks.tensors import tensor_of
 
 AS_OF, UNTIL, PHASE = "as_of", "until", "phase"
@@ -134,6 +135,29 @@ def spans(log: EventLog, rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     latest = log.events[TIME][ends[some] - 1]
     assert (latest < rows[AS_OF].filter(some)).all(), "a span reaches its moment"
     return starts, ends
+
+
+def drawn(rows: pl.DataFrame, most: Mapping[str, int], *, option: str, seed: int) -> pl.DataFrame:
+    """Rows in their order; of a phase with more than it may have, as many by chance.
+
+    Args:
+        rows: with `phase`.
+        most: by the name of the phase.
+        option: that gave `most`, for errors.
+        seed: of the draw.
+
+    Raises:
+        ConfigError: a phase that there is not, or fewer than one row of it.
+    """
+    for phase, count in most.items():
+        if phase not in PHASES:
+            raise ConfigError(f"{option}.{phase} is no phase; there is {', '.join(PHASES)}")
+        at_least(1, **{f"{option}.{phase}": count})
+        inside = (rows[PHASE] == PHASES.index(phase)).arg_true()
+        if len(inside) > count:
+            left_out = inside.sample(len(inside) - count, seed=seed)
+            rows = rows.filter(~pl.int_range(pl.len()).is_in(left_out.implode()))
+    return rows
 
 
 def folds(

@@ -24,8 +24,7 @@ from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import BASKET, ITEM, TIME, USER, VALUE, EventLog
 from recsys.log.hashing import fingerprint
 from recsys.log.time import Moment, moment
-from recsys.ranges import at_least
-from recsys.tasks.as_of import AS_OF, PHASE, UNTIL, AsOfTable
+from recsys.tasks.as_of import AS_OF, PHASE, UNTIL, AsOfTable, drawn
 from recsys.tasks.phases import PHASES, TEST, TRAIN, VALIDATION
 from recsys.tasks.tensors import tensor_of
 
@@ -126,8 +125,9 @@ def feedback_table(
     starts = _starts(log, name, train, validation, test)
     rows = _in_phases(_checked(log, name, rows), starts)
     of_lists = rows.select(USER, AS_OF, PHASE).unique().sort(USER, AS_OF)
-    drawn = _drawn(name, of_lists, max_lists or {}, seed).select(USER, AS_OF)
-    return _grouped(log, name, rows.join(drawn, on=[USER, AS_OF], how="semi"))
+    chosen = drawn(of_lists, max_lists or {}, option=f"{name}: max_lists", seed=seed)
+    rows = rows.join(chosen, on=[USER, AS_OF], how="semi")
+    return _grouped(log, name, rows)
 
 
 def _in_phases(rows: pl.DataFrame, starts: Sequence[Any]) -> pl.DataFrame:
@@ -240,7 +240,8 @@ def bought(
                 raise DataError(f"{name}: by={column}: the {of} have no such column, but {there}")
     _refuse_strangers(name, "exposures' item_id", exposures[ITEM], log.items[ITEM])
     starts = _starts(log, name, train, validation, test)
-    trips = _drawn(name, _in_phases(_trips(log, by), starts), max_lists or {}, seed)
+    trips = _in_phases(_trips(log, by), starts)
+    trips = drawn(trips, max_lists or {}, option=f"{name}: max_lists", seed=seed)
     events = log.events.join(trips, on=_trip(log), how="inner").select(USER, AS_OF, ITEM)
     windows = exposures.select(START, END).unique().with_row_index("_window")
     seen = trips.join_where(windows, pl.col(AS_OF) >= pl.col(START), pl.col(AS_OF) < pl.col(END))
@@ -341,21 +342,6 @@ def _refuse_strangers(name: str, column: str, ids: pl.Series, known: pl.Series) 
             f"{name}: {column} {strange[0]!r} is not in the log; leave out the {len(strange)} rows "
             "of ids that it does not know"
         )
-
-
-def _drawn(name: str, lists: pl.DataFrame, most: Mapping[str, int], seed: int) -> pl.DataFrame:
-    """The lists, of a phase with more than it may have as many of them, in their order."""
-    for phase, count in most.items():
-        if phase not in PHASES:
-            raise ConfigError(
-                f"{name}: max_lists.{phase} is no phase; there is {', '.join(PHASES)}"
-            )
-        at_least(1, **{f"max_lists.{phase}": count})
-        inside = (lists[PHASE] == PHASES.index(phase)).arg_true()
-        if len(inside) > count:
-            left_out = inside.sample(len(inside) - count, seed=seed)
-            lists = lists.filter(~pl.int_range(pl.len()).is_in(left_out.implode()))
-    return lists
 
 
 def _refuse_no_labels(name: str, lists: pl.DataFrame) -> None:

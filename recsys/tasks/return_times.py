@@ -18,8 +18,8 @@ from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import BASKET, TIME, USER, EventLog, runs
 from recsys.log.hashing import fingerprint
 from recsys.log.time import Moment, just_after, moment
-from recsys.ranges import above, at_least
-from recsys.tasks.as_of import AS_OF, PHASE, UNTIL, AsOfTable
+from recsys.ranges import above
+from recsys.tasks.as_of import AS_OF, PHASE, UNTIL, AsOfTable, drawn
 from recsys.tasks.phases import PHASES, TEST, TRAIN, VALIDATION
 from recsys.tasks.tensors import tensor_of
 
@@ -133,7 +133,9 @@ def return_time(
     else:
         frames = _at_moments(log, moments, unit, active)
     ends = {phase: _end(log, phase, moments) for _, phase, _ in moments}
-    rows = _drawn(name, pl.concat(frames), max_rows or {}, seed).with_row_index("row").sort(AS_OF)
+    option = f"{name}: task.returns.max_rows"
+    rows = drawn(pl.concat(frames), max_rows or {}, option=option, seed=seed)
+    rows = rows.with_row_index("row").sort(AS_OF)
     rows = rows.join_asof(
         begins, left_on=AS_OF, right_on=TIME, by=USER, strategy="forward", check_sortedness=False
     )
@@ -243,21 +245,6 @@ def _refuse_horizon(log: EventLog, name: str, horizon: float, unit: Unit) -> Non
             f"from {first!s} to {last!s}; choose one that leaves room for moments, such as "
             f"{lasts / 8:.2g}"
         )
-
-
-def _drawn(name: str, rows: pl.DataFrame, max_rows: Mapping[str, int], seed: int) -> pl.DataFrame:
-    """The rows, of a phase with more than it may have as many of them, in their order."""
-    for phase, count in max_rows.items():
-        if phase not in PHASES:
-            raise ConfigError(
-                f"{name}: task.returns.max_rows.{phase} is no phase; there is {', '.join(PHASES)}"
-            )
-        at_least(1, **{f"task.returns.max_rows.{phase}": count})
-        chosen = rows.with_row_index("row").filter(pl.col(PHASE) == PHASES.index(phase))["row"]
-        if len(chosen) > count:
-            left_out = chosen.sample(len(chosen) - count, seed=seed)
-            rows = rows.filter(~pl.int_range(pl.len()).is_in(left_out.implode()))
-    return rows
 
 
 def _begins(log: EventLog, name: str, until: str) -> pl.DataFrame:

@@ -1,10 +1,10 @@
+from .aggregation import DistanceWeighted as DistanceWeighted
+from .aggregation import FedAdam as FedAdam
+from .aggregation import FedAvg as FedAvg
+from .aggregation import FedProx as FedProx
+from .aggregation import GeometricMedian as GeometricMedian
 from .federated import Clients as Clients
 from .federated import Coin as Coin
-from .federated import DistanceWeighted as DistanceWeighted
-from .federated import FedAdam as FedAdam
-from .federated import FedAvg as FedAvg
-from .federated import FedProx as FedProx
-from .federated import GeometricMedian as GeometricMedian
 from .federated import LocalSteps as LocalSteps
 from .federated import OnClient as OnClient
 from .federated import Rounds as Rounds

@@ -19,6 +19,7 @@ from recsys.run.task_kinds import (
     LABELS,
     LISTS,
     RETURN_TIMES,
+    TRANSFER,
     TaskKind,
     check_command,
     check_models,
@@ -28,7 +29,7 @@ from recsys.run.task_kinds import (
 Run = Callable[..., tuple[int, str, str]]
 COMMANDS = ("evaluate", "recommend", "vectors", "profile", "return-times")
 FITS = {FORECASTS: "deepar", RETURN_TIMES: "cox", LABELS: "lightgbm"}
-FITS |= dict.fromkeys((ALIGNMENT, LISTS), "ease")
+FITS |= dict.fromkeys((TRANSFER, ALIGNMENT, LISTS), "ease")
 
 
 def of_zoo(name: str) -> Any:
@@ -58,7 +59,7 @@ def test_every_model_fits_one_kind_and_is_refused_by_the_others() -> None:
                 refused[kind] = str(error)
         fits = [kind for kind in ALL if kind not in refused]
         own = fits[-1]
-        assert fits in ([ALIGNMENT, LISTS], [own]), name
+        assert fits in ([TRANSFER, ALIGNMENT, LISTS], [own]), name
         for kind, message in refused.items():
             assert message.startswith(f"model={name}: "), message
             assert f"{own.does}, and this task takes what {kind.does}" in message

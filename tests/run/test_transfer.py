@@ -97,7 +97,7 @@ def test_what_one_domain_tells_of_another(command: list[str], tmp_path: Path, ru
     code, _, error = run(*command, "model=item_knn", "model.num_neighbors=3")
     assert (code, "holds a run of another config" in error) == (2, True)
     code, _, error = run("recommend", folder, "--users", "1")
-    assert (code, "is of recsys transfer and keeps no model" in error) == (2, True)
+    assert (code, "compares domains and keeps no model" in error) == (2, True)
 
 
 def test_popularity_within_a_domain_gains_nothing(

@@ -21,15 +21,17 @@ from recsys.models import NextPlace, OwnChain, SASRec
 from recsys.models.sequences import Adjacency
 from recsys.tasks import last_share
 from recsys.training import federated
-from recsys.training.federated import (
+from recsys.training.aggregation import (
     Aggregation,
-    Clients,
-    Coin,
     DistanceWeighted,
     FedAdam,
     FedAvg,
     FedProx,
     GeometricMedian,
+)
+from recsys.training.federated import (
+    Clients,
+    Coin,
     LocalSteps,
     OnClient,
     Order,
