@@ -84,13 +84,13 @@ class RepeatAware(VectorScorer):
     def _best(
         self, batch: BasketBatch, k: int, exclude: Ragged | None, index: ItemIndex | None
     ) -> TopK:
-        if self.repeats is None or exclude is not None:
+        if self.repeats is None:
             return super()._best(batch, k, exclude, index)
         num_items = batch.num_items
         held = batch.ragged.distinct(num_items)
         # The weight is below 0: what is not held rises by at most as many places as are held.
         longest = int(held.lengths.max()) if len(held) else 0
-        best = super()._best(batch, min(k + longest, num_items), None, index)
+        best = super()._best(batch, min(k + longest, num_items), exclude, index)
         row = torch.arange(len(best.items), device=best.items.device)[:, None] * num_items
         is_held = torch.isin(best.items + row, held.values + held.owners() * num_items)
         scores = best.scores + is_held * self.repeats.value.to(best.scores.dtype)

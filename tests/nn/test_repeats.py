@@ -72,3 +72,23 @@ def test_lists_by_vectors_are_those_of_the_scores(value: float, k: int) -> None:
     if k < N - 4 and value == -500.0:
         rows = [list(row) for row in expected.items.tolist()]
         assert not set(rows[0]) & {0, 2, 5}
+
+
+@pytest.mark.parametrize("mask_history", [False, True])
+def test_lists_of_some_candidates_hold_the_weight(mask_history: bool) -> None:
+    torch.manual_seed(0)
+    model = SASRec(N, embedding_dim=4, ranking=Ranking(repeats=True)).double().eval()
+    model.repeats = weight(-3.0)
+    sequences = [[[0], [2], [4]], [[1], [2]], [[5]], []]
+    batch = BasketBatch.from_lists(sequences, num_items=N)
+    candidates = torch.zeros(N, dtype=torch.bool)
+    candidates[[0, 2, 3, 4, 5]] = True
+    with torch.no_grad():
+        scores = model.score(batch).masked_fill(~candidates, -torch.inf)
+        lists = model.top_k(batch, 4, mask_history=mask_history, candidates=candidates)
+    if mask_history:
+        for row, sequence in enumerate(sequences):
+            scores[row, [item for basket in sequence for item in basket]] = -torch.inf
+    best = scores.topk(4, dim=1)
+    expected = torch.where(best.values.isfinite(), best.indices, -1)
+    assert lists.items[:3].tolist() == expected[:3].tolist()
