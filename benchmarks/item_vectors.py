@@ -2,7 +2,7 @@
 
     python -m benchmarks.item_vectors scientific FOLDER vectors.parquet
     python -m benchmarks.item_vectors scientific FOLDER vectors.parquet --state end --scale
-    recsys train experiment=sasrec/scientific_text_only text@model.text=file \\
+    recsys train data=scientific model=sasrec model.use_id=false +text@model.text=file \\
         model.text.path=vectors.parquet model.text.dim=640
 
 FOLDER holds the model and its tokenizer in the form of Hugging Face, with weights as safetensors;
