@@ -42,9 +42,7 @@ def of_calendar(
         first = np.array(periods, dtype="datetime64[D]").astype(int)
         days_to = np.array(holidays, dtype="datetime64[D]").astype(int) - first[:, None]
         lead = range(DAYS_BEFORE + 1) if every == "day" else range(1)
-        parts.append(
-            np.stack([((days_to >= n * 1) & (days_to < n + length)).any(1) for n in lead], 1)
-        )
+        parts.append(np.stack([((days_to >= n) & (days_to < n + length)).any(1) for n in lead], 1))
     return torch.from_numpy(np.hstack(parts)).float()
 
 
