@@ -50,6 +50,7 @@ def all_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_a_few_damaged_folders(few: Path) -> None:
     asked("damage.py", "ask", few, first=0, last=15)
 

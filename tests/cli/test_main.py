@@ -445,7 +445,9 @@ def stopped(command: list[str], folder: Path, how: signal.Signals) -> tuple[int,
     return process.returncode, said
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_says_how_to_go_on(csv: Path, tmp_path: Path, how: signal.Signals) -> None:
     command = table(csv, "model=count_vae", "trainer.max_epochs=400", "trainer.patience=400")
     code, said = stopped(command, tmp_path / "run", how)
@@ -593,6 +595,7 @@ def test_a_disk_that_is_full_or_a_folder_that_cannot_be_made(
         assert f"recsys: {where}: " in err
 
 
+@pytest.mark.slow
 def test_who_reads_no_further_than_the_first_line(csv: Path, tmp_path: Path) -> None:
     """`| head -1`, and a standard output that is closed, lose nothing that was computed."""
     command = [sys.executable, "-m", "recsys.cli.main"]
