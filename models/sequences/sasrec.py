@@ -34,6 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from recsys import ranks
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, beginnings, ranges
@@ -46,8 +47,8 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.repeats import RepeatWeight
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share
-from recsys.scoring.kinds import LogProbabilities, RepeatAware
-from recsys.scoring.recommender import Progress, Recommender
+from recsys.scoring.kinds import Divisible, LogProbabilities, RepeatAware
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
@@ -119,7 +120,7 @@ class Ranking:
             )
 
 
-class SASRec(RepeatAware, LogProbabilities, Recommender):
+class SASRec(RepeatAware, LogProbabilities, Divisible):
     """Encodes a history to the state after its last item; a score is its product with an item.
 
     Args:
@@ -142,6 +143,8 @@ class SASRec(RepeatAware, LogProbabilities, Recommender):
     >>> model.encode_users(histories).shape, model.score(histories).shape
     (torch.Size([2, 8]), torch.Size([2, 4]))
     """
+
+    uses_every_weight = True
 
     def __init__(
         self,
@@ -191,18 +194,20 @@ class SASRec(RepeatAware, LogProbabilities, Recommender):
         items_nD = self.compared(items_nD)
         if not self.ranking.softmax:
             owners_E = inputs.owners()
-            return self._sampled_bce(states_ED, items_nD, targets_E, sequences, owners_E).mean()
+            bce_E = self._sampled_bce(states_ED, items_nD, targets_E, sequences, owners_E)
+            return ranks.mean(bce_E)
         if self.repeats is not None:
             scores_En = self.repeats(wide(states_ED) @ wide(items_nD).T, beginnings(inputs))
-            return F.cross_entropy(scores_En, targets_E)
+            return ranks.mean(F.cross_entropy(scores_En, targets_E, reduction="none"))
         if self.ranking.num_negatives is None:
-            return losses.linear_cross_entropy(states_ED, items_nD, targets_E)
-        return self._sampled_softmax(states_ED, items_nD, targets_E).mean()
+            mean = losses.linear_cross_entropy(states_ED, items_nD, targets_E)
+            return ranks.weighed(mean, len(targets_E))
+        return ranks.mean(self._sampled_softmax(states_ED, items_nD, targets_E))
 
     def _sampled_softmax(self, states_ED: Tensor, items_nD: Tensor, targets_E: Tensor) -> Tensor:
         """(E,), from states (E, D), items (n, D) and targets (E,)."""
         negatives_K = torch.randperm(len(items_nD), device=items_nD.device)
-        negatives_K = negatives_K[: self.ranking.num_negatives]
+        negatives_K = ranks.of_first(negatives_K[: self.ranking.num_negatives])
         states_ED, items_nD = wide(states_ED), wide(items_nD)
         scores_EK = states_ED @ items_nD[negatives_K].T
         scores_EK = scores_EK.masked_fill(targets_E[:, None] == negatives_K, -torch.inf)
