@@ -12,30 +12,24 @@ rank has to make the same calls in the same order, also where it has no rows.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor
-
-from recsys.errors import ConfigError
 
 T = TypeVar("T")
 
 
 def world() -> int:
     """How many ranks there are."""
-    return dist.get_world_size() if _is_joined() else 1
+    return dist.get_world_size() if is_joined() else 1
 
 
 def rank() -> int:
     """Which of them this process is, from 0."""
-    return dist.get_rank() if _is_joined() else 0
+    return dist.get_rank() if is_joined() else 0
 
 
 def is_first() -> bool:
@@ -45,7 +39,7 @@ def is_first() -> bool:
 
 def local_rank() -> int:
     """Which of the ranks of its machine this process is: by that it takes its GPU."""
-    if not _is_joined():
+    if not is_joined():
         return 0
     return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
 
@@ -93,6 +87,21 @@ def gather(values: Tensor) -> Tensor:
     return values if world() == 1 else _Gather.apply(values)
 
 
+def back(values: Tensor, number: int) -> Tensor:
+    """Of rows that were made for all ranks, as `gather` orders them, the `number` of this one.
+
+    Their gradient comes from the rank that they are of.
+    """
+    return values if world() == 1 else _Back.apply(values, number)
+
+
+def sizes(number: int) -> list[int]:
+    """How many rows each rank has, of this one's `number`."""
+    counts = torch.zeros(world(), dtype=torch.int64, device=_place())
+    counts[rank()] = number
+    return total(counts).tolist()
+
+
 def of_first(values: Tensor) -> Tensor:
     """The values of rank 0 in place of those here: what is drawn once for the whole batch."""
     if world() > 1:
@@ -109,8 +118,8 @@ def drawn(draw: Callable[[int], Tensor], number: int) -> Tensor:
     """
     if world() == 1:
         return draw(number)
-    sizes = gather(torch.tensor([number])).tolist()
-    return of_first(draw(sum(sizes))).split(sizes)[rank()]
+    every = sizes(number)
+    return of_first(draw(sum(every))).split(every)[rank()]
 
 
 def agreed(thing: T) -> T:
@@ -126,70 +135,14 @@ def wait() -> None:
     total(torch.zeros((), device=_place()))
 
 
-@contextmanager
-def joined(devices: int, num_nodes: int = 1, device: str = "auto") -> Iterator[None]:
-    """Be one of `devices * num_nodes` ranks in the block, as `torchrun` or SLURM started them.
-
-    Args:
-        devices: ranks of each machine.
-        num_nodes: machines.
-        device: ranks on GPUs talk by NCCL, those on `cpu` by gloo.
-
-    Raises:
-        ConfigError: another number of processes was started, or the device is one of several.
-    """
-    wanted = devices * num_nodes
-    if wanted > 1 and ":" in device:
-        raise ConfigError(
-            f"device={device} is one device for {wanted} ranks; set cuda, of which each takes its "
-            "own, or cpu"
-        )
-    environment = _environment(wanted)
-    started = 1 if environment is None else environment.world_size()
-    if started != wanted:
-        raise ConfigError(
-            f"trainer.devices={devices} trainer.num_nodes={num_nodes} is {wanted} processes, and "
-            f"{started} was started; start each machine's by torchrun --nproc-per-node={devices} "
-            "-m recsys.cli.main train …, or by srun"
-        )
-    if environment is None or _is_joined():
-        yield
-        return
-    _join(environment, device)
-    try:
-        yield
-        wait()
-    finally:
-        dist.destroy_process_group()
-
-
-def _environment(wanted: int) -> ClusterEnvironment | None:
-    """What started the processes; None for a process alone, as tasks of SLURM may be, too."""
-    if TorchElasticEnvironment.detect():
-        return TorchElasticEnvironment()
-    return SLURMEnvironment() if wanted > 1 and SLURMEnvironment.detect() else None
-
-
-def _join(environment: ClusterEnvironment, device: str) -> None:
-    os.environ["MASTER_ADDR"] = environment.main_address
-    os.environ["MASTER_PORT"] = str(environment.main_port)
-    on_gpus = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if on_gpus:
-        torch.cuda.set_device(environment.local_rank())
-    dist.init_process_group(
-        "nccl" if on_gpus else "gloo",
-        rank=environment.global_rank(),
-        world_size=environment.world_size(),
-    )
-
-
-def _is_joined() -> bool:
+def is_joined() -> bool:
+    """Whether this process is one of a group, which may have no other."""
     return dist.is_available() and dist.is_initialized()
 
 
 def _place() -> torch.device:
     """Where tensors have to be to be sent."""
-    if _is_joined() and dist.get_backend() == "nccl":
+    if is_joined() and dist.get_backend() == "nccl":
         return torch.device("cuda", local_rank())
     return torch.device("cpu")
 
@@ -207,9 +160,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        counts = torch.zeros(world(), dtype=torch.int64, device=_place())
-        counts[rank()] = len(values)
-        ctx.sizes = total(counts).tolist()
+        ctx.sizes = sizes(len(values))
         padded = values.new_zeros(max(ctx.sizes), *values.shape[1:], device=_place())
         padded[: len(values)] = values
         pieces = [torch.empty_like(padded) for _ in ctx.sizes]
@@ -220,3 +171,13 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         return total(gradients[0].contiguous()).split(ctx.sizes)[rank()]
+
+
+class _Back(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, number: int) -> Tensor:
+        return values.split(sizes(number))[rank()].clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gather(gradients[0]), None

@@ -25,6 +25,7 @@ from recsys.errors import DataError
 from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_text
+from recsys.nn.embedding import joined_tables
 from recsys.reading import reading
 from recsys.scoring.kinds import Measured
 from recsys.scoring.recommender import Recommender
@@ -146,9 +147,10 @@ class Validate(Callback):
         row = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
         if (epoch + 1) % self.training.evaluate_every == 0:
             assert isinstance(pl_module, Recommender)
-            means = evaluate(pl_module, self.split.validation, self.protocol).means
-            if isinstance(pl_module, Measured):
-                means |= pl_module.measure(self.split, VALIDATION)
+            with joined_tables(pl_module):
+                means = evaluate(pl_module, self.split.validation, self.protocol).means
+                if isinstance(pl_module, Measured):
+                    means |= pl_module.measure(self.split, VALIDATION)
             monitor = self.training.monitor
             if monitor in METRICS:
                 means[monitor] = fmean(means[f"{monitor}@{k}"] for k in self.protocol.ks)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from pytorch_lightning import (
     Trainer,
 )
@@ -39,7 +38,9 @@ from recsys.tasks.splits import Split
 from recsys.timing import timed
 from recsys.training.batches import Epochs
 from recsys.training.callbacks import BEST, LAST, AtomicCheckpoints, MeanLoss, Reseed, Validate
+from recsys.training.divided import DividedTables, divided_tables
 from recsys.training.options import TrainingOptions
+from recsys.training.processes import joined
 from recsys.training.true_precision import TruePrecision
 
 logger = logging.getLogger(__name__)
@@ -83,8 +84,8 @@ def fit(
     >>> evaluate(model, split.test, Protocol(ks=(10,))).means["recall@10"] > 0.4
     True
     """
-    ranks_of = ranks.joined(training.devices, training.num_nodes, training.device)
-    with ranks_of, running_on(training.device) as device:
+    processes = joined(training.devices, training.num_nodes, training.device)
+    with processes, running_on(training.device) as device:
         _fit(model, split, training, protocol, folder, loggers, progress)
     return model.to(device).eval()
 
@@ -137,18 +138,21 @@ def _train(
     device = device_of()
     if training.precision == "16-mixed" and device.type == "cpu":
         raise ConfigError("precision=16-mixed needs a GPU; use bf16-mixed or 32-true on device=cpu")
+    model.to("cpu")  # where the split is; it may have been trained before
+    model.keep_popularity(split)
+    part = model.prepare(split)
     validate = Validate(split, protocol, training, folder)
     callbacks = [Reseed(training.seed), MeanLoss(), validate]
     bar = [RichProgressBar(leave=True)] if progress else []
     is_true = training.precision in TruePrecision.DTYPES
     true = [TruePrecision(training.precision, device)] if is_true else []
-    with _quiet_lightning():
+    with _quiet_lightning(), divided_tables(model, training) as tables:
         trainer = Trainer(
             max_epochs=training.max_epochs,
             accelerator=device.type,
             devices=_devices(training, device),
             num_nodes=training.num_nodes,
-            strategy=_strategy(training, model),
+            strategy=_strategy(training, model, divided=bool(tables)),
             precision=None if true else training.precision,
             gradient_clip_val=training.gradient_clip,
             callbacks=[*callbacks, *bar],
@@ -161,9 +165,7 @@ def _train(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        model.to("cpu")  # where the split is; it may have been trained before
-        model.keep_popularity(split)
-        epochs = Epochs(model.prepare(split), training)
+        epochs = Epochs(part, training)
         last = folder / LAST
         start = last if last.exists() else None
         if start is not None:
@@ -196,16 +198,17 @@ def _devices(training: TrainingOptions, device: torch.device) -> int | list[int]
     return training.devices if training.devices > 1 or device.index is None else [device.index]
 
 
-def _strategy(training: TrainingOptions, model: Recommender) -> Strategy | str:
+def _strategy(training: TrainingOptions, model: Recommender, *, divided: bool) -> Strategy | str:
     """Lightning's, for the ranks that there are."""
-    if not dist.is_initialized() or (ranks.world() == 1 and training.strategy == "auto"):
+    together = ranks.world() > 1 or training.strategy == "ddp" or divided
+    if not (ranks.is_joined() and together):
         return "auto"
     # Buffers are computed alike on all ranks; older torch has another name for that.
     options = inspect.signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
     unused = not (isinstance(model, Divisible) and model.uses_every_weight)
     of_ddp: dict[str, Any] = {"find_unused_parameters": unused, buffers: False}
-    return DDPStrategy(**of_ddp)
+    return DividedTables(**of_ddp) if divided else DDPStrategy(**of_ddp)
 
 
 @contextmanager

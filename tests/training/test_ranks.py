@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from recsys import ranks
@@ -20,9 +22,14 @@ from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
 from recsys.reading import read_json
+from recsys.run import folder
+from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
+from recsys.training import loop
 from recsys.training.options import TrainingOptions
+from recsys.training.processes import joined
+from recsys.types import Scores
 
 from . import on_ranks
 
@@ -52,6 +59,7 @@ def one(split: Split, two: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     shutil.copytree(two / "begun", folder / "begun")
     for name in on_ranks.MODELS:
         on_ranks.train(name, split, folder / "whole" / name)
+    for name in on_ranks.KILLED:
         on_ranks.train(name, split, folder / "begun" / name)
     return folder
 
@@ -66,12 +74,9 @@ def weights(folder: Path) -> dict[str, Tensor]:
 @each_model
 def test_two_ranks_compute_what_one_does(name: str, one: Path, two: Path) -> None:
     alone, together = one / "whole" / name, two / "whole" / name
-    begun, resumed = weights(one / "begun" / name), weights(two / "resumed" / name)
     shared = weights(together)
     for key, weight in weights(alone).items():
         assert (weight - shared[key]).abs().max() < 1e-12, key
-        assert resumed[key].equal(shared[key]), key  # killed, and gone on with two
-        assert (weight - begun[key]).abs().max() < 1e-12, key  # gone on with one
     curves = [pl.read_csv(folder / "train.csv") for folder in (alone, together)]
     assert curves[0].columns == curves[1].columns
     losses = pl.selectors.starts_with("train/")
@@ -80,10 +85,45 @@ def test_two_ranks_compute_what_one_does(name: str, one: Path, two: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", on_ranks.KILLED)
+def test_a_run_goes_on_with_as_many_ranks_or_fewer(name: str, one: Path, two: Path) -> None:
+    resumed, shared = weights(two / "resumed" / name), weights(two / "whole" / name)
+    begun = weights(one / "begun" / name)
+    for key, weight in weights(one / "whole" / name).items():
+        assert resumed[key].equal(shared[key]), key  # with two
+        assert (weight - begun[key]).abs().max() < 1e-12, key  # with one
+
+
+@pytest.mark.slow
 @each_model
 def test_users_are_evaluated_as_by_one(name: str, one: Path, two: Path) -> None:
     frames = [pl.read_parquet(f / "whole" / name / "per_user.parquet") for f in (one, two)]
     assert frames[0].equals(frames[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", on_ranks.RANKINGS)
+def test_a_divided_table_is_trained_as_a_plain_one(name: str, two: Path) -> None:
+    assert_alike(two / "plain" / name, two / "divided" / name)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_whole_whoever_wrote_it(split: Split, two: Path, tmp_path: Path) -> None:
+    assert_alike(two / "plain/whole", two / "from_plain")  # gone on with a divided table
+    shutil.copytree(two / "from_divided", tmp_path, dirs_exist_ok=True)
+    on_ranks.train_divided(split, tmp_path)  # alone
+    assert_alike(two / "plain/whole", tmp_path)
+
+
+def assert_alike(first: Path, second: Path) -> None:
+    """Two trainings of 50 steps in float32, to 1e-6."""
+    others = weights(second)
+    for key, weight in weights(first).items():
+        assert (weight - others[key]).abs().max() < 1e-6, key
+    losses = [
+        pl.read_csv(folder / "train.csv")["train/loss"].to_torch() for folder in (first, second)
+    ]
+    torch.testing.assert_close(*losses, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -138,7 +178,34 @@ def test_strategies_that_there_are_not(options: dict[str, Any], message: str) ->
 
 def test_ranks_that_nobody_started() -> None:
     message = "trainer.devices=2 trainer.num_nodes=3 is 6 processes, and 1 was started; .*torchrun"
-    with pytest.raises(ConfigError, match=message), ranks.joined(2, 3):
+    with pytest.raises(ConfigError, match=message), joined(2, 3):
         pass
     with pytest.raises(ConfigError, match="device=cuda:1 is one device for 2 ranks; set cuda"):
-        ranks.joined(2, device="cuda:1").__enter__()
+        joined(2, device="cuda:1").__enter__()
+
+
+def test_models_that_train_in_one_process(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Whole(Recommender):
+        def loss(self, part: Part, progress: Progress) -> Tensor:
+            raise AssertionError
+
+        def score(self, batch: BasketBatch) -> Scores:
+            raise AssertionError
+
+    monkeypatch.setattr(loop, "joined", lambda *_: nullcontext())
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    model = Whole(learning_rate=0.1, weight_decay=0.0)
+    options = TrainingOptions(devices=2, monitor="ndcg@5", device="cpu")
+    with pytest.raises(ConfigError, match=r"devices=2: Whole trains in one process; set .*=1"):
+        loop.fit(model, split, options, on_ranks.PROTOCOL)
+
+
+def test_tasks_that_are_done_in_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = OmegaConf.create({"device": "cpu", "trainer": {"devices": 2}, "task": {"labels": {}}})
+    monkeypatch.setattr(folder, "joined", lambda *_: nullcontext())
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    message = "devices=2 .*: what predicts labels runs in one process; set both to 1"
+    with pytest.raises(ConfigError, match=message), folder.of_all_ranks(config, tmp_path):
+        pass
