@@ -14,6 +14,7 @@ from itertools import chain
 import torch
 from torch import nn
 
+from recsys import ranks
 from recsys.errors import ConfigError
 
 _around: ContextVar[torch.device | None] = ContextVar("_around", default=None)
@@ -23,7 +24,7 @@ def device_of(name: str | torch.device = "auto") -> torch.device:
     """The device that a name stands for; a device is one already.
 
     Args:
-        name: `auto`, `cpu`, `cuda` (the first), `cuda:1` or `mps`.
+        name: `auto`, `cpu`, `cuda` (the first, or the rank's), `cuda:1` or `mps`.
 
     Raises:
         ConfigError: there is no such device.
@@ -41,8 +42,10 @@ def device_of(name: str | torch.device = "auto") -> torch.device:
 def devices() -> dict[str, torch.device]:
     """The devices of this machine, by every name that they have."""
     by_name = {"cpu": torch.device("cpu")}
+    if torch.cuda.is_available():
+        by_name["cuda"] = torch.device("cuda", ranks.local_rank())
     for index in range(torch.cuda.device_count()):
-        by_name |= {"cuda": torch.device("cuda", 0), f"cuda:{index}": torch.device("cuda", index)}
+        by_name[f"cuda:{index}"] = torch.device("cuda", index)
     if torch.backends.mps.is_available():
         by_name["mps"] = torch.device("mps", 0)
     return by_name

@@ -3,6 +3,8 @@
 What is written stands beside its place first, as `.NAME.PID.scratch`, and is moved there when it is
 whole and on the disk. A killed process leaves no more than such a name; whoever takes the folder up
 again, by `held`, removes it.
+
+Of several ranks (`recsys.ranks`) the first writes for all; what others write is dropped.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import io
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import polars as pl
 
+from recsys import ranks
 from recsys.errors import RunError
 
 SCRATCH = ".scratch"
@@ -45,6 +49,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk is full, the folder cannot be written, …
     """
+    if not ranks.is_first():
+        with tempfile.TemporaryDirectory() as dropped:
+            yield Path(dropped) / path.name
+        return
     with _scratch(path) as scratch:
         yield scratch
         _sync(scratch)
@@ -58,6 +66,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: as `atomic_file`.
     """
+    if not ranks.is_first():
+        with tempfile.TemporaryDirectory() as dropped:
+            yield Path(dropped)
+        return
     with _scratch(path) as scratch:
         scratch.mkdir()
         yield scratch

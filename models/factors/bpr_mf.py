@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from recsys import ranks
 from recsys.batch.bounds import check_tensor
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
@@ -24,8 +25,8 @@ from recsys.nn import losses, negatives
 from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
 from recsys.ranges import at_least
-from recsys.scoring.kinds import VectorScorer
-from recsys.scoring.recommender import Progress, Recommender
+from recsys.scoring.kinds import Divisible, VectorScorer
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
@@ -33,7 +34,7 @@ VALUES_AT_ONCE = 2**26
 """Of the vectors of pairs."""
 
 
-class BPRMF(VectorScorer, Recommender):
+class BPRMF(VectorScorer, Divisible):
     """A vector for each user and item; a score is their inner product.
 
     A user without training events, known to the log or not, is folded in: the mean vector of the
@@ -48,6 +49,7 @@ class BPRMF(VectorScorer, Recommender):
         learning_rate, weight_decay: of AdamW.
     """
 
+    uses_every_weight = True
     trained: Tensor
 
     def __init__(
@@ -82,12 +84,13 @@ class BPRMF(VectorScorer, Recommender):
         pairs = positives.owners(), positives.values, negative_items
         step = max(VALUES_AT_ONCE // (self.num_negatives * users.shape[1]), 1)
         if len(negative_items) <= step:
-            return self._pair_losses(users, *pairs).mean()
+            return ranks.mean(self._pair_losses(users, *pairs))
         # Users of many items: their vectors are gathered some pairs at a time, and again for the
         # gradient.
         pieces = zip(*(tensor.split(step) for tensor in pairs), strict=True)
         sums = [checkpoint(self._sum_of_losses, users, *p, use_reentrant=False) for p in pieces]
-        return torch.stack(sums).sum() / negative_items.numel()
+        mean = torch.stack(sums).sum() / negative_items.numel()
+        return ranks.weighed(mean, negative_items.numel())
 
     def _sum_of_losses(self, *pairs: Tensor) -> Tensor:
         return self._pair_losses(*pairs).sum()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from recsys import ranks
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError
@@ -25,13 +26,13 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.losses import kl_standard_normal
 from recsys.precision import wide
 from recsys.ranges import at_least, decays, proper_share
-from recsys.scoring.kinds import LogProbabilities, VectorScorer
-from recsys.scoring.recommender import Progress, Recommender
+from recsys.scoring.kinds import Divisible, LogProbabilities, VectorScorer
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, Scores, UserVectors
 
 
-class CountVAE(VectorScorer, LogProbabilities, Recommender):
+class CountVAE(VectorScorer, LogProbabilities, Divisible):
     """Encodes a history to a normal distribution and decodes it to expected counts.
 
     Args:
@@ -48,6 +49,8 @@ class CountVAE(VectorScorer, LogProbabilities, Recommender):
     Raises:
         ConfigError: an option is out of its range.
     """
+
+    uses_every_weight = True
 
     def __init__(
         self,
@@ -104,7 +107,7 @@ class CountVAE(VectorScorer, LogProbabilities, Recommender):
         return torch.tanh(self.decoder(latent.to(self.decoder.weight.dtype)))
 
     def loss(self, part: Part, progress: Progress) -> Tensor:
-        return self.reconstruct(part.history, progress)[1].mean()
+        return ranks.mean(self.reconstruct(part.history, progress)[1])
 
     def reconstruct(self, history: BasketBatch, progress: Progress) -> tuple[UserVectors, Tensor]:
         """A decoded sample (B, D), and the negative evidence lower bound of the counts (B,).
@@ -113,7 +116,8 @@ class CountVAE(VectorScorer, LogProbabilities, Recommender):
         """
         counts = history.sum(self.weights(history))
         mean, log_variance = self.posterior_of(counts)
-        hidden = self.decode(mean + torch.randn_like(mean) * (0.5 * log_variance).exp())
+        noise = ranks.drawn(lambda rows: mean.new_empty(rows, mean.shape[1]).normal_(), len(mean))
+        hidden = self.decode(mean + noise * (0.5 * log_variance).exp())
         logits = wide(hidden) @ wide(self.items.vectors).T + self.item_bias
         weight = self.kl_weight * min(1.0, progress.step / self.kl_steps)
         divergence = kl_standard_normal(mean, log_variance)

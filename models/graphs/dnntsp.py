@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from recsys import ranks
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.devices import full_precision
@@ -42,12 +43,13 @@ from recsys.models.graphs.dynamic_graph import (
 from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
 from recsys.ranges import at_least
-from recsys.scoring.recommender import Progress, Recommender
+from recsys.scoring.kinds import Divisible
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
 
-class DNNTSP(Recommender):
+class DNNTSP(Divisible):
     """Scores an item by its own vector, mixed with what its node in the user's graphs became.
 
     An item that a user has not had scores the same for every user; a user without a history gets
@@ -65,6 +67,8 @@ class DNNTSP(Recommender):
         ConfigError: `num_heads` does not divide `embedding_dim`, or an option is out of its range.
         DataError: a batch would take more memory than there is.
     """
+
+    uses_every_weight = True
 
     def __init__(
         self,
@@ -96,7 +100,8 @@ class DNNTSP(Recommender):
         examples = Examples.of(part)
         scores = self._distinct_scores(examples.history)
         times, hits = examples.times_scored.to(scores.dtype), examples.hits.to(scores.dtype)
-        return (F.softplus(scores) @ times - scores @ hits) / times.sum()
+        mean = (F.softplus(scores) @ times - scores @ hits) / times.sum().clamp(min=1)
+        return ranks.weighed(mean, len(examples))
 
     def score(self, batch: BasketBatch) -> Scores:
         batches = in_pieces(batch.latest(self.max_events), self.items.embedding_dim)

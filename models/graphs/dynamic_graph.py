@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recsys import ranks
 from recsys.batch.graphs import GraphBatch, NodeBatch
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, offsets_of, pieces
@@ -60,7 +61,7 @@ class DynamicGraph(nn.Module):
         """(N, D), a vector per node of `GraphBatch.of(batch)`, from an item table of any owner."""
         graphs = Timelines.of(batch)
         states = wide(items(graphs.node_items))
-        if not len(graphs.items):
+        if not (graphs.longest if self.training else len(graphs.items)):
             return states
         graphs.check_memory(states.shape[1])
         # Sums over a few rows each: mixed precision would cost their digits and save no time.
@@ -157,16 +158,20 @@ class Timelines(GraphBatch):
         return work(self).sum(1)
 
     @cached_property
+    def longest(self) -> int:
+        """Baskets of the user who has most of them, among those of all ranks."""
+        return int(ranks.largest(F.pad(self.num_baskets(), (0, 1)).max()))  # 0 of no user
+
+    @cached_property
     def state_counts(self) -> Tensor:
         """(E + 2N,) float32, at how many steps of the padded batch each row is the state."""
-        longest = self.num_baskets().max()
-        counts = [torch.ones_like(self.items), self.absent(), longest - self.node_steps]
+        counts = [torch.ones_like(self.items), self.absent(), self.longest - self.node_steps]
         return torch.cat(counts).float()
 
     @cached_property
     def num_states(self) -> int:
-        """How many steps of nodes the padded batch has."""
-        return int(self.num_baskets().max()) * len(self.node_items)
+        """How many steps of nodes the padded batch has, of all ranks together."""
+        return self.longest * ranks.count(len(self.node_items))
 
     @cached_property
     def propagation(self) -> SparseMatrix:
@@ -332,8 +337,8 @@ class SparseMatrix:
 class _Convolve(torch.autograd.Function):
     """x gamma + beta, where x is A h W' + b less its mean, over its deviation; mean and variance.
 
-    Rows stand for several equal ones: mean and variance are weighted. The bias moves the mean
-    alone, so its gradient is 0.
+    Rows stand for several equal ones: mean and variance are weighted, and those of the whole batch,
+    on whatever rank its rows are. The bias moves the mean alone, so its gradient is 0.
     """
 
     @staticmethod
@@ -349,9 +354,9 @@ class _Convolve(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         x_ZD = matrix @ (states_RD @ weight.T)
-        mean_D = share_Z @ x_ZD
+        mean_D = ranks.total(share_Z @ x_ZD)
         x_ZD -= mean_D
-        variance_D = share_Z @ x_ZD.square()
+        variance_D = ranks.total(share_Z @ x_ZD.square())
         inverse_D = (variance_D + eps).rsqrt()
         x_ZD *= inverse_D
         ctx.matrix = matrix
@@ -364,7 +369,8 @@ class _Convolve(torch.autograd.Function):
     def backward(ctx: Any, gradient_ZD: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         states_RD, weight, x_ZD, share_Z, scale = ctx.saved_tensors
         of_beta, of_gamma = gradient_ZD.sum(0), (gradient_ZD * x_ZD).sum(0)
-        through_ZD = torch.addcmul(of_beta, x_ZD, of_gamma).mul_(share_Z.unsqueeze(1))
+        sums_2D = ranks.total(torch.stack([of_beta, of_gamma]))
+        through_ZD = torch.addcmul(sums_2D[0], x_ZD, sums_2D[1]).mul_(share_Z.unsqueeze(1))
         of_product_RD = ctx.matrix.mT @ torch.sub(gradient_ZD, through_ZD).mul_(scale)
         of_weight = of_product_RD.T @ states_RD
         of_bias = torch.zeros_like(of_beta)

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from recsys import ranks
 from recsys.batch.examples import Part, Prefixes
 from recsys.batch.graphs import NodeBatch
 from recsys.batch.histories import BasketBatch
@@ -50,7 +51,8 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.losses import multilabel_soft_margin, softmax_cross_entropy
 from recsys.precision import wide
 from recsys.ranges import at_least
-from recsys.scoring.recommender import Progress, Recommender
+from recsys.scoring.kinds import Divisible
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import Scores, UserVectors
 
@@ -167,7 +169,7 @@ class Ranking:
         at_least(1, num_targets=self.num_targets)
 
 
-class GLOIE(Recommender):
+class GLOIE(Divisible):
     """Scores an item by what all users' baskets say of it, and what the user's own do.
 
     Args:
@@ -210,7 +212,7 @@ class GLOIE(Recommender):
         )
         self.elbo_weight = autoencoder.elbo_weight
         self.max_events = graph.max_events
-        self.use_global = join.use_global
+        self.use_global = self.uses_every_weight = join.use_global
         self.ranking = ranking
         self.ranking_loss = softmax_cross_entropy if ranking.softmax else multilabel_soft_margin
         layers = DynamicGraph(embedding_dim, num_layers=graph.num_layers, num_heads=graph.num_heads)
@@ -252,10 +254,10 @@ class GLOIE(Recommender):
 
     def loss(self, part: Part, progress: Progress) -> Tensor:
         if not self.use_global:
-            return self.ranking_loss(self._score(part.history, None), part.target).mean()
+            return ranks.mean(self.ranking_loss(self._score(part.history, None), part.target))
         hidden, evidence = self.vae.reconstruct(part.history, progress)
         ranking = self.ranking_loss(self._score(part.history, hidden), part.target)
-        return (ranking + self.elbo_weight * evidence).mean()
+        return ranks.mean(ranking + self.elbo_weight * evidence)
 
     def score(self, batch: BasketBatch) -> Scores:
         batches = in_pieces(batch.latest(self.max_events), self.vae.items.embedding_dim)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recsys import ranks
 from recsys.batch.ragged import Ragged
 from recsys.batch.tokens import TokenStream
 from recsys.errors import ConfigError
@@ -73,19 +74,21 @@ class Language:
         """Tokens (R, L) of rows of the streams, and their positions within their documents."""
         weights = [1.0, *(corpus.weight for corpus in self.corpora.values())]
         drawn = torch.multinomial(torch.tensor(weights), self.batch_size, replacement=True)
+        drawn = ranks.of_first(drawn.to(device))
         counts = drawn.bincount(minlength=len(weights)).tolist()
         rows = []
         for stream, count in zip(streams, counts, strict=True):
-            index = torch.randint(len(stream), (count,), device=device)
+            index = ranks.of_first(torch.randint(len(stream), (count,), device=device))
             rows.append(stream.rows(index))
         tokens_RL, positions_RL = (torch.cat(pieces) for pieces in zip(*rows, strict=True))
         return tokens_RL, positions_RL
 
     def loss(self, streams: Sequence[TokenStream], states: TextStates) -> Tensor:
         """L1: mean cross-entropy of the next token, on rows drawn from the streams."""
-        tokens_RL, positions_RL = self.draw(streams, states.head.device)
+        tokens_RL, positions_RL = map(ranks.own, self.draw(streams, states.head.device))
         before, following = states.before_tokens(tokens_RL, positions_RL)
-        return linear_cross_entropy(before, states.head, following)
+        mean = linear_cross_entropy(before, states.head, following)
+        return ranks.weighed(mean, len(following))
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,9 @@ class Ranking:
         share_n: Tensor,
         repeats: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """L2: a mean over predictions.
+        """L2: a mean over predictions; the candidates are those of the whole batch, of all ranks.
+
+        A rank makes the vectors of some of them.
 
         Args:
             users_PD: vectors of the beginnings of histories.
@@ -131,18 +136,23 @@ class Ranking:
             share_n: of each item among the events of training.
             repeats: from scores (P, C) of candidates (C,) to those with the weight of repeats.
         """
-        candidates_C, drawn = self.candidates(targets_P, len(share_n))
-        scores_PC = wide(users_PD) @ wide(item_vectors(candidates_C)).T
+        batch_targets = ranks.gather(targets_P)
+        candidates_C, drawn = self.candidates(batch_targets, len(share_n))
+        vectors_CD = ranks.gather(item_vectors(ranks.own(candidates_C)))
+        scores_PC = wide(users_PD) @ wide(vectors_CD).T
         if repeats is not None:
             scores_PC = repeats(scores_PC, candidates_C)
         hit_P = torch.searchsorted(candidates_C, targets_P)
         if self.softmax:
-            correction_C = self.log_inclusion(share_n[candidates_C], len(hit_P), len(share_n))
-            return F.cross_entropy(wide(scores_PC) - correction_C, hit_P)
+            correction_C = self.log_inclusion(
+                share_n[candidates_C], len(batch_targets), len(share_n)
+            )
+            scores_PC = wide(scores_PC) - correction_C
+            return ranks.mean(F.cross_entropy(scores_PC, hit_P, reduction="none"))
         positive_P = scores_PC.gather(1, hit_P[:, None]).squeeze(1)
         negative = F.softplus(scores_PC[:, torch.searchsorted(candidates_C, drawn)])
         negative_P = (negative * (drawn != targets_P[:, None])).mean(1)
-        return (F.softplus(-positive_P) + negative_P).mean()
+        return ranks.mean(F.softplus(-positive_P) + negative_P)
 
     def candidates(self, targets: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
         """(C,) items to score, ascending, and those among them that are drawn."""
@@ -150,6 +160,7 @@ class Ranking:
             every = torch.arange(num_items, device=targets.device)
             return every, every
         drawn = torch.randint(num_items, (self.num_negatives,), device=targets.device)
+        drawn = ranks.of_first(drawn)
         return torch.cat([targets, drawn]).unique(), drawn
 
     def log_inclusion(self, share: Tensor, num_targets: int, num_items: int) -> Tensor:

@@ -63,6 +63,8 @@ class TextStates:
             hidden_BLD = self._hidden(inputs_embeds=embedded_BLD)
             states.append(hidden_BLD.flatten(0, 1)[ends_M])
             places.append(gather_positions(documents.end_offsets, which)[0])
+        if not states:
+            return self.head.new_zeros(0, self.head.shape[1])
         states_MD = torch.cat(states)
         return torch.empty_like(states_MD).index_copy(0, torch.cat(places), states_MD)
 

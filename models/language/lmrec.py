@@ -40,6 +40,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
+from recsys import ranks
 from recsys.batch.bounds import check_tensor
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
@@ -78,8 +79,14 @@ from recsys.nn.text_vectors import semantic_vectors
 from recsys.ranges import at_least, share
 from recsys.reading import read_json, read_tensors, reading
 from recsys.scoring import manifest
-from recsys.scoring.kinds import Exported, LogProbabilities, RepeatAware, TextEncoder
-from recsys.scoring.recommender import Progress, Recommender
+from recsys.scoring.kinds import (
+    Divisible,
+    Exported,
+    LogProbabilities,
+    RepeatAware,
+    TextEncoder,
+)
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
 from recsys.tasks.tokenizers import tokenize
@@ -132,7 +139,7 @@ class Tuning:
         share(warmup=self.warmup)
 
 
-class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Recommender):
+class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Divisible):
     """Scores are inner products of projected hidden states of a history's and an item's text.
 
     Args:
@@ -380,7 +387,8 @@ class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Recommender):
         losses = self.losses(part)
         if len(losses) > 1:
             each = {f"train/{name}": loss for name, loss in losses.items()}
-            self.log_dict(each, on_step=False, on_epoch=True, batch_size=len(part))
+            num_users = ranks.count(len(part))
+            self.log_dict(each, on_step=False, on_epoch=True, batch_size=num_users, sync_dist=True)
         return self._joined(losses, self._progress())
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:

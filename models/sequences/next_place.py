@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys import ranges
+from recsys import ranges, ranks
 from recsys.batch.bounds import check_tensor
 from recsys.batch.examples import Part, Prefixes
 from recsys.batch.histories import BasketBatch
@@ -37,7 +37,8 @@ from recsys.memory import check_memory
 from recsys.models.frequency.own_chain import OwnChain
 from recsys.precision import wide
 from recsys.ranges import above, at_least
-from recsys.scoring.recommender import Progress, Recommender
+from recsys.scoring.kinds import Divisible
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, Scores
 
@@ -64,7 +65,7 @@ class Adjacency:
         above(0, km=self.km)
 
 
-class NextPlace(Recommender):
+class NextPlace(Divisible):
     """Ranks by the last few items, and by the user's own counts where `own` is given.
 
     Args:
@@ -84,6 +85,7 @@ class NextPlace(Recommender):
     torch.Size([2, 4])
     """
 
+    uses_every_weight = True
     neighbours: Tensor | None
 
     def __init__(
@@ -162,7 +164,7 @@ class NextPlace(Recommender):
 
     def loss(self, part: Part, progress: Progress) -> Tensor:
         scores = self(**self.inputs(part.history))
-        return self.row_losses(wide(scores), part.target.values).mean()
+        return ranks.mean(self.row_losses(wide(scores), part.target.values))
 
     def score(self, batch: BasketBatch) -> Scores:
         return wide(self(**self.inputs(batch)))

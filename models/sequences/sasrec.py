@@ -23,8 +23,9 @@ of a tensor: `states_ED` is (E, D).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -34,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from recsys import ranks
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, beginnings, ranges
@@ -46,8 +48,8 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.repeats import RepeatWeight
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share
-from recsys.scoring.kinds import LogProbabilities, RepeatAware
-from recsys.scoring.recommender import Progress, Recommender
+from recsys.scoring.kinds import Divisible, LogProbabilities, RepeatAware
+from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
@@ -119,7 +121,7 @@ class Ranking:
             )
 
 
-class SASRec(RepeatAware, LogProbabilities, Recommender):
+class SASRec(RepeatAware, LogProbabilities, Divisible):
     """Encodes a history to the state after its last item; a score is its product with an item.
 
     Args:
@@ -129,19 +131,22 @@ class SASRec(RepeatAware, LogProbabilities, Recommender):
         ranking: the loss.
         text: how the items' texts become vectors; None reads no text.
         use_id: whether items have a learned vector of their own.
+        shard: whether ranks that train together divide the table of these by rows.
         learning_rate, weight_decay: of AdamW.
         id_weight_decay: of the ids' vectors, where it is another. Beside texts, which say what
             items have in common, a large one keeps ids to what they alone tell.
 
     Raises:
-        ConfigError: neither text nor id, `num_heads` that do not divide `embedding_dim`, or an
-            option is out of its range.
+        ConfigError: neither text nor id, `num_heads` that do not divide `embedding_dim`, a loss or
+            vectors that need the whole table, or an option is out of its range.
 
     >>> model = SASRec(4, embedding_dim=8).eval()
     >>> histories = BasketBatch.from_lists([[[0], [2]], []], num_items=4)
     >>> model.encode_users(histories).shape, model.score(histories).shape
     (torch.Size([2, 8]), torch.Size([2, 4]))
     """
+
+    uses_every_weight = True
 
     def __init__(
         self,
@@ -152,6 +157,7 @@ class SASRec(RepeatAware, LogProbabilities, Recommender):
         ranking: Ranking = Ranking(),
         text: TextVectors | None = None,
         use_id: bool = True,
+        shard: bool = False,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
         id_weight_decay: float | None = None,
@@ -164,7 +170,14 @@ class SASRec(RepeatAware, LogProbabilities, Recommender):
         self.max_length = encoder.max_length
         self.ranking = ranking
         self.repeats = RepeatWeight() if ranking.repeats else None
-        self.items = ItemVectorTable(num_items, embedding_dim, text=text, use_id=use_id)
+        if shard and (text is not None or not ranking.softmax or ranking.repeats):
+            raise ConfigError(
+                "shard=true divides the vectors of ids under a softmax; set text=null, "
+                "ranking.softmax=true and ranking.repeats=false"
+            )
+        self.items = ItemVectorTable(
+            num_items, embedding_dim, text=text, use_id=use_id, shard=shard
+        )
         self.encoder = CausalEncoder(embedding_dim, encoder)
 
     def prepare(self, split: Split) -> Part:
@@ -186,28 +199,43 @@ class SASRec(RepeatAware, LogProbabilities, Recommender):
         offsets = sequences.offsets - torch.arange(len(sequences) + 1, device=is_last.device)
         inputs = Ragged(sequences.values[~is_last], offsets)
         targets_E = sequences.values[1:][~is_last[:-1]]
+        if self.items.id is not None and self.items.id.is_divided:
+            return self._divided_loss(self.items.id, inputs, targets_E)
         items_nD = self.items()
         states_ED = self.compared(self.encoder(items_nD, inputs))
         items_nD = self.compared(items_nD)
         if not self.ranking.softmax:
             owners_E = inputs.owners()
-            return self._sampled_bce(states_ED, items_nD, targets_E, sequences, owners_E).mean()
+            bce_E = self._sampled_bce(states_ED, items_nD, targets_E, sequences, owners_E)
+            return ranks.mean(bce_E)
         if self.repeats is not None:
             scores_En = self.repeats(wide(states_ED) @ wide(items_nD).T, beginnings(inputs))
-            return F.cross_entropy(scores_En, targets_E)
+            return ranks.mean(F.cross_entropy(scores_En, targets_E, reduction="none"))
         if self.ranking.num_negatives is None:
-            return losses.linear_cross_entropy(states_ED, items_nD, targets_E)
-        return self._sampled_softmax(states_ED, items_nD, targets_E).mean()
+            mean = losses.linear_cross_entropy(states_ED, items_nD, targets_E)
+            return ranks.weighed(mean, len(targets_E))
+        vectors_of = partial(F.embedding, weight=wide(items_nD))
+        return ranks.mean(self._sampled_softmax(states_ED, vectors_of, targets_E))
 
-    def _sampled_softmax(self, states_ED: Tensor, items_nD: Tensor, targets_E: Tensor) -> Tensor:
-        """(E,), from states (E, D), items (n, D) and targets (E,)."""
-        negatives_K = torch.randperm(len(items_nD), device=items_nD.device)
-        negatives_K = negatives_K[: self.ranking.num_negatives]
-        states_ED, items_nD = wide(states_ED), wide(items_nD)
-        scores_EK = states_ED @ items_nD[negatives_K].T
+    def _divided_loss(self, items: EmbeddingTable, inputs: Ragged, targets_E: Tensor) -> Tensor:
+        """The softmaxes of `loss`, where no rank has all items."""
+        states_ED = self.encoder(items, inputs)
+        if self.ranking.num_negatives is None:
+            return items.cross_entropy(states_ED, targets_E)
+        return ranks.mean(self._sampled_softmax(states_ED, items, targets_E))
+
+    def _sampled_softmax(
+        self, states_ED: Tensor, vectors_of: Callable[[Tensor], Tensor], targets_E: Tensor
+    ) -> Tensor:
+        """(E,), from states (E, D), what gives items' vectors, and targets (E,)."""
+        num_items = self.items.num_items
+        negatives_K = torch.randperm(num_items, device=targets_E.device)
+        negatives_K = ranks.of_first(negatives_K[: self.ranking.num_negatives])
+        states_ED = wide(states_ED)
+        scores_EK = states_ED @ vectors_of(negatives_K).T
         scores_EK = scores_EK.masked_fill(targets_E[:, None] == negatives_K, -torch.inf)
-        positive_E = (states_ED * F.embedding(targets_E, items_nD)).sum(1)
-        return losses.sampled_softmax(positive_E, scores_EK, len(items_nD))
+        positive_E = (states_ED * vectors_of(targets_E)).sum(1)
+        return losses.sampled_softmax(positive_E, scores_EK, num_items)
 
     def _sampled_bce(
         self,
@@ -324,6 +352,7 @@ class ItemVectorTable(nn.Module):
         embedding_dim: D.
         text: how texts become vectors, or None without text.
         use_id: whether there is a vector of the id.
+        shard: of the table of these.
 
     Raises:
         ConfigError: neither.
@@ -332,12 +361,19 @@ class ItemVectorTable(nn.Module):
     text: Tensor
 
     def __init__(
-        self, num_items: int, embedding_dim: int, *, text: TextVectors | None, use_id: bool
+        self,
+        num_items: int,
+        embedding_dim: int,
+        *,
+        text: TextVectors | None,
+        use_id: bool,
+        shard: bool = False,
     ) -> None:
         super().__init__()
+        self.num_items = num_items
         if text is None and not use_id:
             raise ConfigError("use_id=false and text=null leave items without a vector")
-        self.id = EmbeddingTable(num_items, embedding_dim) if use_id else None
+        self.id = EmbeddingTable(num_items, embedding_dim, shard=shard) if use_id else None
         self.reader = text
         self.from_text: nn.Module | None = None
         if text is not None:
@@ -401,16 +437,19 @@ class CausalEncoder(nn.Module):
         self.norm = nn.LayerNorm(embedding_dim)
         nn.init.normal_(self.positions.weight, std=0.02)
 
-    def forward(self, items: ItemVectors, sequences: Ragged) -> Tensor:
+    def forward(self, items: ItemVectors | EmbeddingTable, sequences: Ragged) -> Tensor:
         """(E, D): a state after each event.
 
         Args:
-            items: (n, D).
+            items: (n, D), or the table of them.
             sequences: B rows of at most `max_length` item indices, E in all.
         """
         layout = Layout.of(sequences, NUM_GROUPS)
-        # An item's gradient is a sum over all its events.
-        x = F.embedding(sequences.values, wide(items)).to(items.dtype) * items.shape[1] ** 0.5
+        if isinstance(items, EmbeddingTable):
+            x = items(sequences.values)
+        else:  # an item's gradient is a sum over all its events
+            x = F.embedding(sequences.values, wide(items)).to(items.dtype)
+        x = x * x.shape[1] ** 0.5
         x = self.dropout(x + self.positions(layout.position))
         for block in self.blocks:
             x = block(x, layout)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 
+from recsys import ranks
 from recsys.batch.examples import Part
 
 
@@ -16,6 +18,8 @@ class Loader:
         part: the users, on the device where the batches are wanted.
         batch_size: users a batch; the last may be smaller.
         shuffle_seed: gives the order of the users; None keeps that of the part.
+        by_rank: what is left to this rank: some `rows` of every batch, maybe none, or some
+            `batches`; None: all of it.
 
     >>> history = BasketBatch.from_lists([[[0]], [[1]], [[2]]], num_items=3)
     >>> part = Part("train", history, Ragged.from_lists([[1], [2], [0]]))
@@ -23,13 +27,21 @@ class Loader:
     [[0, 1], [2]]
     """
 
-    def __init__(self, part: Part, batch_size: int, *, shuffle_seed: int | None = None) -> None:
+    def __init__(
+        self,
+        part: Part,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        by_rank: Literal["rows", "batches"] | None = None,
+    ) -> None:
         self.part = part
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
+        self.by_rank = by_rank
 
     def __len__(self) -> int:
-        return -(-len(self.part) // self.batch_size)
+        return len(self._starts())
 
     def __iter__(self) -> Iterator[Part]:
         order = torch.arange(len(self.part))
@@ -38,8 +50,13 @@ class Loader:
             order = torch.randperm(len(self.part), generator=generator)
         # One transfer an epoch, whatever the number of batches.
         order = order.to(self.part.history.device)
-        for start in range(0, len(order), self.batch_size):
-            yield self.part.rows(order[start : start + self.batch_size])
+        for start in self._starts():
+            rows = order[start : start + self.batch_size]
+            yield self.part.rows(ranks.own(rows) if self.by_rank == "rows" else rows)
+
+    def _starts(self) -> list[int]:
+        starts = torch.arange(0, len(self.part), self.batch_size)
+        return (ranks.own(starts) if self.by_rank == "batches" else starts).tolist()
 
 
 class KeptBatches:

@@ -80,6 +80,7 @@ def train(arguments: Sequence[str], command: str = "train") -> int:
 def _run(config: DictConfig, folder: Path) -> None:
     # torch: not for --help and --cfg
     from recsys.run import alignment, forecasting, prediction, ranking, return_times, transfer
+    from recsys.run.folder import of_all_ranks
     from recsys.run.task_kinds import (
         ALIGNMENT,
         FORECASTS,
@@ -99,7 +100,8 @@ def _run(config: DictConfig, folder: Path) -> None:
         TRANSFER: transfer,
     }
     try:
-        kinds[kind_of(config)].run(config, folder)
+        with of_all_ranks(config, folder) as folder:
+            kinds[kind_of(config)].run(config, folder)
     except KeyboardInterrupt as stopped:
         name, place = "hydra.run.dir", folder
         if _is_sweep():

@@ -53,7 +53,8 @@ class Layout:
         lengths = lengths[lengths > 0]
         groups = [group for group in lengths.cpu().tensor_split(num_groups) if len(group)]
         shapes = [(len(group), int(group[-1])) for group in groups]
-        widths = torch.cat([torch.full((b,), width) for b, width in shapes]).to(order.device)
+        sizes = torch.tensor(shapes, dtype=torch.int64, device=order.device).view(-1, 2)
+        widths = sizes[:, 1].repeat_interleave(sizes[:, 0])
         token_P, offsets = ranges(rows.offsets[order], widths)
         first_B = torch.zeros_like(rows.lengths)
         first_B[order] = offsets[:-1]
@@ -86,4 +87,6 @@ class Layout:
                     q_BHLd, k_BHLd, v_BHLd, is_in_row_BL[:, None, None]
                 )
             outputs.append(out_BHLd.transpose(1, 2).flatten(0, 1).flatten(1))
+        if not outputs:
+            return queries_keys_values[:, : queries_keys_values.shape[1] // 3]
         return F.embedding(self.cell, torch.cat(outputs))

@@ -101,7 +101,7 @@ def linear_cross_entropy(
     is that of Hsu et al., "Liger Kernel" (arXiv 2410.10989), section 3.2.
 
     Args:
-        states: (B, D), at least one row.
+        states: (B, D); the loss of no row is 0.
         items: (n, D).
         targets: (B,), 0 .. n - 1.
 
@@ -132,12 +132,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             gradient.copy_(logits.to(items.dtype) @ items)
             by_items.addmm_(logits.T, wide(block))
         ctx.save_for_backward(by_states, by_items)
-        return total / len(states)
+        return total / max(len(states), 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         by_states, by_items = ctx.saved_tensors
-        scale = gradients[0] / len(by_states)
+        scale = gradients[0] / max(len(by_states), 1)
         return by_states * scale, by_items * scale, None
 
 

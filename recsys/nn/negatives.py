@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from recsys import ranks
 from recsys.batch.ragged import Ragged
 
 # Drawn numbers modulo a count of items favour the low ones by less than count / _RANGE.
@@ -36,7 +37,11 @@ def uniform(
     owners = positives.owners()
     rows = owners if rows is None else rows
     outside = (num_items - positives.lengths).clamp(min=1)[rows, None]
-    draws = torch.randint(_RANGE, (len(rows), num_negatives), device=rows.device) % outside
+
+    def draw(number: int) -> Tensor:
+        return torch.randint(_RANGE, (number, num_negatives), device=rows.device)
+
+    draws = ranks.drawn(draw, len(rows)) % outside
     first = positives.offsets[:-1]
     place = torch.arange(len(owners), device=owners.device) - first[owners]
     # So many items outside the row come before a positive; never falling within a row.

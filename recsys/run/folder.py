@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from recsys import ranks
 from recsys.devices import running_on
 from recsys.errors import ConfigError
 from recsys.files import held, write_text
@@ -25,17 +26,26 @@ from recsys.report import tables
 from recsys.report.page import name_of
 from recsys.run.config import as_values, config_words, plain
 from recsys.run.options import check_options
-from recsys.run.task_kinds import TaskKind, check_models
+from recsys.run.task_kinds import LISTS, TaskKind, check_models, kind_of
+from recsys.training.processes import joined
 
 logger = logging.getLogger(__name__)
 console = Console()
+OF_RANKS = ("devices", "num_nodes", "strategy")
+"""Options of the trainer that a run may go on with another value of."""
 WIDEST = 10_000
 """Columns of a table that a terminal would not show."""
 
 
 @contextmanager
 def folder_of_a_run(folder: Path) -> Iterator[None]:
-    """Keep others out of a run's folder; files of a new run that fails before a fit are removed."""
+    """Keep others out of a run's folder; files of a new run that fails before a fit are removed.
+
+    The first rank does so for all.
+    """
+    if not ranks.is_first():
+        yield
+        return
     with held(folder):
         before = set(folder.iterdir())
         try:
@@ -47,6 +57,42 @@ def folder_of_a_run(folder: Path) -> Iterator[None]:
                 for path in new_paths:
                     path.unlink()
             raise
+
+
+@contextmanager
+def of_all_ranks(config: DictConfig, folder: Path) -> Iterator[Path]:
+    """The folder of a run, which is that of the first rank where there are several.
+
+    The others work in silence: warnings and lines that go on standard output are the first's.
+
+    Args:
+        config: composed.
+        folder: of this process, named by the moment at which it started, maybe.
+
+    Raises:
+        ConfigError: another number of processes was started, or the task is done in one.
+    """
+    devices, num_nodes = (_number(config, name) for name in ("devices", "num_nodes"))
+    with joined(devices, num_nodes, str(config.device)):
+        if ranks.world() > 1 and (kind := kind_of(config)) is not LISTS:
+            raise ConfigError(
+                f"trainer.devices={devices} trainer.num_nodes={num_nodes}: what {kind.does} runs "
+                "in one process; set both to 1"
+            )
+        whole = ranks.agreed(folder)
+        if not ranks.is_first():
+            console.quiet = True
+            logging.getLogger("recsys").setLevel(logging.ERROR)
+            if folder != whole:
+                with suppress(OSError):
+                    folder.rmdir()
+        yield whole
+
+
+def _number(config: DictConfig, name: str) -> int:
+    """Of the trainer's options; what is no number is refused with the other options."""
+    value = OmegaConf.select(config, f"trainer.{name}")
+    return value if isinstance(value, int) and value > 0 else 1
 
 
 @contextmanager
@@ -108,13 +154,22 @@ def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
     if path.exists():
         if log_path.exists():
             _check_log(folder, renamed_tables(read_json(log_path)), log)
-        if read_config(folder) != OmegaConf.to_container(config, resolve=True):
+        if _work(read_config(folder)) != _work(plain(config)):
             raise ConfigError(f"{folder} holds a run of another config; {ELSEWHERE}")
         if not log_path.exists():
             raise ConfigError(f"{folder} does not say which log its run is of; {ELSEWHERE}")
     # The log first: a folder that has a config says of which log it is.
     write_text(log_path, json.dumps(log, indent=2))
     write_text(path, composed)
+
+
+def _work(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without that which says only how many do the work."""
+    trainer = config.get("trainer")
+    if not isinstance(trainer, dict):
+        return config
+    kept = {name: value for name, value in trainer.items() if name not in OF_RANKS}
+    return config | {"trainer": kept}
 
 
 def _check_log(folder: Path, old_log: Mapping[str, Any], log: Mapping[str, Any]) -> None:

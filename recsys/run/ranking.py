@@ -33,6 +33,7 @@ from pytorch_lightning import seed_everything
 from pytorch_lightning.loggers import Logger
 from rich.progress import track
 
+from recsys import ranks
 from recsys.batch.examples import Part
 from recsys.batch.loader import Loader
 from recsys.errors import ConfigError
@@ -133,7 +134,8 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         )
     if isinstance(model, ProfileEncoder):
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
-    ranking_page.write(folder)
+    if ranks.is_first():
+        ranking_page.write(folder)
     tests = {name: parts["test"] for name, parts in results.items()}
     show(tables.metrics(tests, task.split.log.name, task.protocol))
     show(tables.samples(task.split.test, evaluations["test"].top, task.split))

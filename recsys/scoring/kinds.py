@@ -22,6 +22,7 @@ from recsys.nn.repeats import RepeatWeight
 from recsys.precision import wide
 from recsys.retrieval.index import ExactIndex, ItemIndex
 from recsys.retrieval.lists import TopK, ordered
+from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, Scores, UserVectors
@@ -175,6 +176,20 @@ class Measured(Scorer):
             split: that it was trained on.
             phase: 1 in validation, 2 in test.
         """
+
+
+class Divisible(Recommender):
+    """Trains on several ranks as it does on one: its loss is a share of the whole batch's.
+
+    Means are taken by `recsys.ranks`, and what is drawn once for a batch comes from rank 0. A rank
+    may have no row of a batch.
+
+    Attributes:
+        uses_every_weight: whether each step has a gradient for every weight. Where it may not,
+            ranks look in each step for those that it has none for.
+    """
+
+    uses_every_weight: bool = False
 
 
 class Exported(Scorer):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recsys import ranks
 from recsys.batch.examples import Part
 from recsys.batch.loader import Loader
 from recsys.devices import place_of
@@ -42,6 +43,9 @@ def rank(
         build_index: makes a retrieval index of item vectors `(n, D)`; by default an exact one.
         progress: wraps the batches, for a progress bar.
 
+    Each rank makes the lists of some batches, which are those of a process alone to the last bit,
+    and all get all of them.
+
     Raises:
         CatalogueError: k is larger than the catalogue.
     """
@@ -52,8 +56,9 @@ def rank(
         with torch.inference_mode():
             index = model.item_index(build_index or ExactIndex)
     users = min(batch_size, model.users_at_once(part.history.num_items))
-    loader = Loader(part.to(place_of(model)), users)
+    loader = Loader(part.to(place_of(model)), users, by_rank="batches")
     options: Any = {"mask_history": mask_history, "candidates": candidates, "index": index}
     lists = TopK.cat((model.top_k(batch.history, k, **options) for batch in progress(loader)), k)
     model.train(was_training)
-    return lists
+    dtype = ranks.agreed(lists.scores.dtype)  # a rank may have no list that would tell
+    return TopK(ranks.gather(lists.items), ranks.gather(lists.scores.to(dtype)))

@@ -14,7 +14,10 @@ from recsys.training.options import TrainingOptions
 
 
 class Epochs(LightningDataModule):
-    """The training users of a split on the training device, in a new order each epoch or one."""
+    """The training users of a split on the training device, in a new order each epoch or one.
+
+    All ranks draw the same order, and each takes its rows of every batch.
+    """
 
     def __init__(self, part: Part, training: TrainingOptions) -> None:
         super().__init__()
@@ -26,7 +29,7 @@ class Epochs(LightningDataModule):
         self.part = self.part.to(self.trainer.strategy.root_device)
         epoch = self.trainer.current_epoch if self.training.reshuffle else 0
         seed = epoch_seed(self.training.seed, epoch)
-        loader = Loader(self.part, self.training.batch_size, shuffle_seed=seed)
+        loader = Loader(self.part, self.training.batch_size, shuffle_seed=seed, by_rank="rows")
         return loader if self.training.reshuffle else KeptBatches(loader)
 
     def transfer_batch_to_device(self, batch: Part, device: torch.device, _: int) -> Part:

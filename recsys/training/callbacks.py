@@ -19,11 +19,13 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from recsys import ranks
 from recsys.batch.examples import Part
 from recsys.errors import DataError
 from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_text
+from recsys.nn.embedding import joined_tables
 from recsys.reading import reading
 from recsys.scoring.kinds import Measured
 from recsys.scoring.recommender import Recommender
@@ -34,17 +36,22 @@ from recsys.training.options import TrainingOptions
 
 logger = logging.getLogger(__name__)
 
+SEEDS = 2**31
+"""From which epochs have theirs."""
 LAST, BEST = Path("checkpoints/last.ckpt"), Path("checkpoints/best.ckpt")
 
 
 class Reseed(Callback):
-    """Draws each epoch's dropout and negatives from a seed of its own, so that a run can resume."""
+    """Draws each epoch's dropout and negatives from a seed of its own, so that a run can resume.
+
+    Each rank has another seed; rank 0 has that of a process alone.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        torch.manual_seed(epoch_seed(self.seed, trainer.current_epoch))
+        torch.manual_seed(epoch_seed(self.seed, trainer.current_epoch) + ranks.rank() * SEEDS)
 
 
 class MeanLoss(Callback):
@@ -57,21 +64,22 @@ class MeanLoss(Callback):
         DataError: at an epoch's end, the loss is not finite.
     """
 
-    total: Tensor
-    num_users: int
+    losses: list[Tensor]
+    num_users: list[int]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.total = torch.zeros((), device=pl_module.device)
-        self.num_users = 0
+        self.losses, self.num_users = [], []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Part, _: int
     ) -> None:
-        self.total += outputs["loss"] * len(batch)
-        self.num_users += len(batch)
+        self.losses.append(outputs["loss"])
+        self.num_users.append(len(batch))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = self.total / self.num_users
+        losses = ranks.total(torch.stack(self.losses)) / ranks.world()
+        num_users = ranks.total(torch.tensor(self.num_users, device=losses.device))
+        loss = (losses * num_users).sum() / num_users.sum()
         if not loss.isfinite():
             raise DataError(
                 f"{type(pl_module).__name__}: the loss of epoch {trainer.current_epoch} is "
@@ -83,7 +91,7 @@ class MeanLoss(Callback):
 
 def epoch_seed(seed: int, epoch: int) -> int:
     """A different seed for each epoch of each seed."""
-    return (seed * 1_000_003 + epoch) % 2**31
+    return (seed * 1_000_003 + epoch) % SEEDS
 
 
 class Validate(Callback):
@@ -139,9 +147,10 @@ class Validate(Callback):
         row = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
         if (epoch + 1) % self.training.evaluate_every == 0:
             assert isinstance(pl_module, Recommender)
-            means = evaluate(pl_module, self.split.validation, self.protocol).means
-            if isinstance(pl_module, Measured):
-                means |= pl_module.measure(self.split, VALIDATION)
+            with joined_tables(pl_module):
+                means = evaluate(pl_module, self.split.validation, self.protocol).means
+                if isinstance(pl_module, Measured):
+                    means |= pl_module.measure(self.split, VALIDATION)
             monitor = self.training.monitor
             if monitor in METRICS:
                 means[monitor] = fmean(means[f"{monitor}@{k}"] for k in self.protocol.ks)
@@ -153,7 +162,8 @@ class Validate(Callback):
                 self._save(trainer, BEST, weights_only=True)
             trainer.should_stop = self.evaluations_since_best >= self.training.patience
             row |= figures
-        self._append(epoch, row)
+        if ranks.is_first():
+            self._append(epoch, row)
         self.metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         self._save(trainer, LAST)
 

@@ -7,32 +7,40 @@ the seed and the epoch alone.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from pytorch_lightning import (
     Trainer,
 )
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy, Strategy
+from torch.nn.parallel import DistributedDataParallel
 
+from recsys import ranks
 from recsys.devices import device_of, running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol
 from recsys.reading import read_checkpoint, reading
-from recsys.scoring.kinds import Measured, members_of
+from recsys.scoring.kinds import Divisible, Measured, members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
 from recsys.timing import timed
 from recsys.training.batches import Epochs
 from recsys.training.callbacks import BEST, LAST, AtomicCheckpoints, MeanLoss, Reseed, Validate
+from recsys.training.divided import DividedTables, divided_tables
 from recsys.training.options import TrainingOptions
+from recsys.training.processes import joined
 from recsys.training.true_precision import TruePrecision
 
 logger = logging.getLogger(__name__)
@@ -65,7 +73,8 @@ def fit(
         of it on the device of `training`.
 
     Raises:
-        ConfigError: the protocol does not measure `training.monitor`, or there is no such device.
+        ConfigError: the protocol does not measure `training.monitor`, there is no such device, or
+            there are several ranks and the model trains in one process.
         DataError: training diverges, or a log asks for more memory than there is.
 
     >>> split = last_basket(checkerboard())
@@ -75,7 +84,8 @@ def fit(
     >>> evaluate(model, split.test, Protocol(ks=(10,))).means["recall@10"] > 0.4
     True
     """
-    with running_on(training.device) as device:
+    processes = joined(training.devices, training.num_nodes, training.device)
+    with processes, running_on(training.device) as device:
         _fit(model, split, training, protocol, folder, loggers, progress)
     return model.to(device).eval()
 
@@ -104,9 +114,15 @@ def _fit(
                 f"trainer.monitor={training.monitor} is not measured; choose among "
                 f"{', '.join(metrics)}"
             )
+        if ranks.world() > 1 and not isinstance(model, Divisible):
+            raise ConfigError(
+                f"trainer.devices={training.devices}: {type(model).__name__} trains in one "
+                "process; set trainer.devices=1 trainer.num_nodes=1"
+            )
         with tempfile.TemporaryDirectory() as scratch:
-            place = Path(scratch) if folder is None else folder
+            place = Path(ranks.agreed(scratch)) if folder is None else folder
             _train(model, split, training, protocol, place, loggers(place), progress)
+            ranks.wait()  # until all have read the best epoch
 
 
 def _train(
@@ -122,16 +138,21 @@ def _train(
     device = device_of()
     if training.precision == "16-mixed" and device.type == "cpu":
         raise ConfigError("precision=16-mixed needs a GPU; use bf16-mixed or 32-true on device=cpu")
+    model.to("cpu")  # where the split is; it may have been trained before
+    model.keep_popularity(split)
+    part = model.prepare(split)
     validate = Validate(split, protocol, training, folder)
     callbacks = [Reseed(training.seed), MeanLoss(), validate]
     bar = [RichProgressBar(leave=True)] if progress else []
     is_true = training.precision in TruePrecision.DTYPES
     true = [TruePrecision(training.precision, device)] if is_true else []
-    with _quiet_lightning():
+    with _quiet_lightning(), divided_tables(model, training) as tables:
         trainer = Trainer(
             max_epochs=training.max_epochs,
             accelerator=device.type,
-            devices=1 if device.index is None else [device.index],
+            devices=_devices(training, device),
+            num_nodes=training.num_nodes,
+            strategy=_strategy(training, model, divided=bool(tables)),
             precision=None if true else training.precision,
             gradient_clip_val=training.gradient_clip,
             callbacks=[*callbacks, *bar],
@@ -144,9 +165,7 @@ def _train(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        model.to("cpu")  # where the split is; it may have been trained before
-        model.keep_popularity(split)
-        epochs = Epochs(model.prepare(split), training)
+        epochs = Epochs(part, training)
         last = folder / LAST
         start = last if last.exists() else None
         if start is not None:
@@ -174,6 +193,24 @@ def _train(
     model.trainer = None
 
 
+def _devices(training: TrainingOptions, device: torch.device) -> int | list[int]:
+    """How many devices this machine's ranks have, or which one a process alone."""
+    return training.devices if training.devices > 1 or device.index is None else [device.index]
+
+
+def _strategy(training: TrainingOptions, model: Recommender, *, divided: bool) -> Strategy | str:
+    """Lightning's, for the ranks that there are."""
+    together = ranks.world() > 1 or training.strategy == "ddp" or divided
+    if not (ranks.is_joined() and together):
+        return "auto"
+    # Buffers are computed alike on all ranks; older torch has another name for that.
+    options = inspect.signature(DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
+    unused = not (isinstance(model, Divisible) and model.uses_every_weight)
+    of_ddp: dict[str, Any] = {"find_unused_parameters": unused, buffers: False}
+    return DividedTables(**of_ddp) if divided else DDPStrategy(**of_ddp)
+
+
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Without Lightning's notes on devices and its own products; its warnings stay."""
@@ -186,6 +223,8 @@ def _quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
             # The device is chosen in the config.
             warnings.filterwarnings("ignore", "GPU available but not used")
+            # All ranks log the same.
+            warnings.filterwarnings("ignore", ".*sync_dist=True")
             # Without dropout, as models are aligned.
             warnings.filterwarnings("ignore", ".*in eval mode at the start of training")
             yield

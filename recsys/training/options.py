@@ -11,6 +11,7 @@ from recsys.ranges import above, at_least
 Precision: TypeAlias = Literal[
     "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"
 ]
+STRATEGIES = ("auto", "ddp")
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
@@ -20,7 +21,7 @@ class TrainingOptions:
 
     Attributes:
         max_epochs: at most so many passes over the training users.
-        batch_size: training users a step.
+        batch_size: training users a step, of all ranks together.
         reshuffle: whether each epoch takes the users in an order of its own; otherwise one order is
             drawn, and its batches are kept for all epochs.
         monitor: the validation metric by which the best epoch is kept, and training is stopped:
@@ -28,7 +29,10 @@ class TrainingOptions:
         patience: evaluations without improvement after which training stops.
         evaluate_every: epochs between evaluations on the validation users.
         gradient_clip: largest norm of the gradient; None does not clip.
-        device: as `recsys.devices.device_of` takes it; training runs on one.
+        device: as `recsys.devices.device_of` takes it; of several, each rank takes one.
+        devices, num_nodes: processes a machine, and machines, that train together, as `torchrun` or
+            SLURM started them; `recsys.ranks`.
+        strategy: how they do: `auto` and `ddp` hold the whole model in each and average gradients.
         precision: of `PRECISIONS`. The mixed ones hold weights in float32 and compute products in
             float16 (on a GPU) or bfloat16; the true ones hold weights, save them and compute in
             float64, float16 or bfloat16, with master weights for the steps (`TruePrecision`). It
@@ -52,6 +56,9 @@ class TrainingOptions:
     evaluate_every: int = 1
     gradient_clip: float | None = None
     device: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
     precision: Precision = "32-true"
     seed: int = 0
 
@@ -65,5 +72,17 @@ class TrainingOptions:
             raise ConfigError(
                 f"precision={self.precision} is not offered; choose among {', '.join(PRECISIONS)}"
             )
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(f"strategy={self.strategy} {_refusal(self.strategy)}")
         at_least(1, batch_size=self.batch_size, patience=self.patience)
+        at_least(1, devices=self.devices, num_nodes=self.num_nodes)
         above(0, gradient_clip=self.gradient_clip)
+
+
+def _refusal(strategy: str) -> str:
+    """Why a strategy is none of `STRATEGIES`, and what to do."""
+    if strategy.startswith(("ddp_fork", "ddp_notebook")):
+        return "hangs once polars has run in the process; start the ranks by torchrun, and set ddp"
+    if strategy.startswith("ddp_spawn"):
+        return "starts a run's processes from within it; start them by torchrun, and set ddp"
+    return f"is not offered; choose among {', '.join(STRATEGIES)}"

@@ -1,0 +1,73 @@
+"""How processes become the ranks of a training: `torchrun` or SLURM starts them, and they meet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from recsys import ranks
+from recsys.errors import ConfigError
+
+
+@contextmanager
+def joined(devices: int, num_nodes: int = 1, device: str = "auto") -> Iterator[None]:
+    """Be one of `devices * num_nodes` ranks in the block, as `torchrun` or SLURM started them.
+
+    Args:
+        devices: ranks of each machine.
+        num_nodes: machines.
+        device: ranks on GPUs talk by NCCL, those on `cpu` by gloo.
+
+    Raises:
+        ConfigError: another number of processes was started, or the device is one of several.
+    """
+    wanted = devices * num_nodes
+    if wanted > 1 and ":" in device:
+        raise ConfigError(
+            f"device={device} is one device for {wanted} ranks; set cuda, of which each takes its "
+            "own, or cpu"
+        )
+    environment = _environment(wanted)
+    started = 1 if environment is None else environment.world_size()
+    if started != wanted:
+        raise ConfigError(
+            f"trainer.devices={devices} trainer.num_nodes={num_nodes} is {wanted} processes, and "
+            f"{started} was started; start each machine's by torchrun --nproc-per-node={devices} "
+            "-m recsys.cli.main train …, or by srun"
+        )
+    if environment is None or ranks.is_joined():
+        yield
+        return
+    _join(environment, device)
+    try:
+        yield
+        ranks.wait()
+    finally:
+        dist.destroy_process_group()
+
+
+def _environment(wanted: int) -> ClusterEnvironment | None:
+    """What started the processes; None for a process alone, as tasks of SLURM may be, too."""
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    return SLURMEnvironment() if wanted > 1 and SLURMEnvironment.detect() else None
+
+
+def _join(environment: ClusterEnvironment, device: str) -> None:
+    os.environ["MASTER_ADDR"] = environment.main_address
+    os.environ["MASTER_PORT"] = str(environment.main_port)
+    on_gpus = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if on_gpus:
+        torch.cuda.set_device(environment.local_rank())
+    dist.init_process_group(
+        "nccl" if on_gpus else "gloo",
+        rank=environment.global_rank(),
+        world_size=environment.world_size(),
+    )

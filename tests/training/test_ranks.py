@@ -1,0 +1,211 @@
+"""Training on two ranks is training on one: the same weights, metrics, lists and files."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from recsys import ranks
+from recsys.batch.examples import Part
+from recsys.batch.histories import BasketBatch
+from recsys.batch.loader import Loader
+from recsys.batch.ragged import Ragged
+from recsys.errors import ConfigError
+from recsys.reading import read_json
+from recsys.run import folder
+from recsys.scoring.recommender import Progress, Recommender
+from recsys.tasks.splits import Split, last_basket
+from recsys.testing.logs import checkerboard
+from recsys.training import loop
+from recsys.training.options import TrainingOptions
+from recsys.training.processes import joined
+from recsys.types import Scores
+
+from . import on_ranks
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+each_model = pytest.mark.parametrize("name", on_ranks.MODELS)
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return last_basket(checkerboard())
+
+
+@pytest.fixture(scope="module")
+def two(split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `on_ranks.py` wrote: one start of two processes for all tests, for it takes long."""
+    folder = tmp_path_factory.mktemp("two")
+    split.log.events.select("user_id", "item_id", "timestamp").write_csv(folder / "shop.csv")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*TORCHRUN, on_ranks.__file__, folder], check=True, env=environment)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(split: Split, two: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same by this process alone, and what two ranks had begun."""
+    folder = tmp_path_factory.mktemp("one")
+    shutil.copytree(two / "begun", folder / "begun")
+    for name in on_ranks.MODELS:
+        on_ranks.train(name, split, folder / "whole" / name)
+    for name in on_ranks.KILLED:
+        on_ranks.train(name, split, folder / "begun" / name)
+    return folder
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """After the last step."""
+    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    return {name: value for name, value in state.items() if value.is_floating_point()}
+
+
+@pytest.mark.slow
+@each_model
+def test_two_ranks_compute_what_one_does(name: str, one: Path, two: Path) -> None:
+    alone, together = one / "whole" / name, two / "whole" / name
+    shared = weights(together)
+    for key, weight in weights(alone).items():
+        assert (weight - shared[key]).abs().max() < 1e-12, key
+    curves = [pl.read_csv(folder / "train.csv") for folder in (alone, together)]
+    assert curves[0].columns == curves[1].columns
+    losses = pl.selectors.starts_with("train/")
+    assert curves[0].select(~losses).equals(curves[1].select(~losses))
+    torch.testing.assert_close(*(c.select(losses).to_torch() for c in curves), rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", on_ranks.KILLED)
+def test_a_run_goes_on_with_as_many_ranks_or_fewer(name: str, one: Path, two: Path) -> None:
+    resumed, shared = weights(two / "resumed" / name), weights(two / "whole" / name)
+    begun = weights(one / "begun" / name)
+    for key, weight in weights(one / "whole" / name).items():
+        assert resumed[key].equal(shared[key]), key  # with two
+        assert (weight - begun[key]).abs().max() < 1e-12, key  # with one
+
+
+@pytest.mark.slow
+@each_model
+def test_users_are_evaluated_as_by_one(name: str, one: Path, two: Path) -> None:
+    frames = [pl.read_parquet(f / "whole" / name / "per_user.parquet") for f in (one, two)]
+    assert frames[0].equals(frames[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", on_ranks.RANKINGS)
+def test_a_divided_table_is_trained_as_a_plain_one(name: str, two: Path) -> None:
+    assert_alike(two / "plain" / name, two / "divided" / name)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_whole_whoever_wrote_it(split: Split, two: Path, tmp_path: Path) -> None:
+    assert_alike(two / "plain/whole", two / "from_plain")  # gone on with a divided table
+    shutil.copytree(two / "from_divided", tmp_path, dirs_exist_ok=True)
+    on_ranks.train_divided(split, tmp_path)  # alone
+    assert_alike(two / "plain/whole", tmp_path)
+
+
+def assert_alike(first: Path, second: Path) -> None:
+    """Two trainings of 50 steps in float32, to 1e-6."""
+    others = weights(second)
+    for key, weight in weights(first).items():
+        assert (weight - others[key]).abs().max() < 1e-6, key
+    losses = [
+        pl.read_csv(folder / "train.csv")["train/loss"].to_torch() for folder in (first, second)
+    ]
+    torch.testing.assert_close(*losses, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_on_two_ranks_leaves_the_files_of_one(
+    two: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, _, err = run(*on_ranks.command(two, "alone"))
+    assert (code, err) == (0, "")
+    assert not (two / "run_of_1").exists()
+    alone, together = two / "alone", two / "run_of_0"
+    files = [sorted(str(p.relative_to(f)) for p in f.rglob("*")) for f in (alone, together)]
+    assert files[0] == files[1]
+    for name in ("metrics.json", "intervals.json", "baselines/popularity/metrics.json"):
+        assert read_json(alone / name) == read_json(together / name)
+    # It goes on alone: how many do the work is not what the work is.
+    code, _, err = run(*on_ranks.command(two, "run_of_0"))
+    assert (code, err) == (0, "")
+
+
+def test_every_rank_has_as_many_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = BasketBatch.from_lists([[[i]] for i in range(5)], num_items=5)
+    part = Part("train", history, Ragged.from_lists([[i] for i in range(5)]))
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    rows: list[list[list[int]]] = []
+    batches: list[list[int]] = []
+    for rank in range(2):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        of_rank = Loader(part, 2, shuffle_seed=3, by_rank="rows")
+        rows.append([batch.history.items.tolist() for batch in of_rank])
+        lists = Loader(part, 2, by_rank="batches")
+        assert len(lists) == len(list(lists))
+        batches += [batch.history.items.tolist() for batch in lists]
+    whole = [batch.history.items.tolist() for batch in Loader(part, 2, shuffle_seed=3)]
+    assert [first + second for first, second in zip(*rows, strict=True)] == whole
+    assert [len(batch) for batch in rows[1]] == [1, 1, 0]
+    assert batches == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "ddp_fork"}, "strategy=ddp_fork hangs once polars has run .* torchrun"),
+        ({"strategy": "ddp_spawn"}, "strategy=ddp_spawn starts .* torchrun"),
+        ({"strategy": "deepspeed"}, "strategy=deepspeed is not offered; choose among auto, ddp"),
+        ({"devices": 0}, "devices=0"),
+    ],
+)
+def test_strategies_that_there_are_not(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainingOptions(**options)
+
+
+def test_ranks_that_nobody_started() -> None:
+    message = "trainer.devices=2 trainer.num_nodes=3 is 6 processes, and 1 was started; .*torchrun"
+    with pytest.raises(ConfigError, match=message), joined(2, 3):
+        pass
+    with pytest.raises(ConfigError, match="device=cuda:1 is one device for 2 ranks; set cuda"):
+        joined(2, device="cuda:1").__enter__()
+
+
+def test_models_that_train_in_one_process(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Whole(Recommender):
+        def loss(self, part: Part, progress: Progress) -> Tensor:
+            raise AssertionError
+
+        def score(self, batch: BasketBatch) -> Scores:
+            raise AssertionError
+
+    monkeypatch.setattr(loop, "joined", lambda *_: nullcontext())
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    model = Whole(learning_rate=0.1, weight_decay=0.0)
+    options = TrainingOptions(devices=2, monitor="ndcg@5", device="cpu")
+    with pytest.raises(ConfigError, match=r"devices=2: Whole trains in one process; set .*=1"):
+        loop.fit(model, split, options, on_ranks.PROTOCOL)
+
+
+def test_tasks_that_are_done_in_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = OmegaConf.create({"device": "cpu", "trainer": {"devices": 2}, "task": {"labels": {}}})
+    monkeypatch.setattr(folder, "joined", lambda *_: nullcontext())
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    message = "devices=2 .*: what predicts labels runs in one process; set both to 1"
+    with pytest.raises(ConfigError, match=message), folder.of_all_ranks(config, tmp_path):
+        pass
