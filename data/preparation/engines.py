@@ -7,7 +7,7 @@ out does not depend on who ran it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, Protocol, TypeVar, assert_never
+from typing import Any, Literal, TypeVar, assert_never
 
 from recsys.errors import ConfigError
 
@@ -15,30 +15,19 @@ Result = TypeVar("Result")
 EngineName = Literal["polars", "ray"]
 
 
-class Engine(Protocol):
-    """Runs a function many times.
+class InTurn:
+    """One run after another, each on all cores that polars has.
 
     Attributes:
         workers: how many runs there are at a time.
     """
-
-    workers: int
-
-    def run(
-        self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]
-    ) -> Iterator[Result]:
-        """What the function returns for each tuple of arguments, in their order."""
-
-
-class InTurn:
-    """One run after another, each on all cores that polars has."""
 
     workers = 1
 
     def run(
         self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]
     ) -> Iterator[Result]:
-        """As `Engine.run`."""
+        """What the function returns for each tuple of arguments, in their order."""
         return (function(*arguments) for arguments in calls)
 
 
@@ -64,7 +53,7 @@ class Ray:
     def run(
         self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]
     ) -> Iterator[Result]:
-        """As `Engine.run`; a task's own error is raised here."""
+        """As `InTurn.run`; a task's own error is raised here."""
         task = self.ray.remote(function)
         pending = [task.remote(*arguments) for arguments in calls]
         while pending:
@@ -72,6 +61,9 @@ class Ray:
                 yield self.ray.get(pending.pop(0))
             except self.ray.exceptions.RayTaskError as error:
                 raise error.cause from None
+
+
+Engine = InTurn | Ray
 
 
 def engine_of(name: EngineName) -> Engine:

@@ -1,6 +1,6 @@
 """What is done with one partition of a log: functions of paths and numbers, that write files.
 
-    scatter      rows of some files          -> scatter/PIECE/partition=NUMBER/*.parquet
+    scatter      rows of some files          -> scattered/PIECE/NUMBER/*.parquet
     arrange      a partition of all pieces   -> events, in order of time within a user
     encode       its events                  -> users and items as numbers, to count with
     item_counts  those, and items that stay  -> events of each item
@@ -36,6 +36,8 @@ from recsys.log.event_log import (
 from recsys.log.vocabulary import Vocabulary
 
 KEY = "partition"
+ROWS_AT_ONCE = 2**15
+"""Rows of each partition that wait in memory while rows are divided."""
 ROW_GROUP = 2**20
 """Rows that are written at a time, whatever number of threads there is."""
 
@@ -54,17 +56,24 @@ def scatter(events: LargeEvents, folder: Path, num_partitions: int) -> None:
         key=number.alias(key),
         include_key=False,
         approximate_bytes_per_file=2**62,
-        file_path_provider=lambda file: f"{file.partition_keys[key][0]}.parquet",
+        file_path_provider=lambda file: (
+            f"{file.partition_keys[key][0]}/{file.index_in_partition:08}.parquet"
+        ),
     )
     events.scan().sink_parquet(
-        by_user, compression="lz4", statistics=False, mkdir=True, engine="streaming"
+        by_user,
+        compression="lz4",
+        statistics=False,
+        row_group_size=ROWS_AT_ONCE,
+        mkdir=True,
+        engine="streaming",
     )
 
 
 def arrange(
     kinds: Mapping[str, Any], scattered: Path, number: int, target: Path, first_only: bool
-) -> File | None:
-    """Bring a partition into order; None where one of its rows is none of a log's.
+) -> tuple[int, File | None]:
+    """Bring a partition into order.
 
     Args:
         kinds: of its columns.
@@ -72,17 +81,20 @@ def arrange(
         number: of the partition.
         target: folder of events, beside which those of users and items are written.
         first_only: whether only the first event of a user and an item stays.
+
+    Returns:
+        How many rows were read; the file, None where one of the rows is none of a log's.
     """
-    pieces = sorted(scattered.glob(f"*/{number}.parquet"))
+    pieces = sorted(scattered.glob(f"*/{number}/*.parquet"))
     frames = [pl.read_parquet(piece, hive_partitioning=False, glob=False) for piece in pieces]
     rows = pl.concat([pl.DataFrame(schema=kinds), *frames])
     if _is_bad(rows):
-        return None
+        return len(rows), None
     ordered, out_of_order = in_time_order(rows)
     ordered = baskets_together(ordered)
     if first_only:
         ordered = ordered.unique([USER, ITEM], keep="first", maintain_order=True)
-    return _written(ordered, target, number, out_of_order)
+    return len(rows), _written(ordered, target, number, out_of_order)
 
 
 def _is_bad(rows: pl.DataFrame) -> bool:

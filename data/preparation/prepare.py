@@ -152,10 +152,11 @@ class _Work:
         table, scattered = self.table, self.scratch / "scattered"
         kinds = table.events.kinds
         calls = ((kinds, scattered, n, target, self.filters.first_only) for n in self.numbers)
-        files = list(self.engine.run(partitions.arrange, calls))
-        good = [file for file in files if file is not None]
-        if len(good) < len(files):
+        arranged = list(self.engine.run(partitions.arrange, calls))
+        good = [file for _, file in arranged if file is not None]
+        if len(good) < len(arranged):
             raise_problems(table.name, table.events.problems(), table.called)
+        if len(good) < len(arranged) or sum(n for n, _ in arranged) != table.events.count():
             raise DataError(f"{table.name}: its files changed while they were read; try again")
         if not _rows(good):
             raise DataError(f"{table.name}: no events: the log has no rows")
