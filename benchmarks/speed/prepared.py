@@ -31,6 +31,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.record import ROOT, write
+from recsys.files import write_parquet
 
 RESULT = ROOT / "benchmarks/speed/results/prepared.json"
 ROWS_OF_A_FILE = 5_000_000
@@ -72,16 +73,17 @@ def generate(folder: Path, *, rows: int, users: int, items: int, seed: int) -> N
     item_ids = random.permutation(3 * items)[:items]  # ids with gaps, in no order
     starts = range(0, rows, ROWS_OF_A_FILE)
     span = SECONDS // len(starts)
-    folder.mkdir(parents=True, exist_ok=True)
     for number, start in enumerate(starts):
-        count = min(ROWS_OF_A_FILE, rows - start)
+        path = folder / f"{number:04}.parquet"
+        if path.exists():
+            continue
+        random, count = np.random.default_rng([seed, number]), min(ROWS_OF_A_FILE, rows - start)
         columns = {
             "user_id": 3 * _draw(random, of_user, count),
             "item_id": item_ids[_draw(random, of_item, count)],
             "timestamp": START + number * span + np.sort(random.integers(0, span, count)),
         }
-        if not (path := folder / f"{number:04}.parquet").exists():
-            pl.DataFrame(columns).write_parquet(path)
+        write_parquet(path, pl.DataFrame(columns))
 
 
 def _draw(random: np.random.Generator, cumulated: np.ndarray, count: int) -> np.ndarray:
