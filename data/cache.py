@@ -1,4 +1,4 @@
-"""Prepared logs as Parquet under `$RECSYS_CACHE` (default `~/.cache/recsys/prepared`).
+"""Logs that were read before, as Parquet under `$RECSYS_CACHE` (default `~/.cache/recsys/prepared`).
 
 An entry's name is a hash of the source, its options and its code. `entry.json` says from which
 files the log was read and what its own files hold, all as SHA-256: an entry whose inputs have
@@ -24,6 +24,7 @@ import polars as pl
 import recsys
 from recsys.cache import cache_folder, warn_not_kept
 from recsys.data.sources.files import data_folder, record, recorded
+from recsys.data.sources.prepared import prepared
 from recsys.errors import DataError
 from recsys.log.event_log import EventLog
 from recsys.timing import timed
@@ -36,9 +37,13 @@ _FRAMES = ("events", "items", "users")
 def cached(source: Callable[..., EventLog], **options: Any) -> EventLog:
     """What `source(**options)` returns, from the cache where its inputs are the same.
 
+    A log that its user has prepared is read from there.
+
     Raises:
         DataError: what the source raises.
     """
+    if source is prepared:
+        return source(**options)
     name = f"{source.__name__}-{_key(source, options)}"
     log = _loaded(name)
     if log is None:

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def held(folder: Path) -> Iterator[None]:
     """
     try:
         with locked(folder / LOCK, folder):
-            _clear(folder)
+            _clear(folder.rglob(f".*{SCRATCH}"))
             yield
     finally:
         with suppress(OSError):
@@ -158,9 +158,17 @@ def _open(path: Path) -> int:
                 raise
 
 
-def _clear(folder: Path) -> None:
-    """Remove what processes that are no more left half written, at any depth."""
-    for path in folder.rglob(f".*{SCRATCH}"):
+def clear_beside(path: Path) -> None:
+    """Remove what processes that are no more left half written of a file or a folder."""
+    names = path.parent.glob(f".*{SCRATCH}")
+    _clear(
+        n for n in names if re.fullmatch(rf"\.{re.escape(path.name)}(\.old)?\.\d+{SCRATCH}", n.name)
+    )
+
+
+def _clear(paths: Iterable[Path]) -> None:
+    """Remove those of scratch files and folders whose processes are no more."""
+    for path in paths:
         pid = path.name.removesuffix(SCRATCH).rpartition(".")[2]
         if pid.isdecimal() and not _is_running(int(pid)):
             _remove(path)

@@ -13,10 +13,12 @@ its title and text, and every column with one value an item, such as a category 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
@@ -42,7 +44,7 @@ from recsys.log.event_log import (
 from recsys.ranges import distinct
 
 ORDER = "order"
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _USUAL_YEARS = (1990, 2100)
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -94,31 +96,45 @@ def table(
     ('shop', 2, ['Ann', 'Ben'])
     >>> folder.cleanup()
     """
-    renames = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
-    names = {ours: ours for ours in REQUIRED} | renames
+    renames, names = named_columns(columns)
     paths = {"events": path, "items": items_path, "users": users_path}
     files = {kind: existing_file(file) for kind, file in paths.items() if file is not None}
     frames = {kind: read_file(file) for kind, file in files.items()}
-    _check_columns(files["events"], frames, names)
+    check_names(files["events"], frames, names)
     for kind, frame in frames.items():
         text = files[kind].suffix.lower() in _SEPARATORS
         frames[kind] = _named(frame, names, text=text)
     events = frames.pop("events")
     distinct(**{"data.item_columns": item_columns})
     with reading(files["events"]):
-        events = events.with_columns(_timed(events[TIME], time_unit))
-        of_items = () if "items" in frames else _of_items(events, renames, item_columns)
+        events = events.with_columns(timed_by(events[TIME], time_unit))
+        of_items: Sequence[str] = ()
+        if "items" not in frames:
+            constant = partial(_constant, events)
+            of_items = columns_of_items(events.columns, renames, item_columns, constant)
         return EventLog.from_frames(
             events,
             frames.get("items"),
             frames.get("users"),
             name=files["events"].stem,
             item_columns=of_items,
-            called=_called(renames),
+            called=called_columns(renames),
         )
 
 
-def _called(renames: Mapping[str, str]) -> dict[str, str]:
+def named_columns(
+    columns: Mapping[str, str | None] | None,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Our name -> the file's, of the columns that are named, and with those that have to be there.
+
+    >>> named_columns({"user_id": "who", "basket_id": None})[1]
+    {'user_id': 'who', 'item_id': 'item_id', 'timestamp': 'timestamp'}
+    """
+    renames = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
+    return renames, {ours: ours for ours in REQUIRED} | renames
+
+
+def called_columns(renames: Mapping[str, str]) -> dict[str, str]:
     """What errors call columns: as the user named them, and by which option."""
     columns = {ours: f"data.columns.{ours}={theirs}" for ours, theirs in renames.items()}
     return {**columns, "item_columns": "data.item_columns"}
@@ -188,8 +204,8 @@ def _without_blanks(text: pl.DataFrame) -> pl.DataFrame:
     return text.filter(~pl.all_horizontal(pl.all().is_null()))
 
 
-def _check_columns(
-    events_file: Path, frames: Mapping[str, pl.DataFrame], names: Mapping[str, str]
+def check_names(
+    events_file: Path | str, frames: Mapping[str, pl.DataFrame], names: Mapping[str, str]
 ) -> None:
     """Raise a `DataError` where a named column is not there, or there twice, or is no name."""
     for problem in bad_names(frames):
@@ -204,7 +220,7 @@ def _check_columns(
             raise DataError(f"{events_file}: more than one column {theirs!r}; leave one in")
 
 
-def _no_column(path: Path, ours: str, theirs: str, columns: list[str]) -> DataError:
+def _no_column(path: Path | str, ours: str, theirs: str, columns: list[str]) -> DataError:
     if len(columns) == 1 and (other := next((s for s in ";\t|" if s in columns[0]), None)):
         return DataError(
             f"{path}: one column, {columns[0]!r}, with {other!r} between its parts; save it with "
@@ -226,15 +242,23 @@ def _named(frame: pl.DataFrame, names: Mapping[str, str], *, text: bool) -> pl.D
         names: our name -> the file's, of which some may be another file's.
         text: whether all columns are text, of which some may be numbers.
     """
-    file_columns = set(frame.columns)
-    ours = {ours: theirs for ours, theirs in names.items() if theirs in file_columns}
-    names_in_use = {*ours, *ours.values()}
-    renamed = [frame[theirs].alias(name) for name, theirs in ours.items()]
-    every = [
-        *renamed,
-        *(column for column in frame.iter_columns() if column.name not in names_in_use),
-    ]
+    every = (frame[theirs].alias(ours) for ours, theirs in our_names(frame.columns, names).items())
     return pl.DataFrame({c.name: _typed(c) if text else c for c in every})
+
+
+def our_names(columns: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
+    """Our name -> the file's of every column; one that bears such a name by chance makes way.
+
+    Args:
+        columns: of the file.
+        names: our name -> the file's, of which some may be another file's.
+
+    >>> our_names(["who", "user_id", "price"], {"user_id": "who", "title": "name"})
+    {'user_id': 'who', 'price': 'price'}
+    """
+    renamed = {ours: theirs for ours, theirs in names.items() if theirs in set(columns)}
+    in_use = {*renamed, *renamed.values()}
+    return renamed | {column: column for column in columns if column not in in_use}
 
 
 def _typed(text: pl.Series) -> pl.Series:
@@ -251,15 +275,15 @@ def _typed(text: pl.Series) -> pl.Series:
     return text.cast(pl.Float64) if each.cast(pl.Float64).n_unique() == len(each) else text
 
 
-def _timed(times: pl.Series, unit: str | None) -> pl.Series:
+def timed_by(times: pl.Series, unit: str | None) -> pl.Series:
     """Times counted from 1970 as Datetime; others as they are.
 
     Raises:
         DataError: a unit that is none or not that of the times, or times that look like counted
             ones without a unit.
     """
-    if unit not in (None, ORDER, *_PER_SECOND):
-        raise DataError(f"data.time_unit={unit}: expected {', '.join(_PER_SECOND)} or {ORDER}")
+    if unit not in (None, ORDER, *PER_SECOND):
+        raise DataError(f"data.time_unit={unit}: expected {', '.join(PER_SECOND)} or {ORDER}")
     numbers = as_numbers(times)
     if not numbers.dtype.is_numeric():
         if unit is not None:
@@ -310,14 +334,14 @@ def _likely_unit(numbers: pl.Series) -> str | None:
     """The unit in which the median lies in the years of which logs are; None if in none."""
     middle = numbers.median()
     first, end = map(_seconds, _USUAL_YEARS)
-    for unit, count in _PER_SECOND.items():
+    for unit, count in PER_SECOND.items():
         if middle is not None and first * count <= middle < end * count:  # type: ignore[operator]
             return unit
     return None
 
 
 def _from_epoch(numbers: pl.Series, unit: str) -> pl.Series:
-    count = _PER_SECOND[unit]
+    count = PER_SECOND[unit]
     first, end = _seconds(FIRST_YEAR) * count, _seconds(LAST_YEAR) * count
     outside = (numbers < first) | (numbers >= end)
     if outside.any():
@@ -325,25 +349,43 @@ def _from_epoch(numbers: pl.Series, unit: str) -> pl.Series:
         raise DataError(
             f"data.time_unit={unit}: {outside.sum()} timestamps outside the years {FIRST_YEAR} to "
             f"{LAST_YEAR - 1}, the first {numbers[row]} in row {row + 1}; choose the unit that "
-            f"fits, {', '.join(_PER_SECOND)}, or leave such rows out"
+            f"fits, {', '.join(PER_SECOND)}, or leave such rows out"
         )
-    if numbers.dtype.is_float():
-        microseconds = (numbers * (10**6 / count)).round()
-    elif count > 10**6:
-        microseconds = numbers // (count // 10**6)
+    return microseconds(numbers, count, is_float=numbers.dtype.is_float())
+
+
+Numbers = TypeVar("Numbers", pl.Series, pl.Expr)
+
+
+def microseconds(numbers: Numbers, per_second: int, *, is_float: bool) -> Numbers:
+    """Times that are counted from 1970, so many a second, as Datetime."""
+    if is_float:
+        counted = (numbers * (10**6 / per_second)).round()
+    elif per_second > 10**6:
+        counted = numbers // (per_second // 10**6)
     else:
-        microseconds = numbers * (10**6 // count)
-    return microseconds.cast(pl.Int64, strict=False).cast(pl.Datetime("us"))
+        counted = numbers * (10**6 // per_second)
+    return counted.cast(pl.Int64, strict=False).cast(pl.Datetime("us"))
 
 
-def _of_items(
-    events: pl.DataFrame, renames: Mapping[str, str], item_columns: Sequence[str] | None
+def columns_of_items(
+    columns: Sequence[str],
+    renames: Mapping[str, str],
+    item_columns: Sequence[str] | None,
+    constant_of: Callable[[Sequence[str]], Mapping[str, bool]],
 ) -> list[str]:
-    """The columns of the events that describe their item."""
-    others = [column for column in events.columns if column not in (*WORDS, *_OF_EVENTS)]
-    words = [column for column in WORDS if column in events.columns]
-    candidates = [*words, *(others if item_columns is None else ())]
-    constant = {} if events[ITEM].dtype.is_nested() else _constant(events, candidates)
+    """The columns of the events that describe their item.
+
+    Args:
+        columns: of the events, by our names.
+        renames: our name -> the file's, where the user named the column.
+        item_columns: as for `table`.
+        constant_of: of columns, those that never differ within an item, and whether some item has
+            it twice.
+    """
+    others = [column for column in columns if column not in (*WORDS, *_OF_EVENTS)]
+    words = [column for column in WORDS if column in columns]
+    constant = constant_of([*words, *(others if item_columns is None else ())])
     chosen_names = {*renames, *constant, *(item_columns or ())}
     if item_columns is None:
         item_columns = [column for column in others if constant.get(column)]
@@ -353,6 +395,8 @@ def _of_items(
 
 def _constant(events: pl.DataFrame, columns: Sequence[str]) -> dict[str, bool]:
     """Those of the columns that never differ within an item, and whether some item has it twice."""
+    if events[ITEM].dtype.is_nested():
+        return {}
     flat = [events[c] for c in columns if is_worded(events[c])]
     flat = [as_words(column) if column.name in WORDS else column for column in flat]
     flat = [column for column in flat if not column.dtype.is_nested()]

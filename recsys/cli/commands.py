@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from recsys.run.forecasting import compare_forecasts
 from recsys.run.log import filtered_log, log_of, read
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
+from recsys.run.preparation import Preparation, prepared_log
 from recsys.run.retention import Backbone, Retention, measure
 from recsys.run.return_times import return_times_as_of
 from recsys.run.task_kinds import check_command, folder_with_config
@@ -219,6 +220,28 @@ def data(given: Namespace) -> None:
     log = read(config.data)
     findings = describe(log) if given.what == "describe" else audit(log)
     show(tables.frame(findings, title=log.name))
+
+
+def prepare(given: Namespace) -> None:
+    """Write a log of files of any size as partitions of users."""
+    own = {f.name for f in fields(Preparation)}
+    options, overrides = [], []
+    for override in given.overrides:
+        (options if override.partition("=")[0] in own else overrides).append(override)
+    preparation = _preparation(options)
+    about = prepared_log(compose(overrides), preparation)
+    sizes = f"{about.num_events:,} events, {about.users.rows:,} users, {about.items.rows:,} items"
+    say(f"{preparation.out}: {sizes} in {len(about.partitions)} partitions")
+
+
+def _preparation(overrides: list[str]) -> Preparation:
+    if not any(override.startswith("out=") for override in overrides):
+        raise ConfigError("recsys data prepare asks where to: out=FOLDER")
+    config = OmegaConf.create(asdict(Preparation("")))
+    merge(config, overrides)
+    call = {"_target_": "recsys.run.preparation.Preparation", **_values(config)}
+    check_options({"preparation": call}, {})
+    return Preparation(**_values(config))
 
 
 def _config(run: Path, overrides: list[str]) -> dict[str, Any]:

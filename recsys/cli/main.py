@@ -28,6 +28,8 @@ COMMANDS = (
     "data",
     "models",
 )
+PREPARE = "prepare"
+"""What `recsys data` does with files of any size."""
 COMPOSED = ("train", "transfer")
 """Commands that run a composed config, with Hydra's flags."""
 
@@ -45,6 +47,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys compare RUN RUN                               paired test, metric by metric
   recsys transfer data=NAME model=NAME [OPTION=VALUE]  does a domain gain from the others?
   recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
+  recsys data prepare data=table data.path=F out=F     a log of any size, for data=prepared
   recsys models                                        the zoo
 
   data         {data}
@@ -111,7 +114,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if command == "models":
         print(_described("model"))
         return 0
-    if command == "data" and given.name not in names("data"):
+    if command == "data" and given.what == PREPARE:
+        command, given.overrides = PREPARE, [given.name, *given.overrides]
+    elif command == "data" and given.name not in names("data"):
         raise ConfigError(f"there is no log {given.name}{nearest(given.name, names('data'))}")
     from recsys.cli import commands  # torch comes with it
 
@@ -174,9 +179,13 @@ def _parser(command: str) -> Parser:
         parser.add_argument("second", type=Path)
         parser.add_argument("--part", default="test", choices=("validation", "test"))
     elif command == "data":
-        parser.add_argument("what", choices=("describe", "audit"))
-        parser.add_argument("name")
-        parser.add_argument("overrides", nargs="*", default=[], help="such as data.path=events.csv")
+        parser.add_argument("what", choices=("describe", "audit", PREPARE))
+        parser.add_argument("name", help="of the log; prepare takes data=table in its place")
+        options = (
+            "such as data.path=events.csv; to prepare, out=FOLDER, and partitions=64 engine=ray "
+            "task.filters.min_item_events=5"
+        )
+        parser.add_argument("overrides", nargs="*", default=[], help=options)
     return parser
 
 

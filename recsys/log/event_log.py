@@ -114,20 +114,18 @@ class EventLog:
         """
         tables = {"events": events, "items": items, "users": users}
         given_tables = {table: frame for table, frame in tables.items() if frame is not None}
-        for check in (bad_names, _missing_columns, _bad_columns):
-            _raise(name, check(given_tables), called)
-        _raise(name, _bad_item_columns(events, items, item_columns), called)
-        frames = _with_one_type_of_ids({t: _normalised(frame) for t, frame in given_tables.items()})
+        check_columns(given_tables, item_columns, name=name, called=called)
+        frames = normalised(given_tables)
         events, items, users = frames["events"], frames.get("items"), frames.get("users")
         readable, unreadable = readable_times(events)
-        keys = (*_bad_keys("items", items, ITEM), *_bad_keys("users", users, USER))
-        _raise(name, (*unreadable, *_impossible_values(events), *keys), called)
-        ordered, out_of_order = _in_time_order(readable)
+        keys = key_problems(items, users)
+        raise_problems(name, (*unreadable, *_impossible_values(events), *keys), called)
+        ordered, out_of_order = in_time_order(readable)
         return cls(
             name,
-            _baskets_together(ordered),
-            _complete(ordered[ITEM].unique(), items, keep_unseen=True),
-            _complete(ordered[USER].set_sorted().unique(), users, keep_unseen=False),
+            baskets_together(ordered),
+            complete(ordered[ITEM].unique(), items, keep_unseen=True),
+            complete(ordered[USER].set_sorted().unique(), users, keep_unseen=False),
             out_of_order,
             tuple(item_columns),
         )
@@ -154,15 +152,21 @@ class EventLog:
         return replace(self, events=events, users=users, items=items)
 
 
-def _raise(name: str, problems: Iterable[str], called: Mapping[str, str] | None = None) -> None:
-    """Raise what is wrong with a log; the columns at the heads of problems as they are called."""
+def raise_problems(
+    name: str, problems: Iterable[str], called: Mapping[str, str] | None = None
+) -> None:
+    """Raise what is wrong with a log; the columns at the heads of problems as they are called.
+
+    Raises:
+        DataError: there is a problem.
+    """
     parts = (problem.partition(": ") for problem in problems)
     words = [(called or {}).get(head, head) + colon + rest for head, colon, rest in parts]
     if words:
         raise DataError(f"{name}: {'; '.join(words)}")
 
 
-def _in_time_order(events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+def in_time_order(events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """Events by user, then time, then input order, and how many the input had after a later one."""
     place = unused(events.columns)
     ordered = _sorted_by_user_and_time(events.with_row_index(place))
@@ -171,7 +175,7 @@ def _in_time_order(events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     return ordered.drop(place), int(late.sum())
 
 
-def _baskets_together(events: pl.DataFrame) -> pl.DataFrame:
+def baskets_together(events: pl.DataFrame) -> pl.DataFrame:
     """Ordered events where a user's baskets of one time follow one another as they begin."""
     if BASKET not in events.columns:
         return events
@@ -204,16 +208,17 @@ def _sorted_by_user_and_time(events: pl.DataFrame) -> pl.DataFrame:
     if not users.dtype.is_integer() or events.is_empty():
         return events.sort(USER, TIME, maintain_order=True)
     first_user, first_time = int(users.min()), int(times.min())  # type: ignore[arg-type]
-    span = int(times.max()) - first_time + 1  # type: ignore[arg-type]
+    unit = 10**6 if (times % 10**6 == 0).all() else 1  # most logs count whole seconds
+    span = (int(times.max()) - first_time) // unit + 1  # type: ignore[arg-type]
     if (int(users.max()) - first_user + 1) * span >= 2**63:  # type: ignore[arg-type]
         return events.sort(USER, TIME, maintain_order=True)
     # One packed 64-bit key sorts four times as fast as two columns, and is both of them afterwards.
-    key = (users.cast(pl.Int64) - first_user) * span + (times.cast(pl.Int64) - first_time)
+    key = (users.cast(pl.Int64) - first_user) * span + (times.cast(pl.Int64) - first_time) // unit
     packed = unused(events.columns)
     others = events.drop(USER, TIME).with_columns(key.alias(packed))
     ordered = others.sort(packed, maintain_order=True)
     user = (ordered[packed] // span + first_user).alias(USER)
-    time = (ordered[packed] % span + first_time).cast(events[TIME].dtype).alias(TIME)
+    time = (ordered[packed] % span * unit + first_time).cast(events[TIME].dtype).alias(TIME)
     return ordered.with_columns(user, time).select(events.columns)
 
 
@@ -271,6 +276,28 @@ def bad_names(tables: Tables) -> Iterator[str]:
                 yield f"{table}: the column {name!r} has the name of a pattern; call it otherwise"
 
 
+def check_columns(
+    tables: Tables,
+    item_columns: Sequence[str],
+    *,
+    name: str,
+    called: Mapping[str, str] | None = None,
+) -> None:
+    """See that frames have the columns of a log, of types that can be.
+
+    Args:
+        tables: some of which may be without rows.
+        item_columns, name, called: as for `EventLog.from_frames`.
+
+    Raises:
+        DataError: they have not.
+    """
+    for check in (bad_names, _missing_columns, _bad_columns):
+        raise_problems(name, check(tables), called)
+    problems = _bad_item_columns(tables["events"], tables.get("items"), item_columns)
+    raise_problems(name, problems, called)
+
+
 def _missing_columns(tables: Tables) -> Iterator[str]:
     required = {"events": REQUIRED, "items": (ITEM,), "users": (USER,)}
     for table, frame in tables.items():
@@ -318,8 +345,12 @@ def _bad_item_columns(
             yield f"item_columns: {column!r} is a column of the items too; leave one out"
 
 
+def normalised(tables: Tables) -> Tables:
+    """Every column in a form that the rest can rely on, see `EventLog.from_frames`."""
+    return _with_one_type_of_ids({table: _normalised(frame) for table, frame in tables.items()})
+
+
 def _normalised(frame: pl.DataFrame) -> pl.DataFrame:
-    """Every column in a form that the rest can rely on, see `from_frames`."""
     columns = (c for c in frame.iter_columns() if not _has_no_fields(c.dtype))
     return pl.DataFrame({column.name: _normal(column) for column in columns})
 
@@ -488,6 +519,12 @@ def _bad_numbers(numbers: pl.Series) -> Iterator[str]:
         )
 
 
+def key_problems(items: pl.DataFrame | None, users: pl.DataFrame | None) -> Iterator[str]:
+    """What is wrong with the ids of the tables of items and users."""
+    yield from _bad_keys("items", items, ITEM)
+    yield from _bad_keys("users", users, USER)
+
+
 def _bad_keys(table: str, frame: pl.DataFrame | None, key: str) -> Iterator[str]:
     if frame is None:
         return
@@ -499,9 +536,7 @@ def _bad_keys(table: str, frame: pl.DataFrame | None, key: str) -> Iterator[str]
         yield f"{table}: {len(repeated)} {key} more than once, the first {repeated[0]!r}"
 
 
-def _complete(
-    ids: pl.Series, attributes: pl.DataFrame | None, *, keep_unseen: bool
-) -> pl.DataFrame:
+def complete(ids: pl.Series, attributes: pl.DataFrame | None, *, keep_unseen: bool) -> pl.DataFrame:
     """A row per id, ordered by id, with the attributes where they are known."""
     if attributes is None:
         return ids.sort().to_frame()

@@ -31,12 +31,32 @@ def filtered(
     >>> log.events.rows()
     [(1, 7, 0), (1, 8, 1), (2, 7, 2), (2, 7, 3)]
     """
-    for name, least in {"user": min_user_events, "item": min_item_events}.items():
-        if least < 0:
-            raise ConfigError(f"min_{name}_events={least} is below 0; 0 keeps every {name}")
+    check_minimums(min_user_events, min_item_events)
     log = first_events(log) if first_only else log
     return k_core(
         log, min_user_events=min_user_events, min_item_events=min_item_events, until=until
+    )
+
+
+def check_minimums(min_user_events: int, min_item_events: int) -> None:
+    """See that minimums are none below 0.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for name, least in {"user": min_user_events, "item": min_item_events}.items():
+        if least < 0:
+            raise ConfigError(f"min_{name}_events={least} is below 0; 0 keeps every {name}")
+
+
+def too_few_users(
+    name: str, min_user_events: int, min_item_events: int, until: Moment | None
+) -> DataError:
+    """What is said where minimums leave nothing or one user."""
+    before = "" if until is None else f" before {until}"
+    return DataError(
+        f"{name}: at most one user is left with min_user_events={min_user_events} and "
+        f"min_item_events={min_item_events}{before}; lower them"
     )
 
 
@@ -85,11 +105,7 @@ def k_core(
         per_item -= np.bincount(items[is_lost], minlength=len(per_item))
     has_events = np.bincount(users[keep], minlength=len(log.users)) > 0
     if np.count_nonzero(has_events) < 2:
-        before = "" if until is None else f" before {until}"
-        raise DataError(
-            f"{log.name}: at most one user is left with min_user_events={min_user_events} and "
-            f"min_item_events={min_item_events}{before}; lower them"
-        )
+        raise too_few_users(log.name, min_user_events, min_item_events, until)
     if keep.all():
         return log
     return replace(

@@ -87,6 +87,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.data.sources.online_retail.customers",
         "recsys.data.sources.online_retail.invoices",
         "recsys.data.sources.online_retail.unisrec",
+        "recsys.data.sources.prepared.prepared",
         "recsys.data.sources.table.table",
         "recsys.data.sources.temporal_sets.dc",
         "recsys.data.sources.temporal_sets.tafeng",

@@ -85,7 +85,9 @@ TASK_OF = {
 
 def runs() -> Iterator[tuple[str, ...]]:
     """Overrides of runs that have every config but the experiments between them."""
-    yield from ((f"data={name}",) for name in names("data") if name != "table")
+    at_a_path = {"table", "prepared"}
+    yield from ((f"data={name}",) for name in names("data") if name not in at_a_path)
+    yield ("data=prepared", "data.path=log")
     for name in names("model"):
         yield (*TASK_OF.get(name, TABLE), f"model={name}", *NEEDED.get(f"model={name}", []))
     for name in ("next_basket_time", "next_basket", "next_basket_holdout", "lapse", "profiling"):

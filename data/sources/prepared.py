@@ -1,0 +1,84 @@
+"""A prepared log: a folder that `recsys data prepare` made of files of any size.
+
+recsys data prepare data=table "data.path='log/*.parquet'" out=FOLDER
+recsys train data=prepared data.path=FOLDER
+
+The events of all partitions, or of some of them, are read into memory and are then the log that
+`table` makes of the same rows. Partitions are of users by chance: some of them are a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from recsys.data.preparation import manifest
+from recsys.data.preparation.partitions import place
+from recsys.data.sources.files import reading
+from recsys.errors import ConfigError, DataError
+from recsys.log.event_log import EventLog
+from recsys.memory import check_memory
+from recsys.ranges import distinct
+
+BYTES_OF_AN_EVENT = 100
+"""What an event takes while it is read and brought into order with all others."""
+
+
+def prepared(path: str, *, partitions: Sequence[int] | None = None) -> EventLog:
+    """A prepared log, or what some of its users did.
+
+    Args:
+        path: its folder.
+        partitions: those to read, by their numbers from 0; None is all. Items and users without an
+            event in them are left out.
+
+    Raises:
+        ConfigError: no such partition.
+        DataError: no prepared log, another than was written, or more than fits into memory.
+    """
+    folder = Path(path).expanduser().absolute()
+    about = manifest.read(folder)
+    numbers = _numbers(partitions, len(about.partitions))
+    rows = sum(about.partitions[number].rows for number in numbers)
+    remedy = "read some partitions, such as data.partitions=[0]"
+    check_memory(rows * BYTES_OF_AN_EVENT, f"{rows:,} events", remedy)
+    return _log(folder, about, numbers)
+
+
+def _numbers(wanted: Sequence[int] | None, count: int) -> Sequence[int]:
+    distinct(**{"data.partitions": wanted})
+    if wanted is None:
+        return range(count)
+    if not wanted:
+        raise ConfigError("data.partitions=[] reads nothing; name one, or leave the option out")
+    if others := [number for number in wanted if not 0 <= number < count]:
+        raise ConfigError(f"data.partitions={others[0]}: the log has 0 to {count - 1}")
+    return sorted(wanted)
+
+
+def _log(folder: Path, about: manifest.Manifest, numbers: Sequence[int]) -> EventLog:
+    """The log of some partitions; its checks are those of every log, whoever made the folder."""
+    events = [_table(place(folder / "events", n), about.partitions[n]) for n in numbers]
+    items = _table(folder / "items.parquet", about.items)
+    users = _table(folder / "users.parquet", about.users)
+    with reading(folder):
+        rows = pl.concat(events)
+        del events
+        log = EventLog.from_frames(
+            rows, items, users, name=about.name, item_columns=about.item_columns
+        )
+    late = sum(about.partitions[number].out_of_order for number in numbers)
+    log = replace(log, out_of_order=late)
+    return log if len(numbers) == len(about.partitions) else log.with_events(log.events)
+
+
+def _table(path: Path, file: manifest.File) -> pl.DataFrame:
+    manifest.check(path, file)
+    with reading(path):
+        frame = pl.read_parquet(path, glob=False)
+    if len(frame) != file.rows:
+        raise DataError(f"{path} has {len(frame):,} rows, not {file.rows:,}; prepare the log again")
+    return frame
