@@ -22,16 +22,23 @@ from pytorch_lightning.loggers import Logger
 
 from recsys.devices import device_of, running_on
 from recsys.errors import ConfigError, RunError
-from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol
 from recsys.reading import read_checkpoint, reading
-from recsys.scoring.kinds import Measured, members_of
+from recsys.scoring.kinds import members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
 from recsys.timing import timed
 from recsys.training.batches import Epochs
-from recsys.training.callbacks import BEST, LAST, AtomicCheckpoints, MeanLoss, Reseed, Validate
+from recsys.training.callbacks import (
+    BEST,
+    LAST,
+    AtomicCheckpoints,
+    MeanLoss,
+    Reseed,
+    Validate,
+    check_monitor,
+)
 from recsys.training.options import TrainingOptions
 from recsys.training.true_precision import TruePrecision
 
@@ -47,6 +54,7 @@ def fit(
     folder: Path | None = None,
     loggers: Callable[[Path], list[Logger]] = lambda folder: [],
     progress: bool = False,
+    on_evaluation: Callable[[int, float], None] = lambda epoch, value: None,
 ) -> Scorer:
     """Fit a model and, before it, the models that it is made of.
 
@@ -59,6 +67,8 @@ def fit(
             on from it. Members have theirs in `members/<name>/`.
         loggers: Lightning's, made for a folder.
         progress: whether to show a bar.
+        on_evaluation: is told the epoch and its `training.monitor` whenever the validation users
+            have been asked; what it raises ends the training. Of members it is told nothing.
 
     Returns:
         The model, with the weights of its best epoch on the validation users, ready to score: all
@@ -76,7 +86,7 @@ def fit(
     True
     """
     with running_on(training.device) as device:
-        _fit(model, split, training, protocol, folder, loggers, progress)
+        _fit(model, split, training, protocol, folder, loggers, progress, on_evaluation)
     return model.to(device).eval()
 
 
@@ -88,6 +98,7 @@ def _fit(
     folder: Path | None,
     loggers: Callable[[Path], list[Logger]],
     progress: bool,
+    on_evaluation: Callable[[int, float], None],
 ) -> None:
     model.check_size(split)
     for name, member in members_of(model):
@@ -97,16 +108,11 @@ def _fit(
         with timed(logger, "fitted %s in closed form", type(model).__name__):
             model.fit(split)
     elif isinstance(model, Recommender):
-        metrics = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS] + [*METRICS]
-        metrics += model.measures if isinstance(model, Measured) else ()
-        if training.monitor not in metrics:
-            raise ConfigError(
-                f"trainer.monitor={training.monitor} is not measured; choose among "
-                f"{', '.join(metrics)}"
-            )
+        check_monitor(model, training.monitor, protocol)
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch) if folder is None else folder
-            _train(model, split, training, protocol, place, loggers(place), progress)
+            made = loggers(place)
+            _train(model, split, training, protocol, place, made, progress, on_evaluation)
 
 
 def _train(
@@ -117,12 +123,13 @@ def _train(
     folder: Path,
     loggers: list[Logger],
     progress: bool,
+    on_evaluation: Callable[[int, float], None],
 ) -> None:
     """Train, and go back to the best epoch."""
     device = device_of()
     if training.precision == "16-mixed" and device.type == "cpu":
         raise ConfigError("precision=16-mixed needs a GPU; use bf16-mixed or 32-true on device=cpu")
-    validate = Validate(split, protocol, training, folder)
+    validate = Validate(split, protocol, training, folder, on_evaluation)
     callbacks = [Reseed(training.seed), MeanLoss(), validate]
     bar = [RichProgressBar(leave=True)] if progress else []
     is_true = training.precision in TruePrecision.DTYPES
