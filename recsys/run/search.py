@@ -32,7 +32,7 @@ import logging
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -57,7 +57,7 @@ from recsys.run.options import as_text, check_options
 from recsys.run.ranking import KINDS as OF_A_RANKING
 from recsys.run.ranking import Task, evaluate_part, finished, prepare
 from recsys.run.spaces import Options, Space, spaces_of, with_options
-from recsys.run.study import Pruned, Study, Trial, Watch, best_of
+from recsys.run.study import Objective, Pruned, Study, Trial, Watch, best_of
 from recsys.run.task_kinds import LISTS, SEARCH, check_models, kind_of
 from recsys.scoring import saved_model, trust
 from recsys.training.callbacks import check_monitor, monitored
@@ -142,6 +142,8 @@ def run(config: DictConfig, folder: Path, entrants: Sequence[Entrant]) -> dict[s
         ConfigError: an option that is not what is expected, models of several logs or tasks, …
         RunError: another process is at work in the folder.
     """
+    for entrant in entrants:
+        _check_kind(entrant.config)
     with at_work(config, folder, SEARCH, KINDS):
         budget = Budget.of(config)
         spaces = [_checked(entrant, entrants[0]) for entrant in entrants]
@@ -166,20 +168,28 @@ def _as_path(name: str) -> str:
     return name.replace("/", "_")
 
 
-def _checked(entrant: Entrant, first: Entrant) -> dict[str, Space]:
-    """What is tried of a model, after its options have been checked.
+def _check_kind(config: DictConfig) -> None:
+    """Refuse a task that ranks nothing.
 
     Raises:
-        ConfigError: no ranking, another log, task or metric than the first one's, or a space of
-            what does not exist.
+        ConfigError: it names those that do.
     """
-    config = entrant.config
     without_search = OmegaConf.masked_copy(config, [str(n) for n in config if n != "search"])
     if kind_of(without_search) is not LISTS:
         raise ConfigError(
             "recsys search tries what recommends items; choose task=next_item, next_basket or "
             "another with a split (forecasts have trials of their own, task.trials)"
         )
+
+
+def _checked(entrant: Entrant, first: Entrant) -> dict[str, Space]:
+    """What is tried of a model, after its options have been checked.
+
+    Raises:
+        ConfigError: another log, task or metric than the first one's, or a space of what does not
+            exist.
+    """
+    config = entrant.config
     check_models(config, LISTS)
     spaces = spaces_of(config, KINDS)
     for name in ("data", "task", "retrieval", "seed"):
@@ -207,7 +217,9 @@ def _search(
     config = sized(entrant.config, Sizes.of(task.split))
     claim(folder, _without_budget(config), about(task.split.log))
     study = Study(folder / "study.db", spaces, seed=config.seed, prune=config.search.prune)
-    _try(entrant.name, study, config, task, budget)
+    with closing(study):
+        _try(entrant.name, study, config, task, budget, folder / "trial")
+        importances = study.importances()
     best = best_of(study.trials)
     write_parquet(folder / "trials.parquet", _table(study.trials, spaces))
     overrides = [*entrant.overrides, *(_override(n, v) for n, v in best.options.items())]
@@ -225,7 +237,7 @@ def _search(
         "defaults": {"value": first.value, "options": first.options},
         "best": {"trial": best.number, "value": best.value, "options": best.options},
         "spaces": {name: space.words() for name, space in spaces.items()},
-        "importances": study.importances(),
+        "importances": importances,
         "command": command,
     }
     write_text(folder / "search.json", json.dumps(summary, indent=2))
@@ -233,8 +245,13 @@ def _search(
     search_page.write(folder)
 
 
-def _try(name: str, study: Study, config: DictConfig, task: Task, budget: Budget) -> None:
-    """Run trials until the budget is used up, with a bar where there is a terminal."""
+def _try(
+    name: str, study: Study, config: DictConfig, task: Task, budget: Budget, scratch: Path
+) -> None:
+    """Run trials until the budget is used up, with a bar where there is a terminal.
+
+    A trial's checkpoints are in `scratch` while it is trained.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -247,7 +264,8 @@ def _try(name: str, study: Study, config: DictConfig, task: Task, budget: Budget
         line = bar.add_task(tables.plain(name).plain, total=1.0, words="")
         while (share := budget.share(study.trials)) < 1:
             bar.update(line, completed=share, words=_words(study.trials, config.trainer.monitor))
-            trial = study.run(_objective(study, config, task, budget.left(study.trials)))
+            seconds = budget.left(study.trials)
+            trial = study.run(_objective(study.trials, config, task, seconds, scratch))
             logger.info("%s: %s", name, search_tables.line(trial))
 
 
@@ -258,16 +276,19 @@ def _words(trials: Sequence[Trial], monitor: str) -> str:
     return words
 
 
-def _objective(study: Study, config: DictConfig, task: Task, seconds: float | None) -> Any:
+def _objective(
+    trials: Sequence[Trial], config: DictConfig, task: Task, seconds: float | None, scratch: Path
+) -> Objective:
     """What a trial reaches on the validation users.
 
     Args:
-        study: a setting that it has completed is not fitted again.
+        trials: a setting that they have completed is not fitted again.
         config: of the run.
         task: whose validation users are asked.
         seconds: after which a training is ended.
+        scratch: a folder for its checkpoints.
     """
-    values = {_key(t.options): t.value for t in study.trials if t.state == "complete"}
+    values = {_key(t.options): t.value for t in trials if t.state == "complete"}
     begun = perf_counter()
 
     def objective(options: Options, watch: Watch) -> float:
@@ -289,7 +310,12 @@ def _objective(study: Study, config: DictConfig, task: Task, seconds: float | No
         model = saved_model.build(plain(changed.model))
         check_monitor(model, monitor, task.protocol)
         training = trust.build(plain(changed.trainer))
-        fit(model, task.split, training, task.protocol, on_evaluation=on_evaluation)
+        shutil.rmtree(scratch, ignore_errors=True)  # of a trial that was killed
+        try:
+            parts = (model, task.split, training, task.protocol)
+            fit(*parts, folder=scratch, on_evaluation=on_evaluation)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
         if reports:
             return max(reports)
         return monitored(

@@ -184,6 +184,11 @@ class Study:
             ended.state
         ]
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
     def importances(self) -> dict[str, float]:
         """Of each option, the share of the variance between trials that is its own (fANOVA).
 
