@@ -8,10 +8,12 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Sweep
@@ -23,9 +25,11 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from recsys.cli.names import CONF, Parser, failed, names, nearest, of_the_system
 from recsys.errors import ConfigError, RecsysError
 from recsys.memory import refused
-from recsys.run.options import argument
+from recsys.run.options import argument, as_text
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name[0] != "_")
+OF_A_SEARCH = r"[+]*(n_trials|seconds|models|search)\b(?!@)|hydra\."
+"""Overrides that a search takes and a run does not."""
 MISTAKES = (RecsysError, HydraException, OmegaConfBaseException, OSError)
 """What a user can cause and mend."""
 
@@ -79,7 +83,15 @@ def train(arguments: Sequence[str], command: str = "train") -> int:
 
 def _run(config: DictConfig, folder: Path) -> None:
     # torch: not for --help and --cfg
-    from recsys.run import alignment, forecasting, prediction, ranking, return_times, transfer
+    from recsys.run import (
+        alignment,
+        forecasting,
+        prediction,
+        ranking,
+        return_times,
+        search,
+        transfer,
+    )
     from recsys.run.folder import of_all_ranks
     from recsys.run.task_kinds import (
         ALIGNMENT,
@@ -87,6 +99,7 @@ def _run(config: DictConfig, folder: Path) -> None:
         LABELS,
         LISTS,
         RETURN_TIMES,
+        SEARCH,
         TRANSFER,
         kind_of,
     )
@@ -101,7 +114,10 @@ def _run(config: DictConfig, folder: Path) -> None:
     }
     try:
         with of_all_ranks(config, folder) as folder:
-            kinds[kind_of(config)].run(config, folder)
+            if (kind := kind_of(config)) is SEARCH:
+                search.run(config, folder, [search.Entrant(*of) for of in _entrants(config)])
+            else:
+                kinds[kind].run(config, folder)
     except KeyboardInterrupt as stopped:
         name, place = "hydra.run.dir", folder
         if _is_sweep():
@@ -114,6 +130,27 @@ def _run(config: DictConfig, folder: Path) -> None:
         raise RecsysError(
             f"out of memory: {wanted}; lower trainer.batch_size or the sizes of the model"
         ) from error
+
+
+def _entrants(config: DictConfig) -> Iterator[tuple[str, DictConfig, list[str]]]:
+    """The models of a search: names, configs, and what `recsys train` takes for the same."""
+    job = HydraConfig.get()
+    given = [str(override) for override in job.overrides.task]
+    overrides = [o for o in given if not re.match(OF_A_SEARCH, o)]
+    if config.models is None:
+        choices = job.runtime.choices
+        yield str(choices.get("experiment") or choices.model), config, overrides
+        return
+    if isinstance(config.models, str) or not config.models:
+        raise ConfigError(f"models={config.models}: expected a list of names, models=[NAME,NAME]")
+    if twice := {str(name) for name in config.models if list(config.models).count(name) > 1}:
+        raise ConfigError(f"models names {min(twice)} twice; name each once")
+    if chosen := next((o for o in overrides if o.startswith(("model=", "experiment="))), None):
+        raise ConfigError(f"models={as_text([*config.models])} and {chosen}: give one of them")
+    for name in map(str, config.models):
+        choice = f"{'experiment' if '/' in name else 'model'}={name}"
+        others = [o for o in given if not re.match("models=", o)]
+        yield name, compose([choice, *others], "search"), [choice, *overrides]
 
 
 def _is_sweep() -> bool:
@@ -150,6 +187,8 @@ def _arguments_for_hydra(arguments: Sequence[str], command: str) -> list[str]:
     if given.resolve and not given.cfg:
         parser.error("--resolve goes with --cfg")
     overrides = _checked(given.overrides)
+    if command == "search":  # a space is there, or it is new
+        overrides = [re.sub(r"^search\.space\.", "++search.space.", o) for o in overrides]
     flags = {name: value for name, value in vars(given).items() if name != "overrides" and value}
     sys.argv = [f"recsys {command}"]
     for name, value in flags.items():
@@ -190,10 +229,17 @@ def compose(overrides: Sequence[str], command: str = "train") -> DictConfig:
     """The config that `recsys train`, or another command, would run with these overrides."""
     overrides = _checked(overrides)
     try:
-        with hydra.initialize_config_module("recsys.conf", version_base="1.3"):
+        with _initialised():
             return hydra.compose(command, overrides)
     except (HydraException, OmegaConfBaseException, RecursionError) as error:
         raise one_line(error, overrides, command) from error
+
+
+def _initialised() -> AbstractContextManager[None]:
+    """Hydra, which within a command is there already."""
+    if GlobalHydra.instance().is_initialized():
+        return nullcontext()
+    return hydra.initialize_config_module("recsys.conf", version_base="1.3")
 
 
 def merge(config: DictConfig, overrides: Sequence[str]) -> None:

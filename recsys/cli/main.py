@@ -25,12 +25,13 @@ COMMANDS = (
     "retention",
     "compare",
     "transfer",
+    "search",
     "data",
     "models",
 )
 PREPARE = "prepare"
 """What `recsys data` does with files of any size."""
-COMPOSED = ("train", "transfer")
+COMPOSED = ("train", "transfer", "search")
 """Commands that run a composed config, with Hydra's flags."""
 
 OVERVIEW = """\
@@ -46,6 +47,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys retention RUN tasks=[NAME] | questions=FILE   what its language model forgot
   recsys compare RUN RUN                               paired test, metric by metric
   recsys transfer data=NAME model=NAME [OPTION=VALUE]  does a domain gain from the others?
+  recsys search data=NAME model=NAME [n_trials=40]     settings by trials on the validation users
   recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
   recsys data prepare data=table data.path=F out=F     a log of any size, for data=prepared
   recsys models                                        the zoo

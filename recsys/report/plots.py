@@ -119,6 +119,28 @@ def curve(label: str, epochs: pl.Series, values: pl.Series, *, best: float) -> P
 
 
 @mpl.rc_context(STYLE)
+def trials(words: str, metric: str, rows: pl.DataFrame) -> Plot:
+    """A dot per trial, and the best of the completed ones so far.
+
+    Args:
+        words: what it shows.
+        metric: what the trials reached.
+        rows: `trial`, `state` and `value`, in order.
+    """
+    figure, axes = _axes(height=2.4)
+    for state, colour in (("pruned", "baseline"), ("complete", "model")):
+        of = rows.filter(state=state)
+        axes.plot(of["trial"], of["value"], "o", color=COLOURS[colour], ms=3)
+    axes.plot(of["trial"], of["value"].cum_max(), color=COLOURS["ink"], lw=1, ds="steps-post")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.grid(axis="y")
+    axes.set_title(words.partition(":")[0], loc="left", size=9)
+    axes.set_xlabel("trial")
+    axes.set_ylabel(metric)
+    return _plot(figure, words)
+
+
+@mpl.rc_context(STYLE)
 def slices(label: str, metric: str, models: Mapping[str, pl.DataFrame], *, unit: int = 1) -> Plot:
     """A metric's mean and standard error in groups of users.
 

@@ -86,7 +86,7 @@ def _check_targets(place: str, value: Any, extras: Mapping[str, Any]) -> None:
 
 
 def _callable(place: str, target: Any) -> Callable[..., Any]:
-    name = f"{place}._target_={_as_text(target)}"
+    name = f"{place}._target_={as_text(target)}"
     try:
         function = resolve_name(str(target))
     except (ImportError, AttributeError, ValueError) as error:
@@ -147,12 +147,12 @@ def _check_value(place: str, value: Any, kind: Any) -> None:
     for entries in _mappings(kind) if isinstance(value, Mapping) else ():
         for name, inner in value.items():
             _check_value(f"{place}.{name}", inner, entries)
-    text = _as_text(value)
+    text = as_text(value)
     if not _fits(value, kind):
-        as_text = value is not None and _fits(text, kind)
-        quoted = f"; quote it: {argument(place, text)}" if as_text else ""
+        fits_as_text = value is not None and _fits(text, kind)
+        quoted = f"; quote it: {argument(place, text)}" if fits_as_text else ""
         if isinstance(value, Mapping) and "_target_" in value:  # the rest may be long
-            place, text = f"{place}._target_", _as_text(value["_target_"])
+            place, text = f"{place}._target_", as_text(value["_target_"])
         raise ConfigError(f"{place}={text}: expected {_expected(kind)}{quoted}")
     if kind is int and place.endswith("seed") and not 0 <= value <= LARGEST_SEED:
         raise ConfigError(f"{place}={text}: expected an integer from 0 to {LARGEST_SEED}")
@@ -223,12 +223,12 @@ def _expected_target(kind: Any) -> str:
     return f"{words}, such as {', '.join(names)}" if names else words
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value as it is given at the command line."""
     if isinstance(value, list):
-        return f"[{','.join(map(_as_text, value))}]"
+        return f"[{','.join(map(as_text, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{name}:{_as_text(inner)}' for name, inner in value.items())}}}"
+        return f"{{{','.join(f'{name}:{as_text(inner)}' for name, inner in value.items())}}}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)

@@ -122,25 +122,43 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         )
     claim(folder, config, about(task.split.log))
     say(tables.describe(task.split, task.protocol))
+    evaluations, others = finished(task, config, folder)
+    results = {name_of(config.model): evaluations} | others
+    tests = {name: parts["test"] for name, parts in results.items()}
+    show(tables.metrics(tests, task.split.log.name, task.protocol))
+    show(tables.samples(task.split.test, evaluations["test"].top, task.split))
+    close(folder, config, task.split.log, *tables.ties(task.split))
+    return {part: result.means for part, result in evaluations.items()}
+
+
+def finished(
+    task: Task, config: DictConfig, folder: Path
+) -> tuple[dict[str, Evaluation], dict[str, dict[str, Evaluation]]]:
+    """Fit and evaluate the models of a config on a task, and write everything that a run writes.
+
+    Args:
+        task: of the config.
+        config: with the sizes of its log.
+        folder: the run's, which it has claimed.
+
+    Returns:
+        What the run's model reached, by part; and what its members and the baselines did, by name.
+    """
     model = _fit_and_save(config.model, config, task, folder)
     evaluations = evaluate_model(model, task, folder)
-    results = {name_of(config.model): evaluations}
+    others = {}
     for name, member in members_of(model):
-        results[f"  {name} alone"] = evaluate_model(member, task, folder / "members" / name)
+        others[f"  {name} alone"] = evaluate_model(member, task, folder / "members" / name)
     for name, baseline in config.baselines.items():
         place = folder / "baselines" / str(name)
-        results[str(name)] = evaluate_model(
+        others[str(name)] = evaluate_model(
             _fit_and_save(baseline, config, task, place), task, place
         )
     if isinstance(model, ProfileEncoder):
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     if ranks.is_first():
         ranking_page.write(folder)
-    tests = {name: parts["test"] for name, parts in results.items()}
-    show(tables.metrics(tests, task.split.log.name, task.protocol))
-    show(tables.samples(task.split.test, evaluations["test"].top, task.split))
-    close(folder, config, task.split.log, *tables.ties(task.split))
-    return {part: result.means for part, result in evaluations.items()}
+    return evaluations, others
 
 
 def prepare(config: DictConfig) -> Task:

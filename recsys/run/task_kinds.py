@@ -89,7 +89,14 @@ TRANSFER = TaskKind(
     "recsys transfer",
     "train the one that you want with recsys train",
 )
-ALL = (TRANSFER, FORECASTS, RETURN_TIMES, LABELS, ALIGNMENT, LISTS)
+SEARCH = TaskKind(
+    "search",
+    Scorer,
+    "searches settings",
+    "recsys search",
+    "the run of the chosen setting is in {run}/best",
+)
+ALL = (SEARCH, TRANSFER, FORECASTS, RETURN_TIMES, LABELS, ALIGNMENT, LISTS)
 
 
 def kind_of(config: Mapping[str, Any]) -> TaskKind:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,7 +22,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys import ranks
 from recsys.batch.examples import Part
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_text
@@ -29,6 +30,7 @@ from recsys.nn.embedding import joined_tables
 from recsys.reading import reading
 from recsys.scoring.kinds import Measured
 from recsys.scoring.recommender import Recommender
+from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
 from recsys.timing import timed
@@ -94,6 +96,27 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch) % SEEDS
 
 
+def monitored(means: Mapping[str, float], monitor: str, protocol: Protocol) -> float:
+    """The figure by which a model is chosen: one of its means, or of a metric over all lengths."""
+    if monitor in METRICS:
+        return fmean(means[f"{monitor}@{k}"] for k in protocol.ks)
+    return means[monitor]
+
+
+def check_monitor(model: Scorer, monitor: str, protocol: Protocol) -> None:
+    """Refuse what a protocol does not measure of a model.
+
+    Raises:
+        ConfigError: it names what is measured.
+    """
+    metrics = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS] + [*METRICS]
+    metrics += model.measures if isinstance(model, Measured) else ()
+    if monitor not in metrics:
+        raise ConfigError(
+            f"trainer.monitor={monitor} is not measured; choose among {', '.join(metrics)}"
+        )
+
+
 class Validate(Callback):
     """Asks the validation users as the test users will be, keeps the best epoch, and stops.
 
@@ -105,15 +128,22 @@ class Validate(Callback):
         protocol: how they are asked.
         training: for `monitor`, `patience` and `evaluate_every`.
         folder: for the checkpoints and `train.csv`.
+        on_evaluation: is told the epoch and its `monitor`; what it raises ends the training.
     """
 
     def __init__(
-        self, split: Split, protocol: Protocol, training: TrainingOptions, folder: Path
+        self,
+        split: Split,
+        protocol: Protocol,
+        training: TrainingOptions,
+        folder: Path,
+        on_evaluation: Callable[[int, float], None] = lambda epoch, value: None,
     ) -> None:
         self.split = split
         self.protocol = protocol
         self.training = training
         self.folder = folder
+        self.on_evaluation = on_evaluation
         self.best = float("-inf")
         self.evaluations_since_best = 0
         self.metrics: dict[str, float] = {}
@@ -152,8 +182,7 @@ class Validate(Callback):
                 if isinstance(pl_module, Measured):
                     means |= pl_module.measure(self.split, VALIDATION)
             monitor = self.training.monitor
-            if monitor in METRICS:
-                means[monitor] = fmean(means[f"{monitor}@{k}"] for k in self.protocol.ks)
+            means[monitor] = monitored(means, monitor, self.protocol)
             figures = {f"validation/{name}": value for name, value in means.items()}
             pl_module.log_dict(figures)
             self.evaluations_since_best += 1
@@ -166,6 +195,8 @@ class Validate(Callback):
             self._append(epoch, row)
         self.metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         self._save(trainer, LAST)
+        if (figure := f"validation/{self.training.monitor}") in row:
+            self.on_evaluation(epoch, row[figure])
 
     def _save(self, trainer: Trainer, name: Path, *, weights_only: bool = False) -> None:
         with timed(logger, "epoch %s: wrote %s", trainer.current_epoch, self.folder / name):

@@ -28,16 +28,23 @@ from torch.nn.parallel import DistributedDataParallel
 from recsys import ranks
 from recsys.devices import device_of, running_on
 from recsys.errors import ConfigError, RunError
-from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol
 from recsys.reading import read_checkpoint, reading
-from recsys.scoring.kinds import Divisible, Measured, members_of
+from recsys.scoring.kinds import Divisible, members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
 from recsys.timing import timed
 from recsys.training.batches import Epochs
-from recsys.training.callbacks import BEST, LAST, AtomicCheckpoints, MeanLoss, Reseed, Validate
+from recsys.training.callbacks import (
+    BEST,
+    LAST,
+    AtomicCheckpoints,
+    MeanLoss,
+    Reseed,
+    Validate,
+    check_monitor,
+)
 from recsys.training.divided import DividedTables, divided_tables
 from recsys.training.options import TrainingOptions
 from recsys.training.processes import joined
@@ -55,6 +62,7 @@ def fit(
     folder: Path | None = None,
     loggers: Callable[[Path], list[Logger]] = lambda folder: [],
     progress: bool = False,
+    on_evaluation: Callable[[int, float], None] = lambda epoch, value: None,
 ) -> Scorer:
     """Fit a model and, before it, the models that it is made of.
 
@@ -67,6 +75,8 @@ def fit(
             on from it. Members have theirs in `members/<name>/`.
         loggers: Lightning's, made for a folder.
         progress: whether to show a bar.
+        on_evaluation: is told the epoch and its `training.monitor` whenever the validation users
+            have been asked; what it raises ends the training. Of members it is told nothing.
 
     Returns:
         The model, with the weights of its best epoch on the validation users, ready to score: all
@@ -86,7 +96,7 @@ def fit(
     """
     processes = joined(training.devices, training.num_nodes, training.device)
     with processes, running_on(training.device) as device:
-        _fit(model, split, training, protocol, folder, loggers, progress)
+        _fit(model, split, training, protocol, folder, loggers, progress, on_evaluation)
     return model.to(device).eval()
 
 
@@ -98,6 +108,7 @@ def _fit(
     folder: Path | None,
     loggers: Callable[[Path], list[Logger]],
     progress: bool,
+    on_evaluation: Callable[[int, float], None],
 ) -> None:
     model.check_size(split)
     for name, member in members_of(model):
@@ -107,13 +118,7 @@ def _fit(
         with timed(logger, "fitted %s in closed form", type(model).__name__):
             model.fit(split)
     elif isinstance(model, Recommender):
-        metrics = [f"{metric}@{k}" for k in protocol.ks for metric in METRICS] + [*METRICS]
-        metrics += model.measures if isinstance(model, Measured) else ()
-        if training.monitor not in metrics:
-            raise ConfigError(
-                f"trainer.monitor={training.monitor} is not measured; choose among "
-                f"{', '.join(metrics)}"
-            )
+        check_monitor(model, training.monitor, protocol)
         if ranks.world() > 1 and not isinstance(model, Divisible):
             raise ConfigError(
                 f"trainer.devices={training.devices}: {type(model).__name__} trains in one "
@@ -121,7 +126,8 @@ def _fit(
             )
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(ranks.agreed(scratch)) if folder is None else folder
-            _train(model, split, training, protocol, place, loggers(place), progress)
+            made = loggers(place)
+            _train(model, split, training, protocol, place, made, progress, on_evaluation)
             ranks.wait()  # until all have read the best epoch
 
 
@@ -133,6 +139,7 @@ def _train(
     folder: Path,
     loggers: list[Logger],
     progress: bool,
+    on_evaluation: Callable[[int, float], None],
 ) -> None:
     """Train, and go back to the best epoch."""
     device = device_of()
@@ -141,7 +148,7 @@ def _train(
     model.to("cpu")  # where the split is; it may have been trained before
     model.keep_popularity(split)
     part = model.prepare(split)
-    validate = Validate(split, protocol, training, folder)
+    validate = Validate(split, protocol, training, folder, on_evaluation)
     callbacks = [Reseed(training.seed), MeanLoss(), validate]
     bar = [RichProgressBar(leave=True)] if progress else []
     is_true = training.precision in TruePrecision.DTYPES
