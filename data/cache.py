@@ -1,4 +1,4 @@
-"""Logs that were read before, as Parquet under `$RECSYS_CACHE` (default `~/.cache/recsys/prepared`).
+"""Logs that were read before, as Parquet, in `$RECSYS_CACHE` (or `~/.cache/recsys/prepared`).
 
 An entry's name is a hash of the source, its options and its code. `entry.json` says from which
 files the log was read and what its own files hold, all as SHA-256: an entry whose inputs have

@@ -37,7 +37,7 @@ RESULT = ROOT / "benchmarks/speed/results/prepared.json"
 ROWS_OF_A_FILE = 5_000_000
 SECONDS = 100_000_000
 START = 1_500_000_000
-SIDES = ("prepare", "core", "duckdb", "train")
+SIDES = ("prepare", "duckdb", "train", "core")
 CORE = ("task.filters.min_user_events=5", "task.filters.min_item_events=5")
 SAMPLED = (
     "data.partitions=[0,1]",

@@ -73,9 +73,9 @@ class LargeEvents:
     kinds: Mapping[str, Any]
     per_second: int | None = None
 
-    def scan(self, *more: pl.Expr) -> pl.LazyFrame:
-        """All rows, with further columns that are computed from the files' columns."""
-        return _scan(self.paths).select(*self._columns(), *more)
+    def scan(self) -> pl.LazyFrame:
+        """All rows."""
+        return _scan(self.paths).select(self._columns())
 
     def count(self) -> int:
         """How many rows there are, by what the files say of themselves."""
@@ -119,7 +119,7 @@ class LargeEvents:
 
     def problems(self) -> list[str]:
         """What is wrong with rows, each with the first of them: a pass over all files."""
-        row = unused(list(self.columns))
+        row = unused(_scan(self.paths[:1]).collect_schema().names())
         raw = {ours: pl.col(theirs) for ours, theirs in self.columns.items()}
         read = dict(zip(self.columns, self._columns(), strict=True))
         checks = list(_checks(raw, read))
@@ -127,9 +127,11 @@ class LargeEvents:
             pl.struct(
                 count=is_bad.sum(),
                 row=pl.col(row).filter(is_bad).first(),
-                value=raw[ours].filter(is_bad).first().cast(pl.String),
+                value=raw[ours].filter(is_bad).first().cast(pl.String)
+                if "{value" in words
+                else pl.lit(""),
             ).alias(str(number))
-            for number, (ours, is_bad, _) in enumerate(checks)
+            for number, (ours, is_bad, words) in enumerate(checks)
         ]
         frame = _scan(self.paths).with_row_index(row).select(facts).collect(engine="streaming")
         seen = [frame[str(number)][0] for number in range(len(checks))]
@@ -148,12 +150,10 @@ def _checks(
     for ours in (c for c in (*REQUIRED, BASKET) if c in raw):
         is_null = raw[ours].is_null()
         yield ours, is_null, "{count} null, the first in row {row}; leave such rows out"
-        reason = {
-            TIME: f"outside the years {FIRST_YEAR} to {LAST_YEAR - 1}",
-            BASKET: "unreadable",
-        }.get(ours, "no id")
-        words = f"{{count}} {reason}, the first {{value}} in row {{row}}; leave such rows out"
-        yield ours, ~is_null & read[ours].is_null(), words
+    for ours in REQUIRED:
+        reason = f"outside the years {FIRST_YEAR} to {LAST_YEAR - 1}" if ours == TIME else "no id"
+        words = f"{{count}} {reason}, the first {{value!r}} in row {{row}}; leave such rows out"
+        yield ours, raw[ours].is_not_null() & read[ours].is_null(), words
     if QUANTITY in raw:
         number = raw[QUANTITY].cast(pl.Float64)
         is_lost = number.is_null() | ~number.is_finite()

@@ -82,6 +82,13 @@ def write(folder: Path, manifest: Manifest) -> None:
     (folder / NAME).write_text(text, encoding="utf-8")
 
 
+def may_replace(folder: Path) -> bool:
+    """Whether a folder holds a prepared log and nothing else, or is empty."""
+    ours = {NAME, "events", "items.parquet", "users.parquet"}
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    return names <= ours and (NAME in names or not names)
+
+
 def read(folder: Path) -> Manifest:
     """The manifest of a folder.
 

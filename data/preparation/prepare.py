@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,19 +82,26 @@ def prepare(
     check_minimums(filters.min_user_events, filters.min_item_events)
     if num_partitions is not None and num_partitions < 1:
         raise ConfigError(f"partitions={num_partitions}: give at least 1")
-    if out.exists() and not (out / manifest.NAME).is_file() and not _is_empty(out):
+    if out.exists() and not manifest.may_replace(out):
         raise RunError(f"{out} is there and no prepared log; name another folder")
     with locked(out.with_name(f".{out.name}.lock"), out):
         clear_beside(out)
         with atomic_folder(out) as folder:
             work = _Work(table, folder, filters, engine_of(engine), num_partitions or _count(table))
-            done = work.run()
+            with _reading(table):
+                done = work.run()
             manifest.write(folder, done)
     return done
 
 
-def _is_empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+@contextmanager
+def _reading(table: LargeTable) -> Iterator[None]:
+    """What polars says of files that it cannot read, in one line."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(f"{table.name}: its files cannot be read: {reason}") from error
 
 
 def _count(table: LargeTable) -> int:

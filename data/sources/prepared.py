@@ -23,7 +23,7 @@ from recsys.log.event_log import EventLog
 from recsys.memory import check_memory
 from recsys.ranges import distinct
 
-BYTES_OF_AN_EVENT = 100
+BYTES_OF_AN_EVENT = 120
 """What an event takes while it is read and brought into order with all others."""
 
 

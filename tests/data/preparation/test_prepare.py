@@ -253,11 +253,11 @@ def test_a_killed_preparation_leaves_nothing_half_made(tmp_path: Path, step: str
 
 BAD_ROWS = {
     "null": ({"item_id": None}, "item_id: 1 null, the first in row 31; leave such rows out"),
-    "empty": ({"user_id": ""}, "user_id: 1 no id, the first  in row 31; leave such rows out"),
+    "empty": ({"user_id": ""}, "user_id: 1 no id, the first '' in row 31; leave such rows out"),
     "negative": ({"quantity": -2}, "quantity: 1 negative, the first -2 in row 31; leave returns"),
     "no quantity": ({"quantity": None}, "quantity: 1 blank or no number, the first in row 31"),
     "infinite": ({"value": float("inf")}, "value: 1 are infinite, the first inf in row 31"),
-    "year": ({"timestamp": 10**13}, "timestamp: 1 outside the years 1900 to 2199, the first 1000"),
+    "year": ({"timestamp": 10**13}, "timestamp: 1 outside the years 1900 to 2199, the first '1000"),
 }
 
 
@@ -335,6 +335,20 @@ def test_a_folder_that_is_another(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="thesis is there and no prepared log; name another folder"):
         prepare(large_table(path), tmp_path / "thesis")
     assert (tmp_path / "thesis/chapter.txt").read_text() == "mine"
+    prepare(large_table(path), tmp_path / "out")
+    (tmp_path / "out/notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="out is there and no prepared log; name another folder"):
+        prepare(large_table(path), tmp_path / "out")
+
+
+def test_a_file_that_is_damaged_in_its_middle(tmp_path: Path) -> None:
+    path = written(events(40), tmp_path, 2)
+    large = large_table(path)
+    second = tmp_path / "log/001.parquet"
+    second.write_bytes(b"\0" * 9 + second.read_bytes()[9:])
+    second.write_bytes(second.read_bytes()[:200])
+    with pytest.raises(DataError, match="log: its files cannot be read: "):
+        prepare(large, tmp_path / "out", num_partitions=2)
 
 
 def test_files_that_change_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
