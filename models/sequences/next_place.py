@@ -2,31 +2,33 @@
 
 The model of our federated learning: a client trains it on its own events, many clients at once
 (`recsys.training.federated`), or one machine trains it on all of them as any other recommender. It
-has no paper; the two options are forms of our own of what FedGeo (Park et al., SIGSPATIAL 2023)
-describes and of what a user's own counts know.
+has no paper; the adjacency is a form of our own of what FedGeo (Park et al., SIGSPATIAL 2023)
+describes.
 
     x         = sum over the last K items i_k of g_k * E'_{i_k}
     h         = x + W2 relu(W1 x + b1)
-    score(j)  = h E'_j + b_j;   with `own`: s1 log of the user's own chain + s2 (h E'_j + b_j)
+    score(j)  = h E'_j + b_j
     E'        = (1 - a) E + a A E   with `adjacency`
 
 A is the row-normalised Gaussian kernel of the distances between places, exp(-d_ij^2 / 2 s^2):
-a place that a client has never seen moves with its neighbours. With `own` the network learns what
-is left when a user's own counts, which never leave the device, have spoken: a residual, which
-starts at nothing, s2 = 0.
+a place that a client has never seen moves with its neighbours. With `own` the score is log p(j) of
+`OwnPointer`, whose q(j) is the softmax of the scores above: the user's own events speak first, and
+the network of what they do not say.
 
-Shapes: B rows, K last items, n items, D dimensions.
+Shapes: C clients, each with weights of its own, B rows, K last items, n items, D dimensions.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from recsys import ranges
 from recsys.batch.bounds import check_tensor
@@ -34,14 +36,16 @@ from recsys.batch.examples import Part, Prefixes
 from recsys.batch.histories import BasketBatch
 from recsys.errors import DataError
 from recsys.memory import check_memory
-from recsys.models.frequency.own_chain import OwnChain
+from recsys.models.sequences._recent import recent_items
+from recsys.models.sequences.own_pointer import NEVER, OwnPointer
 from recsys.precision import wide
 from recsys.ranges import above, at_least
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
-from recsys.types import ItemVectors, Scores
+from recsys.types import Scores
 
 EARTH_RADIUS_KM = 6371.0
+Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,14 @@ class Adjacency:
 
 
 class NextPlace(Recommender):
-    """Ranks by the last few items, and by the user's own counts where `own` is given.
+    """Ranks by the last few items, and by the user's own events where `own` is given.
 
     Args:
         num_items: n.
         embedding_dim: D.
         max_length: K.
         adjacency: of items with `latitude` and `longitude`; None reads no coordinates.
-        own: whose log-probabilities the scores start from; None: none.
+        own: which of a user's own events it repeats; None: the network alone ranks.
         learning_rate, weight_decay: of AdamW, where it is trained in one place.
 
     Raises:
@@ -93,12 +97,13 @@ class NextPlace(Recommender):
         embedding_dim: int = 16,
         max_length: int = 8,
         adjacency: Adjacency | None = None,
-        own: OwnChain | None = None,
+        own: OwnPointer | None = None,
         learning_rate: float = 1e-2,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
         at_least(1, num_items=num_items, embedding_dim=embedding_dim, max_length=max_length)
+        self.num_items = num_items
         self.max_length = max_length
         self.adjacency = adjacency
         self.own = own
@@ -106,8 +111,6 @@ class NextPlace(Recommender):
         recent_first = torch.arange(1, max_length + 1).reciprocal()[:, None]
         self.gates = nn.Parameter(recent_first.expand(-1, embedding_dim).clone())
         self.bias = nn.Parameter(torch.zeros(num_items))
-        # Of the user's own counts, and of what the network adds to them.
-        self.scales = None if own is None else nn.Parameter(torch.tensor([1.0, 0.0]))
         self.inner = nn.Linear(embedding_dim, 2 * embedding_dim)
         self.outer = nn.Linear(2 * embedding_dim, embedding_dim)
         self.register_buffer("neighbours", None)
@@ -118,7 +121,7 @@ class NextPlace(Recommender):
         """Every training event after a user's first as the target of those before it."""
         if self.adjacency is not None:
             self.keep("neighbours", kernel(split.item_table, self.adjacency.km))
-        most = None if self.own is not None else self.max_length
+        most = max(self.max_length, 0 if self.own is None else self.own.max_events)
         begins = split.training.offsets[:-1][split.training.lengths() > 0]
         is_target = torch.ones(len(split.training.items), dtype=torch.bool)
         is_target[begins] = False
@@ -136,51 +139,103 @@ class NextPlace(Recommender):
             check_tensor("neighbours", self.neighbours, torch.float32, size, size)
 
     def inputs(self, batch: BasketBatch) -> dict[str, Tensor]:
-        """What `forward` reads of histories: `recent` and, with `own`, `start`."""
+        """What `scores_of` and `losses_of` read of B histories: `recent`, and what `own` reads."""
         inputs = {"recent": recent_items(batch, self.max_length)}
-        return inputs if self.own is None else inputs | {"start": self.own.score(batch).float()}
+        return inputs if self.own is None else inputs | self.own.inputs(batch)
 
-    def forward(self, recent: Tensor, start: Tensor | None = None) -> Tensor:
-        """(B, n) scores, a function of tensors alone (`torch.func`).
+    def scores_of(self, weights: Weights, inputs: Weights) -> Tensor:
+        """(C, B, n), a function of tensors alone.
 
         Args:
-            recent: (B, K) the last items, latest first, n where there is none.
-            start: (B, n) log-probabilities that are added.
+            weights: by name, each (C, …).
+            inputs: as of `inputs`, each (C, B, …).
         """
-        vectors = self._vectors()
-        padded = F.pad(vectors, (0, 0, 0, 1))
-        x = (F.embedding(recent, padded) * self.gates).sum(-2)
-        x = x + self.outer(self.inner(x).relu())
-        scores = x @ vectors.T + self.bias
-        if start is None or self.scales is None:
+        scores = _linear(*self._network(weights, inputs["recent"]))
+        if self.own is None:
             return scores
-        return self.scales[0] * start + self.scales[1] * scores
+        events, rest = self._pointer(weights, inputs)
+        most = torch.maximum(events.amax(-1), rest)[..., None]
+        items = inputs["own_items"].long()
+        shares = F.pad((rest[..., None] - most + wide(scores).log_softmax(-1)).exp(), (0, 1))
+        shares = shares.scatter_add(-1, items, (events - most).exp())[..., :-1]
+        return shares.clamp(min=torch.finfo(shares.dtype).tiny).log()
 
-    def row_losses(self, scores: Tensor, target: Tensor) -> Tensor:
-        """(B,) the cross-entropy of the items that came next (B,)."""
-        return F.cross_entropy(scores, target, reduction="none")
+    def losses_of(self, weights: Weights, inputs: Weights, target: Tensor) -> Tensor:
+        """(C, B) the cross-entropy of the items that came next (C, B)."""
+        loss = _CrossEntropy.apply(*self._network(weights, inputs["recent"]), target)
+        if self.own is None:
+            return loss
+        events, rest = self._pointer(weights, inputs)
+        is_target = inputs["own_items"] == target[..., None]
+        right = torch.cat([torch.where(is_target, events, NEVER), (rest - loss)[..., None]], -1)
+        every = torch.cat([events, rest[..., None]], -1)
+        return every.logsumexp(-1) - right.logsumexp(-1)
 
     def loss(self, part: Part, progress: Progress) -> Tensor:
-        scores = self(**self.inputs(part.history))
-        return self.row_losses(wide(scores), part.target.values).mean()
+        losses = self.losses_of(*self._of_one(part.history), part.target.values[None])
+        return wide(losses).mean()
 
     def score(self, batch: BasketBatch) -> Scores:
-        return wide(self(**self.inputs(batch)))
+        return wide(self.scores_of(*self._of_one(batch))[0])
 
-    def _vectors(self) -> ItemVectors:
+    def _of_one(self, batch: BasketBatch) -> tuple[Weights, Weights]:
+        """The weights and the inputs of a single client, who holds every row."""
+        weights = {name: weight[None] for name, weight in self.named_parameters()}
+        return weights, {name: value[None] for name, value in self.inputs(batch).items()}
+
+    def _network(self, weights: Weights, recent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """h (C, B, D), E' (C, n, D) and b (C, n)."""
+        vectors = self._vectors(weights["items"])
+        clients, n = torch.arange(len(vectors), device=recent.device), vectors.shape[1]
+        rows = clients[:, None, None] * n + recent.clamp(max=n - 1)
+        # Its gradient takes half the time of an embedding's.
+        last = vectors.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        last = last * (recent < n)[..., None]
+        x = (last * weights["gates"][:, None]).sum(-2)
+        inner = _linear(x, weights["inner.weight"], weights["inner.bias"]).relu()
+        x = x + _linear(inner, weights["outer.weight"], weights["outer.bias"])
+        return x, vectors, weights["bias"]
+
+    def _pointer(self, weights: Weights, inputs: Weights) -> tuple[Tensor, Tensor]:
+        assert self.own is not None
+        own = {name.removeprefix("own."): w for name, w in weights.items() if "own." in name}
+        return self.own(own, inputs, self.num_items)
+
+    def _vectors(self, items: Tensor) -> Tensor:
+        """(C, n, D)."""
         if self.neighbours is None or self.adjacency is None:
-            return self.items
+            return items
         a = self.adjacency.share
-        return (1 - a) * self.items + a * (self.neighbours @ self.items)
+        return (1 - a) * items + a * (self.neighbours @ items)
 
 
-def recent_items(batch: BasketBatch, num_events: int) -> Tensor:
-    """(B, K) the last items of each history, latest first; n where it has fewer."""
-    back = torch.arange(1, num_events + 1, device=batch.device)
-    places = batch.offsets[1:, None] - back
-    is_there = places >= batch.offsets[:-1, None]
-    padded = F.pad(batch.items, (0, 1), value=batch.num_items)
-    return torch.where(is_there, padded[places.clamp(min=0)], batch.num_items)
+class _CrossEntropy(torch.autograd.Function):
+    """(C, B) of the scores x E' + b and targets (C, B): once the softmax is there, two products.
+
+    PyTorch's takes exponentials a second time, and the slope of E in an order of memory in which
+    nothing can be added to it fast: three times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, vectors: Tensor, bias: Tensor, target: Tensor) -> Tensor:
+        scores = wide(_linear(x, vectors, bias))
+        p = torch.softmax(scores, -1)
+        ctx.save_for_backward(x, vectors, p, target)
+        of_target = p.gather(-1, target[..., None])[..., 0]
+        return -of_target.clamp(min=torch.finfo(p.dtype).tiny).log()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        x, vectors, p, target = ctx.saved_tensors
+        slope = slope[..., None]
+        of_scores = p.mul_(slope).scatter_add_(-1, target[..., None], -slope).to(x)
+        return of_scores @ vectors, of_scores.transpose(1, 2) @ x, of_scores.sum(1), None
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(C, B, out) of x (C, B, in), a layer (C, out, in) for each client and its bias (C, out)."""
+    return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
 
 
 def kernel(items: pl.DataFrame, km: float) -> Tensor:

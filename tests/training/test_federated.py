@@ -17,10 +17,10 @@ from torch import Tensor
 
 from recsys import EventLog, Split
 from recsys.errors import ConfigError, DataError, RunError
-from recsys.models import NextPlace, OwnChain, SASRec
-from recsys.models.sequences import Adjacency
+from recsys.models import NextPlace, SASRec
+from recsys.models.sequences import Adjacency, OwnPointer
 from recsys.tasks import last_share
-from recsys.training import federated
+from recsys.training import local_steps
 from recsys.training.aggregation import (
     Aggregation,
     DistanceWeighted,
@@ -29,19 +29,10 @@ from recsys.training.aggregation import (
     FedProx,
     GeometricMedian,
 )
-from recsys.training.federated import (
-    Clients,
-    Coin,
-    LocalSteps,
-    OnClient,
-    Order,
-    Rounds,
-    Server,
-    Update,
-    Updates,
-    train_clients,
-    train_federated,
-)
+from recsys.training.clients import Clients
+from recsys.training.federated import Coin, OnClient, Rounds, Server, train_federated
+from recsys.training.local_steps import LocalSteps, train_clients
+from recsys.training.messages import Order, Update, Updates
 from recsys.training.privacy import GaussianNoise
 
 NUM_ITEMS = 7
@@ -71,6 +62,11 @@ def small_model(**options: Any) -> NextPlace:
 
 def weights_of(model: NextPlace) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+
+def scores_of_one(model: NextPlace, inputs: dict[str, Tensor]) -> Tensor:
+    weights = {name: weight[None] for name, weight in model.named_parameters()}
+    return model.scores_of(weights, {name: value[None] for name, value in inputs.items()})[0]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +115,7 @@ def test_entropies_are_those_of_each_clients_targets(split: Split) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"adjacency": Adjacency(share=0.5, km=2.0)}, {"own": OwnChain()}],
+    [{}, {"adjacency": Adjacency(share=0.5, km=2.0)}, {"own": OwnPointer(max_events=6, day=4.0)}],
     ids=["plain", "adjacency", "own"],
 )
 @pytest.mark.parametrize("clients_at_once", [2, 64])
@@ -135,11 +131,15 @@ def test_clients_side_by_side_have_the_numbers_of_each_alone(
             torch.testing.assert_close(together.changes[name][row], change[0], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("proximal", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("proximal", "options"),
+    [(0.0, {}), (0.5, {}), (0.0, {"own": OwnPointer(max_events=6, day=4.0)})],
+    ids=["plain", "proximal", "own"],
+)
 def test_one_pass_over_all_examples_is_a_step_of_pytorchs_sgd(
-    split: Split, proximal: float
+    split: Split, proximal: float, options: dict[str, Any]
 ) -> None:
-    model, clients, order = clients_and_order(split)
+    model, clients, order = clients_and_order(split, **options)
     order = Order(order.weights, proximal=proximal)
     local = LocalSteps(epochs=3, batch_size=32, max_examples=None, learning_rate=0.2)
     updates = train_clients(model, order, clients, local)
@@ -149,7 +149,7 @@ def test_one_pass_over_all_examples_is_a_step_of_pytorchs_sgd(
         examples = dict(clients.rows(torch.tensor([row])).examples)
         target = examples.pop("target")
         for _ in range(3):
-            loss = plain.row_losses(plain(**examples), target).mean()
+            loss = torch.nn.functional.cross_entropy(scores_of_one(plain, examples), target)
             drift = sum((w - order.weights[n]).square().sum() for n, w in plain.named_parameters())
             sgd.zero_grad()
             (loss + proximal / 2 * drift).backward()
@@ -163,17 +163,17 @@ def test_an_epoch_takes_each_example_once(split: Split) -> None:
     _, clients, _ = clients_and_order(split)
     one = clients.rows(torch.tensor([4]))
     counts = torch.tensor([14])
-    first, second = (federated._shuffled(one, counts, 0, epoch, 0)[0] for epoch in (0, 1))
+    first, second = (local_steps._shuffled(one, counts, 0, epoch, 0)[0] for epoch in (0, 1))
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(14))
     assert first.tolist() != second.tolist()
-    some = federated._shuffled(one, torch.tensor([5]), 0, 0, 0)[0]
-    again = federated._shuffled(one, torch.tensor([5]), 0, 1, 0)[0]
-    other = federated._shuffled(one, torch.tensor([5]), 1, 0, 0)[0]
+    some = local_steps._shuffled(one, torch.tensor([5]), 0, 0, 0)[0]
+    again = local_steps._shuffled(one, torch.tensor([5]), 0, 1, 0)[0]
+    other = local_steps._shuffled(one, torch.tensor([5]), 1, 0, 0)[0]
     assert set(some.tolist()) == set(again.tolist()) != set(other.tolist())
 
 
 def test_a_message_holds_nothing_else(split: Split) -> None:
-    model, clients, order = clients_and_order(split, own=OwnChain())
+    model, clients, order = clients_and_order(split, own=OwnPointer(max_events=6, day=4.0))
     (message,) = train_clients(model, order, clients.rows(torch.tensor([2])), LOCAL).messages()
     assert [field.name for field in fields(Update)] == ["takes_part", "num_examples", "change"]
     assert message.change.keys() == order.weights.keys()
