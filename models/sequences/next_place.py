@@ -150,7 +150,8 @@ class NextPlace(Recommender):
             weights: by name, each (C, …).
             inputs: as of `inputs`, each (C, B, …).
         """
-        scores = _linear(*self._network(weights, inputs["recent"]))
+        network = self._network(weights)
+        _, scores = _scores(_last(network[0], inputs["recent"])[0], *network)
         if self.own is None:
             return scores
         events, rest = self._pointer(weights, inputs)
@@ -162,7 +163,7 @@ class NextPlace(Recommender):
 
     def losses_of(self, weights: Weights, inputs: Weights, target: Tensor) -> Tensor:
         """(C, B) the cross-entropy of the items that came next (C, B)."""
-        loss = _CrossEntropy.apply(*self._network(weights, inputs["recent"]), target)
+        loss = _CrossEntropy.apply(inputs["recent"], target, *self._network(weights))
         if self.own is None:
             return loss
         events, rest = self._pointer(weights, inputs)
@@ -183,18 +184,11 @@ class NextPlace(Recommender):
         weights = {name: weight[None] for name, weight in self.named_parameters()}
         return weights, {name: value[None] for name, value in self.inputs(batch).items()}
 
-    def _network(self, weights: Weights, recent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """h (C, B, D), E' (C, n, D) and b (C, n)."""
-        vectors = self._vectors(weights["items"])
-        clients, n = torch.arange(len(vectors), device=recent.device), vectors.shape[1]
-        rows = clients[:, None, None] * n + recent.clamp(max=n - 1)
-        # Its gradient takes half the time of an embedding's.
-        last = vectors.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, rows.shape)
-        last = last * (recent < n)[..., None]
-        x = (last * weights["gates"][:, None]).sum(-2)
-        inner = _linear(x, weights["inner.weight"], weights["inner.bias"]).relu()
-        x = x + _linear(inner, weights["outer.weight"], weights["outer.bias"])
-        return x, vectors, weights["bias"]
+    def _network(self, weights: Weights) -> list[Tensor]:
+        """What `_scores` takes: E' (C, n, D) and the others."""
+        layers = ("inner.weight", "inner.bias", "outer.weight", "outer.bias")
+        names = ("gates", *layers, "bias")
+        return [self._vectors(weights["items"]), *(weights[name] for name in names)]
 
     def _pointer(self, weights: Weights, inputs: Weights) -> tuple[Tensor, Tensor]:
         assert self.own is not None
@@ -210,27 +204,63 @@ class NextPlace(Recommender):
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """(C, B) of the scores x E' + b and targets (C, B): once the softmax is there, two products.
+    """(C, B) of what `_last` and `_scores` make, and targets (C, B), with the slopes by hand.
 
-    PyTorch's takes exponentials a second time, and the slope of E in an order of memory in which
-    nothing can be added to it fast: three times as long.
+    The slope of E is one array, which the products and the last items add to; as a graph of
+    PyTorch's operations it is three, and a step of many clients takes twice as long.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, vectors: Tensor, bias: Tensor, target: Tensor) -> Tensor:
-        scores = wide(_linear(x, vectors, bias))
-        p = torch.softmax(scores, -1)
-        ctx.save_for_backward(x, vectors, p, target)
+    def forward(ctx: Any, recent: Tensor, target: Tensor, *weights: Tensor) -> Tensor:
+        last, rows = _last(weights[0], recent)
+        is_there = recent < weights[0].shape[1]
+        layers, scores = _scores(last, *weights)
+        scores = wide(scores)
+        p = torch.softmax(scores, -1, out=scores)  # row by row: in place is safe
+        ctx.save_for_backward(rows, is_there, last, *layers, p, target, *weights)
         of_target = p.gather(-1, target[..., None])[..., 0]
         return -of_target.clamp(min=torch.finfo(p.dtype).tiny).log()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        x, vectors, p, target = ctx.saved_tensors
+        rows, is_there, last, x, inner, h, p, target, *weights = ctx.saved_tensors
+        vectors, gates, w1, _, w2, _, _ = weights
         slope = slope[..., None]
-        of_scores = p.mul_(slope).scatter_add_(-1, target[..., None], -slope).to(x)
-        return of_scores @ vectors, of_scores.transpose(1, 2) @ x, of_scores.sum(1), None
+        to_scores = p.mul_(slope).scatter_add_(-1, target[..., None], -slope).to(h)
+        to_vectors = to_scores.mT @ h
+        to_h = to_scores @ vectors
+        to_inner = (to_h @ w2) * (inner > 0)
+        to_x = torch.baddbmm(to_h, to_inner, w1)[:, :, None]
+        to_last = to_x * gates[:, None] * is_there[..., None]
+        to_vectors.flatten(0, 1).index_add_(0, rows, to_last.flatten(0, 2))
+        of_layers = (to_inner.mT @ x, to_inner.sum(1), to_h.mT @ inner, to_h.sum(1))
+        return None, None, to_vectors, (to_x * last).sum(1), *of_layers, to_scores.sum(1)
+
+
+def _last(vectors: Tensor, recent: Tensor) -> tuple[Tensor, Tensor]:
+    """(C, B, K, D) the vectors of the last items, 0 where there is none, and their rows of all."""
+    clients, n = torch.arange(len(vectors), device=recent.device), vectors.shape[1]
+    rows = (clients[:, None, None] * n + recent.clamp(max=n - 1)).flatten()
+    last = vectors.flatten(0, 1).index_select(0, rows).unflatten(0, recent.shape)
+    return last * (recent < n)[..., None], rows
+
+
+def _scores(
+    last: Tensor,
+    vectors: Tensor,
+    gates: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    bias: Tensor,
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """x, the inner layer and h (C, B, …), and the scores (C, B, n)."""
+    x = (last * gates[:, None]).sum(-2)
+    inner = _linear(x, w1, b1).relu()
+    h = x + _linear(inner, w2, b2)
+    return (x, inner, h), _linear(h, vectors, bias)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
