@@ -28,7 +28,7 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.evaluation.statistics import compare, with_holm
 from recsys.files import write_parquet, write_text
 from recsys.models import NextPlace, OwnChain, Popularity
-from recsys.models.sequences import Adjacency
+from recsys.models.sequences import Adjacency, OwnPointer
 from recsys.scoring.scorer import Scorer
 from recsys.tasks import Split, last_share
 from recsys.training import (
@@ -53,13 +53,19 @@ PACKAGES = ["recsys", "torch", "numpy", "polars"]
 PROTOCOL = Protocol(ks=(1, 5, 10))
 METRICS = {"Acc@1": "recall@1", "Acc@5": "recall@5", "MRR@10": "mrr@10"}
 
-ROUNDS, CLIENTS_A_ROUND = 200, 40
+ROUNDS, EARLY, CLIENTS_A_ROUND = 200, 20, 40
 LOCAL = LocalSteps(epochs=2, batch_size=32, max_examples=128, learning_rate=0.1)
 ALONE = LocalSteps(epochs=20, batch_size=32, max_examples=None, learning_rate=0.1)
 NEAR = Adjacency(share=0.5, km=1.0)
 NOISE = GaussianNoise(clip=0.5, multiplier=0.5, delta=1e-4)
 COIN = {"midpoint": 2.0, "width": 0.5}
 OWN = {"prior": 8.0, "decay": 0.99}
+POINTER = {"max_events": 256, "day": 24 * 60.0}  # the log's times are minutes
+PERSONAL: dict[str, Any] = {
+    "options": {"own": OwnPointer(**POINTER)},
+    "num_rounds": 100,
+    "local": LocalSteps(epochs=2, batch_size=10, max_examples=128, learning_rate=0.3),
+}
 
 
 @cache
@@ -76,25 +82,21 @@ def counted(model: Any) -> Callable[[int], Scorer]:
     return lambda seed: model.fit(split())
 
 
-def federated(*, options: dict[str, Any] | None = None, **how: Any) -> Callable[[int], Scorer]:
+def federated(
+    *,
+    options: dict[str, Any] | None = None,
+    num_rounds: int = ROUNDS,
+    local: LocalSteps = LOCAL,
+    **how: Callable[[], Any],
+) -> Callable[[int], Scorer]:
     def train(seed: int) -> Scorer:
         model = network(seed, **(options or {}))
-        rounds = Rounds(num_rounds=ROUNDS, clients_a_round=CLIENTS_A_ROUND, seed=seed)
+        rounds = Rounds(num_rounds=num_rounds, clients_a_round=CLIENTS_A_ROUND, seed=seed)
         made = {name: value() for name, value in how.items()}
-        train_federated(model, split(), rounds=rounds, local=LOCAL, **made)
+        train_federated(model, split(), rounds=rounds, local=local, **made)
         return model
 
     return train
-
-
-def personal(seed: int) -> Scorer:
-    """The federated network first, and then it on top of each user's own chain."""
-    first = federated()(seed)
-    model = network(seed, own=OwnChain(**OWN))
-    model.load_state_dict(first.state_dict() | {"scales": model.scales})
-    rounds = Rounds(num_rounds=ROUNDS // 2, clients_a_round=CLIENTS_A_ROUND, seed=seed + 100)
-    train_federated(model, split(), rounds=rounds, local=LOCAL)
-    return model
 
 
 def alone(seed: int) -> Scorer:
@@ -113,34 +115,43 @@ def centralised(**options: Any) -> Callable[[int], Scorer]:
     return train
 
 
+IDEAS: dict[str, dict[str, Any]] = {
+    "FedAvg": {},
+    "FedAvg + adjacency": {"options": {"adjacency": NEAR}},
+    "FedAvg + distance weights": {"aggregation": DistanceWeighted},
+    "FedAvg + coin": {"coin": lambda: Coin(**COIN)},
+    "all three": {
+        "options": {"adjacency": NEAR},
+        "aggregation": DistanceWeighted,
+        "coin": lambda: Coin(**COIN),
+    },
+}
 ROWS: dict[str, Callable[[int], Scorer]] = {
     "popularity": counted(Popularity()),
     "own frequencies": counted(OwnChain(prior=None)),
     "own + last place": counted(OwnChain(prior=OWN["prior"])),
     "own + last place, decayed": counted(OwnChain(**OWN)),
     "local alone": alone,
-    "FedAvg": federated(),
-    "FedAvg + adjacency": federated(options={"adjacency": NEAR}),
-    "FedAvg + distance weights": federated(aggregation=DistanceWeighted),
-    "FedAvg + coin": federated(coin=lambda: Coin(**COIN)),
-    "all three": federated(
-        options={"adjacency": NEAR}, aggregation=DistanceWeighted, coin=lambda: Coin(**COIN)
-    ),
+    **{f"{name}, {EARLY} rounds": federated(num_rounds=EARLY, **i) for name, i in IDEAS.items()},
+    **{name: federated(**idea) for name, idea in IDEAS.items()},
     "FedProx": federated(aggregation=FedProx),
     "FedAdam": federated(aggregation=FedAdam),
     "geometric median": federated(aggregation=GeometricMedian),
     "FedAvg + noise": federated(noise=lambda: NOISE),
     "centralised": centralised(),
-    "personal + federated": personal,
-    "personal + centralised": centralised(own=OwnChain(**OWN)),
+    "personal + federated": federated(**PERSONAL),
+    "personal + centralised": centralised(own=OwnPointer(**POINTER)),
 }
 PAIRS = [
     ("popularity", "FedAvg"),
     ("local alone", "FedAvg"),
-    ("FedAvg", "FedAvg + adjacency"),
-    ("FedAvg", "FedAvg + distance weights"),
-    ("FedAvg", "FedAvg + coin"),
-    ("FedAvg", "all three"),
+    *(
+        (f"FedAvg{when}", f"{name}{when}")
+        for when in (f", {EARLY} rounds", "")
+        for name in IDEAS
+        if name != "FedAvg"
+    ),
+    *(("FedAvg", name) for name in ("FedProx", "FedAdam", "geometric median")),
     ("FedAvg", "FedAvg + noise"),
     ("FedAvg", "centralised"),
     ("own frequencies", "personal + federated"),

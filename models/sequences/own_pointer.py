@@ -97,9 +97,10 @@ class OwnPointer(nn.Module):
         follows = [same[0], same[0] & same[1], same[0] & same[1] & same[2]]
         is_last = [items == last[..., m, :] for m in range(NUM_LAST)]
         features = [f.float() for f in (*follows, *is_last)]
-        features.append(follows[0] * self._log_ages() / 8)
+        features.append(follows[0] * self._log_ages() / 3)
         if days is not None:
-            features += [follows[0] * (days * 24).log1p() / 5, (days * 24).log1p() / 5]
+            since = (days * 24).log1p() / 3
+            features += [follows[0] * since, since]
             for turns in (1, 2, 1 / 7, 2 / 7):
                 angle = 2 * math.pi * turns * days
                 features += [angle.cos(), angle.sin()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -36,6 +37,25 @@ class Order:
     clip: float | None = None
     coin: tuple[float, float] | None = None
 
+    def to_bytes(self) -> bytes:
+        """As safetensors: the weights, and the other fields as their metadata."""
+        about = {name: value for name, value in vars(self).items() if name != "weights"}
+        return _message(self.weights, "order", about)
+
+    @classmethod
+    def from_bytes(cls, message: bytes) -> Order:
+        """Read a message of the server's: nothing in it is run.
+
+        Raises:
+            RunError: it is no order.
+        """
+        about, weights = _read(message, "order")
+        try:
+            coin = about.pop("coin")
+            return cls(weights, coin=None if coin is None else tuple(coin), **about)
+        except (KeyError, TypeError) as error:
+            raise RunError(f"an order says {about}; expected what Order holds alone") from error
+
 
 @dataclass(frozen=True, eq=False)
 class Update:
@@ -55,8 +75,7 @@ class Update:
     def to_bytes(self) -> bytes:
         """As safetensors: tensors, and the two other fields as their metadata."""
         about = {"takes_part": self.takes_part, "num_examples": self.num_examples}
-        tensors = {name: tensor.contiguous() for name, tensor in self.change.items()}
-        return save(tensors, {"update": json.dumps(about)})
+        return _message(self.change, "update", about)
 
     @classmethod
     def from_bytes(cls, message: bytes) -> Update:
@@ -65,13 +84,8 @@ class Update:
         Raises:
             RunError: it is no update.
         """
-        try:
-            length = int.from_bytes(message[:8], "little")
-            about = json.loads(json.loads(message[8 : 8 + length])["__metadata__"]["update"])
-            change = load(message)
-            is_update = set(about) == {"takes_part", "num_examples"}
-        except Exception as error:
-            raise RunError(f"a message of {len(message)} bytes is no update ({error})") from error
+        about, change = _read(message, "update")
+        is_update = set(about) == {"takes_part", "num_examples"}
         takes_part, count = (about["takes_part"], about["num_examples"]) if is_update else (0, 0)
         if not isinstance(takes_part, bool) or type(count) is not int or count < 0:
             raise RunError(f"an update says {about}; expected takes_part and num_examples alone")
@@ -130,3 +144,21 @@ def _check_change(change: Weights, weights: Weights) -> None:
             raise RunError(f"an update's {name} is not of the server's weights; send their change")
         if not there.isfinite().all():
             raise RunError(f"an update's {name} is not finite; lower the clients' learning_rate")
+
+
+def _message(tensors: Weights, kind: str, about: dict[str, Any]) -> bytes:
+    return save({n: t.contiguous() for n, t in tensors.items()}, {kind: json.dumps(about)})
+
+
+def _read(message: bytes, kind: str) -> tuple[dict[str, Any], Weights]:
+    """What is said beside the tensors, and the tensors.
+
+    Raises:
+        RunError: it is no such message.
+    """
+    try:
+        length = int.from_bytes(message[:8], "little")
+        about = json.loads(json.loads(message[8 : 8 + length])["__metadata__"][kind])
+        return dict(about), load(message)
+    except Exception as error:
+        raise RunError(f"a message of {len(message)} bytes is no {kind} ({error})") from error

@@ -60,7 +60,7 @@ def test_weights_by_plain_arithmetic() -> None:
         follows = [all(after[: m + 1]) for m in range(3)]
         is_last = [item == ITEMS[-1 - m] for m in range(3)]
         g = np.interp(log_age, range(4), ages)
-        g += np.dot(events, [*follows, *is_last, follows[0] * log_age / 8])
+        g += np.dot(events, [*follows, *is_last, follows[0] * log_age / 3])
         weight[item] += math.exp(g)
     rest = math.exp(np.dot(sentinel, [1, math.log(9), math.log(5)]))
     expected = weight + rest * network(model)[0].detach().numpy()

@@ -316,6 +316,21 @@ def test_an_update_says_nothing_else(about: str) -> None:
         Update.from_bytes(save({}, {"update": about}))
 
 
+def test_an_order_says_all_that_it_holds(split: Split) -> None:
+    _, _, order = clients_and_order(split)
+    order = Order(order.weights, 3, 0.5, 1.0, (2.0, 0.5))
+    read = Order.from_bytes(order.to_bytes())
+    assert {**vars(read), "weights": 0} == {**vars(order), "weights": 0}
+    assert torch.equal(read.weights["bias"], order.weights["bias"])
+    for message, says in [
+        (Update(True, 1, {}).to_bytes(), "is no order"),
+        (save({}, {"order": '{"coin": null, "more": 1}'}), "an order says .*more"),
+        (save({}, {"order": '{"round": 1}'}), "an order says"),
+    ]:
+        with pytest.raises(RunError, match=says):
+            Order.from_bytes(message)
+
+
 def test_noise_goes_with_what_can_be_counted(split: Split) -> None:
     with pytest.raises(ConfigError, match="not with GeometricMedian"):
         Server({}, GeometricMedian(), noise=GaussianNoise())
@@ -428,9 +443,9 @@ def test_training_that_diverges_is_one_line(split: Split) -> None:
 CLIENT = """
 import socket, sys
 import polars as pl, torch
-from safetensors.torch import load, load_file
+from safetensors.torch import load_file
 from recsys.models import NextPlace
-from recsys.training.federated import Clients, LocalSteps, Order, train_clients
+from recsys.training import Clients, LocalSteps, Order, train_clients
 
 port, number, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 examples = load_file(path)
@@ -442,7 +457,7 @@ with socket.create_connection(("127.0.0.1", port), timeout=300).makefile("rwb") 
     server.write(bytes([number]))
     server.flush()
     while size := int.from_bytes(server.read(4), "little"):
-        order = Order(load(server.read(size)), int.from_bytes(server.read(4), "little"))
+        order = Order.from_bytes(server.read(size))
         message = train_clients(model, order, own, local).messages()[0].to_bytes()
         server.write(len(message).to_bytes(4, "little") + message)
         server.flush()
@@ -473,11 +488,10 @@ def test_two_processes_over_localhost_give_the_numbers_of_the_loop(
             connection.settimeout(300)
             line = stack.enter_context(connection.makefile("rwb"))
             lines[line.read(1)[0]] = line
-        for number in range(3):
-            weights = save(server.order().weights)
+        for _ in range(3):
+            sent = server.order().to_bytes()
             for line in lines.values():
-                line.write(len(weights).to_bytes(4, "little") + weights)
-                line.write(number.to_bytes(4, "little"))
+                line.write(len(sent).to_bytes(4, "little") + sent)
                 line.flush()
             sizes = {user: int.from_bytes(lines[user].read(4), "little") for user in (1, 4)}
             messages = [Update.from_bytes(lines[user].read(sizes[user])) for user in (1, 4)]
