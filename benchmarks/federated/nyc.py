@@ -62,7 +62,6 @@ COIN = {"midpoint": 2.0, "width": 0.5}
 OWN = {"prior": 8.0, "decay": 0.99}
 POINTER = {"max_events": 256, "day": 24 * 60.0}  # the log's times are minutes
 PERSONAL: dict[str, Any] = {
-    "options": {"own": OwnPointer(**POINTER)},
     "num_rounds": 100,
     "local": LocalSteps(epochs=2, batch_size=10, max_examples=128, learning_rate=0.3),
 }
@@ -75,7 +74,15 @@ def split() -> Split:
 
 def network(seed: int, **options: Any) -> NextPlace:
     torch.manual_seed(seed)
-    return NextPlace(split().num_items, **options)
+    return NextPlace(split().num_items, learning_rate=3e-3, **options)
+
+
+def near(seed: int) -> NextPlace:
+    return network(seed, adjacency=NEAR)
+
+
+def with_own(seed: int) -> NextPlace:
+    return network(seed, own=OwnPointer(**POINTER))
 
 
 def counted(model: Any) -> Callable[[int], Scorer]:
@@ -84,13 +91,13 @@ def counted(model: Any) -> Callable[[int], Scorer]:
 
 def federated(
     *,
-    options: dict[str, Any] | None = None,
+    new: Callable[[int], NextPlace] = network,
     num_rounds: int = ROUNDS,
     local: LocalSteps = LOCAL,
     **how: Callable[[], Any],
 ) -> Callable[[int], Scorer]:
     def train(seed: int) -> Scorer:
-        model = network(seed, **(options or {}))
+        model = new(seed)
         rounds = Rounds(num_rounds=num_rounds, clients_a_round=CLIENTS_A_ROUND, seed=seed)
         made = {name: value() for name, value in how.items()}
         train_federated(model, split(), rounds=rounds, local=local, **made)
@@ -105,23 +112,23 @@ def alone(seed: int) -> Scorer:
     return OnClient(model, Clients.of(model, split()), ALONE, seed=seed)
 
 
-def centralised(**options: Any) -> Callable[[int], Scorer]:
+def centralised(new: Callable[[int], NextPlace] = network) -> Callable[[int], Scorer]:
     def train(seed: int) -> Scorer:
         training = TrainingOptions(
             max_epochs=8, patience=2, monitor="mrr@10", device="cpu", seed=seed
         )
-        return fit(network(seed, learning_rate=3e-3, **options), split(), training, PROTOCOL)
+        return fit(new(seed), split(), training, PROTOCOL)
 
     return train
 
 
 IDEAS: dict[str, dict[str, Any]] = {
     "FedAvg": {},
-    "FedAvg + adjacency": {"options": {"adjacency": NEAR}},
+    "FedAvg + adjacency": {"new": near},
     "FedAvg + distance weights": {"aggregation": DistanceWeighted},
     "FedAvg + coin": {"coin": lambda: Coin(**COIN)},
     "all three": {
-        "options": {"adjacency": NEAR},
+        "new": near,
         "aggregation": DistanceWeighted,
         "coin": lambda: Coin(**COIN),
     },
@@ -139,8 +146,8 @@ ROWS: dict[str, Callable[[int], Scorer]] = {
     "geometric median": federated(aggregation=GeometricMedian),
     "FedAvg + noise": federated(noise=lambda: NOISE),
     "centralised": centralised(),
-    "personal + federated": federated(**PERSONAL),
-    "personal + centralised": centralised(own=OwnPointer(**POINTER)),
+    "personal + federated": federated(new=with_own, **PERSONAL),
+    "personal + centralised": centralised(with_own),
 }
 PAIRS = [
     ("popularity", "FedAvg"),
