@@ -47,7 +47,7 @@ class OwnPointer(nn.Module):
 
     def __init__(self, *, max_events: int = 256, day: float | None = 86_400.0) -> None:
         super().__init__()
-        at_least(1, max_events=max_events)
+        at_least(NUM_LAST, max_events=max_events)
         above(0, day=day)
         self.max_events = max_events
         self.day = day
@@ -83,28 +83,26 @@ class OwnPointer(nn.Module):
         items = inputs["own_items"]
         features = self._features(items, inputs.get("own_days"), num_items)
         ages = weights["ages"] @ self._hats().T
-        g = ages[:, None] + (features.to(ages) @ weights["events"][:, None, :, None]).squeeze(-1)
+        of_events = weights["events"][:, None] @ features.to(ages).flatten(2)
+        g = ages[:, None] + of_events.view_as(items)
         rest = (inputs["own_sizes"].to(ages) @ weights["sentinel"][..., None]).squeeze(-1)
         return wide(g).masked_fill(items == num_items, NEVER), wide(rest)
 
     @torch.no_grad()
     def _features(self, items: Tensor, days: Tensor | None, num_items: int) -> Tensor:
-        """(C, B, K, F)."""
+        """(C, F, B, K)."""
+        length = items.shape[-1]
         padded = F.pad(items, (0, NUM_LAST), value=num_items)
-        last = padded[..., :NUM_LAST, None]
-        before = [padded[..., m : m + items.shape[-1]] for m in range(1, NUM_LAST + 1)]
-        same = [b == last[..., m, :] for m, b in enumerate(before)]
-        follows = [same[0], same[0] & same[1], same[0] & same[1] & same[2]]
-        is_last = [items == last[..., m, :] for m in range(NUM_LAST)]
-        features = [f.float() for f in (*follows, *is_last)]
-        features.append(follows[0] * self._log_ages() / 3)
+        last = [items[..., m : m + 1] for m in range(NUM_LAST)]
+        follows = [padded[..., m : m + length] == item for m, item in enumerate(last, 1)]
+        for m in range(1, NUM_LAST):
+            follows[m] &= follows[m - 1]
+        features = [f.float() for f in (*follows, *(items == item for item in last))]
+        features.append(features[0] * (self._log_ages() / 3))
         if days is not None:
             since = (days * 24).log1p() / 3
-            features += [follows[0] * since, since]
-            for turns in (1, 2, 1 / 7, 2 / 7):
-                angle = 2 * math.pi * turns * days
-                features += [angle.cos(), angle.sin()]
-        return torch.stack(features, -1)
+            features += [features[0] * since, since, *_turns(days), *_turns(days / 7)]
+        return torch.stack(features, 1)
 
     def _log_ages(self) -> Tensor:
         """(K,) of 1, 2, … events ago."""
@@ -114,6 +112,12 @@ class OwnPointer(nn.Module):
         """(K, knots) how much of each age is at each knot; a row sums to 1."""
         knots = torch.arange(len(self.ages), device=self.ages.device)
         return (1 - (self._log_ages()[:, None] - knots).abs()).clamp(min=0).to(self.ages)
+
+
+def _turns(x: Tensor) -> list[Tensor]:
+    """Cosine and sine of x turns, and of 2x."""
+    cos, sin = (2 * math.pi * x).cos(), (2 * math.pi * x).sin()
+    return [cos, sin, 2 * cos.square() - 1, 2 * cos * sin]
 
 
 def _sizes(items: Tensor, num_items: int) -> Tensor:

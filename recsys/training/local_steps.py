@@ -77,20 +77,13 @@ def train_clients(
     if order.coin is not None:
         takes_part &= _coins(clients, order, seed)
     (index,) = takes_part.nonzero(as_tuple=True)
+    changes = {name: w.new_empty(len(index), *w.shape) for name, w in order.weights.items()}
     # Clients of about as many steps share a computation.
-    by_size = index[clients.num_examples[index].argsort(descending=True, stable=True)]
-    trained = [
-        _trained(cast(OnClients, model), order, clients.rows(some), local, seed)
-        for some in by_size.split(clients_at_once)
-        if len(some)  # nobody is one piece
-    ]
-    back = by_size.argsort()
-    changes = {
-        name: torch.cat([piece[name] for piece in trained])[back]
-        if trained
-        else weight.new_zeros(0, *weight.shape)
-        for name, weight in order.weights.items()
-    }
+    by_size = clients.num_examples[index].argsort(descending=True, stable=True)
+    for places in by_size.split(clients_at_once) if len(index) else ():
+        some = clients.rows(index[places])
+        for name, change in _trained(cast(OnClients, model), order, some, local, seed).items():
+            changes[name][places] = change
     if order.clip is not None:
         changes = _clipped(changes, order.clip)
     counts = local.examples_of(clients) * takes_part
@@ -104,8 +97,9 @@ def _trained(
     counts = local.examples_of(clients)
     steps_per_epoch = -(-counts // local.batch_size)
     weights = {n: w.expand(len(clients), *w.shape).clone() for n, w in order.weights.items()}
+    chosen = _chosen(clients, counts, order.round, seed)
     for epoch in range(local.epochs):
-        rows = _shuffled(clients, counts, order.round, epoch, seed)
+        rows = _shuffled(clients, counts, chosen, order.round, epoch, seed)
         for step in range(int(steps_per_epoch[0])):
             active = int((steps_per_epoch > step).sum())  # they come first
             begin = step * local.batch_size
@@ -134,21 +128,29 @@ def _slopes(
     return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
 
 
-def _shuffled(clients: Clients, counts: Tensor, number: int, epoch: int, seed: int) -> Tensor:
-    """(C, most examples) int64: a client's rows in random order, whoever is beside it.
+def _chosen(clients: Clients, counts: Tensor, number: int, seed: int) -> np.ndarray:
+    """(C, most of a round) int64: which rows a client takes in a round, whoever is beside it.
 
-    Of more than it trains on in a round, those of the round come first, in every epoch.
+    Of a client with fewer, the first are its own.
     """
-    own = clients.num_examples
-    place = np.arange(int(own.max()))
-    client = clients.numbers.numpy()[:, None]
-    is_row = place < own.numpy()[:, None]
-    chosen = uniform(seed, number, 0, client, place)
-    rank = np.where(is_row, chosen, np.inf).argsort(1).argsort(1)
-    is_chosen = rank < counts.numpy()[:, None]
-    keys = np.where(is_chosen, uniform(seed, number, 1 + epoch, client, place), np.inf)
-    order = torch.from_numpy(keys.argsort(1, kind="stable"))[:, : int(counts.max())]
-    return clients.offsets[:-1, None] + order.clamp(max=own[:, None] - 1)
+    own, most = clients.num_examples.numpy()[:, None], int(counts.max())
+    place = np.arange(own.max())[None]
+    if own.max() == most:
+        return place.repeat(len(own), 0)
+    keys = uniform(seed, number, 0, clients.numbers.numpy()[:, None], place)
+    return np.where(place < own, keys, np.inf).argsort(1)[:, :most]
+
+
+def _shuffled(
+    clients: Clients, counts: Tensor, chosen: np.ndarray, number: int, epoch: int, seed: int
+) -> Tensor:
+    """(C, most of a round) int64: the chosen rows in random order, whoever is beside the client."""
+    keys = uniform(seed, number, 1 + epoch, clients.numbers.numpy()[:, None], chosen)
+    is_row = np.arange(chosen.shape[1]) < counts.numpy()[:, None]
+    order = np.where(is_row, keys, np.inf).argsort(1, kind="stable")
+    places = torch.from_numpy(np.take_along_axis(chosen, order, 1))
+    last = clients.num_examples[:, None] - 1
+    return clients.offsets[:-1, None] + torch.minimum(places, last)
 
 
 def _coins(clients: Clients, order: Order, seed: int) -> Tensor:

@@ -98,7 +98,7 @@ def test_the_loss_is_that_of_the_scores() -> None:
 
 
 def test_options_out_of_range() -> None:
-    with pytest.raises(ConfigError, match="max_events=0: expected at least 1"):
-        OwnPointer(max_events=0)
+    with pytest.raises(ConfigError, match="max_events=2: expected at least 3"):
+        OwnPointer(max_events=2)
     with pytest.raises(ConfigError, match=r"day=0\.0: expected above 0"):
         OwnPointer(day=0.0)

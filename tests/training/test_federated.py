@@ -162,14 +162,17 @@ def test_one_pass_over_all_examples_is_a_step_of_pytorchs_sgd(
 def test_an_epoch_takes_each_example_once(split: Split) -> None:
     _, clients, _ = clients_and_order(split)
     one = clients.rows(torch.tensor([4]))
-    counts = torch.tensor([14])
-    first, second = (local_steps._shuffled(one, counts, 0, epoch, 0)[0] for epoch in (0, 1))
-    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(14))
-    assert first.tolist() != second.tolist()
-    some = local_steps._shuffled(one, torch.tensor([5]), 0, 0, 0)[0]
-    again = local_steps._shuffled(one, torch.tensor([5]), 0, 1, 0)[0]
-    other = local_steps._shuffled(one, torch.tensor([5]), 1, 0, 0)[0]
-    assert set(some.tolist()) == set(again.tolist()) != set(other.tolist())
+
+    def rows(count: int, number: int, epoch: int) -> list[int]:
+        counts = torch.tensor([count])
+        chosen = local_steps._chosen(one, counts, number, 0)
+        return local_steps._shuffled(one, counts, chosen, number, epoch, 0)[0].tolist()
+
+    first, second = rows(14, 0, 0), rows(14, 0, 1)
+    assert sorted(first) == sorted(second) == list(range(14))
+    assert first != second
+    some, again, other = rows(5, 0, 0), rows(5, 0, 1), rows(5, 1, 0)
+    assert set(some) == set(again) != set(other)
 
 
 def test_a_message_holds_nothing_else(split: Split) -> None:
