@@ -50,7 +50,7 @@ class Network(nn.Module):
 
 
 class WithOwn(nn.Module):
-    """NextPlace with a user's own events for one client, its own losses."""
+    """NextPlace with a user's own events for one client, by its scores."""
 
     def __init__(self, model: NextPlace) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class WithOwn(nn.Module):
     def forward(self, target: Tensor, **inputs: Tensor) -> Tensor:
         weights = {name: weight[None] for name, weight in self.model.named_parameters()}
         inputs = {name: value[None] for name, value in inputs.items()}
-        return self.model.losses_of(weights, inputs, target[None]).mean()
+        return F.cross_entropy(self.model.scores_of(weights, inputs)[0], target)
 
 
 def loop(plain: nn.Module, clients: Clients, local: LocalSteps) -> dict[str, Tensor]:

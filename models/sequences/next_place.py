@@ -22,13 +22,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from recsys import ranges
 from recsys.batch.bounds import check_tensor
@@ -139,7 +137,7 @@ class NextPlace(Recommender):
             check_tensor("neighbours", self.neighbours, torch.float32, size, size)
 
     def inputs(self, batch: BasketBatch) -> dict[str, Tensor]:
-        """What `scores_of` and `losses_of` read of B histories: `recent`, and what `own` reads."""
+        """What `scores_of` and `descend` read of B histories: `recent`, and what `own` reads."""
         inputs = {"recent": recent_items(batch, self.max_length)}
         return inputs if self.own is None else inputs | self.own.inputs(batch)
 
@@ -150,8 +148,8 @@ class NextPlace(Recommender):
             weights: by name, each (C, …).
             inputs: as of `inputs`, each (C, B, …).
         """
-        network = self._network(weights)
-        _, scores = _scores(_last(network[0], inputs["recent"])[0], *network)
+        vectors = self._vectors(weights["items"])
+        scores = _Network.of(weights, vectors, inputs["recent"]).scores
         if self.own is None:
             return scores
         events, rest = self._pointer(weights, inputs)
@@ -161,20 +159,54 @@ class NextPlace(Recommender):
         shares = shares.scatter_add(-1, items, (events - most).exp())[..., :-1]
         return shares.clamp(min=torch.finfo(shares.dtype).tiny).log()
 
-    def losses_of(self, weights: Weights, inputs: Weights, target: Tensor) -> Tensor:
-        """(C, B) the cross-entropy of the items that came next (C, B)."""
-        loss = _CrossEntropy.apply(inputs["recent"], target, *self._network(weights))
-        if self.own is None:
-            return loss
-        events, rest = self._pointer(weights, inputs)
-        is_target = inputs["own_items"] == target[..., None]
-        right = torch.cat([torch.where(is_target, events, NEVER), (rest - loss)[..., None]], -1)
-        every = torch.cat([events, rest[..., None]], -1)
-        return every.logsumexp(-1) - right.logsumexp(-1)
+    @torch.no_grad()
+    def descend(self, weights: Weights, inputs: Weights, target: Tensor, rates: Tensor) -> None:
+        """Subtract from the weights the slopes of sum over rows of rate * cross-entropy, in place.
+
+        Slopes by hand, and a product that adds to the vectors as it is made: half the time of
+        PyTorch's graph, which makes an array of slopes as large as all weights and then reads it.
+
+        Args:
+            weights, inputs: as of `scores_of`.
+            target: (C, B) the items that came next.
+            rates: (C, B) learning rates.
+        """
+        own = {name: weights[name] for name in weights if name.startswith("own.")}
+        network = _Network.of(weights, self._vectors(weights["items"]), inputs["recent"])
+        p = torch.softmax(network.scores, -1, out=network.scores)  # row by row: in place is safe
+        if self.own is not None:
+            rates = self._descend_own(own, inputs, target, rates, p)
+        to_scores = p.mul_(-rates[..., None]).scatter_add_(-1, target[..., None], rates[..., None])
+        if self.adjacency is None:
+            network.add_slopes(weights, to_scores, weights["items"])
+            return
+        to_vectors = torch.zeros_like(network.vectors)
+        network.add_slopes(weights, to_scores, to_vectors)
+        weights["items"].add_(self._vectors(to_vectors, transposed=True))
+
+    def _descend_own(
+        self, own: Weights, inputs: Weights, target: Tensor, rates: Tensor, p: Tensor
+    ) -> Tensor:
+        """Step the pointer's weights; returns (C, B) rates of the network's own cross-entropy."""
+        smallest = torch.finfo(p.dtype).tiny
+        log_q = p.gather(-1, target[..., None])[..., 0].clamp(min=smallest).log()
+        with torch.enable_grad():
+            leaves = {name: weight.detach().requires_grad_() for name, weight in own.items()}
+            log_q = log_q.requires_grad_()
+            events, rest = self._pointer(leaves, inputs)
+            is_target = inputs["own_items"] == target[..., None]
+            right = torch.cat(
+                [events.masked_fill(~is_target, NEVER), (rest + log_q)[..., None]], -1
+            )
+            every = torch.cat([events, rest[..., None]], -1)
+            loss = ((every.logsumexp(-1) - right.logsumexp(-1)) * rates).sum()
+        *slopes, to_log_q = torch.autograd.grad(loss, [*leaves.values(), log_q])
+        for weight, slope in zip(own.values(), slopes, strict=True):
+            weight.sub_(slope)
+        return -to_log_q
 
     def loss(self, part: Part, progress: Progress) -> Tensor:
-        losses = self.losses_of(*self._of_one(part.history), part.target.values[None])
-        return wide(losses).mean()
+        return F.cross_entropy(self.score(part.history), part.target.values)
 
     def score(self, batch: BasketBatch) -> Scores:
         return wide(self.scores_of(*self._of_one(batch))[0])
@@ -184,83 +216,61 @@ class NextPlace(Recommender):
         weights = {name: weight[None] for name, weight in self.named_parameters()}
         return weights, {name: value[None] for name, value in self.inputs(batch).items()}
 
-    def _network(self, weights: Weights) -> list[Tensor]:
-        """What `_scores` takes: E' (C, n, D) and the others."""
-        layers = ("inner.weight", "inner.bias", "outer.weight", "outer.bias")
-        names = ("gates", *layers, "bias")
-        return [self._vectors(weights["items"]), *(weights[name] for name in names)]
-
     def _pointer(self, weights: Weights, inputs: Weights) -> tuple[Tensor, Tensor]:
         assert self.own is not None
         own = {name.removeprefix("own."): w for name, w in weights.items() if "own." in name}
         return self.own(own, inputs, self.num_items)
 
-    def _vectors(self, items: Tensor) -> Tensor:
+    def _vectors(self, items: Tensor, *, transposed: bool = False) -> Tensor:
         """(C, n, D)."""
         if self.neighbours is None or self.adjacency is None:
             return items
         a = self.adjacency.share
-        return (1 - a) * items + a * (self.neighbours @ items)
+        return (1 - a) * items + a * (
+            (self.neighbours.T if transposed else self.neighbours) @ items
+        )
 
 
-class _CrossEntropy(torch.autograd.Function):
-    """(C, B) of what `_last` and `_scores` make, and targets (C, B), with the slopes by hand.
+@dataclass(frozen=True, eq=False)
+class _Network:
+    """The layers of C clients' networks for B rows, and how slopes go back through them."""
 
-    The slope of E is one array, which the products and the last items add to; as a graph of
-    PyTorch's operations it is three, and a step of many clients takes twice as long.
-    """
+    vectors: Tensor  # (C, n, D) E'
+    rows: Tensor  # (C * B * K,) of the last items in all clients' vectors
+    is_there: Tensor  # (C, B, K, 1)
+    last: Tensor  # (C, B, K, D), 0 where there is none
+    x: Tensor  # (C, B, D)
+    inner: Tensor  # (C, B, 2 D)
+    h: Tensor  # (C, B, D)
+    scores: Tensor  # (C, B, n)
 
-    @staticmethod
-    def forward(ctx: Any, recent: Tensor, target: Tensor, *weights: Tensor) -> Tensor:
-        last, rows = _last(weights[0], recent)
-        is_there = recent < weights[0].shape[1]
-        layers, scores = _scores(last, *weights)
-        scores = wide(scores)
-        p = torch.softmax(scores, -1, out=scores)  # row by row: in place is safe
-        ctx.save_for_backward(rows, is_there, last, *layers, p, target, *weights)
-        of_target = p.gather(-1, target[..., None])[..., 0]
-        return -of_target.clamp(min=torch.finfo(p.dtype).tiny).log()
+    @classmethod
+    def of(cls, weights: Weights, vectors: Tensor, recent: Tensor) -> _Network:
+        clients, n = torch.arange(len(vectors), device=recent.device), vectors.shape[1]
+        rows = (clients[:, None, None] * n + recent.clamp(max=n - 1)).flatten()
+        is_there = (recent < n)[..., None]
+        last = vectors.flatten(0, 1).index_select(0, rows).unflatten(0, recent.shape) * is_there
+        x = (last * weights["gates"][:, None]).sum(-2)
+        inner = _linear(x, weights["inner.weight"], weights["inner.bias"]).relu()
+        h = x + _linear(inner, weights["outer.weight"], weights["outer.bias"])
+        scores = wide(_linear(h, vectors, weights["bias"]))
+        return cls(vectors, rows, is_there, last, x, inner, h, scores)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        rows, is_there, last, x, inner, h, p, target, *weights = ctx.saved_tensors
-        vectors, gates, w1, _, w2, _, _ = weights
-        slope = slope[..., None]
-        to_scores = p.mul_(slope).scatter_add_(-1, target[..., None], -slope).to(h)
-        to_vectors = to_scores.mT @ h
-        to_h = to_scores @ vectors
-        to_inner = (to_h @ w2) * (inner > 0)
-        to_x = torch.baddbmm(to_h, to_inner, w1)[:, :, None]
-        to_last = to_x * gates[:, None] * is_there[..., None]
-        to_vectors.flatten(0, 1).index_add_(0, rows, to_last.flatten(0, 2))
-        of_layers = (to_inner.mT @ x, to_inner.sum(1), to_h.mT @ inner, to_h.sum(1))
-        return None, None, to_vectors, (to_x * last).sum(1), *of_layers, to_scores.sum(1)
-
-
-def _last(vectors: Tensor, recent: Tensor) -> tuple[Tensor, Tensor]:
-    """(C, B, K, D) the vectors of the last items, 0 where there is none, and their rows of all."""
-    clients, n = torch.arange(len(vectors), device=recent.device), vectors.shape[1]
-    rows = (clients[:, None, None] * n + recent.clamp(max=n - 1)).flatten()
-    last = vectors.flatten(0, 1).index_select(0, rows).unflatten(0, recent.shape)
-    return last * (recent < n)[..., None], rows
-
-
-def _scores(
-    last: Tensor,
-    vectors: Tensor,
-    gates: Tensor,
-    w1: Tensor,
-    b1: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    bias: Tensor,
-) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-    """x, the inner layer and h (C, B, …), and the scores (C, B, n)."""
-    x = (last * gates[:, None]).sum(-2)
-    inner = _linear(x, w1, b1).relu()
-    h = x + _linear(inner, w2, b2)
-    return (x, inner, h), _linear(h, vectors, bias)
+    def add_slopes(self, weights: Weights, to_scores: Tensor, vectors: Tensor) -> None:
+        """Add the slopes of scores * `to_scores` (C, B, n) to the weights, and to these vectors."""
+        gates, inner, outer = (weights[n] for n in ("gates", "inner.weight", "outer.weight"))
+        to_h = to_scores @ self.vectors
+        to_inner = (to_h @ outer) * (self.inner > 0)
+        to_x = torch.baddbmm(to_h, to_inner, inner)[:, :, None]
+        to_last = to_x * gates[:, None] * self.is_there
+        vectors.baddbmm_(to_scores.mT, self.h)
+        vectors.flatten(0, 1).index_add_(0, self.rows, to_last.flatten(0, 2))
+        gates.add_((to_x * self.last).sum(1))
+        inner.baddbmm_(to_inner.mT, self.x)
+        outer.baddbmm_(to_h.mT, self.inner)
+        for name, slope in (("inner", to_inner), ("outer", to_h)):
+            weights[f"{name}.bias"].add_(slope.sum(1))
+        weights["bias"].add_(to_scores.sum(1))
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

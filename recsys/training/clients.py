@@ -42,8 +42,14 @@ class OnClients(Protocol):
         """(C, B, n) of inputs (C, B, …)."""
         ...
 
-    def losses_of(self, weights: Weights, inputs: Weights, target: Tensor) -> Tensor:
-        """(C, B) of inputs (C, B, …) and the items that came next (C, B)."""
+    def descend(self, weights: Weights, inputs: Weights, target: Tensor, rates: Tensor) -> None:
+        """Subtract from the weights, in place, the slopes of the sum of rate * loss.
+
+        Args:
+            weights, inputs: as of `scores_of`.
+            target: (C, B) the items that came next.
+            rates: (C, B) what the loss of each row counts.
+        """
         ...
 
 
@@ -81,7 +87,7 @@ class Clients:
         if not isinstance(model, OnClients):
             raise ConfigError(
                 f"{type(model).__name__} cannot be trained on clients; choose one with "
-                "`losses_of`, such as NextPlace"
+                "`descend`, such as NextPlace"
             )
         ids, client_of_user = _clients_of_users(split, column)
         part = model.prepare(split)

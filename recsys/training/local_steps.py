@@ -109,23 +109,21 @@ def _trained(
                 name: tensor[rows[:active, places]] for name, tensor in clients.examples.items()
             }
             now = {name: weight[:active] for name, weight in weights.items()}
-            for name, slope in _slopes(model, order, now, batch, is_row).items():
-                now[name].sub_(slope, alpha=local.learning_rate)
+            rates = local.learning_rate * is_row / is_row.sum(1, keepdim=True)
+            pull = _pull(order, now, local.learning_rate)
+            target = batch.pop("target")
+            model.descend(now, batch, target, rates)
+            for name, change in pull.items():
+                now[name].sub_(change)
     return {name: weight.sub_(order.weights[name]) for name, weight in weights.items()}
 
 
-def _slopes(
-    model: OnClients, order: Order, weights: Weights, batch: Weights, is_row: Tensor
-) -> Weights:
-    """Of each client's mean loss over its rows: in the sum no client's weights meet another's."""
-    leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
-    target = batch.pop("target")
-    losses = model.losses_of(leaves, batch, target)
-    loss = (losses * is_row).sum(1).div(is_row.sum(1)).sum()
-    if order.proximal:
-        drifts = ((w - order.weights[name]).square().sum() for name, w in leaves.items())
-        loss = loss + order.proximal / 2 * sum(drifts)
-    return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+def _pull(order: Order, weights: Weights, learning_rate: float) -> Weights:
+    """What FedProx subtracts in a step: of the way from the server's weights to these a share."""
+    if not order.proximal:
+        return {}
+    share = learning_rate * order.proximal
+    return {name: share * (weight - order.weights[name]) for name, weight in weights.items()}
 
 
 def _chosen(clients: Clients, counts: Tensor, number: int, seed: int) -> np.ndarray:

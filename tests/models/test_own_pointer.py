@@ -80,23 +80,6 @@ def test_an_event_at_the_same_time_of_day_weighs_more() -> None:
     assert rows[0, :5].tolist() == [0, 0.25, 0.5, 0.75, 1]
 
 
-def test_the_loss_is_that_of_the_scores() -> None:
-    model = small(day=4.0)
-    set_weights(model, ages=[0.1, 0.2], events=[0.5, -0.3, 0.2], sentinel=[0.4])
-    target = torch.tensor([0, 2, 4])
-    weights = {name: weight[None] for name, weight in model.named_parameters()}
-    inputs = {name: value[None] for name, value in model.inputs(HISTORIES).items()}
-    losses = model.losses_of(weights, inputs, target[None])[0]
-    expected = -model.score(HISTORIES).log_softmax(1).gather(1, target[:, None])[:, 0]
-    torch.testing.assert_close(losses, expected)
-    for of_losses, of_scores in zip(
-        torch.autograd.grad(losses.sum(), [model.items, model.own.ages], retain_graph=True),
-        torch.autograd.grad(expected.sum(), [model.items, model.own.ages]),
-        strict=True,
-    ):
-        torch.testing.assert_close(of_losses, of_scores)
-
-
 def test_options_out_of_range() -> None:
     with pytest.raises(ConfigError, match="max_events=2: expected at least 3"):
         OwnPointer(max_events=2)

@@ -133,8 +133,13 @@ def test_clients_side_by_side_have_the_numbers_of_each_alone(
 
 @pytest.mark.parametrize(
     ("proximal", "options"),
-    [(0.0, {}), (0.5, {}), (0.0, {"own": OwnPointer(max_events=6, day=4.0)})],
-    ids=["plain", "proximal", "own"],
+    [
+        (0.0, {}),
+        (0.5, {}),
+        (0.0, {"own": OwnPointer(max_events=6, day=4.0)}),
+        (0.0, {"adjacency": Adjacency(share=0.5, km=2.0)}),
+    ],
+    ids=["plain", "proximal", "own", "adjacency"],
 )
 def test_one_pass_over_all_examples_is_a_step_of_pytorchs_sgd(
     split: Split, proximal: float, options: dict[str, Any]
