@@ -62,7 +62,9 @@ COIN = {"midpoint": 2.0, "width": 0.5}
 OWN = {"prior": 8.0, "decay": 0.99}
 POINTER = {"max_events": 256, "day": 24 * 60.0}  # the log's times are minutes
 PERSONAL: dict[str, Any] = {
-    "num_rounds": 100,
+    "num_rounds": 150,
+    "averaged": 75,
+    "aggregation": lambda: FedAdam(learning_rate=0.02),
     "local": LocalSteps(epochs=2, batch_size=10, max_examples=128, learning_rate=0.3),
 }
 
@@ -93,12 +95,13 @@ def federated(
     *,
     new: Callable[[int], NextPlace] = network,
     num_rounds: int = ROUNDS,
+    averaged: int = 1,
     local: LocalSteps = LOCAL,
     **how: Callable[[], Any],
 ) -> Callable[[int], Scorer]:
     def train(seed: int) -> Scorer:
         model = new(seed)
-        rounds = Rounds(num_rounds=num_rounds, clients_a_round=CLIENTS_A_ROUND, seed=seed)
+        rounds = Rounds(num_rounds, CLIENTS_A_ROUND, seed, averaged)
         made = {name: value() for name, value in how.items()}
         train_federated(model, split(), rounds=rounds, local=local, **made)
         return model
@@ -270,7 +273,11 @@ def report(seeds: list[int]) -> None:
     write(FOLDER / "results" / "nyc.json", measured, packages=PACKAGES, seed=seeds[0])
     page = FOLDER / "README.md"
     head = page.read_text().partition("<!-- tables -->")[0]
-    write_text(page, f"{head}<!-- tables -->\n\n{_tables(rows, tests)}")
+    noise = (
+        f"`FedAvg + noise`: epsilon {measured['epsilon']:.1f} at delta {NOISE.delta:g} for who sees "
+        f"the weights, changes clipped at {NOISE.clip:g}, noise of {NOISE.multiplier:g} clips."
+    )
+    write_text(page, f"{head}<!-- tables -->\n\n{_tables(rows, tests)}\n{noise}\n")
 
 
 def _tables(rows: dict[str, Any], tests: pl.DataFrame) -> str:
@@ -279,7 +286,7 @@ def _tables(rows: dict[str, Any], tests: pl.DataFrame) -> str:
         "|---|---|---|---|---|",
     ]
     for name, row in rows.items():
-        cells = [f"{row['over_steps'][m]['median']:.3f}" for m in METRICS]
+        cells = [_cell(row["over_steps"][metric]) for metric in METRICS]
         users = " / ".join(f"{row['over_users'][m]:.3f}" for m in METRICS)
         lines.append(f"| {name} | {' | '.join(cells)} | {users} |")
     lines += [
@@ -295,6 +302,12 @@ def _tables(rows: dict[str, Any], tests: pl.DataFrame) -> str:
             f"{row['p_holm']:.2g} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _cell(values: dict[str, Any]) -> str:
+    """The median over seeds, and from where to where they reach."""
+    median, low, high = (f"{values[name]:.3f}" for name in ("median", "min", "max"))
+    return median if low == high else f"{median} ({low}-{high})"
 
 
 if __name__ == "__main__":

@@ -218,7 +218,9 @@ class NextPlace(Recommender):
 
     def _pointer(self, weights: Weights, inputs: Weights) -> tuple[Tensor, Tensor]:
         assert self.own is not None
-        own = {name.removeprefix("own."): w for name, w in weights.items() if "own." in name}
+        own = {
+            name.removeprefix("own."): w for name, w in weights.items() if name.startswith("own.")
+        }
         return self.own(own, inputs, self.num_items)
 
     def _vectors(self, items: Tensor, *, transposed: bool = False) -> Tensor:

@@ -146,6 +146,8 @@ class Rounds:
         clients_a_round: asked by chance; with noise each client is asked by itself with the
             probability that makes this the mean, as the accountant counts it.
         seed: of who is asked, of the clients' examples and of noise.
+        averaged: the model ends with the mean of the server's weights after so many last rounds,
+            which clients of a single round move less (Polyak & Juditsky 1992).
 
     Raises:
         ConfigError: an option is out of its range.
@@ -154,9 +156,15 @@ class Rounds:
     num_rounds: int = 100
     clients_a_round: int = 40
     seed: int = 0
+    averaged: int = 1
 
     def __post_init__(self) -> None:
         at_least(1, num_rounds=self.num_rounds, clients_a_round=self.clients_a_round)
+        at_least(1, averaged=self.averaged)
+        if self.averaged > self.num_rounds:
+            raise ConfigError(
+                f"averaged={self.averaged}: expected at most num_rounds={self.num_rounds}"
+            )
 
     def share_of(self, num_clients: int) -> float:
         """Of the clients that a round asks."""
@@ -185,7 +193,7 @@ def train_federated(
     """Train a recommender on the clients of a split, all in this process.
 
     Args:
-        model: as `OnClients`; it ends with the server's weights.
+        model: as `OnClients`; it ends with the server's weights, or their mean over rounds.
         split: whose training users hold the examples.
         column: of the users, whose values are the clients.
         rounds: how many, and who is asked.
@@ -213,13 +221,18 @@ def train_federated(
         expected,
         rounds.seed,
     )
+    mean = {name: torch.zeros_like(weight) for name, weight in own.items()}
     for number in range(rounds.num_rounds):
         some = rounds.sample(len(clients), number, independent=noise is not None)
         updates = train_clients(model, server.order(), clients.rows(some), local, seed=rounds.seed)
         server.receive(updates)
         for name, weight in own.items():
             weight.copy_(server.weights[name])
+            if number >= rounds.num_rounds - rounds.averaged:
+                mean[name].add_(weight, alpha=1 / rounds.averaged)
         after_round(number)
+    for name, weight in own.items():
+        weight.copy_(mean[name])
     if noise is not None:
         epsilon = noise.epsilon(rounds.share_of(len(clients)), rounds.num_rounds)
         logger.info("epsilon %.3f at delta %g", epsilon, noise.delta)

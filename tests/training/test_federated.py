@@ -405,6 +405,15 @@ def test_the_same_seed_gives_the_same_weights(split: Split) -> None:
     assert not torch.equal(models[0].items, models[2].items)
 
 
+def test_the_mean_of_the_last_rounds(split: Split) -> None:
+    model, seen = small_model(), []
+    rounds = Rounds(num_rounds=4, clients_a_round=2, averaged=3)
+    train_federated(
+        model, split, rounds=rounds, after_round=lambda _: seen.append(model.items.detach().clone())
+    )
+    torch.testing.assert_close(model.items.detach(), torch.stack(seen[1:]).mean(0))
+
+
 def test_what_a_client_learns_by_itself_is_its_own(split: Split) -> None:
     model = small_model()
     model.keep_popularity(split)
@@ -430,6 +439,7 @@ def test_what_a_client_learns_by_itself_is_its_own(split: Split) -> None:
         (lambda: LocalSteps(epochs=0), "epochs=0: expected at least 1"),
         (lambda: LocalSteps(learning_rate=0.0), r"learning_rate=0\.0: expected above 0"),
         (lambda: Rounds(clients_a_round=0), "clients_a_round=0: expected at least 1"),
+        (lambda: Rounds(num_rounds=2, averaged=3), "averaged=3: expected at most num_rounds=2"),
         (lambda: FedProx(proximal=-1.0), r"proximal=-1\.0: expected at least 0"),
         (lambda: FedAdam(beta1=2.0), r"beta1=2\.0: expected a share"),
         (lambda: DistanceWeighted(temperature=0.0), r"temperature=0\.0: expected above 0"),
