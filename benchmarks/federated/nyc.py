@@ -274,8 +274,8 @@ def report(seeds: list[int]) -> None:
     page = FOLDER / "README.md"
     head = page.read_text().partition("<!-- tables -->")[0]
     noise = (
-        f"`FedAvg + noise`: epsilon {measured['epsilon']:.1f} at delta {NOISE.delta:g} for who sees "
-        f"the weights, changes clipped at {NOISE.clip:g}, noise of {NOISE.multiplier:g} clips."
+        f"`FedAvg + noise`: epsilon {measured['epsilon']:.1f} at delta {NOISE.delta:g} for who "
+        f"sees the weights, changes clipped at {NOISE.clip:g}, noise of {NOISE.multiplier:g} clips."
     )
     write_text(page, f"{head}<!-- tables -->\n\n{_tables(rows, tests)}\n{noise}\n")
 
