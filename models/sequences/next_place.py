@@ -224,13 +224,11 @@ class NextPlace(Recommender):
         return self.own(own, inputs, self.num_items)
 
     def _vectors(self, items: Tensor, *, transposed: bool = False) -> Tensor:
-        """(C, n, D)."""
+        """(C, n, D) E' of E; transposed, the slopes of E of those of E'."""
         if self.neighbours is None or self.adjacency is None:
             return items
-        a = self.adjacency.share
-        return (1 - a) * items + a * (
-            (self.neighbours.T if transposed else self.neighbours) @ items
-        )
+        a, near = self.adjacency.share, self.neighbours.T if transposed else self.neighbours
+        return (1 - a) * items + a * (near @ items)
 
 
 @dataclass(frozen=True, eq=False)
