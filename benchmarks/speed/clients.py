@@ -29,7 +29,7 @@ from recsys.models.sequences import OwnPointer
 from recsys.tasks import last_share
 from recsys.training import Clients, LocalSteps, Order, train_clients
 
-RESULT = ROOT / "benchmarks/speed/results/clients.json"
+RESULTS = ROOT / "benchmarks/speed/results"
 LEARNING_RATE = 0.1
 
 
@@ -135,11 +135,11 @@ def main() -> None:
     parser.add_argument("--share", type=int, default=1, help="one of so many of these; no record")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    models, ratios = {}, {}
     for name in given.models:
-        models[name] = measure(name, given.batch_sizes, given.turns, given.share)
+        measured = measure(name, given.batch_sizes, given.turns, given.share)
+        sides, ratios = measured["sides"], {}
         for size in given.batch_sizes:
-            key, sides = f"{name}, batches of {size}", models[name]["sides"]
+            key = f"{name}, batches of {size}"
             ratios[key] = ratio(sides, f"{key}, loop", f"{key}, ours")
             taken = [sides[f"{key}, {side}"]["cpu"]["median"] for side in ("loop", "ours")]
             print(
@@ -147,15 +147,16 @@ def main() -> None:
                 f"{ratios[key]['cpu']['median']:.1f} times",
                 flush=True,
             )
-    if given.share == 1:
-        measured = {"threads": 1, "models": models, "ratios": ratios}
-        write(RESULT, measured, packages=["torch", "numpy"], seed=0)
+        if given.share == 1:
+            record = {"threads": 1, **measured, "ratios": ratios}
+            place = RESULTS / f"clients_{name.replace(' ', '_')}.json"
+            write(place, record, packages=["torch", "numpy"], seed=0)
 
 
 # As a module for one client, its options, and one of how many clients a round has.
 MODELS: dict[str, tuple[Callable[[NextPlace], nn.Module], Callable[[], dict[str, Any]], int]] = {
     "network": (Network, dict, 1),
-    "network and own events": (WithOwn, lambda: {"own": OwnPointer(day=24 * 60.0)}, 4),
+    "with own events": (WithOwn, lambda: {"own": OwnPointer(day=24 * 60.0)}, 4),
 }
 
 if __name__ == "__main__":
