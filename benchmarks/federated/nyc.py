@@ -28,7 +28,7 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.evaluation.statistics import compare, with_holm
 from recsys.files import write_parquet, write_text
 from recsys.models import NextPlace, OwnChain, Popularity
-from recsys.models.sequences import Adjacency
+from recsys.models.sequences import Adjacency, OwnPointer
 from recsys.scoring.scorer import Scorer
 from recsys.tasks import Split, last_share
 from recsys.training import (
@@ -53,13 +53,20 @@ PACKAGES = ["recsys", "torch", "numpy", "polars"]
 PROTOCOL = Protocol(ks=(1, 5, 10))
 METRICS = {"Acc@1": "recall@1", "Acc@5": "recall@5", "MRR@10": "mrr@10"}
 
-ROUNDS, CLIENTS_A_ROUND = 200, 40
+ROUNDS, EARLY, CLIENTS_A_ROUND = 200, 20, 40
 LOCAL = LocalSteps(epochs=2, batch_size=32, max_examples=128, learning_rate=0.1)
 ALONE = LocalSteps(epochs=20, batch_size=32, max_examples=None, learning_rate=0.1)
 NEAR = Adjacency(share=0.5, km=1.0)
 NOISE = GaussianNoise(clip=0.5, multiplier=0.5, delta=1e-4)
 COIN = {"midpoint": 2.0, "width": 0.5}
 OWN = {"prior": 8.0, "decay": 0.99}
+POINTER = {"max_events": 256, "day": 24 * 60.0}  # the log's times are minutes
+PERSONAL: dict[str, Any] = {
+    "num_rounds": 150,
+    "averaged": 75,
+    "aggregation": lambda: FedAdam(learning_rate=0.02),
+    "local": LocalSteps(epochs=2, batch_size=10, max_examples=128, learning_rate=0.3),
+}
 
 
 @cache
@@ -69,32 +76,37 @@ def split() -> Split:
 
 def network(seed: int, **options: Any) -> NextPlace:
     torch.manual_seed(seed)
-    return NextPlace(split().num_items, **options)
+    return NextPlace(split().num_items, learning_rate=3e-3, **options)
+
+
+def near(seed: int) -> NextPlace:
+    return network(seed, adjacency=NEAR)
+
+
+def with_own(seed: int) -> NextPlace:
+    return network(seed, own=OwnPointer(**POINTER))
 
 
 def counted(model: Any) -> Callable[[int], Scorer]:
     return lambda seed: model.fit(split())
 
 
-def federated(*, options: dict[str, Any] | None = None, **how: Any) -> Callable[[int], Scorer]:
+def federated(
+    *,
+    new: Callable[[int], NextPlace] = network,
+    num_rounds: int = ROUNDS,
+    averaged: int = 1,
+    local: LocalSteps = LOCAL,
+    **how: Callable[[], Any],
+) -> Callable[[int], Scorer]:
     def train(seed: int) -> Scorer:
-        model = network(seed, **(options or {}))
-        rounds = Rounds(num_rounds=ROUNDS, clients_a_round=CLIENTS_A_ROUND, seed=seed)
+        model = new(seed)
+        rounds = Rounds(num_rounds, CLIENTS_A_ROUND, seed, averaged)
         made = {name: value() for name, value in how.items()}
-        train_federated(model, split(), rounds=rounds, local=LOCAL, **made)
+        train_federated(model, split(), rounds=rounds, local=local, **made)
         return model
 
     return train
-
-
-def personal(seed: int) -> Scorer:
-    """The federated network first, and then it on top of each user's own chain."""
-    first = federated()(seed)
-    model = network(seed, own=OwnChain(**OWN))
-    model.load_state_dict(first.state_dict() | {"scales": model.scales})
-    rounds = Rounds(num_rounds=ROUNDS // 2, clients_a_round=CLIENTS_A_ROUND, seed=seed + 100)
-    train_federated(model, split(), rounds=rounds, local=LOCAL)
-    return model
 
 
 def alone(seed: int) -> Scorer:
@@ -103,44 +115,53 @@ def alone(seed: int) -> Scorer:
     return OnClient(model, Clients.of(model, split()), ALONE, seed=seed)
 
 
-def centralised(**options: Any) -> Callable[[int], Scorer]:
+def centralised(new: Callable[[int], NextPlace] = network) -> Callable[[int], Scorer]:
     def train(seed: int) -> Scorer:
         training = TrainingOptions(
             max_epochs=8, patience=2, monitor="mrr@10", device="cpu", seed=seed
         )
-        return fit(network(seed, learning_rate=3e-3, **options), split(), training, PROTOCOL)
+        return fit(new(seed), split(), training, PROTOCOL)
 
     return train
 
 
+IDEAS: dict[str, dict[str, Any]] = {
+    "FedAvg": {},
+    "FedAvg + adjacency": {"new": near},
+    "FedAvg + distance weights": {"aggregation": DistanceWeighted},
+    "FedAvg + coin": {"coin": lambda: Coin(**COIN)},
+    "all three": {
+        "new": near,
+        "aggregation": DistanceWeighted,
+        "coin": lambda: Coin(**COIN),
+    },
+}
 ROWS: dict[str, Callable[[int], Scorer]] = {
     "popularity": counted(Popularity()),
     "own frequencies": counted(OwnChain(prior=None)),
     "own + last place": counted(OwnChain(prior=OWN["prior"])),
     "own + last place, decayed": counted(OwnChain(**OWN)),
     "local alone": alone,
-    "FedAvg": federated(),
-    "FedAvg + adjacency": federated(options={"adjacency": NEAR}),
-    "FedAvg + distance weights": federated(aggregation=DistanceWeighted),
-    "FedAvg + coin": federated(coin=lambda: Coin(**COIN)),
-    "all three": federated(
-        options={"adjacency": NEAR}, aggregation=DistanceWeighted, coin=lambda: Coin(**COIN)
-    ),
+    **{f"{name}, {EARLY} rounds": federated(num_rounds=EARLY, **i) for name, i in IDEAS.items()},
+    **{name: federated(**idea) for name, idea in IDEAS.items()},
     "FedProx": federated(aggregation=FedProx),
     "FedAdam": federated(aggregation=FedAdam),
     "geometric median": federated(aggregation=GeometricMedian),
     "FedAvg + noise": federated(noise=lambda: NOISE),
     "centralised": centralised(),
-    "personal + federated": personal,
-    "personal + centralised": centralised(own=OwnChain(**OWN)),
+    "personal + federated": federated(new=with_own, **PERSONAL),
+    "personal + centralised": centralised(with_own),
 }
 PAIRS = [
     ("popularity", "FedAvg"),
     ("local alone", "FedAvg"),
-    ("FedAvg", "FedAvg + adjacency"),
-    ("FedAvg", "FedAvg + distance weights"),
-    ("FedAvg", "FedAvg + coin"),
-    ("FedAvg", "all three"),
+    *(
+        (f"FedAvg{when}", f"{name}{when}")
+        for when in (f", {EARLY} rounds", "")
+        for name in IDEAS
+        if name != "FedAvg"
+    ),
+    *(("FedAvg", name) for name in ("FedProx", "FedAdam", "geometric median")),
     ("FedAvg", "FedAvg + noise"),
     ("FedAvg", "centralised"),
     ("own frequencies", "personal + federated"),
@@ -252,7 +273,11 @@ def report(seeds: list[int]) -> None:
     write(FOLDER / "results" / "nyc.json", measured, packages=PACKAGES, seed=seeds[0])
     page = FOLDER / "README.md"
     head = page.read_text().partition("<!-- tables -->")[0]
-    write_text(page, f"{head}<!-- tables -->\n\n{_tables(rows, tests)}")
+    noise = (
+        f"`FedAvg + noise`: epsilon {measured['epsilon']:.1f} at delta {NOISE.delta:g} for who "
+        f"sees the weights, changes clipped at {NOISE.clip:g}, noise of {NOISE.multiplier:g} clips."
+    )
+    write_text(page, f"{head}<!-- tables -->\n\n{_tables(rows, tests)}\n{noise}\n")
 
 
 def _tables(rows: dict[str, Any], tests: pl.DataFrame) -> str:
@@ -261,7 +286,7 @@ def _tables(rows: dict[str, Any], tests: pl.DataFrame) -> str:
         "|---|---|---|---|---|",
     ]
     for name, row in rows.items():
-        cells = [f"{row['over_steps'][m]['median']:.3f}" for m in METRICS]
+        cells = [_cell(row["over_steps"][metric]) for metric in METRICS]
         users = " / ".join(f"{row['over_users'][m]:.3f}" for m in METRICS)
         lines.append(f"| {name} | {' | '.join(cells)} | {users} |")
     lines += [
@@ -277,6 +302,12 @@ def _tables(rows: dict[str, Any], tests: pl.DataFrame) -> str:
             f"{row['p_holm']:.2g} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _cell(values: dict[str, Any]) -> str:
+    """The median over seeds, and from where to where they reach."""
+    median, low, high = (f"{values[name]:.3f}" for name in ("median", "min", "max"))
+    return median if low == high else f"{median} ({low}-{high})"
 
 
 if __name__ == "__main__":

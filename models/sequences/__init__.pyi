@@ -1,4 +1,5 @@
 from .next_place import Adjacency as Adjacency
+from .own_pointer import OwnPointer as OwnPointer
 from .sasrec import Encoder as Encoder
 from .sasrec import Ranking as Ranking
 from .sasrec import SideBySide as SideBySide

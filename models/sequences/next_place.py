@@ -2,20 +2,20 @@
 
 The model of our federated learning: a client trains it on its own events, many clients at once
 (`recsys.training.federated`), or one machine trains it on all of them as any other recommender. It
-has no paper; the two options are forms of our own of what FedGeo (Park et al., SIGSPATIAL 2023)
-describes and of what a user's own counts know.
+has no paper; the adjacency is a form of our own of what FedGeo (Park et al., SIGSPATIAL 2023)
+describes.
 
     x         = sum over the last K items i_k of g_k * E'_{i_k}
     h         = x + W2 relu(W1 x + b1)
-    score(j)  = h E'_j + b_j;   with `own`: s1 log of the user's own chain + s2 (h E'_j + b_j)
+    score(j)  = h E'_j + b_j
     E'        = (1 - a) E + a A E   with `adjacency`
 
 A is the row-normalised Gaussian kernel of the distances between places, exp(-d_ij^2 / 2 s^2):
-a place that a client has never seen moves with its neighbours. With `own` the network learns what
-is left when a user's own counts, which never leave the device, have spoken: a residual, which
-starts at nothing, s2 = 0.
+a place that a client has never seen moves with its neighbours. With `own` the score is log p(j) of
+`OwnPointer`, whose q(j) is the softmax of the scores above: the user's own events speak first, and
+the network of what they do not say.
 
-Shapes: B rows, K last items, n items, D dimensions.
+Shapes: C clients, each with weights of its own, B rows, K last items, n items, D dimensions.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ from recsys.batch.examples import Part, Prefixes
 from recsys.batch.histories import BasketBatch
 from recsys.errors import DataError
 from recsys.memory import check_memory
-from recsys.models.frequency.own_chain import OwnChain
+from recsys.models.sequences._recent import recent_items
+from recsys.models.sequences.own_pointer import NEVER, OwnPointer
 from recsys.precision import wide
 from recsys.ranges import above, at_least
 from recsys.scoring.kinds import Divisible
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
-from recsys.types import ItemVectors, Scores
+from recsys.types import Scores
 
 EARTH_RADIUS_KM = 6371.0
+Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,14 @@ class Adjacency:
 
 
 class NextPlace(Divisible):
-    """Ranks by the last few items, and by the user's own counts where `own` is given.
+    """Ranks by the last few items, and by the user's own events where `own` is given.
 
     Args:
         num_items: n.
         embedding_dim: D.
         max_length: K.
         adjacency: of items with `latitude` and `longitude`; None reads no coordinates.
-        own: whose log-probabilities the scores start from; None: none.
+        own: which of a user's own events it repeats; None: the network alone ranks.
         learning_rate, weight_decay: of AdamW, where it is trained in one place.
 
     Raises:
@@ -95,12 +97,13 @@ class NextPlace(Divisible):
         embedding_dim: int = 16,
         max_length: int = 8,
         adjacency: Adjacency | None = None,
-        own: OwnChain | None = None,
+        own: OwnPointer | None = None,
         learning_rate: float = 1e-2,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
         at_least(1, num_items=num_items, embedding_dim=embedding_dim, max_length=max_length)
+        self.num_items = num_items
         self.max_length = max_length
         self.adjacency = adjacency
         self.own = own
@@ -108,8 +111,6 @@ class NextPlace(Divisible):
         recent_first = torch.arange(1, max_length + 1).reciprocal()[:, None]
         self.gates = nn.Parameter(recent_first.expand(-1, embedding_dim).clone())
         self.bias = nn.Parameter(torch.zeros(num_items))
-        # Of the user's own counts, and of what the network adds to them.
-        self.scales = None if own is None else nn.Parameter(torch.tensor([1.0, 0.0]))
         self.inner = nn.Linear(embedding_dim, 2 * embedding_dim)
         self.outer = nn.Linear(2 * embedding_dim, embedding_dim)
         self.register_buffer("neighbours", None)
@@ -120,7 +121,7 @@ class NextPlace(Divisible):
         """Every training event after a user's first as the target of those before it."""
         if self.adjacency is not None:
             self.keep("neighbours", kernel(split.item_table, self.adjacency.km))
-        most = None if self.own is not None else self.max_length
+        most = max(self.max_length, 0 if self.own is None else self.own.max_events)
         begins = split.training.offsets[:-1][split.training.lengths() > 0]
         is_target = torch.ones(len(split.training.items), dtype=torch.bool)
         is_target[begins] = False
@@ -138,51 +139,146 @@ class NextPlace(Divisible):
             check_tensor("neighbours", self.neighbours, torch.float32, size, size)
 
     def inputs(self, batch: BasketBatch) -> dict[str, Tensor]:
-        """What `forward` reads of histories: `recent` and, with `own`, `start`."""
+        """What `scores_of` and `descend` read of B histories: `recent`, and what `own` reads."""
         inputs = {"recent": recent_items(batch, self.max_length)}
-        return inputs if self.own is None else inputs | {"start": self.own.score(batch).float()}
+        return inputs if self.own is None else inputs | self.own.inputs(batch)
 
-    def forward(self, recent: Tensor, start: Tensor | None = None) -> Tensor:
-        """(B, n) scores, a function of tensors alone (`torch.func`).
+    def scores_of(self, weights: Weights, inputs: Weights) -> Tensor:
+        """(C, B, n), a function of tensors alone.
 
         Args:
-            recent: (B, K) the last items, latest first, n where there is none.
-            start: (B, n) log-probabilities that are added.
+            weights: by name, each (C, …).
+            inputs: as of `inputs`, each (C, B, …).
         """
-        vectors = self._vectors()
-        padded = F.pad(vectors, (0, 0, 0, 1))
-        x = (F.embedding(recent, padded) * self.gates).sum(-2)
-        x = x + self.outer(self.inner(x).relu())
-        scores = x @ vectors.T + self.bias
-        if start is None or self.scales is None:
+        vectors = self._vectors(weights["items"])
+        scores = _Network.of(weights, vectors, inputs["recent"]).scores
+        if self.own is None:
             return scores
-        return self.scales[0] * start + self.scales[1] * scores
+        events, rest = self._pointer(weights, inputs)
+        most = torch.maximum(events.amax(-1), rest)[..., None]
+        items = inputs["own_items"].long()
+        shares = F.pad((rest[..., None] - most + wide(scores).log_softmax(-1)).exp(), (0, 1))
+        shares = shares.scatter_add(-1, items, (events - most).exp())[..., :-1]
+        return shares.clamp(min=torch.finfo(shares.dtype).tiny).log()
 
-    def row_losses(self, scores: Tensor, target: Tensor) -> Tensor:
-        """(B,) the cross-entropy of the items that came next (B,)."""
-        return F.cross_entropy(scores, target, reduction="none")
+    @torch.no_grad()
+    def descend(self, weights: Weights, inputs: Weights, target: Tensor, rates: Tensor) -> None:
+        """Subtract from the weights the slopes of sum over rows of rate * cross-entropy, in place.
+
+        Slopes by hand, and a product that adds to the vectors as it is made: half the time of
+        PyTorch's graph, which makes an array of slopes as large as all weights and then reads it.
+
+        Args:
+            weights, inputs: as of `scores_of`.
+            target: (C, B) the items that came next.
+            rates: (C, B) learning rates.
+        """
+        own = {name: weights[name] for name in weights if name.startswith("own.")}
+        network = _Network.of(weights, self._vectors(weights["items"]), inputs["recent"])
+        p = torch.softmax(network.scores, -1, out=network.scores)  # row by row: in place is safe
+        if self.own is not None:
+            rates = self._descend_own(own, inputs, target, rates, p)
+        to_scores = p.mul_(-rates[..., None]).scatter_add_(-1, target[..., None], rates[..., None])
+        if self.adjacency is None:
+            network.add_slopes(weights, to_scores, weights["items"])
+            return
+        to_vectors = torch.zeros_like(network.vectors)
+        network.add_slopes(weights, to_scores, to_vectors)
+        weights["items"].add_(self._vectors(to_vectors, transposed=True))
+
+    def _descend_own(
+        self, own: Weights, inputs: Weights, target: Tensor, rates: Tensor, p: Tensor
+    ) -> Tensor:
+        """Step the pointer's weights; returns (C, B) rates of the network's own cross-entropy."""
+        smallest = torch.finfo(p.dtype).tiny
+        log_q = p.gather(-1, target[..., None])[..., 0].clamp(min=smallest).log()
+        with torch.enable_grad():
+            leaves = {name: weight.detach().requires_grad_() for name, weight in own.items()}
+            log_q = log_q.requires_grad_()
+            events, rest = self._pointer(leaves, inputs)
+            is_target = inputs["own_items"] == target[..., None]
+            right = torch.cat(
+                [events.masked_fill(~is_target, NEVER), (rest + log_q)[..., None]], -1
+            )
+            every = torch.cat([events, rest[..., None]], -1)
+            loss = ((every.logsumexp(-1) - right.logsumexp(-1)) * rates).sum()
+        *slopes, to_log_q = torch.autograd.grad(loss, [*leaves.values(), log_q])
+        for weight, slope in zip(own.values(), slopes, strict=True):
+            weight.sub_(slope)
+        return -to_log_q
 
     def loss(self, part: Part, progress: Progress) -> Tensor:
-        scores = self(**self.inputs(part.history))
-        return ranks.mean(self.row_losses(wide(scores), part.target.values))
+        losses = F.cross_entropy(self.score(part.history), part.target.values, reduction="none")
+        return ranks.mean(losses)
 
     def score(self, batch: BasketBatch) -> Scores:
-        return wide(self(**self.inputs(batch)))
+        return wide(self.scores_of(*self._of_one(batch))[0])
 
-    def _vectors(self) -> ItemVectors:
+    def _of_one(self, batch: BasketBatch) -> tuple[Weights, Weights]:
+        """The weights and the inputs of a single client, who holds every row."""
+        weights = {name: weight[None] for name, weight in self.named_parameters()}
+        return weights, {name: value[None] for name, value in self.inputs(batch).items()}
+
+    def _pointer(self, weights: Weights, inputs: Weights) -> tuple[Tensor, Tensor]:
+        assert self.own is not None
+        own = {
+            name.removeprefix("own."): w for name, w in weights.items() if name.startswith("own.")
+        }
+        return self.own(own, inputs, self.num_items)
+
+    def _vectors(self, items: Tensor, *, transposed: bool = False) -> Tensor:
+        """(C, n, D) E' of E; transposed, the slopes of E of those of E'."""
         if self.neighbours is None or self.adjacency is None:
-            return self.items
-        a = self.adjacency.share
-        return (1 - a) * self.items + a * (self.neighbours @ self.items)
+            return items
+        a, near = self.adjacency.share, self.neighbours.T if transposed else self.neighbours
+        return (1 - a) * items + a * (near @ items)
 
 
-def recent_items(batch: BasketBatch, num_events: int) -> Tensor:
-    """(B, K) the last items of each history, latest first; n where it has fewer."""
-    back = torch.arange(1, num_events + 1, device=batch.device)
-    places = batch.offsets[1:, None] - back
-    is_there = places >= batch.offsets[:-1, None]
-    padded = F.pad(batch.items, (0, 1), value=batch.num_items)
-    return torch.where(is_there, padded[places.clamp(min=0)], batch.num_items)
+@dataclass(frozen=True, eq=False)
+class _Network:
+    """The layers of C clients' networks for B rows, and how slopes go back through them."""
+
+    vectors: Tensor  # (C, n, D) E'
+    rows: Tensor  # (C * B * K,) of the last items in all clients' vectors
+    is_there: Tensor  # (C, B, K, 1)
+    last: Tensor  # (C, B, K, D), 0 where there is none
+    x: Tensor  # (C, B, D)
+    inner: Tensor  # (C, B, 2 D)
+    h: Tensor  # (C, B, D)
+    scores: Tensor  # (C, B, n)
+
+    @classmethod
+    def of(cls, weights: Weights, vectors: Tensor, recent: Tensor) -> _Network:
+        clients, n = torch.arange(len(vectors), device=recent.device), vectors.shape[1]
+        rows = (clients[:, None, None] * n + recent.clamp(max=n - 1)).flatten()
+        is_there = (recent < n)[..., None]
+        last = vectors.flatten(0, 1).index_select(0, rows).unflatten(0, recent.shape) * is_there
+        x = (last * weights["gates"][:, None]).sum(-2)
+        inner = _linear(x, weights["inner.weight"], weights["inner.bias"]).relu()
+        h = x + _linear(inner, weights["outer.weight"], weights["outer.bias"])
+        scores = wide(_linear(h, vectors, weights["bias"]))
+        return cls(vectors, rows, is_there, last, x, inner, h, scores)
+
+    def add_slopes(self, weights: Weights, to_scores: Tensor, vectors: Tensor) -> None:
+        """Add the slopes of scores * `to_scores` (C, B, n) to the weights, and to these vectors."""
+        gates, inner, outer = (weights[n] for n in ("gates", "inner.weight", "outer.weight"))
+        to_h = to_scores @ self.vectors
+        to_inner = (to_h @ outer) * (self.inner > 0)
+        to_x = torch.baddbmm(to_h, to_inner, inner)[:, :, None]
+        to_last = to_x * gates[:, None] * self.is_there
+        vectors.baddbmm_(to_scores.mT, self.h)
+        vectors.flatten(0, 1).index_add_(0, self.rows, to_last.flatten(0, 2))
+        gates.add_((to_x * self.last).sum(1))
+        inner.baddbmm_(to_inner.mT, self.x)
+        outer.baddbmm_(to_h.mT, self.inner)
+        for name, slope in (("inner", to_inner), ("outer", to_h)):
+            weights[f"{name}.bias"].add_(slope.sum(1))
+        weights["bias"].add_(to_scores.sum(1))
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(C, B, out) of x (C, B, in), a layer (C, out, in) for each client and its bias (C, out)."""
+    return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
 
 
 def kernel(items: pl.DataFrame, km: float) -> Tensor:

@@ -51,6 +51,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.models.sequences.Adjacency",
         "recsys.models.sequences.Encoder",
         "recsys.models.sequences.Experts",
+        "recsys.models.sequences.OwnPointer",
         "recsys.models.sequences.Ranking",
         "recsys.models.sequences.SideBySide",
         "recsys.models.sequences.SingularVectors",

@@ -258,13 +258,13 @@ class TestNextPlace(ModelContract):
 
 
 @pytest.mark.slow
-class TestNextPlaceOnAUsersOwnChain(TestNextPlace):
-    """Starts from the user's own items; so few events teach little of the others' colours."""
+class TestNextPlaceWithAUsersOwnEvents(TestNextPlace):
+    """Repeats the user's own items; so few events teach little of the others' colours."""
 
     finds_colours = finds_new_items = False
 
     def config(self, split: Split) -> dict[str, Any]:
-        return {**super().config(split), "own": {"_target_": "recsys.models.OwnChain"}}
+        return {**super().config(split), "own": {"_target_": "recsys.models.sequences.OwnPointer"}}
 
 
 class TestShopperBERT(ModelContract):

@@ -9,15 +9,17 @@ import torch
 
 from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError, DataError
-from recsys.models import NextPlace, OwnChain
+from recsys.models import NextPlace
 from recsys.models.sequences import Adjacency
-from recsys.models.sequences.next_place import kernel, recent_items
+from recsys.models.sequences._recent import recent_items, recent_times
+from recsys.models.sequences.next_place import kernel
 
 HISTORIES = BasketBatch.from_lists([[[0], [3], [1]], [[2]], []], num_items=4)
 
 
 def test_the_last_items_stand_latest_first() -> None:
     assert recent_items(HISTORIES, 2).tolist() == [[1, 3], [2, 4], [4, 4]]
+    assert recent_times(HISTORIES, 2).tolist() == [[2, 1], [0, 0], [0, 0]]
 
 
 def test_scores_by_plain_arithmetic() -> None:
@@ -50,19 +52,13 @@ def test_a_place_that_was_never_seen_moves_with_its_neighbours() -> None:
     model = NextPlace(3, adjacency=Adjacency(share=0.5, km=1.0))
     items = pl.DataFrame({"latitude": [0.0, 0.001, 9.0], "longitude": [0.0, 0.0, 0.0]})
     model.keep("neighbours", kernel(items, km=1.0))
-    before = model._vectors().detach()
+    before = model._vectors(model.items[None])[0].detach()
     with torch.no_grad():
         model.items[0] += 1
-    moved = model._vectors().detach() - before
+    moved = model._vectors(model.items[None])[0].detach() - before
     assert moved[1].mean().item() == pytest.approx(0.25, abs=0.01)
     assert moved[0].mean().item() == pytest.approx(0.75, abs=0.01)
     assert moved[2].abs().max() < 1e-6
-
-
-def test_it_starts_from_what_the_user_does() -> None:
-    own = OwnChain()
-    scores = NextPlace(4, own=own).score(HISTORIES)
-    torch.testing.assert_close(scores, own.score(HISTORIES).float())
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from recsys import EventLog, Split
 from recsys.errors import ConfigError, DataError, RunError
-from recsys.models import NextPlace, OwnChain, SASRec
-from recsys.models.sequences import Adjacency
+from recsys.models import NextPlace, SASRec
+from recsys.models.sequences import Adjacency, OwnPointer
 from recsys.tasks import last_share
-from recsys.training import federated
+from recsys.training import local_steps
 from recsys.training.aggregation import (
     Aggregation,
     DistanceWeighted,
@@ -29,19 +29,10 @@ from recsys.training.aggregation import (
     FedProx,
     GeometricMedian,
 )
-from recsys.training.federated import (
-    Clients,
-    Coin,
-    LocalSteps,
-    OnClient,
-    Order,
-    Rounds,
-    Server,
-    Update,
-    Updates,
-    train_clients,
-    train_federated,
-)
+from recsys.training.clients import Clients
+from recsys.training.federated import Coin, OnClient, Rounds, Server, train_federated
+from recsys.training.local_steps import LocalSteps, train_clients
+from recsys.training.messages import Order, Update, Updates
 from recsys.training.privacy import GaussianNoise
 
 NUM_ITEMS = 7
@@ -71,6 +62,11 @@ def small_model(**options: Any) -> NextPlace:
 
 def weights_of(model: NextPlace) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+
+def scores_of_one(model: NextPlace, inputs: dict[str, Tensor]) -> Tensor:
+    weights = {name: weight[None] for name, weight in model.named_parameters()}
+    return model.scores_of(weights, {name: value[None] for name, value in inputs.items()})[0]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +115,7 @@ def test_entropies_are_those_of_each_clients_targets(split: Split) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"adjacency": Adjacency(share=0.5, km=2.0)}, {"own": OwnChain()}],
+    [{}, {"adjacency": Adjacency(share=0.5, km=2.0)}, {"own": OwnPointer(max_events=6, day=4.0)}],
     ids=["plain", "adjacency", "own"],
 )
 @pytest.mark.parametrize("clients_at_once", [2, 64])
@@ -135,11 +131,20 @@ def test_clients_side_by_side_have_the_numbers_of_each_alone(
             torch.testing.assert_close(together.changes[name][row], change[0], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("proximal", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("proximal", "options"),
+    [
+        (0.0, {}),
+        (0.5, {}),
+        (0.0, {"own": OwnPointer(max_events=6, day=4.0)}),
+        (0.0, {"adjacency": Adjacency(share=0.5, km=2.0)}),
+    ],
+    ids=["plain", "proximal", "own", "adjacency"],
+)
 def test_one_pass_over_all_examples_is_a_step_of_pytorchs_sgd(
-    split: Split, proximal: float
+    split: Split, proximal: float, options: dict[str, Any]
 ) -> None:
-    model, clients, order = clients_and_order(split)
+    model, clients, order = clients_and_order(split, **options)
     order = Order(order.weights, proximal=proximal)
     local = LocalSteps(epochs=3, batch_size=32, max_examples=None, learning_rate=0.2)
     updates = train_clients(model, order, clients, local)
@@ -149,7 +154,7 @@ def test_one_pass_over_all_examples_is_a_step_of_pytorchs_sgd(
         examples = dict(clients.rows(torch.tensor([row])).examples)
         target = examples.pop("target")
         for _ in range(3):
-            loss = plain.row_losses(plain(**examples), target).mean()
+            loss = torch.nn.functional.cross_entropy(scores_of_one(plain, examples), target)
             drift = sum((w - order.weights[n]).square().sum() for n, w in plain.named_parameters())
             sgd.zero_grad()
             (loss + proximal / 2 * drift).backward()
@@ -162,18 +167,21 @@ def test_one_pass_over_all_examples_is_a_step_of_pytorchs_sgd(
 def test_an_epoch_takes_each_example_once(split: Split) -> None:
     _, clients, _ = clients_and_order(split)
     one = clients.rows(torch.tensor([4]))
-    counts = torch.tensor([14])
-    first, second = (federated._shuffled(one, counts, 0, epoch, 0)[0] for epoch in (0, 1))
-    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(14))
-    assert first.tolist() != second.tolist()
-    some = federated._shuffled(one, torch.tensor([5]), 0, 0, 0)[0]
-    again = federated._shuffled(one, torch.tensor([5]), 0, 1, 0)[0]
-    other = federated._shuffled(one, torch.tensor([5]), 1, 0, 0)[0]
-    assert set(some.tolist()) == set(again.tolist()) != set(other.tolist())
+
+    def rows(count: int, number: int, epoch: int) -> list[int]:
+        counts = torch.tensor([count])
+        chosen = local_steps._chosen(one, counts, number, 0)
+        return local_steps._shuffled(one, counts, chosen, number, epoch, 0)[0].tolist()
+
+    first, second = rows(14, 0, 0), rows(14, 0, 1)
+    assert sorted(first) == sorted(second) == list(range(14))
+    assert first != second
+    some, again, other = rows(5, 0, 0), rows(5, 0, 1), rows(5, 1, 0)
+    assert set(some) == set(again) != set(other)
 
 
 def test_a_message_holds_nothing_else(split: Split) -> None:
-    model, clients, order = clients_and_order(split, own=OwnChain())
+    model, clients, order = clients_and_order(split, own=OwnPointer(max_events=6, day=4.0))
     (message,) = train_clients(model, order, clients.rows(torch.tensor([2])), LOCAL).messages()
     assert [field.name for field in fields(Update)] == ["takes_part", "num_examples", "change"]
     assert message.change.keys() == order.weights.keys()
@@ -316,6 +324,21 @@ def test_an_update_says_nothing_else(about: str) -> None:
         Update.from_bytes(save({}, {"update": about}))
 
 
+def test_an_order_says_all_that_it_holds(split: Split) -> None:
+    _, _, order = clients_and_order(split)
+    order = Order(order.weights, 3, 0.5, 1.0, (2.0, 0.5))
+    read = Order.from_bytes(order.to_bytes())
+    assert {**vars(read), "weights": 0} == {**vars(order), "weights": 0}
+    assert torch.equal(read.weights["bias"], order.weights["bias"])
+    for message, says in [
+        (Update(True, 1, {}).to_bytes(), "is no order"),
+        (save({}, {"order": '{"coin": null, "more": 1}'}), "an order says .*more"),
+        (save({}, {"order": '{"round": 1}'}), "an order says"),
+    ]:
+        with pytest.raises(RunError, match=says):
+            Order.from_bytes(message)
+
+
 def test_noise_goes_with_what_can_be_counted(split: Split) -> None:
     with pytest.raises(ConfigError, match="not with GeometricMedian"):
         Server({}, GeometricMedian(), noise=GaussianNoise())
@@ -382,6 +405,15 @@ def test_the_same_seed_gives_the_same_weights(split: Split) -> None:
     assert not torch.equal(models[0].items, models[2].items)
 
 
+def test_the_mean_of_the_last_rounds(split: Split) -> None:
+    model, seen = small_model(), []
+    rounds = Rounds(num_rounds=4, clients_a_round=2, averaged=3)
+    train_federated(
+        model, split, rounds=rounds, after_round=lambda _: seen.append(model.items.detach().clone())
+    )
+    torch.testing.assert_close(model.items.detach(), torch.stack(seen[1:]).mean(0))
+
+
 def test_what_a_client_learns_by_itself_is_its_own(split: Split) -> None:
     model = small_model()
     model.keep_popularity(split)
@@ -407,6 +439,7 @@ def test_what_a_client_learns_by_itself_is_its_own(split: Split) -> None:
         (lambda: LocalSteps(epochs=0), "epochs=0: expected at least 1"),
         (lambda: LocalSteps(learning_rate=0.0), r"learning_rate=0\.0: expected above 0"),
         (lambda: Rounds(clients_a_round=0), "clients_a_round=0: expected at least 1"),
+        (lambda: Rounds(num_rounds=2, averaged=3), "averaged=3: expected at most num_rounds=2"),
         (lambda: FedProx(proximal=-1.0), r"proximal=-1\.0: expected at least 0"),
         (lambda: FedAdam(beta1=2.0), r"beta1=2\.0: expected a share"),
         (lambda: DistanceWeighted(temperature=0.0), r"temperature=0\.0: expected above 0"),
@@ -428,9 +461,9 @@ def test_training_that_diverges_is_one_line(split: Split) -> None:
 CLIENT = """
 import socket, sys
 import polars as pl, torch
-from safetensors.torch import load, load_file
+from safetensors.torch import load_file
 from recsys.models import NextPlace
-from recsys.training.federated import Clients, LocalSteps, Order, train_clients
+from recsys.training import Clients, LocalSteps, Order, train_clients
 
 port, number, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 examples = load_file(path)
@@ -442,7 +475,7 @@ with socket.create_connection(("127.0.0.1", port), timeout=300).makefile("rwb") 
     server.write(bytes([number]))
     server.flush()
     while size := int.from_bytes(server.read(4), "little"):
-        order = Order(load(server.read(size)), int.from_bytes(server.read(4), "little"))
+        order = Order.from_bytes(server.read(size))
         message = train_clients(model, order, own, local).messages()[0].to_bytes()
         server.write(len(message).to_bytes(4, "little") + message)
         server.flush()
@@ -473,11 +506,10 @@ def test_two_processes_over_localhost_give_the_numbers_of_the_loop(
             connection.settimeout(300)
             line = stack.enter_context(connection.makefile("rwb"))
             lines[line.read(1)[0]] = line
-        for number in range(3):
-            weights = save(server.order().weights)
+        for _ in range(3):
+            sent = server.order().to_bytes()
             for line in lines.values():
-                line.write(len(weights).to_bytes(4, "little") + weights)
-                line.write(number.to_bytes(4, "little"))
+                line.write(len(sent).to_bytes(4, "little") + sent)
                 line.flush()
             sizes = {user: int.from_bytes(lines[user].read(4), "little") for user in (1, 4)}
             messages = [Update.from_bytes(lines[user].read(sizes[user])) for user in (1, 4)]
