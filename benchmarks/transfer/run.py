@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from statistics import fmean
 from typing import Any
@@ -53,14 +54,10 @@ SEEDS = (0, 1, 2, 3, 4)
 LOGS = ("amazon_domains", "complete_journey")
 METRIC = "ndcg@10"
 PROTOCOL = Protocol(ks=(10,))
-OF_ALL: dict[str, Any] = {
-    "embedding_dim": 64,
-    "encoder": Encoder(num_layers=2, num_heads=1, max_length=50, dropout=0.5),
-    "learning_rate": 2e-3,
-}
-TRAINING: dict[str, Any] = {"max_epochs": 40, "batch_size": 64, "device": "cpu"}
-PATIENCE, PATIENCE_ALONE = 5, 10
-"""In epochs; of a domain alone they are a fifth as long."""
+EPOCHS, PATIENCE, EVALUATE_EVERY = 40, 3, 2
+"""Epochs at most; evaluations, every so many epochs, without a better one before a model stops."""
+PATIENCE_ALONE = 5
+"""Of a domain alone, whose epochs have a fifth of the steps."""
 EVERY, HELD_OUT, TEMPERATURE = 25, 256, 0.25
 WEIGHTINGS = {
     "CrossDomain, uniform": Uniform(),
@@ -72,6 +69,39 @@ WEIGHTINGS = {
 }
 ALONE, MIXED, UNIFORM = "SASRec, each domain alone", "SASRec, mixed", "CrossDomain, uniform"
 ROWS = [ALONE, MIXED, *WEIGHTINGS]
+CROSS_DOMAIN = "CrossDomain"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What was chosen for a model on the validation, out of two numbers of layers and two steps."""
+
+    num_layers: int
+    batch_size: int
+    learning_rate: float
+
+    def options(self) -> dict[str, Any]:
+        """Of a model."""
+        encoder = Encoder(num_layers=self.num_layers, num_heads=1, max_length=50, dropout=0.5)
+        return {"embedding_dim": 64, "encoder": encoder, "learning_rate": self.learning_rate}
+
+    def training(self, seed: int, *, patience: int, monitor: str) -> TrainingOptions:
+        return TrainingOptions(
+            max_epochs=EPOCHS,
+            batch_size=self.batch_size,
+            evaluate_every=EVALUATE_EVERY,
+            patience=patience,
+            monitor=monitor,
+            device="cpu",
+            seed=seed,
+        )
+
+
+SETTINGS = {
+    ALONE: Setting(num_layers=1, batch_size=64, learning_rate=2e-3),
+    MIXED: Setting(num_layers=2, batch_size=64, learning_rate=2e-3),
+    CROSS_DOMAIN: Setting(num_layers=2, batch_size=128, learning_rate=3e-3),
+}
 CLAIMS = [
     (ALONE, MIXED),
     (ALONE, UNIFORM),
@@ -151,36 +181,35 @@ def tested(row: str, seed: int) -> pl.DataFrame:
 
 def alone(seed: int) -> pl.DataFrame:
     """A model of each domain, which knows of no other's events."""
-    frames = []
-    for place, _ in enumerate(domains().names):
+    frames, setting = [], SETTINGS[ALONE]
+    training = setting.training(seed, patience=PATIENCE_ALONE, monitor=METRIC)
+    for place in range(len(domains().names)):
         part = domains().part([place])
-        options = TrainingOptions(seed=seed, patience=PATIENCE_ALONE, **TRAINING)
-        model = fitted(partial(SASRec, part.task.split.num_items, **OF_ALL), part, options)
+        model = fitted(
+            partial(SASRec, part.task.split.num_items, **setting.options()), part, training
+        )
         frames.append(asked(model, part, place))
     return pl.concat(frames)
 
 
 def together(row: str, seed: int) -> pl.DataFrame:
-    of_all, split = domains(), domains().task.split
-    options = TrainingOptions(seed=seed, patience=PATIENCE, monitor="domains", **TRAINING)
+    """One model of all domains."""
+    setting = SETTINGS[MIXED if row == MIXED else CROSS_DOMAIN]
+    training = setting.training(seed, patience=PATIENCE, monitor="domains")
+    model = fitted(partial(mixed, row, **setting.options()), domains(), training)
+    return pl.concat(asked(model, domains(), place) for place in range(len(domains().names)))
 
-    def build() -> Scorer:
-        model: JudgedSASRec | JudgedCrossDomain
-        if row == MIXED:
-            model = JudgedSASRec(split.num_items, **OF_ALL)
-        else:
-            model = JudgedCrossDomain(
-                split.num_items,
-                num_classes=split.num_classes,
-                column="domain",
-                weighting=WEIGHTINGS[row],
-                **OF_ALL,
-            )
-        model.domains = of_all
-        return model
 
-    model = fitted(build, of_all, options)
-    return pl.concat(asked(model, of_all, place) for place in range(len(of_all.names)))
+def mixed(row: str, **options: Any) -> JudgedSASRec | JudgedCrossDomain:
+    split = domains().task.split
+    model: JudgedSASRec | JudgedCrossDomain
+    if row == MIXED:
+        model = JudgedSASRec(split.num_items, **options)
+    else:
+        options |= {"num_classes": split.num_classes, "column": "domain"}
+        model = JudgedCrossDomain(split.num_items, weighting=WEIGHTINGS[row], **options)
+    model.domains = domains()
+    return model
 
 
 def fitted(build: Callable[[], Scorer], part: transfer.Domains, options: TrainingOptions) -> Scorer:
