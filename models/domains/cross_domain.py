@@ -14,6 +14,8 @@ the same encoder, adds a little; the weighting measures on held-out training use
 steps, not in every step on the batch that is trained on; vectors of domains, gates, detached halves
 and the mutual information are left out. The encoder is that of `SASRec`: of one domain both
 readings are the same, and the model is `SASRec`.
+Beyond the papers: who is new to a domain gets, beside what newcomers have learnt to get, what was
+popular in it when the user was last seen elsewhere.
 
 A score is log P(domain) + log P(item | domain): the whole reading says which domain is next, and
 over everything a score is a probability. A user without a history gets popularity.
@@ -47,6 +49,12 @@ from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
 from recsys.types import Scores
+
+
+NUM_PERIODS = 16
+"""Of equally many events, in which popularity is counted."""
+PERIODS_AROUND = 2.0
+"""Standard deviation of the weights of the periods around one."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,8 @@ class CrossDomain(Recommender):
     """
 
     domain_of_item: Tensor
+    period_starts: Tensor
+    log_popularity: Tensor
     domain_weights: Tensor
     domain_values: Tensor
 
@@ -129,6 +139,8 @@ class CrossDomain(Recommender):
             expert(embedding_dim, readings.rank) for _ in range(num_domains if readings.rank else 0)
         )
         self.register_buffer("domain_of_item", torch.zeros(num_items, dtype=torch.int64))
+        self.register_buffer("period_starts", torch.zeros(NUM_PERIODS - 1, dtype=torch.int64))
+        self.register_buffer("log_popularity", torch.zeros(NUM_PERIODS, num_items))
         self.register_buffer("domain_weights", torch.ones(num_domains))
         self.register_buffer("domain_values", torch.zeros(num_domains))
         self.held_out: Part | None = None
@@ -142,8 +154,11 @@ class CrossDomain(Recommender):
         super().check_kept(histories)
         check_tensor("domain_of_item", self.domain_of_item, torch.int64, histories.num_items)
         check_index("domain_of_item", self.domain_of_item, self.num_domains)
+        check_tensor("period_starts", self.period_starts, torch.int64, NUM_PERIODS - 1)
+        dtype = self.newcomers.dtype
+        check_tensor("log_popularity", self.log_popularity, dtype, NUM_PERIODS, histories.num_items)
         for name in ("domain_weights", "domain_values"):
-            check_tensor(name, getattr(self, name), self.newcomers.dtype, self.num_domains)
+            check_tensor(name, getattr(self, name), dtype, self.num_domains)
 
     def prepare(self, split: Split) -> Part:
         """Training users with at least two events; of these the last max_length + 1.
@@ -155,6 +170,7 @@ class CrossDomain(Recommender):
         """
         self.domain_of_item.copy_(self._read_domains(split))
         history = split.training
+        self._keep_popularity_by_period(history)
         lengths = history.lengths()
         (users,) = (lengths > 1).nonzero(as_tuple=True)
         if isinstance(self.weighting, MeasuredWeighting):
@@ -174,6 +190,20 @@ class CrossDomain(Recommender):
                 "item a domain, or leave them out"
             )
         return tensor_of(values.rank("dense").cast(pl.Int64) - 1)
+
+    def _keep_popularity_by_period(self, history: BasketBatch) -> None:
+        """Of periods of equally many events: events of an item then, and a tenth of all of them."""
+        at = torch.arange(1, NUM_PERIODS) * len(history.times) // NUM_PERIODS
+        self.period_starts.copy_(history.times.sort().values[at])
+        counts = torch.zeros_like(self.log_popularity, dtype=torch.float32)
+        places = (self._period_of(history.times), history.items)
+        counts.index_put_(places, torch.ones(len(history.items)), accumulate=True)
+        number = torch.arange(NUM_PERIODS)
+        weights = (-0.5 * ((number[:, None] - number) / PERIODS_AROUND) ** 2).exp()
+        self.log_popularity.copy_((weights @ counts + 0.1 * counts.sum(0) + 0.1).log())
+
+    def _period_of(self, times: Tensor) -> Tensor:
+        return torch.searchsorted(self.period_starts, times, right=True)
 
     def _hold_out(self, users: Tensor, history: BasketBatch) -> Tensor:
         """Set some users aside, each with the last event as the target; returns the others."""
@@ -325,10 +355,25 @@ class CrossDomain(Recommender):
         log_total_B1 = scores_Bn.logsumexp(1, keepdim=True)
         for domain in range(self.num_domains):
             items, logits = self._logits(whole_BD, own_BdD[:, domain], domain)
+            if self.num_domains > 1:
+                logits = logits + self._popularity_then(batch, domain)[:, items]
             log_domain_B1 = scores_Bn[:, items].logsumexp(1, keepdim=True) - log_total_B1
             scores_Bn[:, items] = logits.log_softmax(1) + log_domain_B1
         scores_Bn[batch.lengths() == 0] = 0
         return scores_Bn.to(wide(whole_BD).dtype)
+
+
+    def _popularity_then(self, batch: BasketBatch, domain: int) -> Tensor:
+        """(B, n): of who is new to a domain, what was popular when its user was last seen."""
+        is_there = self.domain_of_item[batch.items] == domain
+        (rows,) = ((batch.where(is_there).lengths() == 0) & (batch.lengths() > 0)).nonzero(
+            as_tuple=True
+        )
+        popularity = self.log_popularity.double()
+        scores_Bn = popularity.new_zeros(len(batch), popularity.shape[1])
+        last_seen = batch.times[batch.offsets[1:][rows] - 1]
+        scores_Bn[rows] = popularity[self._period_of(last_seen)]
+        return scores_Bn
 
 
 def places_in(rows: Ragged) -> Tensor:

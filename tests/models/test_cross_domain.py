@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from math import factorial
 from typing import Any
@@ -116,8 +117,32 @@ def test_who_is_new_to_a_domain_gets_the_list_of_its_newcomers(split: Split) -> 
     model.prepare(split)
     torch.nn.init.normal_(model.newcomers)
     scores = model.score(BasketBatch.from_lists([[[0], [3]]], 10))[0, 1::3].log_softmax(0)
-    expected = (model.items.vectors @ model.newcomers[1])[1::3].log_softmax(0)
-    assert scores.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    logits = model.items.vectors @ model.newcomers[1] + model.log_popularity[0]
+    assert scores.tolist() == pytest.approx(logits[1::3].log_softmax(0).tolist(), abs=1e-5)
+
+
+def test_popularity_is_that_of_the_time_around(split: Split) -> None:
+    """Item 1 has all of its events in the first half of the training, item 4 in the second."""
+    times = torch.arange(1600)
+    items = torch.where(times < 800, 1, 4)
+    history = replace(
+        BasketBatch.from_lists([[[int(item)] for item in items]], 10), times=times + 5000
+    )
+    model = model_of(split, readings=Readings(whole_in_score=0.0)).eval()
+    model._keep_popularity_by_period(history)
+    assert model.period_starts.tolist() == list(range(5100, 6600, 100))
+    early, late = model.log_popularity[0].exp(), model.log_popularity[-1].exp()
+    weights = [torch.exp(torch.tensor(-0.5 * (gap / 2) ** 2)) for gap in range(8)]
+    assert float(early[1]) == pytest.approx(100 * float(sum(weights)) + 80.1, rel=1e-4)
+    assert float(late[4]) == pytest.approx(float(early[1]), rel=1e-4)
+    assert float(early[4]) < 0.5 * float(early[1])
+    model.prepare(split)
+    model._keep_popularity_by_period(history)
+    of_others = BasketBatch.from_lists([[[0], [3]]] * 2, 10)
+    of_others = replace(of_others, times=torch.tensor([5000, 5050, 5000, 6590]))
+    scores = model.score(of_others)
+    assert scores[0, 1] > scores[0, 4]
+    assert scores[1, 4] > scores[1, 1]
 
 
 def test_with_one_domain_it_is_sasrec() -> None:
