@@ -70,7 +70,7 @@ class Readings:
         ConfigError: an option is out of its range.
     """
 
-    whole_in_loss: float = 0.5
+    whole_in_loss: float = 0.25
     whole_in_score: float = 0.1
     rank: int = 0
 
