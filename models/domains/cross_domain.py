@@ -355,25 +355,20 @@ class CrossDomain(Recommender):
         log_total_B1 = scores_Bn.logsumexp(1, keepdim=True)
         for domain in range(self.num_domains):
             items, logits = self._logits(whole_BD, own_BdD[:, domain], domain)
-            if self.num_domains > 1:
-                logits = logits + self._popularity_then(batch, domain)[:, items]
+            rows = self._newcomers(batch, domain)
+            last_seen = batch.times[batch.offsets[1:][rows] - 1]
+            logits[rows] += self.log_popularity[self._period_of(last_seen)][:, items].double()
             log_domain_B1 = scores_Bn[:, items].logsumexp(1, keepdim=True) - log_total_B1
             scores_Bn[:, items] = logits.log_softmax(1) + log_domain_B1
         scores_Bn[batch.lengths() == 0] = 0
         return scores_Bn.to(wide(whole_BD).dtype)
 
 
-    def _popularity_then(self, batch: BasketBatch, domain: int) -> Tensor:
-        """(B, n): of who is new to a domain, what was popular when its user was last seen."""
+    def _newcomers(self, batch: BasketBatch, domain: int) -> Tensor:
+        """The rows of those who have a history, but none in a domain."""
         is_there = self.domain_of_item[batch.items] == domain
-        (rows,) = ((batch.where(is_there).lengths() == 0) & (batch.lengths() > 0)).nonzero(
-            as_tuple=True
-        )
-        popularity = self.log_popularity.double()
-        scores_Bn = popularity.new_zeros(len(batch), popularity.shape[1])
-        last_seen = batch.times[batch.offsets[1:][rows] - 1]
-        scores_Bn[rows] = popularity[self._period_of(last_seen)]
-        return scores_Bn
+        count = torch.zeros_like(batch.users).index_add_(0, batch.owners(), is_there.long())
+        return ((count == 0) & (batch.lengths() > 0)).nonzero(as_tuple=True)[0]
 
 
 def places_in(rows: Ragged) -> Tensor:
