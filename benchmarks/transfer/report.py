@@ -76,7 +76,7 @@ def pairs(gains: list[dict[str, Any]]) -> str:
 def means(record: dict[str, Any]) -> str:
     names = list(record["users"])
     lines = [header("", "mean over domains", *(f"{n} ({record['users'][n]})" for n in names))]
-    for row in ROWS:
+    for row in [row for row in ROWS if row in record["rows"]]:
         of = record["rows"][row]
         low, high = short(of["mean"]["min"]), short(of["mean"]["max"])
         cells = [short(fmean(of[name]["values"])) for name in names]

@@ -18,6 +18,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("what", choices=["diagnostic", "five_seeds"])
     parser.add_argument("--rows", nargs="+", choices=ROWS, help="these alone; no record")
     parser.add_argument("--seeds", nargs="+", type=int, help="these alone; no record")
+    parser.add_argument("--so-far", action="store_true", help="a record of the finished rows")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
@@ -142,12 +144,13 @@ def main() -> None:
         measured = {name: diagnostic(name) for name in LOGS}
         write(RESULTS / "item_knn.json", measured, packages=PACKAGES, seed=0)
         return
+    rows = [row for row in ROWS if not given.so_far or all(map(partial(is_done, row), SEEDS))]
     for seed in given.seeds or SEEDS:
-        for row in given.rows or ROWS:
+        for row in given.rows or rows:
             tested(row, seed)
     if given.rows is None and given.seeds is None:
-        frames = {row: over_seeds([tested(row, seed) for seed in SEEDS]) for row in ROWS}
-        measured = {"seeds": SEEDS, "users": users_of(frames[ALONE]), "rows": figures()}
+        frames = {row: over_seeds([tested(row, seed) for seed in SEEDS]) for row in rows}
+        measured = {"seeds": SEEDS, "users": users_of(frames[ALONE]), "rows": figures(rows)}
         measured |= {"of_mean": of_mean(frames), "by_domain": by_domain(frames)}
         write(RESULTS / "amazon_domains.json", measured, packages=PACKAGES, seed=SEEDS[0])
 
@@ -168,9 +171,17 @@ def domains() -> transfer.Domains:
     return transfer.prepare(config, transfer.Division(**plain(config.transfer)))
 
 
+def file_of(row: str, seed: int) -> Path:
+    return RUNS / "amazon_domains" / f"{row.replace(', ', '_').replace(' ', '_')}_{seed}.parquet"
+
+
+def is_done(row: str, seed: int) -> bool:
+    return file_of(row, seed).is_file()
+
+
 def tested(row: str, seed: int) -> pl.DataFrame:
     """What every test user reached, by domain: `user_id, domain, ndcg@10`."""
-    path = RUNS / "amazon_domains" / f"{row.replace(', ', '_').replace(' ', '_')}_{seed}.parquet"
+    path = file_of(row, seed)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         frame = alone(seed) if row == ALONE else together(row, seed)
@@ -247,11 +258,11 @@ def users_of(frame: pl.DataFrame) -> dict[str, int]:
     return {name: len(frame.filter(domain=name)) for name in domains().names}
 
 
-def figures() -> dict[str, dict[str, Any]]:
+def figures(done: list[str]) -> dict[str, dict[str, Any]]:
     """Of each row the mean over domains and each domain, by seed."""
     names = domains().names
     rows: dict[str, dict[str, Any]] = {}
-    for row in ROWS:
+    for row in done:
         frames = [tested(row, seed) for seed in SEEDS]
         rows[row] = {"mean": spread(mean_of(frame) for frame in frames)}
         for name in names:
@@ -264,6 +275,7 @@ def of_mean(frames: dict[str, pl.DataFrame]) -> list[dict[str, Any]]:
     rows = [
         {"against": first, "row": second, **gain_of_mean(frames[first], frames[second], METRIC)}
         for first, second in CLAIMS
+        if {first, second} <= frames.keys()
     ]
     p_holm = holm(np.array([row["p_value"] for row in rows]))
     return [row | {"p_holm": float(p)} for row, p in zip(rows, p_holm, strict=True)]
@@ -271,7 +283,7 @@ def of_mean(frames: dict[str, pl.DataFrame]) -> list[dict[str, Any]]:
 
 def by_domain(frames: dict[str, pl.DataFrame]) -> dict[str, list[dict[str, Any]]]:
     """Of each row, every domain against the domain alone, corrected over the domains."""
-    return {row: _against_alone(frames[ALONE], frames[row]) for row in ROWS if row != ALONE}
+    return {row: _against_alone(frames[ALONE], frames[row]) for row in frames if row != ALONE}
 
 
 def _against_alone(first: pl.DataFrame, second: pl.DataFrame) -> list[dict[str, Any]]:
