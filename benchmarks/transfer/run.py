@@ -75,7 +75,7 @@ CROSS_DOMAIN = "CrossDomain"
 
 @dataclass(frozen=True)
 class Setting:
-    """What was chosen for a model on the validation: no layer, one or two, and two sizes of steps."""
+    """What was chosen for a model on the validation, out of none to two layers and two steps."""
 
     num_layers: int
     batch_size: int
