@@ -1,26 +1,33 @@
-"""CrossDomain: one sequence of a user's events in several domains, and what each gets of it.
+"""CrossDomain: a user's events in several domains, read as a whole and one domain at a time.
 
 Papers: Park et al., "Cracking the Code of Negative Transfer" (CGRec), CIKM 2023, arXiv 2311.13188;
 Park et al., "Pacer and Runner" (SyNCRec), SIGIR 2024, arXiv 2407.11245.
 
-Kept: a causal Transformer over the events of all domains, an item being its vector and that of its
-domain; CGRec's coarse head before the fine one, here the domain and then the item in it; SyNCRec's
-shared and own experts behind a gate of each domain; weights of the domains in the loss, which both
-papers change while training goes on: `DomainWeighting`, passed in.
-Changed: the losses are softmaxes, over the domains and over the items of the target's domain, not
-pairwise ones against a drawn item; the weighting measures on held-out training users every so many
-steps, not in every step on the batch that is trained on; SyNCRec's separate passes with detached
-halves, and its mutual information, are left out. The encoder is that of `SASRec`.
+Kept: SyNCRec's two passes, over the events of all domains and over those of a single one, by one
+causal Transformer; experts of each domain beside what all share, here a residual of low rank;
+CGRec's coarse head before the fine one, here the domain and then the item in it; weights of the
+domains in the loss, which both papers change while training goes on: `DomainWeighting`, passed in.
+Changed: the losses are softmaxes, of the whole reading over all items and of a domain's own over
+its items, not pairwise ones against a drawn item; which domain is asked about is known when its
+items are ranked, so its own reading ranks them, and the whole one, which trains the same items and
+the same encoder, adds a little; the weighting measures on held-out training users every so many
+steps, not in every step on the batch that is trained on; vectors of domains, gates, detached halves
+and the mutual information are left out. The encoder is that of `SASRec`: of one domain both
+readings are the same, and the model is `SASRec`.
+Beyond the papers: who is new to a domain gets, beside what newcomers have learnt to get, what was
+popular in it when the user was last seen elsewhere.
 
-A score is log P(domain) + log P(item | domain): within a domain it ranks by the domain's own state,
-and over everything it is a probability. A user without a history gets popularity.
+A score is log P(domain) + log P(item | domain): the whole reading says which domain is next, and
+over everything a score is a probability. A user without a history gets popularity.
 
-Shapes: B users, E events, n items, d domains, D dimensions. A suffix gives those of a tensor.
+Shapes: B users, E events, n items, d domains, D dimensions, Q pairs of a user and a domain. A
+suffix gives those of a tensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import polars as pl
 import torch
@@ -30,22 +37,50 @@ from torch import Tensor, nn
 from recsys.batch.bounds import check_index, check_tensor
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
-from recsys.batch.ragged import Ragged, ranges
+from recsys.batch.ragged import Ragged, offsets_of, ranges
 from recsys.errors import ConfigError, DataError
 from recsys.models.domains._weightings import DomainWeighting, MeasuredWeighting, Uniform
-from recsys.models.sequences.sasrec import CausalEncoder, Dropout, Encoder
+from recsys.models.sequences.sasrec import CausalEncoder, Encoder
 from recsys.nn import losses
 from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
-from recsys.ranges import at_least
+from recsys.ranges import at_least, share
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
 from recsys.types import Scores
 
 
+NUM_PERIODS = 16
+"""Of equally many events, in which popularity is counted."""
+PERIODS_AROUND = 2.0
+"""Standard deviation of the weights of the periods around one."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """How much the reading of a whole history counts, beside that of one domain's events.
+
+    Attributes:
+        whole_in_loss: its share of the loss.
+        whole_in_score: its share of the scores within a domain.
+        rank: of what each domain's own expert adds to a state; 0 adds nothing.
+
+    Raises:
+        ConfigError: an option is out of its range.
+    """
+
+    whole_in_loss: float = 0.25
+    whole_in_score: float = 0.1
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        share(whole_in_loss=self.whole_in_loss, whole_in_score=self.whole_in_score)
+        at_least(0, rank=self.rank)
+
+
 class CrossDomain(Recommender):
-    """Encodes a history of all domains; each domain reads the state through experts of its own.
+    """Reads a history twice: all of it, and the events of the domain that is asked about.
 
     Args:
         num_items: n.
@@ -53,7 +88,7 @@ class CrossDomain(Recommender):
         column: of the items, whose values are the domains.
         embedding_dim: D.
         encoder: sizes of the Transformer.
-        num_shared: experts that all domains share, beside one of each.
+        readings: what each counts.
         weighting: of the domains in the loss.
         learning_rate, weight_decay: of AdamW.
 
@@ -66,6 +101,8 @@ class CrossDomain(Recommender):
     """
 
     domain_of_item: Tensor
+    period_starts: Tensor
+    log_popularity: Tensor
     domain_weights: Tensor
     domain_values: Tensor
 
@@ -77,14 +114,13 @@ class CrossDomain(Recommender):
         column: str = "department",
         embedding_dim: int = 64,
         encoder: Encoder = Encoder(),
-        num_shared: int = 2,
+        readings: Readings = Readings(),
         weighting: DomainWeighting = Uniform(),
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
         at_least(1, num_items=num_items, embedding_dim=embedding_dim)
-        at_least(0, num_shared=num_shared)
         if column not in num_classes:
             raise ConfigError(
                 f"column={column}: items have no such column; there is "
@@ -94,14 +130,17 @@ class CrossDomain(Recommender):
         at_least(1, **{f"num_classes.{column}": num_domains})
         self.column = column
         self.max_length = encoder.max_length
+        self.readings = readings
         self.weighting = weighting
         self.items = EmbeddingTable(num_items, embedding_dim)
-        self.domains = nn.Embedding(num_domains, embedding_dim)
         self.encoder = CausalEncoder(embedding_dim, encoder)
-        self.experts = Experts(embedding_dim, num_domains, num_shared, encoder.dropout)
-        self.which_domain = nn.Linear(embedding_dim, num_domains)
-        nn.init.normal_(self.domains.weight, std=0.02)
+        self.newcomers = nn.Parameter(torch.zeros(num_domains, embedding_dim))
+        self.experts = nn.ModuleList(
+            expert(embedding_dim, readings.rank) for _ in range(num_domains if readings.rank else 0)
+        )
         self.register_buffer("domain_of_item", torch.zeros(num_items, dtype=torch.int64))
+        self.register_buffer("period_starts", torch.zeros(NUM_PERIODS - 1, dtype=torch.int64))
+        self.register_buffer("log_popularity", torch.zeros(NUM_PERIODS, num_items))
         self.register_buffer("domain_weights", torch.ones(num_domains))
         self.register_buffer("domain_values", torch.zeros(num_domains))
         self.held_out: Part | None = None
@@ -109,16 +148,17 @@ class CrossDomain(Recommender):
     @property
     def num_domains(self) -> int:
         """How many there are."""
-        return self.which_domain.out_features
+        return len(self.newcomers)
 
     def check_kept(self, histories: BasketBatch) -> None:
         super().check_kept(histories)
         check_tensor("domain_of_item", self.domain_of_item, torch.int64, histories.num_items)
         check_index("domain_of_item", self.domain_of_item, self.num_domains)
+        check_tensor("period_starts", self.period_starts, torch.int64, NUM_PERIODS - 1)
+        dtype = self.newcomers.dtype
+        check_tensor("log_popularity", self.log_popularity, dtype, NUM_PERIODS, histories.num_items)
         for name in ("domain_weights", "domain_values"):
-            check_tensor(
-                name, getattr(self, name), self.which_domain.weight.dtype, self.num_domains
-            )
+            check_tensor(name, getattr(self, name), dtype, self.num_domains)
 
     def prepare(self, split: Split) -> Part:
         """Training users with at least two events; of these the last max_length + 1.
@@ -130,6 +170,7 @@ class CrossDomain(Recommender):
         """
         self.domain_of_item.copy_(self._read_domains(split))
         history = split.training
+        self._keep_popularity_by_period(history)
         lengths = history.lengths()
         (users,) = (lengths > 1).nonzero(as_tuple=True)
         if isinstance(self.weighting, MeasuredWeighting):
@@ -149,6 +190,20 @@ class CrossDomain(Recommender):
                 "item a domain, or leave them out"
             )
         return tensor_of(values.rank("dense").cast(pl.Int64) - 1)
+
+    def _keep_popularity_by_period(self, history: BasketBatch) -> None:
+        """Of periods of equally many events: events of an item then, and a tenth of all of them."""
+        at = torch.arange(1, NUM_PERIODS) * len(history.times) // NUM_PERIODS
+        self.period_starts.copy_(history.times.sort().values[at])
+        counts = torch.zeros_like(self.log_popularity, dtype=torch.float32)
+        places = (self._period_of(history.times), history.items)
+        counts.index_put_(places, torch.ones(len(history.items)), accumulate=True)
+        number = torch.arange(NUM_PERIODS)
+        weights = (-0.5 * ((number[:, None] - number) / PERIODS_AROUND) ** 2).exp()
+        self.log_popularity.copy_((weights @ counts + 0.1 * counts.sum(0) + 0.1).log())
+
+    def _period_of(self, times: Tensor) -> Tensor:
+        return torch.searchsorted(self.period_starts, times, right=True)
 
     def _hold_out(self, users: Tensor, history: BasketBatch) -> Tensor:
         """Set some users aside, each with the last event as the target; returns the others."""
@@ -172,36 +227,72 @@ class CrossDomain(Recommender):
         is_last = torch.zeros_like(sequences.values, dtype=torch.bool)
         is_last[sequences.offsets[1:] - 1] = True
         offsets = sequences.offsets - torch.arange(len(sequences) + 1, device=is_last.device)
+        histories = Ragged(sequences.values[~is_last], offsets)
         targets_E = sequences.values[1:][~is_last[:-1]]
-        states_ED = self._states(Ragged(sequences.values[~is_last], offsets))
+        whole_ED = self.encoder(self.items.vectors, histories)
         domains_E = self.domain_of_item[targets_E]
-        means_d, counts_d = self._losses(states_ED, targets_E)
-        weights_d = self.domain_weights / (self.domain_weights * counts_d).sum()
-        of_items = (means_d * counts_d * weights_d.to(means_d)).sum()
-        return of_items + F.cross_entropy(wide(self.which_domain(states_ED)), domains_E)
-
-    def _states(self, sequences: Ragged) -> Tensor:
-        """(E, D)."""
-        items_nD = self.items.vectors
-        return self.encoder(items_nD + self.domains(self.domain_of_item), sequences)
-
-    def _losses(self, states_ED: Tensor, targets_E: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean loss (d,) of the targets of each domain among its items, 0 of none; counts."""
-        domains_E = self.domain_of_item[targets_E]
+        own_ED = self._own_states(histories, histories.owners(), places_in(histories), domains_E)
         counts_d = torch.bincount(domains_E, minlength=self.num_domains)
-        means = []
-        for domain, count in enumerate(counts_d.tolist()):
-            if not count:
-                means.append(wide(states_ED[:0]).sum())
+        weights_d = self.domain_weights / (self.domain_weights * counts_d).sum()
+        means_d = self._means(whole_ED, own_ED, targets_E)
+        return (means_d * (counts_d * weights_d).to(means_d)).sum()
+
+    def _means(self, whole_ED: Tensor, own_ED: Tensor, targets_E: Tensor) -> Tensor:
+        """(d,): the mean loss of both readings for the targets of each domain, 0 of none."""
+        domains_E = self.domain_of_item[targets_E]
+        means_d = []
+        for domain in range(self.num_domains):
+            (rows,) = (domains_E == domain).nonzero(as_tuple=True)
+            if not len(rows):
+                means_d.append(wide(whole_ED[:0]).sum())
                 continue
-            (rows,), (items,) = (
-                (of == domain).nonzero(as_tuple=True) for of in (domains_E, self.domain_of_item)
-            )
-            states = self.experts(states_ED[rows], domain)
-            places = torch.searchsorted(items, targets_E[rows])
-            vectors = F.embedding(items, self.items.vectors)
-            means.append(losses.linear_cross_entropy(states, vectors, places))
-        return torch.stack(means), counts_d
+            targets = targets_E[rows]
+            whole = losses.linear_cross_entropy(whole_ED[rows], self.items.vectors, targets)
+            own = whole  # of one domain
+            if self.num_domains > 1:
+                items, vectors = self._items_of(domain)
+                states, places = (
+                    self._adapted(own_ED[rows], domain),
+                    torch.searchsorted(items, targets),
+                )
+                own = losses.linear_cross_entropy(states, vectors, places)
+            means_d.append(own.lerp(whole, self.readings.whole_in_loss))
+        return torch.stack(means_d)
+
+    def _items_of(self, domain: int) -> tuple[Tensor, Tensor]:
+        """The items of a domain, ascending, and their vectors."""
+        (items,) = (self.domain_of_item == domain).nonzero(as_tuple=True)
+        # An item's gradient is a sum over all its uses.
+        return items, F.embedding(items, wide(self.items.vectors)).to(self.items.vectors.dtype)
+
+    def _adapted(self, states: Tensor, domain: int) -> Tensor:
+        """(E, D): with what the domain's expert adds."""
+        return states + self.experts[domain](states) if len(self.experts) else states
+
+    def _own_states(
+        self, histories: Ragged, users_Q: Tensor, places_Q: Tensor, domains_Q: Tensor
+    ) -> Tensor:
+        """(Q, D): of a user the state after the events of a domain up to and with a place.
+
+        Who has none up to there has the state of the domain's newcomers.
+        """
+        newcomers_QD = F.embedding(domains_Q, wide(self.newcomers)).to(self.newcomers.dtype)
+        if self.num_domains == 1 or not len(histories.values):
+            return newcomers_QD
+        group_E = histories.owners() * self.num_domains + self.domain_of_item[histories.values]
+        order_E = group_E.argsort(stable=True)
+        group_E, place_E = group_E[order_E], places_in(histories)[order_E]
+        sequences = Ragged(
+            histories.values[order_E], offsets_of(group_E.unique_consecutive(return_counts=True)[1])
+        )
+        states_ED = self.encoder(self.items.vectors, sequences)
+        group_Q = users_Q * self.num_domains + domains_Q
+        width = self.max_length + 1
+        at_Q = torch.searchsorted(group_E * width + place_E, group_Q * width + places_Q, right=True)
+        at_Q = (at_Q - 1).clamp(min=0)
+        is_newcomer = (group_E[at_Q] != group_Q) | (place_E[at_Q] > places_Q)
+        states_QD = F.embedding(at_Q, wide(states_ED)).to(states_ED.dtype)
+        return torch.where(is_newcomer[:, None], newcomers_QD, states_QD)
 
     @torch.no_grad()
     def _measure(self, weighting: MeasuredWeighting, progress: Progress) -> None:
@@ -219,59 +310,75 @@ class CrossDomain(Recommender):
         assert self.held_out is not None
         part = self.held_out.to(self.domain_of_item.device)
         is_kept = kept.to(self.domain_of_item.device)[self.domain_of_item[part.history.items]]
-        states_BD = self._last_states(part.history.where(is_kept))
-        means_d, counts_d = self._losses(states_BD, part.target.values)
-        return means_d.masked_fill(counts_d == 0, torch.nan).float().cpu()
+        targets_B = part.target.values
+        domains_B = self.domain_of_item[targets_B]
+        history = part.history.where(is_kept)
+        whole_BD, own_BdD = self._last_states(history)
+        losses_d = torch.full((self.num_domains,), torch.nan)
+        for domain in domains_B.unique().tolist():
+            (rows,) = (domains_B == domain).nonzero(as_tuple=True)
+            items, logits = self._logits(whole_BD[rows], own_BdD[rows, domain], domain)
+            places_of = torch.searchsorted(items, targets_B[rows])
+            losses_d[domain] = F.cross_entropy(logits, places_of).float()
+        return losses_d
 
-    def _last_states(self, batch: BasketBatch) -> Tensor:
-        """(B, D): the state after the last event, and zeros for a user without any."""
+    def _last_states(self, batch: BasketBatch) -> tuple[Tensor, Tensor]:
+        """(B, D) after the last event, zeros for a user without any; (B, d, D) of each domain."""
         histories = batch.ragged.last(self.max_length)
         (rows,) = (histories.lengths > 0).nonzero(as_tuple=True)
-        vectors = self.items.vectors.new_zeros(len(batch), self.items.vectors.shape[1])
+        whole_BD = self.items.vectors.new_zeros(len(batch), self.items.vectors.shape[1])
         if len(rows):
-            vectors[rows] = self._states(histories)[histories.offsets[1:][rows] - 1]
-        return vectors
+            states_ED = self.encoder(self.items.vectors, histories)
+            whole_BD[rows] = states_ED[histories.offsets[1:][rows] - 1]
+        if self.num_domains == 1:
+            return whole_BD, whole_BD[:, None]
+        users = torch.arange(len(batch), device=whole_BD.device)
+        domains = torch.arange(self.num_domains, device=whole_BD.device)
+        pairs = torch.cartesian_prod(users, domains)
+        at_the_end = torch.full_like(pairs[:, 0], self.max_length)
+        own_QD = self._own_states(histories, pairs[:, 0], at_the_end, pairs[:, 1])
+        return whole_BD, own_QD.view(len(batch), self.num_domains, -1)
+
+    def _logits(self, whole_BD: Tensor, own_BD: Tensor, domain: int) -> tuple[Tensor, Tensor]:
+        """The items of a domain, and their logits by both readings."""
+        items, vectors = self._items_of(domain)
+        of_whole = self.readings.whole_in_score
+        states = of_whole * whole_BD.double()
+        states = states + (1 - of_whole) * self._adapted(own_BD, domain).double()
+        # In double precision, so that the order of a product's sums does not show.
+        return items, states @ vectors.double().T
 
     def score(self, batch: BasketBatch) -> Scores:
         """(B, n): log-probabilities; zeros for a user without a history."""
-        states_BD = self._last_states(batch)
-        # In double precision, so that the order of a product's sums does not show.
-        log_domains_Bd = self.which_domain(states_BD).double().log_softmax(1)
-        scores_Bn = states_BD.new_zeros(len(batch), len(self.domain_of_item), dtype=torch.float64)
+        whole_BD, own_BdD = self._last_states(batch)
+        scores_Bn = whole_BD.double() @ self.items.vectors.double().T
+        log_total_B1 = scores_Bn.logsumexp(1, keepdim=True)
         for domain in range(self.num_domains):
-            (items,) = (self.domain_of_item == domain).nonzero(as_tuple=True)
-            states = self.experts(states_BD, domain).double()
-            logits = states @ self.items.vectors[items].double().T
-            scores_Bn[:, items] = logits.log_softmax(1) + log_domains_Bd[:, domain, None]
+            items, logits = self._logits(whole_BD, own_BdD[:, domain], domain)
+            rows = self._newcomers(batch, domain)
+            last_seen = batch.times[batch.offsets[1:][rows] - 1]
+            logits[rows] += self.log_popularity[self._period_of(last_seen)][:, items].double()
+            log_domain_B1 = scores_Bn[:, items].logsumexp(1, keepdim=True) - log_total_B1
+            scores_Bn[:, items] = logits.log_softmax(1) + log_domain_B1
         scores_Bn[batch.lengths() == 0] = 0
-        return scores_Bn.to(wide(states_BD).dtype)
+        return scores_Bn.to(wide(whole_BD).dtype)
 
 
-class Experts(nn.Module):
-    """States as each domain reads them: a gate of the domain over shared experts and its own.
-
-    Args:
-        dim: D.
-        num_domains: d.
-        num_shared: experts for all domains.
-        dropout: of what experts add to a state.
-    """
-
-    def __init__(self, dim: int, num_domains: int, num_shared: int, dropout: float) -> None:
-        super().__init__()
-        self.shared = nn.ModuleList(expert(dim) for _ in range(num_shared))
-        self.own = nn.ModuleList(expert(dim) for _ in range(num_domains))
-        self.gates = nn.ModuleList(nn.Linear(dim, num_shared + 1) for _ in range(num_domains))
-        self.dropout = Dropout(dropout)
-
-    def forward(self, states: Tensor, domain: int) -> Tensor:
-        """(E, D) to (E, D)."""
-        shares = self.gates[domain](states).softmax(1)
-        outputs = [of(states) for of in (*self.shared, self.own[domain])]
-        mixed = (torch.stack(outputs, dim=2) * shares[:, None]).sum(2)
-        return states + self.dropout(mixed)
+    def _newcomers(self, batch: BasketBatch, domain: int) -> Tensor:
+        """The rows of those who have a history, but none in a domain."""
+        is_there = self.domain_of_item[batch.items] == domain
+        count = torch.zeros_like(batch.users).index_add_(0, batch.owners(), is_there.long())
+        return ((count == 0) & (batch.lengths() > 0)).nonzero(as_tuple=True)[0]
 
 
-def expert(dim: int) -> nn.Sequential:
-    """(E, D) to (E, D)."""
-    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+def places_in(rows: Ragged) -> Tensor:
+    """(E,) int64, the place of each value in its row, from 0."""
+    numbers = torch.arange(len(rows.values), device=rows.values.device)
+    return numbers - rows.offsets[:-1][rows.owners()]
+
+
+def expert(dim: int, rank: int) -> nn.Sequential:
+    """(E, D) to (E, D), zeros before training."""
+    up = nn.Linear(rank, dim, bias=False)
+    nn.init.zeros_(up.weight)
+    return nn.Sequential(nn.Linear(dim, rank, bias=False), up)

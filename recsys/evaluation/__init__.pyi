@@ -13,4 +13,5 @@ from .return_times import evaluate_return_times as evaluate_return_times
 from .statistics import compare as compare
 from .survival import Outcomes as Outcomes
 from .survival import evaluate_survival as evaluate_survival
+from .transfer import gain_of_mean as gain_of_mean
 from .transfer import gains as gains

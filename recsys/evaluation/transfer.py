@@ -6,9 +6,11 @@ domain of a pair, and metrics. Users of a domain are the same in every training.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import polars as pl
+from scipy import stats
 
 from recsys.evaluation.statistics import compare, with_holm
 
@@ -53,3 +55,41 @@ def gains(per_user: pl.DataFrame, metrics: Sequence[str]) -> pl.DataFrame:
     ]
     families = pl.concat(rows).partition_by("metric", "training", maintain_order=True)
     return pl.concat(with_holm(family) for family in families)
+
+
+def gain_of_mean(first: pl.DataFrame, second: pl.DataFrame, metric: str) -> dict[str, float]:
+    """Of the mean over domains, each counting alike, what the second reaches more than the first.
+
+    `first, second, difference, low, high, p_value` as of `recsys.evaluation.compare`. What a user
+    adds to the difference, in one domain or in several, is one value: users are independent, and
+    domains of one user are not.
+
+    Args:
+        first, second: frames of results with a row per user and domain, the same in both.
+        metric: a column of them.
+
+    >>> users = {"user_id": [1, 2, 3, 4], "domain": ["books", "books", "toys", "toys"]}
+    >>> first = pl.DataFrame({**users, "ndcg@1": [0.0] * 4})
+    >>> second = pl.DataFrame({**users, "ndcg@1": [0.2, 0.4, 0.5, 0.7]})
+    >>> row = gain_of_mean(first, second, "ndcg@1")
+    >>> {name: round(row[name], 3) for name in ("difference", "low", "high", "p_value")}
+    {'difference': 0.45, 'low': 0.266, 'high': 0.634, 'p_value': 0.004}
+    """
+    keys = ["user_id", "domain"]
+    both = first.select(*keys, first=metric).join(second.select(*keys, second=metric), on=keys)
+    if not len(first) == len(second) == len(both):
+        raise ValueError("the two hold other users or domains, or one of them twice")
+    both = both.with_columns(difference=pl.col("second") - pl.col("first"))
+    means = both.group_by("domain").mean().select("first", "second", "difference").mean()
+    of_user = (pl.col("difference") - pl.col("difference").mean().over("domain")) / pl.len().over(
+        "domain"
+    )
+    domains = both["domain"].n_unique()
+    added = both.select("user_id", added=of_user / domains).group_by("user_id").sum()["added"]
+    count = len(added)
+    error = math.sqrt(float((added**2).sum()) * count / (count - 1))
+    row = means.row(0, named=True)
+    margin = float(stats.t.ppf(0.975, count - 1)) * error
+    p_value = float(2 * stats.t.sf(abs(row["difference"] / error), count - 1)) if error else 1.0
+    ends = {"low": row["difference"] - margin, "high": row["difference"] + margin}
+    return row | ends | {"p_value": p_value}

@@ -32,6 +32,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.data.LogCorpus",
         "recsys.log.Template",
         "recsys.models.domains.InverseFrequency",
+        "recsys.models.domains.Readings",
         "recsys.models.domains.Shapley",
         "recsys.models.domains.TransferGap",
         "recsys.models.domains.Uniform",

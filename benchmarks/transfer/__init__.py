@@ -1,0 +1,1 @@
+"""Several domains: what mixing does, and models that know of domains."""
