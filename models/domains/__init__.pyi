@@ -2,3 +2,4 @@ from ._weightings import InverseFrequency as InverseFrequency
 from ._weightings import Shapley as Shapley
 from ._weightings import TransferGap as TransferGap
 from ._weightings import Uniform as Uniform
+from .encgan import Terms as Terms

@@ -33,6 +33,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.log.Template",
         "recsys.models.domains.InverseFrequency",
         "recsys.models.domains.Shapley",
+        "recsys.models.domains.Terms",
         "recsys.models.domains.TransferGap",
         "recsys.models.domains.Uniform",
         "recsys.models.graphs.Autoencoder",

@@ -1,0 +1,3 @@
+from benchmarks.record import ROOT
+FOLDER = ROOT / "benchmarks" / "manifolds"
+def write_page(): ...
