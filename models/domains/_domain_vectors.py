@@ -157,7 +157,9 @@ class DomainVectors(Recommender):
         sums_Bd = self._by_domain(counts_Bn)
         squares_Bd = self._by_domain(counts_Bn.square())
         users, domains = (sums_Bd > 0).nonzero(as_tuple=True)
-        weights_Bn = self.dropout(counts_Bn / squares_Bd.sqrt()[:, self.domain_of_item].clamp(min=1e-6))
+        weights_Bn = self.dropout(
+            counts_Bn / squares_Bd.sqrt()[:, self.domain_of_item].clamp(min=1e-6)
+        )
         vectors = self.items.vectors
         points = []
         for domain in range(self.num_domains):

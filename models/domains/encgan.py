@@ -318,8 +318,6 @@ class Critic(nn.Module):
         distance = (self(points, manifolds) - self(drawn, manifolds)).mean()
         between = torch.lerp(points, drawn.detach(), torch.rand_like(points[:, :1]))
         between = between.detach().requires_grad_()
-        (slopes,) = torch.autograd.grad(
-            self(between, manifolds).sum(), between, create_graph=True
-        )
+        (slopes,) = torch.autograd.grad(self(between, manifolds).sum(), between, create_graph=True)
         excess = (wide(slopes).norm(dim=1) - 1).relu().square().mean()
         return gradient_penalty * excess - distance
