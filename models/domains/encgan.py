@@ -173,8 +173,6 @@ class ManifoldMap(nn.Module):
     True
     """
 
-    turns: Tensor
-
     def __init__(
         self,
         num_manifolds: int,
@@ -193,15 +191,12 @@ class ManifoldMap(nn.Module):
         self.couplings = nn.ModuleList(
             Coupling(num_manifolds, dim, hidden_dim) for _ in range(num_layers)
         )
-        # Drawn once: a coupling changes half of the dimensions, and turns decide which.
-        turns = [torch.linalg.qr(torch.randn(dim, dim))[0] for _ in range(num_layers)]
-        self.register_buffer("turns", torch.stack(turns))
 
     def forward(self, points: Tensor, manifolds: Tensor) -> tuple[Tensor, Tensor]:
         """Latent vectors (R, Z) and residuals (R, D - Z) of points (R, D) of manifolds (R,)."""
         x = points - self.location(manifolds)
-        for turn, coupling in zip(self.turns.to(x.dtype), self.couplings, strict=True):
-            x = coupling(x @ turn, manifolds)
+        for coupling in self.couplings:
+            x = coupling(x.flip(1), manifolds)  # another half than in the layer before
         return x[:, : self.latent_dim], x[:, self.latent_dim :]
 
     def inverse(
@@ -211,9 +206,8 @@ class ManifoldMap(nn.Module):
         if residuals is None:
             residuals = latents.new_zeros(len(latents), self.dim - self.latent_dim)
         x = torch.cat([latents, residuals], dim=1)
-        layers = list(zip(self.turns.to(x.dtype), self.couplings, strict=True))
-        for turn, coupling in reversed(layers):
-            x = coupling.inverse(x, manifolds) @ turn.T
+        for coupling in reversed(self.couplings):
+            x = coupling.inverse(x, manifolds).flip(1)
         return x + self.location(manifolds)
 
     def variance_of_biases(self) -> Tensor:
