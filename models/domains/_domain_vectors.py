@@ -28,16 +28,24 @@ from recsys.batch.bounds import check_index, check_tensor
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError, DataError
+from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
 from recsys.ranges import at_least, proper_share
+from recsys.scoring.kinds import Measured
 from recsys.scoring.recommender import Progress, Recommender
+from recsys.tasks.domains import having_targets_in
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
 from recsys.types import Scores
 
 PRIOR_EVENTS = 0.1
 """Events that every user is taken to have had beside the real ones, divided as all events are."""
+
+
+WITHIN = "within/ndcg@10"
+"""Of the targets of a user in a domain, among the items of that domain; a mean over all of these.
+With `task=first_in_domain` it is what is to be known of users who are new to a domain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +66,7 @@ class Rows:
     weights: Tensor
 
 
-class DomainVectors(Recommender):
+class DomainVectors(Recommender, Measured):
     """What `EncGAN` and `ConditionalAutoencoder` have in common; the map is theirs.
 
     Args:
@@ -76,6 +84,7 @@ class DomainVectors(Recommender):
 
     domain_of_item: Tensor
     domain_shares: Tensor
+    measures = (WITHIN,)
 
     def __init__(
         self,
@@ -206,6 +215,20 @@ class DomainVectors(Recommender):
         """(R, items): log-probabilities among some items."""
         table = wide(F.embedding(items, self.items.vectors))
         return (wide(vectors) @ table.T + wide(self.item_bias)[items]).log_softmax(1)
+
+    def measure(self, split: Split, phase: int) -> dict[str, float]:
+        """`WITHIN`."""
+        part = (split.train, split.validation, split.test)[phase]
+        protocol = Protocol(ks=(min(10, split.num_items),))
+        total, count = 0.0, 0
+        for domain in range(self.num_domains):
+            is_theirs = (self.domain_of_item == domain).cpu()
+            of_domain = having_targets_in(part, is_theirs)
+            if len(of_domain):
+                per_user = evaluate(self, of_domain, protocol, candidates=is_theirs).per_user
+                total += float(per_user[f"ndcg@{protocol.ks[0]}"].sum())
+                count += len(per_user)
+        return {WITHIN: total / max(count, 1)}
 
     def latents_of(self, batch: BasketBatch) -> Tensor:
         """(B, Z): the mean over a user's domains; 0 without a history."""

@@ -310,8 +310,8 @@ class Critic(nn.Module):
             gradient_penalty: its weight.
         """
         distance = (self(points, manifolds) - self(drawn, manifolds)).mean()
-        between = torch.lerp(points, drawn.detach(), torch.rand_like(points[:, :1]))
-        between = between.detach().requires_grad_()
+        start, end = points.detach(), drawn.detach().to(points.dtype)
+        between = torch.lerp(start, end, torch.rand_like(start[:, :1])).requires_grad_()
         (slopes,) = torch.autograd.grad(self(between, manifolds).sum(), between, create_graph=True)
         excess = (wide(slopes).norm(dim=1) - 1).relu().square().mean()
         return gradient_penalty * excess - distance

@@ -94,6 +94,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.data.sources.temporal_sets.tms",
     ),
     "split": (
+        "recsys.tasks.first_in_domain",
         "recsys.tasks.global_time",
         "recsys.tasks.last_basket",
         "recsys.tasks.last_share",

@@ -175,7 +175,7 @@ def test_errors() -> None:
         EncGAN(4, num_classes=CLASSES, column="aisle")
     with pytest.raises(ConfigError, match="embedding_dim=8: expected at least 9"):
         EncGAN(4, num_classes=CLASSES, column="shop", embedding_dim=8, latent_dim=8)
-    with pytest.raises(ConfigError, match="biases=-1.0"):
+    with pytest.raises(ConfigError, match=r"biases=-1\.0"):
         Terms(biases=-1.0)
     rows = {"user_id": [1, 2] * 4, "item_id": [1, 2, 2, 1] * 2, "timestamp": range(8)}
     items = pl.DataFrame({"item_id": [1, 2], "shop": ["a", None]})
