@@ -19,14 +19,17 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 import torch
 import torch.nn.functional as F
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from recsys.batch.bounds import check_index, check_tensor
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
+from recsys.batch.sparse import right_singular_vectors
 from recsys.errors import ConfigError, DataError
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.nn.embedding import EmbeddingTable
@@ -147,6 +150,8 @@ class DomainVectors(Recommender, Measured):
         self.domain_shares.copy_(counts / counts.sum())
         with torch.no_grad():
             self.item_bias.copy_((events + 0.5).log())
+            start = singular_vectors(history, self.items.embedding_dim)
+            self.items.weight[: split.num_items, : start.shape[1]] = start.to(self.items.weight)
         return Part("train", history, history.ragged)
 
     def loss(self, part: Part, progress: Progress) -> Tensor:
@@ -236,10 +241,13 @@ class DomainVectors(Recommender, Measured):
         total, count = self._sums(self.encode(rows.points, rows.domains), rows, len(batch))
         return (total / count.clamp(min=1e-6)).to(self.items.weight.dtype)
 
+    def events_by_domain(self, batch: BasketBatch) -> Tensor:
+        """(B, d): how many each user has."""
+        return self._by_domain(batch.counts())
+
     def log_shares_of(self, batch: BasketBatch) -> Tensor:
         """(B, d): the logarithm of the share of each domain in a user's events."""
-        events = self._by_domain(batch.counts())
-        events = events + PRIOR_EVENTS * self.domain_shares
+        events = self.events_by_domain(batch) + PRIOR_EVENTS * self.domain_shares
         return (events / events.sum(1, keepdim=True)).clamp(min=1e-9).log()
 
     def within_domains(self, latents: Tensor) -> Tensor:
@@ -256,6 +264,23 @@ class DomainVectors(Recommender, Measured):
         scores = self.within_domains(self.latents_of(batch))
         scores = scores + self.log_shares_of(batch)[:, self.domain_of_item]
         return scores.masked_fill((batch.lengths() == 0)[:, None], 0.0)
+
+
+def singular_vectors(history: BasketBatch, dim: int) -> Tensor:
+    """(n, at most D): right singular vectors of the logarithms of counts, users at length 1.
+
+    Those that stand for more are longer; a mean length of 1.
+    """
+    keys = history.owners() * history.num_items + history.items
+    cells, counts = keys.unique(return_counts=True)
+    users, items = cells // history.num_items, cells % history.num_items
+    values = counts.double().log1p()
+    lengths = values.new_zeros(len(history)).index_add_(0, users, values.square()).sqrt()
+    shape = (len(history), history.num_items)
+    cells = ((values / lengths[users]).numpy(), (users.numpy(), items.numpy()))
+    vectors, scales = right_singular_vectors(csr_array(cells, shape=shape), min(dim, *shape))
+    start = torch.from_numpy(vectors * np.sqrt(scales)).float()
+    return start / start.norm(dim=1).mean()
 
 
 def domain_of_item(split: Split, column: str) -> Tensor:

@@ -32,9 +32,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recsys.batch.bounds import check_tensor
+from recsys.batch.examples import Part
+from recsys.batch.histories import BasketBatch
 from recsys.models.domains._domain_vectors import DomainVectors
 from recsys.precision import wide
 from recsys.ranges import at_least
+from recsys.scoring.kinds import Generative
+from recsys.tasks.splits import Split
+from recsys.types import Scores
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Terms:
         at_least(0, biases=self.biases, gradient_penalty=self.gradient_penalty)
 
 
-class EncGAN(DomainVectors):
+class EncGAN(DomainVectors, Generative):
     """The vector of a user in any domain, from those in the domains that are known.
 
     Args:
@@ -82,6 +88,8 @@ class EncGAN(DomainVectors):
     >>> model.score(BasketBatch.from_lists([[[0], [2]], []], num_items=4)).shape
     torch.Size([2, 4])
     """
+
+    concentration: Tensor
 
     def __init__(
         self,
@@ -117,6 +125,22 @@ class EncGAN(DomainVectors):
         )
         self.critic = Critic(self.num_domains, dim=embedding_dim, hidden_dim=hidden_dim)
         self.terms = terms
+        self.register_buffer("concentration", torch.ones(1))
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        super().check_kept(histories)
+        check_tensor("concentration", self.concentration, torch.float32, 1)
+
+    def prepare(self, split: Split) -> Part:
+        """Beside the rest, how alike users are in how they divide their events among domains."""
+        part = super().prepare(split)
+        events = self.events_by_domain(part.history)
+        shares = events / events.sum(1, keepdim=True)
+        spread = shares.var(0, unbiased=False).sum()
+        if spread > 0:  # of a Dirichlet distribution, by its first two moments
+            mean = shares.mean(0)
+            self.concentration.fill_(((mean * (1 - mean)).sum() / spread - 1).clamp(min=0.01))
+        return part
 
     def encode(self, points: Tensor, domains: Tensor) -> Tensor:
         """(R, Z) of points (R, D); the residual is left out."""
@@ -129,6 +153,13 @@ class EncGAN(DomainVectors):
     def draw(self, num_rows: int) -> Tensor:
         """(R, Z): uniform on a cube."""
         return draw(num_rows, self.latent_dim, like=self.items.weight)
+
+    def draw_preferences(self, num_users: int) -> Scores:
+        """(B, n): of a drawn latent vector in all domains, by drawn shares of the domains."""
+        within = self.within_domains(self.draw(num_users)).exp()
+        alpha = self.domain_shares.double() * self.concentration.double() + 1e-3
+        shares = torch.distributions.Dirichlet(alpha.cpu()).sample((num_users,)).to(within)
+        return within * shares[:, self.domain_of_item]
 
     def regularise(self, points: Tensor, domains: Tensor) -> Tensor:
         """The three terms."""

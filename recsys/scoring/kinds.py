@@ -177,6 +177,14 @@ class Measured(Scorer):
         """
 
 
+class Generative(Scorer):
+    """Draws users who do not exist."""
+
+    @abstractmethod
+    def draw_preferences(self, num_users: int) -> Scores:
+        """(B, n): of each drawn user how likely each item is in an event; a row sums to 1."""
+
+
 class Exported(Scorer):
     """Is written for other software, too."""
 

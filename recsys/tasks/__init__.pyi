@@ -27,6 +27,7 @@ from .sales import Origins as Origins
 from .sales import Sales as Sales
 from .sales import sales_series as sales_series
 from .splits import Split as Split
+from .splits import all_training as all_training
 from .splits import global_time as global_time
 from .splits import last_basket as last_basket
 from .splits import last_share as last_share
