@@ -1,4 +1,6 @@
+from .domains.conditional_autoencoder import ConditionalAutoencoder as ConditionalAutoencoder
 from .domains.cross_domain import CrossDomain as CrossDomain
+from .domains.encgan import EncGAN as EncGAN
 from .ensembles.blend import Blend as Blend
 from .ensembles.hybrid import Hybrid as Hybrid
 from .factors.bpr_mf import BPRMF as BPRMF

@@ -38,7 +38,9 @@ MORE = {
     ],
     "sasrec": ["+text@model.text=tfidf", "model.text.dim=1"],
     "shopperbert": ["model.calendar=[weekday]"],
+    "conditional_autoencoder": ["model.column=colour"],
     "cross_domain": ["model.column=colour"],
+    "encgan": ["model.column=colour"],
     "fine_tuned": ["model.run=none"],
 }
 FEATURES = [{"_target_": "recsys.tasks.Counts", "column": "colour", "days": 30}]

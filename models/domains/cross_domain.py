@@ -50,7 +50,6 @@ from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
 from recsys.types import Scores
 
-
 NUM_PERIODS = 16
 """Of equally many events, in which popularity is counted."""
 PERIODS_AROUND = 2.0
@@ -362,7 +361,6 @@ class CrossDomain(Recommender):
             scores_Bn[:, items] = logits.log_softmax(1) + log_domain_B1
         scores_Bn[batch.lengths() == 0] = 0
         return scores_Bn.to(wide(whole_BD).dtype)
-
 
     def _newcomers(self, batch: BasketBatch, domain: int) -> Tensor:
         """The rows of those who have a history, but none in a domain."""

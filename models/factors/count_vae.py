@@ -26,13 +26,13 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.losses import kl_standard_normal
 from recsys.precision import wide
 from recsys.ranges import at_least, decays, proper_share
-from recsys.scoring.kinds import Divisible, LogProbabilities, VectorScorer
+from recsys.scoring.kinds import Divisible, Generative, LogProbabilities, VectorScorer
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, Scores, UserVectors
 
 
-class CountVAE(VectorScorer, LogProbabilities, Divisible):
+class CountVAE(VectorScorer, LogProbabilities, Generative, Divisible):
     """Encodes a history to a normal distribution and decodes it to expected counts.
 
     Args:
@@ -153,3 +153,10 @@ class CountVAE(VectorScorer, LogProbabilities, Divisible):
     def log_probabilities(self, batch: BasketBatch) -> Scores:
         """(B, n), of the logits of the mean of the posterior."""
         return (wide(self.encode_users(batch)) @ wide(self.encode_items()).T).log_softmax(1)
+
+    def draw_preferences(self, num_users: int) -> Scores:
+        """(B, n): the shares of the expected counts of latent vectors from the prior."""
+        latents = torch.randn(num_users, self.decoder.in_features, device=self.item_bias.device)
+        vectors = nn.functional.pad(self.decode(latents), (0, 1), value=1.0)
+        counts = self.head.mean(wide(vectors) @ wide(self.encode_items()).T).clamp(min=0)
+        return counts / counts.sum(1, keepdim=True)

@@ -23,7 +23,7 @@ from recsys.files import write_parquet, write_text
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import tables
-from recsys.run import ranking
+from recsys.run import ranking, synthesis
 from recsys.run.alike import UNLIKE, check_alike, unlike_training
 from recsys.run.folder import about, console, say, show
 from recsys.run.forecasting import compare_forecasts
@@ -192,6 +192,31 @@ def _retention(overrides: list[str]) -> Retention:
     call = {"_target_": "recsys.run.retention.Retention", **given}
     check_options({"retention": call}, {})
     return Retention(**given)
+
+
+def synthesise(given: Namespace) -> None:
+    """Write a log of drawn users beside a run, and print what is checked of it."""
+    check_command(given.run, "synthesise")
+    options = synthesis.Synthesis(given.users, given.column, given.seed)
+    config = _config(given.run, [])
+    protocol = _check(given.run, config)
+    saved = saved_model.load(given.run, device=given.device or config["device"])
+    model = synthesis.generative(saved.model)
+    with reading(given.run / "config.yaml"):
+        log = filtered_log(config["data"], config["task"]["filters"], "data")
+        split = trust.build(config["task"]["split"], "split")(log)
+    saved.check_catalogue(split)
+    with saved_model.asking(model):
+        drawn = synthesis.synthetic_log(model, split, options)
+    classes = synthesis.class_table(split, drawn, options.column)
+    found = synthesis.checks(split, drawn, options, protocol)
+    output = given.output or given.run / "synthetic"
+    if given.output is None and not output.resolve().is_relative_to(given.run.resolve()):
+        raise RunError(f"{output} is a link that leads out of {given.run}; give --output")
+    synthesis.write(output, drawn, found, classes)
+    show(tables.frame(synthesis.summary(found), title=drawn.name))
+    show(tables.frame(classes.head(SHOWN_USERS), title="shares of events"))
+    say(f"{output}: {found['events']:,} events of {found['users']:,} users")
 
 
 def compare(given: Namespace) -> None:

@@ -26,6 +26,7 @@ COMMANDS = (
     "compare",
     "transfer",
     "search",
+    "synthesise",
     "data",
     "models",
 )
@@ -48,6 +49,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys compare RUN RUN                               paired test, metric by metric
   recsys transfer data=NAME model=NAME [OPTION=VALUE]  does a domain gain from the others?
   recsys search data=NAME model=NAME [n_trials=40]     settings by trials on the validation users
+  recsys synthesise RUN [--users N] [--column COLUMN]  a log of drawn users, and checks of it
   recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
   recsys data prepare data=table data.path=F out=F     a log of any size, for data=prepared
   recsys models                                        the zoo
@@ -135,7 +137,7 @@ def overview() -> str:
 def _parser(command: str) -> Parser:
     """What a command takes."""
     parser = Parser(prog=f"recsys {command}", epilog="-v shows what is done and how long it takes")
-    if command in ("evaluate", "recommend", "vectors", "profile", "return-times", "retention"):
+    if command not in ("compare", "data", "models"):
         parser.add_argument("run", type=Path)
         devices = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
         parser.add_argument("--device", help=devices)
@@ -176,6 +178,15 @@ def _parser(command: str) -> Parser:
         )
         parser.add_argument("overrides", nargs="*", default=[], help=options)
         parser.add_argument("--output", type=Path, help="a .csv or .parquet file")
+    elif command == "synthesise":
+        parser.description = (
+            "Draws users from the run's model, writes their log, and checks it: whether it can be "
+            "told from the real one, and whether it holds copies of real users."
+        )
+        parser.add_argument("--users", type=int, help="how many (default: as many as trained it)")
+        parser.add_argument("--column", help="of the items, whose shares are compared")
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--output", type=Path, help="a folder (default: RUN/synthetic)")
     elif command == "compare":
         parser.add_argument("first", type=Path)
         parser.add_argument("second", type=Path)

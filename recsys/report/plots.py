@@ -260,6 +260,31 @@ def scatter(words: str, points: np.ndarray, groups: np.ndarray, colours: Sequenc
 
 
 @mpl.rc_context(STYLE)
+def samples(words: str, curves: Sequence[np.ndarray], panels: Mapping[str, np.ndarray]) -> Plot:
+    """Points that models made, each model's beside the other's, over the curves they learnt.
+
+    Args:
+        words: what it shows.
+        curves: (T, 2) points along each.
+        panels: name of a model -> (S, 2).
+    """
+    figure = Figure(figsize=(3 * len(panels), 3.4), layout="constrained")
+    every = np.concatenate(curves)
+    low, high = every.min(0) - 0.5, every.max(0) + 0.5
+    for place, (name, points) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        for of in curves:
+            axes.plot(*of.T, color=COLOURS["line"], linewidth=6)
+        axes.plot(*points.T, "o", color=COLOURS["model"], ms=1.6, mec="none")
+        axes.set_xlim(low[0], high[0])
+        axes.set_ylim(low[1], high[1])
+        axes.set_aspect("equal")
+        axes.axis("off")
+        axes.set_title(name, size=9)
+    return _plot(figure, words)
+
+
+@mpl.rc_context(STYLE)
 def heat_map(
     words: str, rows: Sequence[str], columns: Sequence[str], cells: np.ndarray, texts: np.ndarray
 ) -> Plot:

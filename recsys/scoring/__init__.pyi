@@ -2,6 +2,7 @@ from .forecaster import Forecast as Forecast
 from .forecaster import Forecaster as Forecaster
 from .kinds import Composite as Composite
 from .kinds import Exported as Exported
+from .kinds import Generative as Generative
 from .kinds import LogProbabilities as LogProbabilities
 from .kinds import Measured as Measured
 from .kinds import ProfileEncoder as ProfileEncoder

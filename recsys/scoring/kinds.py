@@ -192,6 +192,14 @@ class Divisible(Recommender):
     uses_every_weight: bool = False
 
 
+class Generative(Scorer):
+    """Draws users who do not exist."""
+
+    @abstractmethod
+    def draw_preferences(self, num_users: int) -> Scores:
+        """(B, n): of each drawn user how likely each item is in an event; a row sums to 1."""
+
+
 class Exported(Scorer):
     """Is written for other software, too."""
 

@@ -34,6 +34,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.models.domains.InverseFrequency",
         "recsys.models.domains.Readings",
         "recsys.models.domains.Shapley",
+        "recsys.models.domains.Terms",
         "recsys.models.domains.TransferGap",
         "recsys.models.domains.Uniform",
         "recsys.models.graphs.Autoencoder",
@@ -96,6 +97,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.data.sources.temporal_sets.tms",
     ),
     "split": (
+        "recsys.tasks.first_in_domain",
         "recsys.tasks.global_time",
         "recsys.tasks.last_basket",
         "recsys.tasks.last_share",

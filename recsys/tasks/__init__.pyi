@@ -2,6 +2,7 @@ from .absences import lapse as lapse
 from .as_of import AsOfTable as AsOfTable
 from .domains import domain_of_items as domain_of_items
 from .domains import domains_of as domains_of
+from .domains import first_in_domain as first_in_domain
 from .domains import having_targets_in as having_targets_in
 from .domains import log_of_domains as log_of_domains
 from .domains import within as within
@@ -26,6 +27,7 @@ from .sales import Origins as Origins
 from .sales import Sales as Sales
 from .sales import sales_series as sales_series
 from .splits import Split as Split
+from .splits import all_training as all_training
 from .splits import global_time as global_time
 from .splits import last_basket as last_basket
 from .splits import last_share as last_share

@@ -26,9 +26,10 @@ from recsys.batch.examples import Part
 from recsys.batch.ragged import Ragged, offsets_of
 from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import ITEM, USER, EventLog, is_worded, runs
+from recsys.log.time import Moment
 from recsys.log.vocabulary import Vocabulary
 from recsys.tasks.phases import TRAIN
-from recsys.tasks.splits import Split, checked, of_last_row, within_user
+from recsys.tasks.splits import Split, checked, global_time, of_last_row, within_user
 from recsys.tasks.tensors import tensor_of
 
 
@@ -118,6 +119,49 @@ def within(split: Split, is_theirs: Tensor, *, name: str | None = None) -> Split
         log_row=new_rows.gather(events["log_row"]),
     )
     return checked(Split(log, users, items, _with_targets_of_training(events)))
+
+
+def first_in_domain(
+    log: EventLog, *, column: str, validation_start: Moment, test_start: Moment
+) -> Split:
+    """As `global_time`, with what users take from domains that are new to them as the targets.
+
+    The targets of a user are, of each domain without an earlier event, the items of the first
+    basket that has some from the start on. Nothing of a window is history of its targets.
+
+    Args:
+        log: any.
+        column: of the items; its values are domains, and items without a value are no targets.
+        validation_start, test_start: as of `global_time`.
+
+    Raises:
+        ConfigError: no such column, or as of `global_time`.
+        DataError: nobody takes from a new domain.
+
+    >>> rows = {"user_id": [1, 1, 1, 2, 2, 2], "item_id": [7, 7, 8] * 2, "timestamp": range(6)}
+    >>> log = EventLog.from_frames(
+    ...     pl.DataFrame(rows), pl.DataFrame({"item_id": [7, 8], "shop": ["east", "west"]})
+    ... )
+    >>> split = first_in_domain(log, column="shop", validation_start=2, test_start=5)
+    >>> split.validation.history.users.tolist(), split.validation.target.values.tolist()
+    ([0], [1])
+    """
+    split = global_time(log, validation_start=validation_start, test_start=test_start)
+    domains = split.items.ids.rename(ITEM).to_frame()
+    domains = domains.join(_by_item(log, column), on=ITEM, how="left", maintain_order="left")
+    is_training = pl.col("phase") == TRAIN
+    # In a window all but the targets are seen from the next phase on.
+    window = pl.when(is_training | pl.col("target")).then("phase").otherwise(pl.col("phase") - 1)
+    events = split.events.with_columns(
+        window=window, domain=domains["domain"].gather(split.events["item"])
+    )
+    first = pl.col("basket").min().over("user", "domain") == pl.col("basket")
+    is_known = pl.col("window").min().over("user") < pl.col("window")
+    is_new = first & is_known & pl.col("domain").is_not_null()
+    events = events.with_columns(target=pl.when(is_training).then("target").otherwise(is_new))
+    phase = pl.when(is_training | pl.col("target")).then("window").otherwise(pl.col("window") + 1)
+    events = events.with_columns(phase.cast(pl.UInt8).alias("phase")).drop("window", "domain")
+    return checked(replace(split, events=events))
 
 
 def having_targets_in(part: Part, is_theirs: Tensor) -> Part:

@@ -218,6 +218,30 @@ def unsplit(log: EventLog) -> BasketBatch:
     )
 
 
+def all_training(log: EventLog, items: Vocabulary) -> Split:
+    """Everything is training, and the catalogue is that of another log: no user is tested.
+
+    Args:
+        log: whose items are among those of the catalogue.
+        items: the catalogue.
+
+    >>> rows = {"user_id": [1, 2], "item_id": [7, 9], "timestamp": [1, 2]}
+    >>> split = all_training(EventLog.from_frames(pl.DataFrame(rows)), Vocabulary([7, 8, 9]))
+    >>> split.training.items.tolist(), split.num_items
+    ([0, 2], 3)
+    """
+    users = Vocabulary(log.users[USER])
+    frame = _indexed(log, users, items)
+    if BASKET in log.events.columns:
+        frame = _with_baskets(frame, runs(frame["user"], log.events[BASKET]))
+    else:
+        frame = frame.with_columns(basket=within_user(np.arange(len(frame)), frame["user"]))
+    basket = frame["basket"].to_numpy()
+    is_target = (basket == of_last_row(basket, frame["user"])) & (basket > 0)
+    phase = pl.lit(TRAIN, dtype=pl.UInt8)
+    return Split(log, users, items, frame.with_columns(phase=phase, target=pl.Series(is_target)))
+
+
 def leave_last_out(log: EventLog) -> Split:
     """Per user the last event is the test target, the one before it the validation target.
 

@@ -250,6 +250,28 @@ class TestCrossDomain(ModelContract):
         }
 
 
+class TestEncGAN(ModelContract):
+    """Each colour is a domain."""
+
+    name = "EncGAN"
+
+    def config(self, split: Split) -> dict[str, Any]:
+        return {
+            "_target_": f"recsys.models.{self.name}",
+            "num_items": split.num_items,
+            "num_classes": split.num_classes,
+            "column": "colour",
+            "embedding_dim": 16,
+            "latent_dim": 8,
+            "hidden_dim": 16,
+            "learning_rate": 0.01,
+        }
+
+
+class TestConditionalAutoencoder(TestEncGAN):
+    name = "ConditionalAutoencoder"
+
+
 class TestNextPlace(ModelContract):
     ranks_newcomers = True
 
@@ -416,6 +438,8 @@ TRAINED = [
     TestUniSRec,
     TestNextPlace,
     TestCrossDomain,
+    TestEncGAN,
+    TestConditionalAutoencoder,
     TestShopperBERT,
     TestLMRec,
     TestLMRecWithFrozenTexts,
