@@ -91,15 +91,14 @@ SETS: dict[str, tuple[list[str], list[str]]] = {
             "task=next_basket_time",
             "task.split.validation_start=1997-12-01",
             "task.split.test_start=1998-02-01",
+            "task.filters.min_user_events=0",
         ],
         [
             "feedback=likes",
             "task.feedback.train=1997-12-01",
             "task.feedback.validation=1998-02-01",
             "task.feedback.test=1998-03-10",
-            "+task.feedback.max_lists.train=3000",
-            "+task.feedback.max_lists.validation=1500",
-            "+task.feedback.max_lists.test=3000",
+            "+task.feedback.max_lists.train=6000",
         ],
     ),
 }
