@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.alignment.run import RESULTS, ROWS
+from benchmarks.alignment.run import RESULTS
 from benchmarks.record import ROOT
 from recsys.files import write_text
 
@@ -72,8 +72,8 @@ def labels(record: dict[str, Any]) -> str:
 
 def table(record: dict[str, Any]) -> str:
     lines = [COLUMNS, "|---" * 10 + "|"]
-    for row in [row for row in ROWS if row in record["rows"]]:
-        figures, choice = record["rows"][row], record["chosen"].get(row)
+    for row, figures in record["rows"].items():
+        choice = record["chosen"].get(row)
         against = record["against_reference"].get(row, {})
         setting = kept = ""
         if choice is not None:
