@@ -90,6 +90,7 @@ class Study:
         starts: the study whose starts it has; None: its own.
         settings: beta and learning rate, which are tried on seed 0; beta says nothing to SFT.
         epochs: so many are tried.
+        chosen_by: the row whose choice is that of all; None: each has its own.
         draws: of lists of a phase, after those that `starts` drew for its test have been left out.
         ranked: the moment from which on a user's first basket is ranked in the test; None: that of
             the feedback.
@@ -102,6 +103,7 @@ class Study:
     starts: str | None = None
     settings: tuple[tuple[float, float], ...] = ((0.1, 1e-4), (1.0, 3e-4))
     epochs: int = 2
+    chosen_by: str | None = None
     draws: Mapping[str, int] | None = None
     ranked: str | None = None
     collapses: bool = True
@@ -162,6 +164,7 @@ STUDIES = {
         starts="complete_journey",
         settings=((0.3, 3e-4), (1.0, 3e-4)),
         epochs=1,
+        chosen_by="class-weighted BCO" + ANCHORED,
         draws={"test": 6000},
         ranked="2017-12-04",
         collapses=False,
@@ -223,14 +226,14 @@ def main() -> None:
     setting = setting_of(name)
     order = [REFERENCE, *reversed(setting.study.rows)]
     for row in [] if given.so_far else order[part[0] :: part[1]]:
-        chosen = {} if row == REFERENCE else {row: choose(setting, row)}
         for seed in SEEDS:
-            tested(setting, row, seed, chosen)
+            tested(setting, row, seed)
     if part[1] > 1:
         return
     rows = [row for row in setting.rows if not given.so_far or is_finished(setting, row)]
-    chosen = {row: choose(setting, row) for row in rows if row != REFERENCE}
-    figures = {row: [tested(setting, row, seed, chosen) for seed in SEEDS] for row in rows}
+    figures = {row: [tested(setting, row, seed) for seed in SEEDS] for row in rows}
+    choosing = [row for row in rows if row != REFERENCE and setting.study.chosen_by in (None, row)]
+    chosen = {row: choose(setting, row) for row in choosing}
     collapses = COLLAPSE if setting.study.collapses else ()
     collapses = [of for of in collapses if not given.so_far or collapse_file(setting, of).is_file()]
     measured = {
@@ -378,6 +381,7 @@ def measured(
 
 def choose(setting: Setting, row: str) -> dict[str, Any]:
     """The setting of a loss, by the validation of seed 0."""
+    row = setting.study.chosen_by or row
     path = setting.folder / f"choice_{slug(row)}.json"
     if not path.is_file():
         before = reference_figures(setting, 0, VALIDATION)
@@ -402,7 +406,7 @@ def reference_figures(setting: Setting, seed: int, phase: int) -> dict[str, floa
     return measured(setting, aligned(setting, REFERENCE, 1.0, 1e-4, seed), phase)[0]
 
 
-def tested(setting: Setting, row: str, seed: int, chosen: dict[str, Any]) -> dict[str, float]:
+def tested(setting: Setting, row: str, seed: int) -> dict[str, float]:
     """Figures of the test; what lists and users reached is kept for the paired tests."""
     folder = setting.folder / f"{slug(row)}_{seed}"
     if not (folder / "figures.json").is_file():
@@ -410,7 +414,7 @@ def tested(setting: Setting, row: str, seed: int, chosen: dict[str, Any]) -> dic
         if row == REFERENCE:
             of = aligned(setting, row, 1.0, 1e-4, seed)
         else:
-            best = chosen[row]["chosen"]
+            best = choose(setting, row)["chosen"]
             of = aligned(setting, row, best["beta"], best["learning_rate"], seed)
             for figures in epochs(setting, of, seed, int(best["epoch"])):
                 drift = {name: figures[name] for name in ("log_ratio", "shift")}
