@@ -155,6 +155,9 @@ def test_what_users_did_next_is_their_basket_from_the_moment_on() -> None:
             (1, 3, [8, 9]),  # from the 2nd and the 3rd on
             (1, 6, [7]),  # not before the 5th, which is validated
             (2, 2, [9]),
+            (3, 1, [7]),
+            (3, 2, [8]),
+            (3, 5, [9]),
         ]
         for item in items
     ]
@@ -169,7 +172,7 @@ def test_what_users_did_next_is_their_basket_from_the_moment_on() -> None:
     )
     shown = shown.with_columns(pl.col("as_of").cast(log.events["timestamp"].dtype)).drop("day")
     table = feedback_table(log, "shown", shown, validation="2024-01-05", test="2024-01-06")
-    split = global_time(log, validation_start="2024-01-03", test_start="2024-01-06")
+    split = global_time(log, validation_start="2024-01-04", test_start="2024-01-06")
     following = examples(table, split).following
     of = dict(
         zip(table.rows.select("user_id", "as_of").rows(), following.lengths.tolist(), strict=True)
