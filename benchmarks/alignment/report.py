@@ -9,7 +9,7 @@ import json
 from statistics import fmean
 from typing import Any
 
-from benchmarks.alignment.run import NEXT, RESULTS, SFT_ROW
+from benchmarks.alignment.run import ANCHORED, NEXT, RESULTS, SFT_ROW
 from benchmarks.record import ROOT
 from recsys.files import write_text
 
@@ -72,7 +72,8 @@ def main() -> None:
         path = RESULTS / f"{name}.json"
         if path.is_file():
             record = json.loads(path.read_text())
-            parts += [title, labels(record), table(record), collapse(record), made(record)]
+            parts += [title, labels(record), table(record), against_next(record), collapse(record)]
+            parts.append(made(record))
     write_text(README, "\n\n".join(part.strip() for part in parts if part) + "\n")
 
 
@@ -100,6 +101,22 @@ def table(record: dict[str, Any]) -> str:
         gains = [gain(against.get(name)) for name in ("within_auroc", "recall@10")]
         drift = [mean(figures.get(name), signed=True) for name in ("log_ratio", "shift")]
         lines.append(f"| {' | '.join([row, setting, kept, *shown, *gains, *drift])} |")
+    return "\n".join(lines)
+
+
+def against_next(record: dict[str, Any]) -> str:
+    """Differences of anchored rows from the anchor alone; nothing of a record without one."""
+    rows = {name: of for name, of in record.get("against_next", {}).items() if ANCHORED in name}
+    if not rows:
+        return ""
+    lines = [
+        f"Differences from *{NEXT}*, by user, p after Holm:",
+        "",
+        "| | within (p) | recall@10 (p) |",
+        "|---|---|---|",
+    ]
+    for row, of in rows.items():
+        lines.append(f"| {row} | {gain(of['within_auroc'])} | {gain(of['recall@10'])} |")
     return "\n".join(lines)
 
 

@@ -241,7 +241,8 @@ def main() -> None:
         "labels": counts(setting.table),
         "chosen": chosen,
         "rows": {row: together(of) for row, of in figures.items()},
-        "against_reference": compared(setting, rows),
+        "against_reference": compared(setting, rows, REFERENCE),
+        "against_next": compared(setting, rows, NEXT) if NEXT in rows else {},
         "collapse": {of: collapse(setting, of) for of in collapses},
     }
     write(RESULTS / f"{name}.json", measured, packages=PACKAGES, seed=SEEDS[0])
@@ -431,18 +432,18 @@ def together(runs: list[dict[str, float]]) -> dict[str, Any]:
     return {name: spread(of[name] for of in runs) for name in runs[0]}
 
 
-def compared(setting: Setting, every: list[str]) -> dict[str, Any]:
-    """Differences from the reference by user, means over seeds first, and p after Holm.
+def compared(setting: Setting, every: list[str], base: str) -> dict[str, Any]:
+    """Differences from one row by user, means over seeds first, and p after Holm.
 
     Lists of one user are not independent: their mean is one value.
     """
     users = setting.table.rows["user_id"]
     kinds = {"within_auroc": "lists", "recall@10": "users"}
-    rows = [row for row in every if row != REFERENCE]
+    rows = [row for row in every if row not in (REFERENCE, base)]
     differences: dict[str, dict[str, Any]] = {}
     for metric, kind in kinds.items():
         of = {row: by_user(setting, row, kind, metric, users) for row in every}
-        gains = {row: of[row] - of[REFERENCE] for row in rows}
+        gains = {row: of[row] - of[base] for row in rows}
         p = [paired(gain) for gain in gains.values()]
         for row, raw, corrected in zip(rows, p, holm(np.array(p)), strict=True):
             difference = {"difference": float(np.nanmean(gains[row])), "p": raw}
