@@ -47,10 +47,12 @@ class LabelledPart(Part):
         target: B rows of item indices, the labelled items of each history.
         labels: of these items.
         odds: (B,) float32, of each history that its items are taken up; ones where nobody tells.
+        following: B rows of item indices, what each user did next; empty where nobody tells.
     """
 
     labels: Labels
     odds: Tensor
+    following: Ragged
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,17 +62,19 @@ class LabelledPrefixes(Prefixes):
     >>> history = BasketBatch.from_lists([[[0], [1], [2]]], num_items=3)
     >>> shown, two = Ragged.from_lists([[1, 2], [0]]), torch.zeros(3)
     >>> of = Labels(up=two > 0, reference=two, others=two.long(), others_reference=two)
-    >>> ends = torch.tensor([1, 3])
-    >>> part = LabelledPrefixes(
-    ...     "train", history, shown, torch.zeros(2).long(), ends, labels=of, odds=torch.ones(2)
-    ... )
+    >>> first, ends = torch.zeros(2).long(), torch.tensor([1, 3])
+    >>> told = {"labels": of, "odds": torch.ones(2), "following": Ragged.from_lists([[1], []])}
+    >>> part = LabelledPrefixes("train", history, shown, first, ends, **told)
     >>> batch = part.rows(torch.tensor([1, 0]))
     >>> batch.history.lengths().tolist(), batch.target.values.tolist(), len(batch.labels.up)
     ([3, 1], [0, 1, 2], 3)
+    >>> batch.following.lengths.tolist()
+    [0, 1]
     """
 
     labels: Labels
     odds: Tensor
+    following: Ragged
 
     def rows(self, index: Tensor) -> LabelledPart:
         """The rows at `index` (B,) int64, in that order, with histories of their own."""
@@ -82,6 +86,7 @@ class LabelledPrefixes(Prefixes):
             part.target,
             labels=self.labels.at(positions),
             odds=self.odds[index],
+            following=self.following.rows(index),
         )
 
     def some(self, index: Tensor) -> Self:
@@ -94,4 +99,5 @@ class LabelledPrefixes(Prefixes):
             ends=self.ends[index],
             labels=self.labels.at(positions),
             odds=self.odds[index],
+            following=self.following.rows(index),
         )

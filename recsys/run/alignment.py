@@ -60,7 +60,7 @@ NAME = "feedback"
 BEFORE = "before"
 NO_MODEL = "recsys.models.Popularity"
 """What a command that names no model names."""
-OF_THE_TASK = ("feedback", "loss", "learning_rate", "weight_decay", "drift")
+OF_THE_TASK = ("feedback", "loss", "learning_rate", "weight_decay", "anchor", "drift")
 OF_THE_START = ("filters", "ks", "mask_history")
 KINDS = {
     "data": EventLog,
@@ -69,6 +69,7 @@ KINDS = {
     "task.loss": PreferenceLoss,
     "task.learning_rate": float,
     "task.weight_decay": float,
+    "task.anchor": float,
     "task.drift": float,
     "model": Scorer,
     "trainer": TrainingOptions,
@@ -95,9 +96,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 
 def _of_alignment(config: DictConfig) -> DictConfig:
     """A copy without what the log's config says of other tasks, and without baselines."""
-    task = {
-        n: config.task[n] for n in ("feedback", "loss", "learning_rate", "weight_decay", "drift")
-    }
+    task = {name: config.task[name] for name in OF_THE_TASK}
     return completed(config, task=task, baselines={}, num_items=None, num_users=None)
 
 
@@ -212,6 +211,7 @@ def _aligned(
         table,
         learning_rate=options.learning_rate,
         weight_decay=options.weight_decay,
+        anchor=options.anchor,
         drift=options.drift,
         reference=_reference(folder, len(table.labels)),
         seed=config.seed,

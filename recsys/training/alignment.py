@@ -24,18 +24,19 @@ from recsys.batch.examples import Part
 from recsys.batch.feedback import LabelledPart, LabelledPrefixes, Labels
 from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
-from recsys.batch.ragged import Ragged
+from recsys.batch.ragged import Ragged, offsets_of
 from recsys.devices import place_of
 from recsys.errors import ConfigError
 from recsys.evaluation.feedback import feedback_figures
-from recsys.log.event_log import ITEM
+from recsys.log.event_log import ITEM, TIME
 from recsys.nn.preferences import PreferenceLoss, Preferences
-from recsys.ranges import above
+from recsys.ranges import above, at_least
 from recsys.retrieval.index import ItemIndex
 from recsys.retrieval.lists import TopK
 from recsys.scoring.kinds import LogProbabilities, Measured, VectorScorer
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.scoring.scorer import Scorer
+from recsys.tasks.as_of import AS_OF, PHASE
 from recsys.tasks.feedback import FeedbackTable
 from recsys.tasks.phases import PHASES, TRAIN
 from recsys.tasks.splits import Split
@@ -56,6 +57,8 @@ class Aligned(Measured, Recommender):
         loss: of the labelled items.
         table: of them.
         learning_rate, weight_decay: of AdamW.
+        anchor: what is added to the loss, so many times -log pi of what users did next, the first
+            basket from a row's moment on: what the model was trained on holds what it knew.
         drift: nats; once the mean log-ratio of an epoch is further from 0, a line warns that the
             model loses what it knew.
         reference: (E,) of all items of the table, where it has been computed before.
@@ -76,12 +79,14 @@ class Aligned(Measured, Recommender):
         *,
         learning_rate: float = 3e-4,
         weight_decay: float = 0.0,
+        anchor: float = 0.0,
         drift: float = 5.0,
         reference: Tensor | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
         above(0, drift=drift)
+        at_least(0, anchor=anchor)
         if not isinstance(model, LogProbabilities):
             raise ConfigError(
                 f"{type(model).__name__} tells no probabilities of items; align a model that is "
@@ -94,7 +99,7 @@ class Aligned(Measured, Recommender):
                 "none; set it to false"
             )
         self.model, self.objective = model, loss
-        self.table, self.drift, self.seed = table, drift, seed
+        self.table, self.anchor, self.drift, self.seed = table, anchor, drift, seed
         self.reference = reference
         self._parts: dict[int, LabelledPrefixes] = {}
         self._sums = torch.zeros(4)
@@ -135,14 +140,19 @@ class Aligned(Measured, Recommender):
 
     def loss(self, part: Part, progress: Progress) -> Tensor:
         assert isinstance(part, LabelledPart)
-        preferences = self.preferences(part)
+        log_probabilities = self.model.log_probabilities(part.history)
+        preferences = self._preferences(part, log_probabilities)
         self._sum_up(preferences)
-        return self.objective(preferences)
+        loss = self.objective(preferences)
+        return loss + self.anchor * _surprise(log_probabilities, part) if self.anchor else loss
 
     def preferences(self, part: LabelledPart) -> Preferences:
         """Of the labelled items of a batch, in the order of its targets."""
+        return self._preferences(part, self.model.log_probabilities(part.history))
+
+    def _preferences(self, part: LabelledPart, log_probabilities: Tensor) -> Preferences:
+        """For (B, n) log-probabilities of all items."""
         lists = part.target.owners()
-        log_probabilities = self.model.log_probabilities(part.history)
         labels, objective = part.labels, self.objective
         others = log_probabilities[lists, labels.others] if objective.needs_mismatched else None
         return Preferences(
@@ -319,10 +329,38 @@ def examples(table: FeedbackTable, split: Split) -> LabelledPrefixes:
         up=table.labels, reference=nothing, others=target.values, others_reference=nothing
     )
     part = LabelledPrefixes(
-        "labels", history, target, owners, ends, labels=labels, odds=torch.ones(len(table))
-    )
+        "labels", history, target, owners, ends, labels=labels, odds=torch.ones(len(table)),
+        following=_following(table, history, owners, ends, is_known),
+    )  # fmt: skip
     table.memo[split, "examples"] = part
     return part
+
+
+def _following(
+    table: FeedbackTable, history: BasketBatch, owners: Tensor, ends: Tensor, is_known: Tensor
+) -> Ragged:
+    """(R) the items of the first basket of each row's user from the row's moment on.
+
+    Empty where there is none, or where it does not end before the first moment that is validated.
+    """
+    _, begins = history.basket_rows()
+    baskets = torch.searchsorted(begins, history.offsets[owners] + ends)
+    there = is_known & (begins[baskets] < history.offsets[owners + 1])
+    last = history.log_rows[begins[baskets[there] + 1] - 1]
+    later = table.rows.filter(pl.col(PHASE) > TRAIN)[AS_OF].min()
+    in_time = tensor_of((table.log.events[TIME][last.numpy()] < later).fill_null(True))
+    (rows,) = there.nonzero(as_tuple=True)
+    lengths = torch.zeros(len(owners), dtype=torch.int64)
+    chosen = baskets[rows[in_time]]
+    lengths[rows[in_time]] = begins[chosen + 1] - begins[chosen]
+    return Ragged(Ragged(history.items, begins).rows(chosen).values, offsets_of(lengths))
+
+
+def _surprise(log_probabilities: Tensor, part: LabelledPart) -> Tensor:
+    """A scalar, the mean of -log pi of what users did next, for (B, n) log-probabilities."""
+    following = part.following
+    of_items = log_probabilities[following.owners(), following.values]
+    return -of_items.sum() / max(len(of_items), 1)
 
 
 def _of_shown(model: LogProbabilities, part: LabelledPrefixes) -> Tensor:

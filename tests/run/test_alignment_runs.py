@@ -154,6 +154,7 @@ def test_a_model_that_runs_away_is_warned_about(
         (["start=/no/run"], "/no/run .*no.*config.yaml"),
         (["loss=hinge"], "loss=hinge does not exist"),
         (["task.learning_rate=-1.0"], "learning_rate=-1.0"),
+        (["task.anchor=-0.1"], "anchor=-0.1: expected"),
         (["task.drift=0.0"], "drift=0.0: expected above 0"),
         (["trainer.monitor=auc"], "monitor=auc is not measured; choose among"),
     ],

@@ -10,7 +10,7 @@ import torch
 
 from recsys.batch import LabelledPart, LabelledPrefixes
 from recsys.errors import ConfigError
-from recsys.log import Template
+from recsys.log import EventLog, Template
 from recsys.models import EASE, CountVAE, LMRec, SASRec
 from recsys.models.language import Decoder, Language
 from recsys.models.language import Ranking as LanguageRanking
@@ -145,6 +145,80 @@ def test_a_reference_is_not_computed_again(split: Split, table: FeedbackTable) -
     assert isinstance(part, LabelledPrefixes)
     in_training = table.rows["phase"].to_numpy()[table.shown.owners().numpy()] == 0
     assert part.labels.reference.tolist() == column[torch.from_numpy(in_training)].tolist()
+
+
+def test_what_users_did_next_is_their_basket_from_the_moment_on() -> None:
+    rows = [
+        (user, item, f"2024-01-0{day}", 10 * user + day)
+        for user, day, items in [
+            (1, 1, [7, 8]),
+            (1, 3, [8, 9]),  # from the 2nd and the 3rd on
+            (1, 6, [7]),  # not before the 5th, which is validated
+            (2, 2, [9]),
+            (3, 1, [7]),
+            (3, 2, [8]),
+            (3, 5, [9]),
+        ]
+        for item in items
+    ]
+    columns = ["user_id", "item_id", "timestamp", "basket_id"]
+    frame = pl.DataFrame(rows, schema=columns, orient="row")
+    log = EventLog.from_frames(frame)
+    days = [(1, 2), (1, 3), (1, 4), (2, 2), (2, 3), (1, 5), (1, 6)]
+    shown = pl.DataFrame(days, schema=["user_id", "day"], orient="row").with_columns(
+        item_id=pl.lit(7, pl.Int64),
+        label=pl.int_range(pl.len()) % 2,
+        as_of=pl.datetime(2024, 1, "day"),
+    )
+    shown = shown.with_columns(pl.col("as_of").cast(log.events["timestamp"].dtype)).drop("day")
+    table = feedback_table(log, "shown", shown, validation="2024-01-05", test="2024-01-06")
+    split = global_time(log, validation_start="2024-01-04", test_start="2024-01-06")
+    following = examples(table, split).following
+    of = dict(
+        zip(table.rows.select("user_id", "as_of").rows(), following.lengths.tolist(), strict=True)
+    )
+    assert {(user, at.day): count for (user, at), count in of.items()} == {
+        (1, 2): 2, (1, 3): 2, (1, 4): 0, (1, 5): 0, (1, 6): 0, (2, 2): 1, (2, 3): 0,
+    }  # fmt: skip
+    assert split.items.ids[following.values.numpy()].to_list() == [8, 9, 8, 9, 9]
+
+
+def test_an_anchor_is_added_to_the_loss(split: Split, table: FeedbackTable) -> None:
+    plain, anchored = (Aligned(sasrec(split), BCE(), table, anchor=anchor) for anchor in (0.0, 0.5))
+    batch = batch_of(anchored, split)
+    following = batch.following
+    assert 0 < len(following.values) < 10 * len(batch)
+    of_all = anchored.model.log_probabilities(batch.history)
+    surprise = -of_all[following.owners(), following.values].mean()
+    torch.testing.assert_close(
+        anchored.loss(batch, START), plain.loss(batch, START) + 0.5 * surprise
+    )
+
+
+def test_an_anchor_holds_what_a_collapse_loses(split: Split, table: FeedbackTable) -> None:
+    ratios = []
+    for anchor in (0.0, 1.0):
+        frame = table.frame().with_columns(
+            label=(pl.col("item_id") % 2 == pl.col("user_id") % 2) & (pl.col("item_id") < 4)
+        )
+        rows = frame.select("user_id", "item_id", "as_of", "label")
+        few = feedback_table(split.log, "few", rows, validation="2024-01-04", test="2024-01-05")
+        aligned = Aligned(
+            sasrec(split), BCO(balanced=False), few, anchor=anchor, learning_rate=0.01
+        )
+        batch = batch_of(aligned, split)
+        optimizer = aligned.optimizer(30)
+        for _ in range(30):
+            optimizer.zero_grad()
+            aligned.loss(batch, START).backward()
+            optimizer.step()
+        ratios.append(aligned.preferences(batch).log_ratios.mean().item())
+    assert ratios[0] < ratios[1]
+
+
+def test_an_anchor_below_nothing(split: Split, table: FeedbackTable) -> None:
+    with pytest.raises(ConfigError, match=r"anchor=-0.1: expected at least 0"):
+        Aligned(sasrec(split), BCO(), table, anchor=-0.1)
 
 
 def test_what_is_measured_is_the_area_under_the_curve_of_the_phase(
