@@ -38,6 +38,11 @@ user's metric being the mean over seeds; p (Holm) is corrected over all rows of 
 
 LONGER = tuple(f"{metric}@{k}" for k in (20, 30, 40) for metric in ("recall", "ndcg", "phr"))
 PAIRS = {
+    "beauty": [
+        ("lmrec/beauty_states_masked", "lmrec/beauty_masked"),
+        ("lmrec/beauty_states_masked", "sasrec/beauty_masked"),
+        ("lmrec/beauty_states_masked", "sasrec/beauty_text_masked"),
+    ],
     "scientific": [
         ("lmrec/scientific_states", "sasrec/scientific_text"),
         ("lmrec/scientific_states", "sasrec/scientific_text_repeats"),
