@@ -48,7 +48,7 @@ PAIRS = {
         ("lmrec/scientific_states", "sasrec/scientific_text_repeats"),
         ("lmrec/scientific_states", "unisrec/scientific"),
         ("lmrec/scientific_states", "lmrec/scientific_states_joint"),
-    ]
+    ],
 }
 """Rows compared user by user, by log: an experiment, and the one that it is held against."""
 LONG_NAMES = ("complete_journey",)  # logs whose name holds a _
