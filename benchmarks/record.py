@@ -131,7 +131,7 @@ def _commit() -> str:
     if not (ROOT / ".git").exists():
         return "unknown"
     # Records are no code: one that was written before changes nothing of the next.
-    code = (".", ":(exclude)benchmarks/*/results")
+    code = (".", ":(exclude)benchmarks/results", ":(exclude)benchmarks/*/results/*")
     changed = "+" if _git("status", "--porcelain", "--untracked-files=no", "--", *code) else ""
     return _git("rev-parse", "HEAD") + changed
 

@@ -38,12 +38,17 @@ user's metric being the mean over seeds; p (Holm) is corrected over all rows of 
 
 LONGER = tuple(f"{metric}@{k}" for k in (20, 30, 40) for metric in ("recall", "ndcg", "phr"))
 PAIRS = {
+    "beauty": [
+        ("lmrec/beauty_states_masked", "lmrec/beauty_masked"),
+        ("lmrec/beauty_states_masked", "sasrec/beauty_masked"),
+        ("lmrec/beauty_states_masked", "sasrec/beauty_text_masked"),
+    ],
     "scientific": [
         ("lmrec/scientific_states", "sasrec/scientific_text"),
         ("lmrec/scientific_states", "sasrec/scientific_text_repeats"),
         ("lmrec/scientific_states", "unisrec/scientific"),
         ("lmrec/scientific_states", "lmrec/scientific_states_joint"),
-    ]
+    ],
 }
 """Rows compared user by user, by log: an experiment, and the one that it is held against."""
 LONG_NAMES = ("complete_journey",)  # logs whose name holds a _

@@ -2,12 +2,14 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from benchmarks import record
 from benchmarks import run as benchmarks
 from benchmarks.record import ROOT
 from benchmarks.run import RESULTS, overrides
@@ -221,3 +223,21 @@ def test_a_record_is_made_of_folders_trained_elsewhere(bench: Bench) -> None:
     bench.options = ["model.decay=0.9"]
     with pytest.raises(RunError, match="is no run of anything/shop as it is now"):
         benchmarks.take(NAME, folders)
+
+
+def test_a_record_is_no_change_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = ["benchmarks/results/ease/ml100k.json", "benchmarks/speed/results/topk.json"]
+    files = [tmp_path / name for name in (*records, "models/ease.py")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_text("before")
+    author = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "all"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    *of_results, of_code = files
+    for file in of_results:
+        file.write_text("after")
+    assert not record.stamp()["commit"].endswith("+")
+    of_code.write_text("after")
+    assert record.stamp()["commit"].endswith("+")
