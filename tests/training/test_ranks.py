@@ -51,7 +51,7 @@ def two(split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     split.log.events.select("user_id", "item_id", "timestamp").write_csv(folder / "shop.csv")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*TORCHRUN, on_ranks.__file__, folder], check=True, env=environment)
+    subprocess.run([*TORCHRUN, on_ranks.__file__, folder], check=True, env=environment, timeout=600)
     return folder
 
 
