@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +71,7 @@ class EmbeddingTable(nn.Module):
 
     def _rows_of_ranks(self, index: Tensor) -> Tensor:
         """(E, D) vectors of `index` (E,): every rank is asked for all, and has some."""
-        rows = F.embedding(self._for_all(index), self.weight)
+        rows = cast(DTensor, F.embedding(self._for_all(index), self.weight))
         whole = rows.redistribute(placements=[Replicate()]).to_local()
         if whole.requires_grad:  # gradients of several ranks' losses are averaged: recsys.ranks
             whole.register_hook(lambda gradient: gradient / ranks.world())
@@ -96,7 +96,7 @@ class EmbeddingTable(nn.Module):
 
     def _for_all(self, rows: Tensor) -> DTensor:
         """Rows of all ranks, on all."""
-        mesh = self.weight.device_mesh
+        mesh = cast(DTensor, self.weight).device_mesh
         return DTensor.from_local(ranks.gather(rows), mesh, [Replicate()], run_check=False)
 
     def divide(self) -> None:

@@ -21,12 +21,15 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
+from recsys.models import SASRec
+from recsys.models.sequences import Ranking
 from recsys.reading import read_json
 from recsys.run import folder
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
 from recsys.training import loop
+from recsys.training.divided import divided_tables
 from recsys.training.options import TrainingOptions
 from recsys.training.processes import joined
 from recsys.types import Scores
@@ -48,7 +51,7 @@ def two(split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     split.log.events.select("user_id", "item_id", "timestamp").write_csv(folder / "shop.csv")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*TORCHRUN, on_ranks.__file__, folder], check=True, env=environment)
+    subprocess.run([*TORCHRUN, on_ranks.__file__, folder], check=True, env=environment, timeout=600)
     return folder
 
 
@@ -119,10 +122,14 @@ def assert_alike(first: Path, second: Path) -> None:
     """Two trainings of 50 steps in float32, to 1e-6."""
     others = weights(second)
     for key, weight in weights(first).items():
-        assert (weight - others[key]).abs().max() < 1e-6, key
-    losses = [
-        pl.read_csv(folder / "train.csv")["train/loss"].to_torch() for folder in (first, second)
-    ]
+        difference = (weight - others[key]).abs()
+        if key.endswith("projections.bias"):
+            # A bias of the keys changes no softmax: its gradient is what sums leave of 0, which
+            # AdamW makes steps of.
+            difference = difference.view(3, -1)[[0, 2]]
+        assert difference.max() < 1e-6, key
+    curves = [pl.read_csv(folder / "train.csv") for folder in (first, second)]
+    losses = [curve["train/loss"].to_torch() for curve in curves]
     torch.testing.assert_close(*losses, rtol=0, atol=1e-6)
 
 
@@ -209,3 +216,13 @@ def test_tasks_that_are_done_in_one_process(
     message = "devices=2 .*: what predicts labels runs in one process; set both to 1"
     with pytest.raises(ConfigError, match=message), folder.of_all_ranks(config, tmp_path):
         pass
+
+
+def test_what_a_divided_table_cannot_do(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"shard=true divides .*set text=null"):
+        SASRec(4, shard=True, ranking=Ranking(softmax=False, num_negatives=1))
+    monkeypatch.setattr(ranks, "is_joined", lambda: True)
+    training = TrainingOptions(gradient_clip=1.0)
+    message = r"trainer.gradient_clip=1.0 .*divide need null and 32-true; set shard=false"
+    with pytest.raises(ConfigError, match=message):
+        divided_tables(SASRec(4, shard=True), training).__enter__()
