@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.record import ROOT, write
+from benchmarks.record import ROOT, spread, write
 from recsys.files import write_parquet
 
 RESULT = ROOT / "benchmarks/speed/results/prepared.json"
@@ -151,9 +151,15 @@ def main() -> None:
             if side in ("core", "duckdb"):
                 shutil.rmtree(work / side, ignore_errors=True)
                 (work / f"{side}.parquet").unlink(missing_ok=True)
-    record: dict[str, Any] = {"log": size, "partitions": options.partitions, "sides": sides}
-    if {"prepare", "duckdb"} <= sides.keys():
-        record["cpu prepare/duckdb"] = round(sides["prepare"]["cpu"] / sides["duckdb"]["cpu"], 2)
+    ratios = {
+        f"prepare/{side}": {
+            clock: spread([sides["prepare"][clock] / sides[side][clock]])
+            for clock in ("wall", "cpu")
+        }
+        for side in ("duckdb",)
+        if {"prepare", side} <= sides.keys()
+    }
+    record = {"log": size, "partitions": options.partitions, "sides": sides, "ratios": ratios}
     write(RESULT, record, packages=["recsys", "torch", "polars"], seed=options.seed)
 
 

@@ -208,7 +208,7 @@ def large_table(
     renames, names = named_columns(columns)
     distinct(**{"data.item_columns": item_columns})
     paths, called = _paths(path), called_columns(renames)
-    with reading(Path(path)):
+    with reading(path):
         schema = _scan(paths).collect_schema()
     tables = {
         kind: _our_table(file, names)
@@ -242,7 +242,7 @@ def _typed(
     path: str,
 ) -> tuple[LargeEvents, Mapping[str, pl.DataFrame]]:
     """Events that know their types, and the tables of items and users."""
-    with reading(Path(path)):
+    with reading(path):
         first = _scan(events.paths).select(events.columns[TIME]).head(FIRST_ROWS).collect()
         times = first.to_series().rename(TIME)
         timed = timed_by(times, time_unit)
