@@ -125,6 +125,10 @@ def measured(words: list[str]) -> dict[str, Any]:
     }
 
 
+def _measured_before(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=100_000_000)
@@ -141,11 +145,12 @@ def main() -> None:
     generate(log, **size, seed=options.seed)
     work.mkdir(exist_ok=True)
     done = options.folder / "sides.json"
-    sides = json.loads(done.read_text()) if done.exists() else {}
+    sides = _measured_before(done)
     for side in options.sides:
         if side not in sides:
             words = command(side, log, work, options.partitions, options.duckdb)
-            sides[side] = measured(words)
+            of_side = {side: measured(words)}
+            sides = _measured_before(done) | of_side
             done.write_text(json.dumps(sides, indent=2))
             print(side, sides[side], flush=True)
             if side in ("core", "duckdb"):
