@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.record import ROOT, write
+from benchmarks.record import ROOT, spread, write
 from recsys.files import write_parquet
 
 RESULT = ROOT / "benchmarks/speed/results/prepared.json"
@@ -125,6 +125,10 @@ def measured(words: list[str]) -> dict[str, Any]:
     }
 
 
+def _measured_before(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=100_000_000)
@@ -141,19 +145,26 @@ def main() -> None:
     generate(log, **size, seed=options.seed)
     work.mkdir(exist_ok=True)
     done = options.folder / "sides.json"
-    sides = json.loads(done.read_text()) if done.exists() else {}
+    sides = _measured_before(done)
     for side in options.sides:
         if side not in sides:
             words = command(side, log, work, options.partitions, options.duckdb)
-            sides[side] = measured(words)
+            of_side = {side: measured(words)}
+            sides = _measured_before(done) | of_side
             done.write_text(json.dumps(sides, indent=2))
             print(side, sides[side], flush=True)
             if side in ("core", "duckdb"):
                 shutil.rmtree(work / side, ignore_errors=True)
                 (work / f"{side}.parquet").unlink(missing_ok=True)
-    record: dict[str, Any] = {"log": size, "partitions": options.partitions, "sides": sides}
-    if {"prepare", "duckdb"} <= sides.keys():
-        record["cpu prepare/duckdb"] = round(sides["prepare"]["cpu"] / sides["duckdb"]["cpu"], 2)
+    ratios = {
+        f"prepare/{side}": {
+            clock: spread([sides["prepare"][clock] / sides[side][clock]])
+            for clock in ("wall", "cpu")
+        }
+        for side in ("duckdb",)
+        if {"prepare", side} <= sides.keys()
+    }
+    record = {"log": size, "partitions": options.partitions, "sides": sides, "ratios": ratios}
     write(RESULT, record, packages=["recsys", "torch", "polars"], seed=options.seed)
 
 

@@ -208,7 +208,7 @@ def large_table(
     renames, names = named_columns(columns)
     distinct(**{"data.item_columns": item_columns})
     paths, called = _paths(path), called_columns(renames)
-    with reading(Path(path)):
+    with reading(path):
         schema = _scan(paths).collect_schema()
     tables = {
         kind: _our_table(file, names)
@@ -221,16 +221,16 @@ def large_table(
     log_name = _name(path)
     check_columns({"events": empty, **tables}, item_columns or (), name=log_name, called=called)
     raise_problems(log_name, _bad_kinds(empty), called)
-    events, tables = _typed(LargeEvents(paths, ours, {}), empty, tables, time_unit, log_name, path)
-    raise_problems(log_name, key_problems(tables.get("items"), tables.get("users")), called)
+    untyped = LargeEvents(paths, ours, {})
+    events, frames = _typed(untyped, empty, tables, time_unit, log_name, path)
+    items, users = frames.get("items"), frames.get("users")
+    raise_problems(log_name, key_problems(items, users), called)
     of_items: Sequence[str] = ()
-    if "items" not in tables:
+    if items is None:
         of_items = columns_of_items(
             list(events.kinds), renames, item_columns, lambda some: _constant(events, some)
         )
-    return LargeTable(
-        log_name, events, tables.get("items"), tables.get("users"), tuple(of_items), called
-    )
+    return LargeTable(log_name, events, items, users, tuple(of_items), called)
 
 
 def _typed(
@@ -242,7 +242,7 @@ def _typed(
     path: str,
 ) -> tuple[LargeEvents, Mapping[str, pl.DataFrame]]:
     """Events that know their types, and the tables of items and users."""
-    with reading(Path(path)):
+    with reading(path):
         first = _scan(events.paths).select(events.columns[TIME]).head(FIRST_ROWS).collect()
         times = first.to_series().rename(TIME)
         timed = timed_by(times, time_unit)

@@ -114,7 +114,7 @@ def recorded() -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path | str) -> Iterator[None]:
     """Turns whatever a reader raises at a broken file into one line that names the file.
 
     Raises:
