@@ -58,7 +58,9 @@ def of_model(folder: Path) -> dict[str, Any]:
         if metric in means["test"]
     }
     points = read_table(folder / "trials.parquet").to_dicts()
-    return read_json(folder / "search.json") | {"test": test, "points": points}
+    summary = read_json(folder / "search.json")
+    chosen = {"train": summary.pop("command")}  # a record has a command of its own
+    return summary | chosen | {"test": test, "points": points}
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from recsys.memory import refused
 from recsys.run.options import argument, as_text
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name[0] != "_")
-OF_A_SEARCH = r"[+]*(n_trials|seconds|models|search)\b(?!@)|hydra\."
+OF_A_SEARCH = r"[+~]*(n_trials|seconds|models|search)\b|hydra\."
 """Overrides that a search takes and a run does not."""
 MISTAKES = (RecsysError, HydraException, OmegaConfBaseException, OSError)
 """What a user can cause and mend."""
