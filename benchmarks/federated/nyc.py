@@ -225,32 +225,35 @@ def over_steps(per_user: pl.DataFrame) -> dict[str, float]:
     )
 
 
+def seeds_of(name: str, seeds: list[int]) -> list[int]:
+    """Those of the seeds with which a row has been measured."""
+    return [seed for seed in seeds if place_of(name, seed).exists()]
+
+
 def mean_of_seeds(name: str, seeds: list[int]) -> pl.DataFrame:
     """Each user's metrics, the mean over seeds: what is compared, so that users are the sample."""
-    frames = pl.concat(read(name, seed) for seed in seeds)
+    frames = pl.concat(read(name, seed) for seed in seeds_of(name, seeds))
     return frames.group_by("user_id").agg(pl.col(METRICS.values()).mean()).sort("user_id")
 
 
 def report(seeds: list[int]) -> None:
     """Write the record and the tables of README.md, of the rows that were measured."""
-    names = [name for name in ROWS if all(place_of(name, s).exists() for s in seeds)]
+    frames = {name: mean_of_seeds(name, seeds) for name in ROWS if seeds_of(name, seeds)}
     rows = {
         name: {
+            "seeds": 1 if name in WITHOUT_SEED else len(seeds_of(name, seeds)),
             "over_steps": {
-                metric: spread(over_steps(read(name, seed))[metric] for seed in seeds)
+                metric: spread(
+                    over_steps(read(name, seed))[metric] for seed in seeds_of(name, seeds)
+                )
                 for metric in METRICS
             },
             "over_users": dict(
-                zip(
-                    METRICS,
-                    mean_of_seeds(name, seeds).select(METRICS.values()).mean().row(0),
-                    strict=True,
-                )
+                zip(METRICS, frame.select(METRICS.values()).mean().row(0), strict=True)
             ),
         }
-        for name in names
+        for name, frame in frames.items()
     }
-    frames = {name: mean_of_seeds(name, seeds) for name in names}
     tests = pl.concat(
         compare(frames[first], frames[second]).with_columns(
             first_row=pl.lit(first), second_row=pl.lit(second)
@@ -282,13 +285,13 @@ def report(seeds: list[int]) -> None:
 
 def _tables(rows: dict[str, Any], tests: pl.DataFrame) -> str:
     lines = [
-        "| | Acc@1 | Acc@5 | MRR@10 | over users |",
-        "|---|---|---|---|---|",
+        "| | seeds | Acc@1 | Acc@5 | MRR@10 | over users |",
+        "|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
         cells = [_cell(row["over_steps"][metric]) for metric in METRICS]
         users = " / ".join(f"{row['over_users'][m]:.3f}" for m in METRICS)
-        lines.append(f"| {name} | {' | '.join(cells)} | {users} |")
+        lines.append(f"| {name} | {row['seeds']} | {' | '.join(cells)} | {users} |")
     lines += [
         "",
         "| second | first | metric | difference | 95% interval | p (Holm) |",

@@ -1,5 +1,5 @@
+from ._own_pointer import OwnPointer as OwnPointer
 from .next_place import Adjacency as Adjacency
-from .own_pointer import OwnPointer as OwnPointer
 from .sasrec import Encoder as Encoder
 from .sasrec import Ranking as Ranking
 from .sasrec import SideBySide as SideBySide

@@ -34,8 +34,8 @@ from recsys.batch.examples import Part, Prefixes
 from recsys.batch.histories import BasketBatch
 from recsys.errors import DataError
 from recsys.memory import check_memory
+from recsys.models.sequences._own_pointer import NEVER, OwnPointer
 from recsys.models.sequences._recent import recent_items
-from recsys.models.sequences.own_pointer import NEVER, OwnPointer
 from recsys.precision import wide
 from recsys.ranges import above, at_least
 from recsys.scoring.kinds import Divisible
