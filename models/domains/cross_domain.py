@@ -363,7 +363,6 @@ class CrossDomain(Recommender):
         scores_Bn[batch.lengths() == 0] = 0
         return scores_Bn.to(wide(whole_BD).dtype)
 
-
     def _newcomers(self, batch: BasketBatch, domain: int) -> Tensor:
         """The rows of those who have a history, but none in a domain."""
         is_there = self.domain_of_item[batch.items] == domain
