@@ -50,7 +50,6 @@ from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
 from recsys.types import Scores
 
-
 NUM_PERIODS = 16
 """Of equally many events, in which popularity is counted."""
 PERIODS_AROUND = 2.0
