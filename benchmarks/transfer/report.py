@@ -28,10 +28,10 @@ BESIDE = """One other domain beside it, differences to the domain alone; the row
 added. p is corrected over the twenty pairs."""
 FIVE_SEEDS = """## Amazon: models that know of domains
 
-Means over five seeds, with the lowest and the highest mean over domains. Every model has one
+Means over seeds, with the lowest and the highest mean over domains. Every model has one
 encoder of the same sizes, options and loss; `CrossDomain` of one domain is `SASRec`, so the first
 row is its single-domain model, too. Domains count alike in the mean. All weightings are of the
-same model."""
+same model; two rows are compared on the seeds that both have."""
 CLAIMS = """A user's mean over seeds is one value of a paired test of the mean over domains;
 p is corrected over the table."""
 BY_DOMAIN = (
@@ -51,7 +51,7 @@ def main() -> None:
     if (path := RESULTS / "amazon_domains.json").is_file():
         record = json.loads(path.read_text())
         parts += [FIVE_SEEDS, means(record), CLAIMS, claims(record), BY_DOMAIN]
-        parts += [by_domain(record), made(record)]
+        parts += [by_domain(record), newcomers(record), made(record)]
     write_text(README, "\n\n".join(part.strip() for part in parts) + "\n")
 
 
@@ -75,18 +75,21 @@ def pairs(gains: list[dict[str, Any]]) -> str:
 
 def means(record: dict[str, Any]) -> str:
     names = list(record["users"])
-    lines = [header("", "mean over domains", *(f"{n} ({record['users'][n]})" for n in names))]
+    about = [f"{n} ({record['users'][n]}, {record['newcomers'][n]} new)" for n in names]
+    lines = [header("", "seeds", "mean over domains", *about)]
     for row in [row for row in ROWS if row in record["rows"]]:
         of = record["rows"][row]
         low, high = short(of["mean"]["min"]), short(of["mean"]["max"])
         cells = [short(fmean(of[name]["values"])) for name in names]
-        lines.append(line(row, f"{short(fmean(of['mean']['values']))} ({low}-{high})", *cells))
+        mean = f"{short(fmean(of['mean']['values']))} ({low}-{high})"
+        lines.append(line(row, str(len(of["mean"]["values"])), mean, *cells))
     return "\n".join(lines)
 
 
 def claims(record: dict[str, Any]) -> str:
-    lines = [header("", "against", "difference", "95% interval", "p (Holm)")]
-    lines += [line(row["row"], row["against"], *gain(row)) for row in record["of_mean"]]
+    lines = [header("", "against", "seeds", "difference", "95% interval", "p (Holm)")]
+    for row in record["of_mean"]:
+        lines.append(line(row["row"], row["against"], str(row["seeds"]), *gain(row)))
     return "\n".join(lines)
 
 
@@ -97,6 +100,15 @@ def by_domain(record: dict[str, Any]) -> str:
         of = {each["domain"]: each for each in gains}
         lines.append(line(row, *(f"{gain(of[n])[0]} ({gain(of[n])[2]})" for n in names)))
     return "\n".join(lines)
+
+
+def newcomers(record: dict[str, Any]) -> str:
+    of = record["by_newcomers"]
+    parts = [f"{name} {short(of[name]['alone'])} and {short(of[name]['together'])}" for name in of]
+    return (
+        "What adds up to the mean over domains, alone and of `CrossDomain, uniform`: "
+        f"{', '.join(parts)}. Newcomers have nothing of the domain in their history."
+    )
 
 
 def gain(row: dict[str, Any]) -> tuple[str, str, str]:

@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("what", choices=["diagnostic", "five_seeds"])
     parser.add_argument("--rows", nargs="+", choices=ROWS, help="these alone; no record")
     parser.add_argument("--seeds", nargs="+", type=int, help="these alone; no record")
-    parser.add_argument("--so-far", action="store_true", help="a record of the finished rows")
+    parser.add_argument("--so-far", action="store_true", help="a record of what is finished")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
@@ -144,14 +144,19 @@ def main() -> None:
         measured = {name: diagnostic(name) for name in LOGS}
         write(RESULTS / "item_knn.json", measured, packages=PACKAGES, seed=0)
         return
-    rows = [row for row in ROWS if not given.so_far or all(map(partial(is_done, row), SEEDS))]
-    for seed in given.seeds or SEEDS:
-        for row in given.rows or rows:
-            tested(row, seed)
+    if not given.so_far:
+        for seed in given.seeds or SEEDS:
+            for row in given.rows or ROWS:
+                tested(row, seed)
     if given.rows is None and given.seeds is None:
-        frames = {row: over_seeds([tested(row, seed) for seed in SEEDS]) for row in rows}
-        measured = {"seeds": SEEDS, "users": users_of(frames[ALONE]), "rows": figures(rows)}
-        measured |= {"of_mean": of_mean(frames), "by_domain": by_domain(frames)}
+        measured = {
+            "users": {name: len(newcomers()[name]) for name in domains().names},
+            "newcomers": {name: int(newcomers()[name].sum()) for name in domains().names},
+            "rows": figures(),
+            "of_mean": of_mean(),
+            "by_domain": {row: by_domain(row) for row in ROWS if row != ALONE and seeds_of(row)},
+            "by_newcomers": by_newcomers(),
+        }
         write(RESULTS / "amazon_domains.json", measured, packages=PACKAGES, seed=SEEDS[0])
 
 
@@ -175,8 +180,9 @@ def file_of(row: str, seed: int) -> Path:
     return RUNS / "amazon_domains" / f"{row.replace(', ', '_').replace(' ', '_')}_{seed}.parquet"
 
 
-def is_done(row: str, seed: int) -> bool:
-    return file_of(row, seed).is_file()
+def seeds_of(*rows: str) -> list[int]:
+    """With which all of these rows are finished."""
+    return [seed for seed in SEEDS if all(file_of(row, seed).is_file() for row in rows)]
 
 
 def tested(row: str, seed: int) -> pl.DataFrame:
@@ -248,52 +254,78 @@ def mean_of(frame: pl.DataFrame) -> float:
     return float(frame.group_by("domain").agg(pl.col(METRIC).mean())[METRIC].mean())  # type: ignore[arg-type]
 
 
+def pair(first: str, second: str) -> list[pl.DataFrame]:
+    """Two rows, of each user the mean over the seeds that both have."""
+    seeds = seeds_of(first, second)
+    return [over_seeds([tested(row, seed) for seed in seeds]) for row in (first, second)]
+
+
 def over_seeds(frames: list[pl.DataFrame]) -> pl.DataFrame:
     """A user's mean over seeds."""
     keys = [USER, "domain"]
     return pl.concat(frames).group_by(keys, maintain_order=True).agg(pl.col(METRIC).mean())
 
 
-def users_of(frame: pl.DataFrame) -> dict[str, int]:
-    return {name: len(frame.filter(domain=name)) for name in domains().names}
-
-
-def figures(done: list[str]) -> dict[str, dict[str, Any]]:
+def figures() -> dict[str, dict[str, Any]]:
     """Of each row the mean over domains and each domain, by seed."""
-    names = domains().names
     rows: dict[str, dict[str, Any]] = {}
-    for row in done:
-        frames = [tested(row, seed) for seed in SEEDS]
+    for row in filter(seeds_of, ROWS):
+        frames = [tested(row, seed) for seed in seeds_of(row)]
         rows[row] = {"mean": spread(mean_of(frame) for frame in frames)}
-        for name in names:
+        for name in domains().names:
             rows[row][name] = spread(mean_of(frame.filter(domain=name)) for frame in frames)
     return rows
 
 
-def of_mean(frames: dict[str, pl.DataFrame]) -> list[dict[str, Any]]:
+def of_mean() -> list[dict[str, Any]]:
     """The claims on the mean over domains, corrected over all of them."""
     rows = [
-        {"against": first, "row": second, **gain_of_mean(frames[first], frames[second], METRIC)}
+        {"against": first, "row": second, "seeds": len(seeds_of(first, second))}
+        | gain_of_mean(*pair(first, second), METRIC)
         for first, second in CLAIMS
-        if {first, second} <= frames.keys()
+        if seeds_of(first, second)
     ]
     p_holm = holm(np.array([row["p_value"] for row in rows]))
     return [row | {"p_holm": float(p)} for row, p in zip(rows, p_holm, strict=True)]
 
 
-def by_domain(frames: dict[str, pl.DataFrame]) -> dict[str, list[dict[str, Any]]]:
-    """Of each row, every domain against the domain alone, corrected over the domains."""
-    return {row: _against_alone(frames[ALONE], frames[row]) for row in frames if row != ALONE}
-
-
-def _against_alone(first: pl.DataFrame, second: pl.DataFrame) -> list[dict[str, Any]]:
+def by_domain(row: str) -> list[dict[str, Any]]:
+    """Every domain against the domain alone, corrected over the domains."""
+    alone, together = pair(ALONE, row)
     rows = [
         compare(
-            first.filter(domain=name).drop("domain"), second.filter(domain=name).drop("domain")
+            alone.filter(domain=name).drop("domain"), together.filter(domain=name).drop("domain")
         ).with_columns(domain=pl.lit(name))
         for name in domains().names
     ]
     return with_holm(pl.concat(rows)).drop("metric").to_dicts()
+
+
+@cache
+def newcomers() -> dict[str, pl.Series]:
+    """By domain: of each test user whether the history holds nothing of it."""
+    test, of_item = domains().task.split.test, domains().of_item
+    return {
+        name: pl.Series((part.where(of_item[part.items] == place).lengths() == 0).numpy())
+        for place, name in enumerate(domains().names)
+        for part in [having_targets_in(test, of_item == place).history]
+    }
+
+
+def by_newcomers() -> dict[str, dict[str, float]]:
+    """Of `UNIFORM` against the domain alone: of its gain, what newcomers and the others add."""
+    is_new = pl.concat(newcomers()[name] for name in domains().names)
+    first, second = pair(ALONE, UNIFORM)
+    both = first.join(second, on=[USER, "domain"], suffix="_second", maintain_order="left")
+    both = both.with_columns(is_new=is_new).with_columns(users=pl.len().over("domain"))
+    added = {}
+    for name, group in (("newcomers", both.filter("is_new")), ("others", both.filter(~is_new))):
+        share = pl.lit(1.0) / pl.col("users") / len(domains().names)
+        columns = {"alone": METRIC, "together": f"{METRIC}_second"}
+        added[name] = group.select(
+            (share * pl.col(of)).sum().alias(at) for at, of in columns.items()
+        ).row(0, named=True)
+    return added
 
 
 if __name__ == "__main__":

@@ -35,10 +35,11 @@ def test_tables_of_five_seeds() -> None:
     spread = {"min": 0.1, "max": 0.3, "values": [0.1, 0.3]}
     record = {
         "users": {"a": 12},
+        "newcomers": {"a": 3},
         "rows": {row: {"mean": spread, "a": spread} for row in ROWS},
-        "of_mean": [gain(0.02, 0.2, row="x", against="y")],
+        "of_mean": [gain(0.02, 0.2, row="x", against="y", seeds=2)],
         "by_domain": {"x": [gain(0.02, 0.0001, domain="a")]},
     }
-    assert means(record).splitlines()[2] == f"| {ROWS[0]} | .2000 (.1000-.3000) | .2000 |"
-    assert claims(record).splitlines()[-1] == "| x | y | +0.0200 | +0.0100 to +0.0300 | 0.200 |"
+    assert means(record).splitlines()[2] == f"| {ROWS[0]} | 2 | .2000 (.1000-.3000) | .2000 |"
+    assert claims(record).splitlines()[-1] == "| x | y | 2 | +0.0200 | +0.0100 to +0.0300 | 0.200 |"
     assert by_domain(record).splitlines()[-1] == "| x | **+0.0200** (<.001) |"
