@@ -107,7 +107,7 @@ def trained(kind: type, **options: Any) -> Callable[[int], Scorer]:
         torch.manual_seed(seed)
         model = kind(split.num_items, num_classes=split.num_classes, column=COLUMN, **options)
         training = TrainingOptions(
-            max_epochs=16,
+            max_epochs=10,
             batch_size=128,
             monitor=MONITOR,
             patience=3,
