@@ -16,7 +16,6 @@ import json
 import time
 from collections.abc import Callable
 from functools import cache
-from itertools import product
 from typing import Any
 
 import polars as pl
@@ -79,26 +78,27 @@ class Ridge(ClosedForm):
         self.l2 = l2
 
     def compute(self, split: Split) -> None:
-        inputs, targets = self._inputs(split.training).double(), split.training.multi_hot().double()
+        inputs, targets = self._inputs(split.training), split.training.multi_hot()
         self.keep("input_means", inputs.mean(0))
         self.keep("item_means", targets.mean(0))
         inputs, targets = inputs - self.input_means, targets - self.item_means
-        weights = torch.zeros(split.num_items, split.num_items, dtype=torch.float64)
+        weights = torch.zeros(split.num_items, split.num_items)
         of_item = divided()[2]
+        whole = inputs @ inputs.T
         for place in range(LARGEST):
             others, theirs = of_item != place, of_item == place
-            known = inputs[:, others]
-            system = known @ known.T + self.l2 * torch.eye(len(known), dtype=torch.float64)
-            solved = known.T @ torch.linalg.solve(system, targets[:, theirs])
-            weights[others.nonzero(), theirs.nonzero().T] = solved
-        self.keep("item_weights", weights.float())
+            system = (whole - inputs[:, theirs] @ inputs[:, theirs].T).double()
+            system += self.l2 * torch.eye(len(system), dtype=torch.float64)
+            solved = torch.linalg.solve(system, targets[:, theirs].double()).float()
+            weights[others.nonzero(), theirs.nonzero().T] = inputs[:, others].T @ solved
+        self.keep("item_weights", weights)
 
     def _inputs(self, batch: Any) -> Tensor:
         return torch.nn.functional.normalize(batch.counts().log1p(), dim=1)
 
     def score(self, batch: Any) -> Tensor:
-        inputs = self._inputs(batch) - self.input_means.float()
-        return inputs @ self.item_weights + self.item_means.float()
+        inputs = self._inputs(batch) - self.input_means
+        return inputs @ self.item_weights + self.item_means
 
 
 def trained(kind: type, **options: Any) -> Callable[[int], Scorer]:
@@ -107,11 +107,11 @@ def trained(kind: type, **options: Any) -> Callable[[int], Scorer]:
         torch.manual_seed(seed)
         model = kind(split.num_items, num_classes=split.num_classes, column=COLUMN, **options)
         training = TrainingOptions(
-            max_epochs=80,
+            max_epochs=10,
             batch_size=128,
             monitor=MONITOR,
-            patience=4,
-            evaluate_every=4,
+            patience=3,
+            evaluate_every=2,
             device="cpu",
             seed=seed,
         )
@@ -122,20 +122,14 @@ def trained(kind: type, **options: Any) -> Callable[[int], Scorer]:
 
 GRID: dict[str, list[dict[str, Any]]] = {
     "ridge": [{"l2": l2} for l2 in (10.0, 30.0, 100.0, 300.0, 1000.0)],
-    "conditional autoencoder": [
-        {"latent_dim": z, "dropout": dropout, "learning_rate": rate}
-        for z, dropout, rate in product((16, 48), (0.2, 0.5), (1e-3,))
-    ],
-    "EncGAN": [
-        {"latent_dim": z, "dropout": dropout, "learning_rate": rate}
-        for z, dropout, rate in product((16, 48), (0.2, 0.5), (1e-3,))
-    ],
+    "conditional autoencoder": [{"latent_dim": z} for z in (16, 32, 48)],
+    "EncGAN": [{"latent_dim": z} for z in (16, 32, 48)],
 }
 KINDS = {"conditional autoencoder": ConditionalAutoencoder, "EncGAN": EncGAN}
 CHOSEN: dict[str, dict[str, Any]] = {
-    "ridge": {"l2": 30.0},
-    "conditional autoencoder": {"latent_dim": 48},
-    "EncGAN": {"latent_dim": 48},
+    "ridge": {"l2": 300.0},
+    "conditional autoencoder": {"latent_dim": 32},
+    "EncGAN": {"latent_dim": 32},
 }
 """Chosen on the validation users with seed 0 (`--tune`)."""
 NO_CRITIC = "EncGAN without critic"

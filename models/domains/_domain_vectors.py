@@ -219,7 +219,8 @@ class DomainVectors(Recommender, Measured):
     def _log_softmax(self, vectors: Tensor, items: Tensor) -> Tensor:
         """(R, items): log-probabilities among some items."""
         table = wide(F.embedding(items, self.items.vectors))
-        return (wide(vectors) @ table.T + wide(self.item_bias)[items]).log_softmax(1)
+        logits = wide(vectors) @ table.T / table.shape[1] ** 0.5
+        return (logits + wide(self.item_bias)[items]).log_softmax(1)
 
     def measure(self, split: Split, phase: int) -> dict[str, float]:
         """`WITHIN`."""
@@ -269,7 +270,7 @@ class DomainVectors(Recommender, Measured):
 def singular_vectors(history: BasketBatch, dim: int) -> Tensor:
     """(n, at most D): right singular vectors of the logarithms of counts, users at length 1.
 
-    Those that stand for more are longer; a mean length of 1.
+    Each at length 1: the bias of an item says how popular it is.
     """
     keys = history.owners() * history.num_items + history.items
     cells, counts = keys.unique(return_counts=True)
@@ -279,8 +280,7 @@ def singular_vectors(history: BasketBatch, dim: int) -> Tensor:
     shape = (len(history), history.num_items)
     cells = ((values / lengths[users]).numpy(), (users.numpy(), items.numpy()))
     vectors, scales = right_singular_vectors(csr_array(cells, shape=shape), min(dim, *shape))
-    start = torch.from_numpy(vectors * np.sqrt(scales)).float()
-    return start / start.norm(dim=1).mean()
+    return F.normalize(torch.from_numpy(vectors * np.sqrt(scales)).float(), dim=1)
 
 
 def domain_of_item(split: Split, column: str) -> Tensor:

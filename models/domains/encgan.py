@@ -238,6 +238,7 @@ class ManifoldMap(nn.Module):
             residuals = latents.new_zeros(len(latents), self.dim - self.latent_dim)
         x = torch.cat([latents, residuals], dim=1)
         for coupling in reversed(self.couplings):
+            assert isinstance(coupling, Coupling)
             x = coupling.inverse(x, manifolds).flip(1)
         return x + self.location(manifolds)
 

@@ -11,11 +11,13 @@ from torch.autograd.functional import jacobian
 
 from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError, DataError
+from recsys.evaluation.ranking import evaluate
 from recsys.log.event_log import EventLog
 from recsys.models import ConditionalAutoencoder, EncGAN
 from recsys.models.domains import Terms
 from recsys.models.domains.encgan import Critic, ManifoldMap, draw
 from recsys.scoring.recommender import Progress
+from recsys.tasks.domains import having_targets_in
 from recsys.tasks.splits import last_basket
 from recsys.testing.logs import checkerboard
 
@@ -168,6 +170,22 @@ def test_terms_that_count_nothing_leave_the_likelihood() -> None:
     assert model.regularise(rows.points, rows.domains) == 0
     model.terms = Terms(reconstruction=1.0, adversarial=0.0, biases=0.0)
     assert model.regularise(rows.points, rows.domains) > 0
+
+
+def test_its_measure_is_of_the_items_of_the_domain() -> None:
+    """Of one domain it is what the evaluator says of these items."""
+    split = last_basket(checkerboard())
+    torch.manual_seed(0)
+    model = EncGAN(split.num_items, num_classes=split.num_classes, column="colour").eval()
+    model.prepare(split)
+    found = []
+    for colour in (0, 1):  # a user has targets of one colour alone
+        is_theirs = torch.arange(split.num_items) % 2 == colour
+        of_colour = having_targets_in(split.test, is_theirs)
+        result = evaluate(model, of_colour, candidates=is_theirs).per_user["ndcg@10"]
+        found += result.to_list()
+    assert len(found) == len(split.test)
+    assert model.measure(split, 2)["within/ndcg@10"] == pytest.approx(sum(found) / len(found))
 
 
 def test_errors() -> None:
