@@ -50,8 +50,8 @@ The anchor and two settings, beta .3 and 1 at a learning rate of 3e-4, came from
 validation ([docs/alignment.md](../../docs/alignment.md) lists them); between the two the validation
 of the class-weighted BCO with an anchor chose, and to save time every row has what it chose, SFT
 and the losses without class weights, too, whose own best may lie elsewhere. That was decided after
-the first figure of the test, of that BCO's seed 0, had been printed; nothing of that BCO was changed
-by it.
+the first figure of the test, of that BCO's seed 0, had been printed; nothing of that BCO was
+changed by it.
 
 *anchored*: .3 of -log pi of the whole basket of the trip is added to the loss (`task.anchor`), what
 the start was trained on. *next basket alone* is that without any labels: a row that does not lie
