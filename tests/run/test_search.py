@@ -72,7 +72,7 @@ class TestWithOptuna:
         assert "tifuknn: 14 trials in" in out
         assert max(len(line) for line in out.splitlines() if line[0] in "┏┃┡│└") <= 80
 
-        fits = list(_killed_at(monkeypatch, 13))
+        fits = _killed_at(monkeypatch, 13)
         code, _, error = run(*command, at(killed))
         assert (code, len(fits)) == (130, 13)
         assert "goes on" in error
