@@ -121,7 +121,6 @@ def measured(words: list[str]) -> dict[str, Any]:
         "wall": round(wall, 1),
         "cpu": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_mib": round(peak),
-        "said": said.partition("VmHWM")[0].strip().splitlines()[-1:],
     }
 
 
