@@ -250,9 +250,8 @@ def data(given: Namespace) -> None:
 def prepare(given: Namespace) -> None:
     """Write a log of files of any size as partitions of users."""
     own = {f.name for f in fields(Preparation)}
-    options, overrides = [], []
-    for override in given.overrides:
-        (options if override.partition("=")[0] in own else overrides).append(override)
+    options = [o for o in given.overrides if o.partition("=")[0] in own]
+    overrides = [o for o in given.overrides if o not in options]
     preparation = _preparation(options)
     about = prepared_log(compose(overrides), preparation)
     sizes = f"{about.num_events:,} events, {about.users.rows:,} users, {about.items.rows:,} items"
