@@ -27,7 +27,7 @@ from recsys.report.page import name_of
 from recsys.run.config import as_values, config_words, plain
 from recsys.run.options import check_options
 from recsys.run.task_kinds import LISTS, TaskKind, check_models, kind_of
-from recsys.training.processes import joined
+from recsys.training.processes import join
 
 logger = logging.getLogger(__name__)
 console = Console()
@@ -73,20 +73,21 @@ def of_all_ranks(config: DictConfig, folder: Path) -> Iterator[Path]:
         ConfigError: another number of processes was started, or the task is done in one.
     """
     devices, num_nodes = (_number(config, name) for name in ("devices", "num_nodes"))
-    with joined(devices, num_nodes, str(config.device)):
-        if ranks.world() > 1 and (kind := kind_of(config)) is not LISTS:
-            raise ConfigError(
-                f"trainer.devices={devices} trainer.num_nodes={num_nodes}: what {kind.does} runs "
-                "in one process; set both to 1"
-            )
-        whole = ranks.agreed(folder)
-        if not ranks.is_first():
-            console.quiet = True
-            logging.getLogger("recsys").setLevel(logging.ERROR)
-            if folder != whole:
-                with suppress(OSError):
-                    folder.rmdir()
-        yield whole
+    join(devices, num_nodes, str(config.device))
+    if ranks.world() > 1 and (kind := kind_of(config)) is not LISTS:
+        raise ConfigError(
+            f"trainer.devices={devices} trainer.num_nodes={num_nodes}: what {kind.does} runs in "
+            "one process; set both to 1"
+        )
+    whole = ranks.agreed(folder)
+    if not ranks.is_first():
+        console.quiet = True
+        logging.getLogger("recsys").setLevel(logging.ERROR)
+        if folder != whole:
+            with suppress(OSError):
+                folder.rmdir()
+    yield whole
+    ranks.wait()
 
 
 def _number(config: DictConfig, name: str) -> int:

@@ -47,7 +47,7 @@ from recsys.training.callbacks import (
 )
 from recsys.training.divided import DividedTables, divided_tables
 from recsys.training.options import TrainingOptions
-from recsys.training.processes import joined
+from recsys.training.processes import join
 from recsys.training.true_precision import TruePrecision
 
 logger = logging.getLogger(__name__)
@@ -94,8 +94,8 @@ def fit(
     >>> evaluate(model, split.test, Protocol(ks=(10,))).means["recall@10"] > 0.4
     True
     """
-    processes = joined(training.devices, training.num_nodes, training.device)
-    with processes, running_on(training.device) as device:
+    join(training.devices, training.num_nodes, training.device)
+    with running_on(training.device) as device:
         _fit(model, split, training, protocol, folder, loggers, progress, on_evaluation)
     return model.to(device).eval()
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -16,9 +15,11 @@ from recsys import ranks
 from recsys.errors import ConfigError
 
 
-@contextmanager
-def joined(devices: int, num_nodes: int = 1, device: str = "auto") -> Iterator[None]:
-    """Be one of `devices * num_nodes` ranks in the block, as `torchrun` or SLURM started them.
+def join(devices: int, num_nodes: int = 1, device: str = "auto") -> None:
+    """Become one of `devices * num_nodes` ranks, as `torchrun` or SLURM started them.
+
+    Until the process ends: another group of the same processes would meet by what is left of the
+    first one's addresses. A process that is one of them already stays so.
 
     Args:
         devices: ranks of each machine.
@@ -42,15 +43,8 @@ def joined(devices: int, num_nodes: int = 1, device: str = "auto") -> Iterator[N
             f"{started} was started; start each machine's by torchrun --nproc-per-node={devices} "
             "-m recsys.cli.main train …, or by srun"
         )
-    if environment is None or ranks.is_joined():
-        yield
-        return
-    _join(environment, device)
-    try:
-        yield
-        ranks.wait()
-    finally:
-        dist.destroy_process_group()
+    if environment is not None and not ranks.is_joined():
+        _meet(environment, device)
 
 
 def _environment(wanted: int) -> ClusterEnvironment | None:
@@ -60,7 +54,7 @@ def _environment(wanted: int) -> ClusterEnvironment | None:
     return SLURMEnvironment() if wanted > 1 and SLURMEnvironment.detect() else None
 
 
-def _join(environment: ClusterEnvironment, device: str) -> None:
+def _meet(environment: ClusterEnvironment, device: str) -> None:
     os.environ["MASTER_ADDR"] = environment.main_address
     os.environ["MASTER_PORT"] = str(environment.main_port)
     on_gpus = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
@@ -71,3 +65,4 @@ def _join(environment: ClusterEnvironment, device: str) -> None:
         rank=environment.global_rank(),
         world_size=environment.world_size(),
     )
+    atexit.register(dist.destroy_process_group)

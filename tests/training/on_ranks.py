@@ -30,7 +30,7 @@ from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
-from recsys.training.processes import joined
+from recsys.training.processes import join
 
 KILLED = ("sasrec", "gloie", "lmrec")
 MODELS = (*KILLED, "bpr_mf", "count_vae", "dnntsp", "next_place")
@@ -140,19 +140,19 @@ def command(folder: Path, run: str) -> list[str]:
 
 def main(folder: Path) -> None:
     split = last_basket(checkerboard())
-    with joined(2, device="cpu"):
-        for name in MODELS:
-            train(name, split, folder / "whole" / name)
-        for name in KILLED:
-            begin(name, split, folder / "begun" / name)
-            begin(name, split, folder / "resumed" / name)
-            train(name, split, folder / "resumed" / name)
-        for name, ranking in RANKINGS.items():
-            for kind, shard in (("plain", False), ("divided", True)):
-                train_divided(split, folder / kind / name, ranking=ranking, shard=shard)
-        for name, first in (("from_plain", False), ("from_divided", True)):
-            train_divided(split, folder / name, max_epochs=20, shard=first)
-        train_divided(split, folder / "from_plain", shard=True)  # the other is gone on with alone
+    join(2, device="cpu")
+    for name in MODELS:
+        train(name, split, folder / "whole" / name)
+    for name in KILLED:
+        begin(name, split, folder / "begun" / name)
+        begin(name, split, folder / "resumed" / name)
+        train(name, split, folder / "resumed" / name)
+    for name, ranking in RANKINGS.items():
+        for kind, shard in (("plain", False), ("divided", True)):
+            train_divided(split, folder / kind / name, ranking=ranking, shard=shard)
+    for name, first in (("from_plain", False), ("from_divided", True)):
+        train_divided(split, folder / name, max_epochs=20, shard=first)
+    train_divided(split, folder / "from_plain", shard=True)  # the other is gone on with alone
     # Ranks that start at different moments think of different folders.
     of_rank = command(folder, f"run_of_{os.environ['RANK']}")
     assert recsys([*of_rank, "trainer.devices=2"]) == 0

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from recsys.testing.logs import checkerboard
 from recsys.training import loop
 from recsys.training.divided import divided_tables
 from recsys.training.options import TrainingOptions
-from recsys.training.processes import joined
+from recsys.training.processes import join
 from recsys.types import Scores
 
 from . import on_ranks
@@ -185,10 +184,10 @@ def test_strategies_that_there_are_not(options: dict[str, Any], message: str) ->
 
 def test_ranks_that_nobody_started() -> None:
     message = "trainer.devices=2 trainer.num_nodes=3 is 6 processes, and 1 was started; .*torchrun"
-    with pytest.raises(ConfigError, match=message), joined(2, 3):
-        pass
+    with pytest.raises(ConfigError, match=message):
+        join(2, 3)
     with pytest.raises(ConfigError, match="device=cuda:1 is one device for 2 ranks; set cuda"):
-        joined(2, device="cuda:1").__enter__()
+        join(2, device="cuda:1")
 
 
 def test_models_that_train_in_one_process(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +198,7 @@ def test_models_that_train_in_one_process(split: Split, monkeypatch: pytest.Monk
         def score(self, batch: BasketBatch) -> Scores:
             raise AssertionError
 
-    monkeypatch.setattr(loop, "joined", lambda *_: nullcontext())
+    monkeypatch.setattr(loop, "join", lambda *_: None)
     monkeypatch.setattr(ranks, "world", lambda: 2)
     model = Whole(learning_rate=0.1, weight_decay=0.0)
     options = TrainingOptions(devices=2, monitor="ndcg@5", device="cpu")
@@ -211,7 +210,7 @@ def test_tasks_that_are_done_in_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = OmegaConf.create({"device": "cpu", "trainer": {"devices": 2}, "task": {"labels": {}}})
-    monkeypatch.setattr(folder, "joined", lambda *_: nullcontext())
+    monkeypatch.setattr(folder, "join", lambda *_: None)
     monkeypatch.setattr(ranks, "world", lambda: 2)
     message = "devices=2 .*: what predicts labels runs in one process; set both to 1"
     with pytest.raises(ConfigError, match=message), folder.of_all_ranks(config, tmp_path):
