@@ -231,7 +231,9 @@ class NextPlace(Divisible):
         if self.neighbours is None or self.adjacency is None:
             return items
         a, near = self.adjacency.share, self.neighbours.T if transposed else self.neighbours
-        return (1 - a) * items + a * (near @ items)
+        # One product for all clients.
+        mixed = (near @ items.transpose(0, 1).flatten(1)).unflatten(1, (len(items), -1))
+        return torch.lerp(items, mixed.transpose(0, 1), a)
 
 
 @dataclass(frozen=True, eq=False)
