@@ -28,10 +28,12 @@ BESIDE = """One other domain beside it, differences to the domain alone; the row
 added. p is corrected over the twenty pairs."""
 FIVE_SEEDS = """## Amazon: models that know of domains
 
-Means over seeds, with the lowest and the highest mean over domains. Every model has one
-encoder of the same sizes, options and loss; `CrossDomain` of one domain is `SASRec`, so the first
-row is its single-domain model, too. Domains count alike in the mean. All weightings are of the
-same model; two rows are compared on the seeds that both have."""
+Means over seeds, with the lowest and the highest mean over domains. All models have 64 dimensions,
+dropout .5 and steps of 64 users at a learning rate of .002, and stop by the validation's mean over
+domains; layers were chosen on the validation of seed 0, two for SASRec mixed, one for the others,
+and so was the rest of CrossDomain, in some thirty runs, against six of SASRec. CrossDomain of one
+domain is SASRec, so the first row is its single-domain model, too. Two rows are compared on the
+seeds that both have. Measured weightings hold a tenth of the training users out."""
 CLAIMS = """A user's mean over seeds is one value of a paired test of the mean over domains;
 p is corrected over the table."""
 BY_DOMAIN = (
