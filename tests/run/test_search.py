@@ -62,6 +62,7 @@ class TestWithOptuna:
     def _optuna(self) -> None:
         pytest.importorskip("optuna")
 
+    @pytest.mark.slow
     def test_a_search_that_is_killed_and_goes_on(
         self, command: list[str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
