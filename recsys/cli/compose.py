@@ -139,7 +139,7 @@ def _entrants(config: DictConfig) -> Iterator[tuple[str, DictConfig, list[str]]]
     overrides = [o for o in given if not re.match(OF_A_SEARCH, o)]
     if config.models is None:
         choices = job.runtime.choices
-        yield str(choices.get("experiment") or choices.model), config, overrides
+        yield str(choices.get("experiment") or choices["model"]), config, overrides
         return
     if isinstance(config.models, str) or not config.models:
         raise ConfigError(f"models={config.models}: expected a list of names, models=[NAME,NAME]")

@@ -103,7 +103,7 @@ def reached(
     for name, of in summaries.items():
         means, intervals = (part["test"] for part in figures[name])
         low, high = intervals[metric]
-        cells = [
+        cells: list[str | Text] = [
             f"{of['trials']}",
             f"{of['seconds']:.0f}",
             _number(of["defaults"]["value"]),

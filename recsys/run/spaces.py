@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recsys.errors import ConfigError
 from recsys.report.page import name_of
-from recsys.run.config import as_values
+from recsys.run.config import as_values, plain
 from recsys.run.options import as_text, check_options
 
 SEARCHED = ("model", "trainer")
@@ -85,8 +85,7 @@ def spaces_of(config: DictConfig, kinds: Mapping[str, Any]) -> dict[str, Space]:
     values = as_values(config)
     options = _leaves({name: values[name] for name in SEARCHED})
     known = {name: value for name, value in options if "._" not in name}
-    tree = OmegaConf.to_container(config.search.space, resolve=True)
-    assert isinstance(tree, dict)
+    tree = plain(config.search.space)
     spaces = {
         name: _space(name, value, known) for name, value in _leaves(tree) if value is not None
     }

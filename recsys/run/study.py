@@ -109,7 +109,7 @@ class Study:
 
     def _ended(self) -> list[Trial]:
         """What the file says; a trial that did not end by itself has no state here."""
-        trials = []
+        trials: list[Trial] = []
         for trial in self._study.get_trials(deepcopy=False):
             if (said := trial.user_attrs.get("ended")) is None:
                 continue
