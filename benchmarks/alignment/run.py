@@ -234,8 +234,8 @@ def main() -> None:
     figures = {row: [tested(setting, row, seed) for seed in SEEDS] for row in rows}
     choosing = [row for row in rows if row != REFERENCE and setting.study.chosen_by in (None, row)]
     chosen = {row: choose(setting, row) for row in choosing}
-    collapses = COLLAPSE if setting.study.collapses else ()
-    collapses = [of for of in collapses if not given.so_far or collapse_file(setting, of).is_file()]
+    shown = COLLAPSE if setting.study.collapses else {}
+    collapses = [of for of in shown if not given.so_far or collapse_file(setting, of).is_file()]
     measured = {
         "seeds": SEEDS,
         "labels": counts(setting.table),
