@@ -120,7 +120,8 @@ class Judged(Measured):
     def measure(self, split: Split, phase: int) -> dict[str, float]:
         part = split.validation if phase == VALIDATION else split.test
         places = range(len(self.domains.names))
-        return {"domains": fmean(_reached(self, self.domains, part, p).mean() for p in places)}
+        means = [_reached(self, self.domains, part, place).to_numpy().mean() for place in places]
+        return {"domains": fmean(means)}
 
 
 class JudgedSASRec(Judged, SASRec):
@@ -149,7 +150,7 @@ def main() -> None:
             for row in given.rows or ROWS:
                 tested(row, seed)
     if given.rows is None and given.seeds is None:
-        measured = {
+        of_rows: dict[str, Any] = {
             "users": {name: len(newcomers()[name]) for name in domains().names},
             "newcomers": {name: int(newcomers()[name].sum()) for name in domains().names},
             "rows": figures(),
@@ -157,7 +158,7 @@ def main() -> None:
             "by_domain": {row: by_domain(row) for row in ROWS if row != ALONE and seeds_of(row)},
             "by_newcomers": by_newcomers(),
         }
-        write(RESULTS / "amazon_domains.json", measured, packages=PACKAGES, seed=SEEDS[0])
+        write(RESULTS / "amazon_domains.json", of_rows, packages=PACKAGES, seed=SEEDS[0])
 
 
 def diagnostic(name: str) -> list[dict[str, Any]]:
@@ -254,10 +255,13 @@ def mean_of(frame: pl.DataFrame) -> float:
     return float(frame.group_by("domain").agg(pl.col(METRIC).mean())[METRIC].mean())  # type: ignore[arg-type]
 
 
-def pair(first: str, second: str) -> list[pl.DataFrame]:
+def pair(first: str, second: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Two rows, of each user the mean over the seeds that both have."""
     seeds = seeds_of(first, second)
-    return [over_seeds([tested(row, seed) for seed in seeds]) for row in (first, second)]
+    of_first, of_second = (
+        over_seeds([tested(row, seed) for seed in seeds]) for row in (first, second)
+    )
+    return of_first, of_second
 
 
 def over_seeds(frames: list[pl.DataFrame]) -> pl.DataFrame:
@@ -281,7 +285,7 @@ def of_mean() -> list[dict[str, Any]]:
     """The claims on the mean over domains, corrected over all of them."""
     rows = [
         {"against": first, "row": second, "seeds": len(seeds_of(first, second))}
-        | gain_of_mean(*pair(first, second), METRIC)
+        | gain_of_mean(*pair(first, second), metric=METRIC)
         for first, second in CLAIMS
         if seeds_of(first, second)
     ]

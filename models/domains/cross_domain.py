@@ -154,6 +154,10 @@ class CrossDomain(Recommender):
         check_tensor("domain_of_item", self.domain_of_item, torch.int64, histories.num_items)
         check_index("domain_of_item", self.domain_of_item, self.num_domains)
         check_tensor("period_starts", self.period_starts, torch.int64, NUM_PERIODS - 1)
+        if len(histories.times) and bool((self.period_starts != 0).any()):
+            first, last = histories.times.aminmax()
+            if bool((self.period_starts < first).any() | (self.period_starts > last).any()):
+                raise ValueError("period_starts lies outside of the times of the histories")
         dtype = self.newcomers.dtype
         check_tensor("log_popularity", self.log_popularity, dtype, NUM_PERIODS, histories.num_items)
         for name in ("domain_weights", "domain_values"):

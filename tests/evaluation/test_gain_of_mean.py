@@ -30,9 +30,10 @@ def test_of_one_domain_it_is_the_paired_t_test(values: np.ndarray) -> None:
 
 def test_who_is_in_two_domains_is_one_user(values: np.ndarray) -> None:
     """The same differences once more in another domain are no new evidence."""
-    one = [frame("a", of[0]) for of in values]
-    two = [pl.concat([frame("a", of[0]), frame("b", of[0])]) for of in values]
-    assert gain_of_mean(*two, METRIC) == pytest.approx(gain_of_mean(*one, METRIC))
+    first, second = (frame("a", of[0]) for of in values)
+    of_two = [pl.concat([frame("a", of[0]), frame("b", of[0])]) for of in values]
+    expected = gain_of_mean(first, second, METRIC)
+    assert gain_of_mean(of_two[0], of_two[1], METRIC) == pytest.approx(expected)
 
 
 def test_domains_count_alike_however_many_users_they_have(values: np.ndarray) -> None:

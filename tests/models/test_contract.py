@@ -245,6 +245,7 @@ class TestCrossDomain(ModelContract):
             "num_items": split.num_items,
             "num_classes": split.num_classes,
             "column": "colour",
+            "readings": {"_target_": "recsys.models.domains.Readings", "whole_in_loss": 0.5},
             "embedding_dim": 16,
             "learning_rate": 0.01,
         }
