@@ -236,6 +236,12 @@ def mean_of_seeds(name: str, seeds: list[int]) -> pl.DataFrame:
     return frames.group_by("user_id").agg(pl.col(METRICS.values()).mean()).sort("user_id")
 
 
+def compare_rows(first: str, second: str, seeds: list[int]) -> pl.DataFrame:
+    """Of the seeds with which both were measured."""
+    frames = (mean_of_seeds(name, seeds) for name in (first, second))
+    return compare(*frames).with_columns(first_row=pl.lit(first), second_row=pl.lit(second))
+
+
 def report(seeds: list[int]) -> None:
     """Write the record and the tables of README.md, of the rows that were measured."""
     frames = {name: mean_of_seeds(name, seeds) for name in ROWS if seeds_of(name, seeds)}
@@ -255,11 +261,9 @@ def report(seeds: list[int]) -> None:
         for name, frame in frames.items()
     }
     tests = pl.concat(
-        compare(frames[first], frames[second]).with_columns(
-            first_row=pl.lit(first), second_row=pl.lit(second)
-        )
+        compare_rows(first, second, common)
         for first, second in PAIRS
-        if first in frames and second in frames
+        if (common := seeds_of(second, seeds_of(first, seeds)))
     )
     tests = with_holm(tests.drop("p_holm"))
     share = CLIENTS_A_ROUND / len(split().users)
