@@ -48,6 +48,8 @@ def main() -> None:
         record = json.loads(path.read_text())
         parts.append(DIAGNOSTIC)
         for name, title in NAMES.items():
+            if name not in record:
+                continue
             parts += [f"### {title}", diagnostic(record[name]), BESIDE, pairs(record[name])]
         parts.append(made(record))
     if (path := RESULTS / "amazon_domains.json").is_file():

@@ -142,7 +142,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     if given.what == "diagnostic":
-        measured = {name: diagnostic(name) for name in LOGS}
+        done = [of for of in LOGS if (RUNS / f"item_knn_{of}" / "gains.parquet").is_file()]
+        measured = {name: diagnostic(name) for name in (done if given.so_far else LOGS)}
         write(RESULTS / "item_knn.json", measured, packages=PACKAGES, seed=0)
         return
     if not given.so_far:
