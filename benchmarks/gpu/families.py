@@ -83,6 +83,12 @@ def scorers(split: Split) -> dict[str, Callable[[], Scorer]]:
             embedding_dim=16,
             learning_rate=0.01,
         ),
+        "EncGAN": lambda: models.EncGAN(
+            n, num_classes=split.num_classes, column="colour", embedding_dim=16, latent_dim=8
+        ),
+        "ConditionalAutoencoder": lambda: models.ConditionalAutoencoder(
+            n, num_classes=split.num_classes, column="colour", embedding_dim=16, latent_dim=8
+        ),
         "NextPlace": lambda: models.NextPlace(n, learning_rate=0.02),
         "UniSRec": lambda: models.UniSRec(
             n, text=SingularVectors(dim=1), use_id=True, embedding_dim=16, learning_rate=0.01

@@ -232,5 +232,5 @@ def _rows(files: Sequence[File]) -> int:
 
 def _merged(folder: Path, column: str) -> pl.DataFrame:
     """The ids that partitions have written, each once, in order."""
-    ids = pl.scan_parquet(folder / "*.parquet").unique().sort(column)
+    ids = pl.scan_parquet(sorted(folder.glob("*.parquet")), glob=False).unique().sort(column)
     return ids.collect(engine="streaming")

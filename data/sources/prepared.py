@@ -19,7 +19,7 @@ from recsys.data.preparation import manifest
 from recsys.data.preparation.partitions import place
 from recsys.data.sources.files import reading
 from recsys.errors import ConfigError, DataError
-from recsys.log.event_log import EventLog
+from recsys.log.event_log import BASKET, EventLog, in_time_order
 from recsys.memory import check_memory
 from recsys.ranges import distinct
 
@@ -70,6 +70,9 @@ def _log(folder: Path, about: manifest.Manifest, numbers: Sequence[int]) -> Even
         log = EventLog.from_frames(
             rows, items, users, name=about.name, item_columns=about.item_columns
         )
+    if BASKET in rows.columns and rows.schema == log.events.schema:
+        # Baskets of one moment stay in the order of the whole log: where one began may be cut.
+        log = replace(log, events=in_time_order(rows)[0])
     late = sum(about.partitions[number].out_of_order for number in numbers)
     log = replace(log, out_of_order=late)
     return log if len(numbers) == len(about.partitions) else log.with_events(log.events)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cache
 from importlib import import_module
 from inspect import Parameter, isabstract, signature
 from pkgutil import resolve_name
@@ -23,7 +22,6 @@ from recsys.scoring import trust
 _BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
-@cache  # each option of a config asks, and every call compiles the annotations anew
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The types that a function or class is annotated with; none where nobody knows them here."""
     try:

@@ -226,7 +226,8 @@ def all_training(log: EventLog, items: Vocabulary) -> Split:
         items: the catalogue.
 
     >>> rows = {"user_id": [1, 2], "item_id": [7, 9], "timestamp": [1, 2]}
-    >>> split = all_training(EventLog.from_frames(pl.DataFrame(rows)), Vocabulary([7, 8, 9]))
+    >>> items = Vocabulary(pl.Series([7, 8, 9]))
+    >>> split = all_training(EventLog.from_frames(pl.DataFrame(rows)), items)
     >>> split.training.items.tolist(), split.num_items
     ([0, 2], 3)
     """

@@ -108,6 +108,23 @@ def test_partitions_hold_the_rows_of_the_whole(
             assert same(whole, parts)
 
 
+def test_a_basket_that_began_with_an_event_that_is_cut(tmp_path: Path) -> None:
+    """Of two baskets of a moment the one that began earlier is first, also without its beginning."""
+    rows = pl.DataFrame(
+        {
+            "user_id": [1, 1, 1, 2, 2],
+            "item_id": [9, 7, 8, 7, 8],
+            "timestamp": [0, 5, 5, 0, 1],
+            "basket_id": [1, 2, 1, 3, 3],
+        }
+    )
+    path = written(rows, tmp_path)
+    whole = filtered(table(f"{tmp_path}/log.parquet"), min_item_events=2)
+    assert whole.events["item_id"].to_list() == [8, 7, 7, 8]
+    prepare(large_table(path), tmp_path / "out", filters=Filters(False, 0, 2, None))
+    assert same(prepared(str(tmp_path / "out")), whole)
+
+
 def test_many_pieces_of_a_partition_stay_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
