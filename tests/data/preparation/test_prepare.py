@@ -109,7 +109,7 @@ def test_partitions_hold_the_rows_of_the_whole(
 
 
 def test_a_basket_that_began_with_an_event_that_is_cut(tmp_path: Path) -> None:
-    """Of two baskets of a moment the one that began earlier is first, also without its beginning."""
+    """Of two baskets of a moment the one that began earlier is first, even if that is cut off."""
     rows = pl.DataFrame(
         {
             "user_id": [1, 1, 1, 2, 2],
