@@ -20,7 +20,7 @@ run: .venv/installed
 	$(BIN)/recsys train experiment=quickstart $(ARGS)
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check

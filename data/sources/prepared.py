@@ -23,8 +23,8 @@ from recsys.log.event_log import BASKET, EventLog, in_time_order
 from recsys.memory import check_memory
 from recsys.ranges import distinct
 
-BYTES_OF_AN_EVENT = 120
-"""What an event takes while it is read and brought into order with all others."""
+BYTES_OF_AN_EVENT = 175
+"""What an event of a basket takes while it is read and brought into order with all others."""
 
 
 def prepared(path: str, *, partitions: Sequence[int] | None = None) -> EventLog:

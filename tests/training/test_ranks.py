@@ -36,6 +36,7 @@ from recsys.types import Scores
 from . import on_ranks
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+pytestmark = pytest.mark.xdist_group("ranks")  # what they share is made once
 each_model = pytest.mark.parametrize("name", on_ranks.MODELS)
 
 
