@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -82,6 +82,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 os.replace(scratch, path)
         else:
             os.replace(scratch, path)
+
+
+def may_replace(folder: Path, names: Collection[str], mark: str) -> bool:
+    """Whether a folder is empty, or one of ours and nothing besides.
+
+    Args:
+        folder: that is there.
+        names: of all that one of ours holds.
+        mark: the one that tells it from others' folders.
+    """
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    return there <= set(names) and (mark in there or not there)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from typing import Any
 from recsys.errors import DataError
 
 NAME = "prepared.json"
+FILES = (NAME, "events", "items.parquet", "users.parquet")
 SCHEMA = 1
 """Of the folder; another is of another version of this package."""
 LARGEST = 2**26
@@ -80,13 +81,6 @@ def write(folder: Path, manifest: Manifest) -> None:
     """Write a manifest into the folder of its files."""
     text = json.dumps({"schema": SCHEMA} | asdict(manifest), indent=1)
     (folder / NAME).write_text(text, encoding="utf-8")
-
-
-def may_replace(folder: Path) -> bool:
-    """Whether a folder holds a prepared log and nothing else, or is empty."""
-    ours = {NAME, "events", "items.parquet", "users.parquet"}
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    return names <= ours and (NAME in names or not names)
 
 
 def read(folder: Path) -> Manifest:

@@ -26,7 +26,7 @@ from recsys.data.preparation.engines import Engine, EngineName, engine_of
 from recsys.data.preparation.events import LargeTable
 from recsys.data.preparation.manifest import File, Manifest, described
 from recsys.errors import ConfigError, DataError, RunError
-from recsys.files import atomic_folder, clear_beside, locked
+from recsys.files import atomic_folder, clear_beside, locked, may_replace
 from recsys.log.event_log import ITEM, USER, EventLog, complete, raise_problems
 from recsys.log.filters import check_minimums, too_few_users
 from recsys.log.time import Moment, moment
@@ -82,7 +82,7 @@ def prepare(
     check_minimums(filters.min_user_events, filters.min_item_events)
     if num_partitions is not None and num_partitions < 1:
         raise ConfigError(f"partitions={num_partitions}: give at least 1")
-    if out.exists() and not manifest.may_replace(out):
+    if out.exists() and not may_replace(out, manifest.FILES, manifest.NAME):
         raise RunError(f"{out} is there and no prepared log; name another folder")
     with locked(out.with_name(f".{out.name}.lock"), out):
         clear_beside(out)

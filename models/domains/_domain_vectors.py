@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 import torch
 import torch.nn.functional as F
 from scipy.sparse import csr_array
@@ -30,8 +29,8 @@ from recsys.batch.bounds import check_index, check_tensor
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.sparse import right_singular_vectors
-from recsys.errors import ConfigError, DataError
 from recsys.evaluation.ranking import Protocol, evaluate
+from recsys.models.domains._columns import domain_of_item, num_domains
 from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
 from recsys.ranges import at_least, proper_share
@@ -39,7 +38,6 @@ from recsys.scoring.kinds import Measured
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.domains import having_targets_in
 from recsys.tasks.splits import Split
-from recsys.tasks.tensors import tensor_of
 from recsys.types import Scores
 
 PRIOR_EVENTS = 0.1
@@ -104,14 +102,8 @@ class DomainVectors(Recommender, Measured):
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
         at_least(1, num_items=num_items, embedding_dim=embedding_dim, latent_dim=latent_dim)
         proper_share(dropout=dropout)
-        if column not in num_classes:
-            raise ConfigError(
-                f"column={column}: items have no such column; there is "
-                f"{', '.join(num_classes) or 'none'}"
-            )
         self.column = column
-        self.num_domains = num_classes[column]
-        at_least(1, **{f"num_classes.{column}": self.num_domains})
+        self.num_domains = num_domains(num_classes, column)
         self.latent_dim = latent_dim
         self.items = EmbeddingTable(num_items, embedding_dim, std=embedding_dim**-0.5)
         self.item_bias = nn.Parameter(torch.zeros(num_items))
@@ -281,18 +273,3 @@ def singular_vectors(history: BasketBatch, dim: int) -> Tensor:
     cells = ((values / lengths[users]).numpy(), (users.numpy(), items.numpy()))
     vectors, scales = right_singular_vectors(csr_array(cells, shape=shape), min(dim, *shape))
     return F.normalize(torch.from_numpy(vectors * np.sqrt(scales)).float(), dim=1)
-
-
-def domain_of_item(split: Split, column: str) -> Tensor:
-    """(n,) int64: the place of each item's domain among the values of a column, in order.
-
-    Raises:
-        DataError: an item has no domain.
-    """
-    values = split.item_table[column].cast(pl.String)
-    if values.null_count():
-        raise DataError(
-            f"{split.log.name}: {values.null_count()} items have no {column}; give each item a "
-            "domain, or leave them out"
-        )
-    return tensor_of(values.rank("dense").cast(pl.Int64) - 1)

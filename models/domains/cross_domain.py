@@ -29,7 +29,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import polars as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,7 +37,7 @@ from recsys.batch.bounds import check_index, check_tensor
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, offsets_of, ranges
-from recsys.errors import ConfigError, DataError
+from recsys.models.domains._columns import domain_of_item, num_domains
 from recsys.models.domains._weightings import DomainWeighting, MeasuredWeighting, Uniform
 from recsys.models.sequences.sasrec import CausalEncoder, Encoder
 from recsys.nn import losses
@@ -47,7 +46,6 @@ from recsys.precision import wide
 from recsys.ranges import at_least, share
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.tasks.splits import Split
-from recsys.tasks.tensors import tensor_of
 from recsys.types import Scores
 
 NUM_PERIODS = 16
@@ -120,28 +118,22 @@ class CrossDomain(Recommender):
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
         at_least(1, num_items=num_items, embedding_dim=embedding_dim)
-        if column not in num_classes:
-            raise ConfigError(
-                f"column={column}: items have no such column; there is "
-                f"{', '.join(num_classes) or 'none'}"
-            )
-        num_domains = num_classes[column]
-        at_least(1, **{f"num_classes.{column}": num_domains})
+        count = num_domains(num_classes, column)
         self.column = column
         self.max_length = encoder.max_length
         self.readings = readings
         self.weighting = weighting
         self.items = EmbeddingTable(num_items, embedding_dim)
         self.encoder = CausalEncoder(embedding_dim, encoder)
-        self.newcomers = nn.Parameter(torch.zeros(num_domains, embedding_dim))
+        self.newcomers = nn.Parameter(torch.zeros(count, embedding_dim))
         self.experts = nn.ModuleList(
-            expert(embedding_dim, readings.rank) for _ in range(num_domains if readings.rank else 0)
+            expert(embedding_dim, readings.rank) for _ in range(count if readings.rank else 0)
         )
         self.register_buffer("domain_of_item", torch.zeros(num_items, dtype=torch.int64))
         self.register_buffer("period_starts", torch.zeros(NUM_PERIODS - 1, dtype=torch.int64))
         self.register_buffer("log_popularity", torch.zeros(NUM_PERIODS, num_items))
-        self.register_buffer("domain_weights", torch.ones(num_domains))
-        self.register_buffer("domain_values", torch.zeros(num_domains))
+        self.register_buffer("domain_weights", torch.ones(count))
+        self.register_buffer("domain_values", torch.zeros(count))
         self.held_out: Part | None = None
 
     @property
@@ -171,7 +163,7 @@ class CrossDomain(Recommender):
         Raises:
             DataError: an item has no domain.
         """
-        self.domain_of_item.copy_(self._read_domains(split))
+        self.domain_of_item.copy_(domain_of_item(split, self.column))
         history = split.training
         self._keep_popularity_by_period(history)
         lengths = history.lengths()
@@ -184,15 +176,6 @@ class CrossDomain(Recommender):
         counts = torch.bincount(self.domain_of_item[history.items], minlength=self.num_domains)
         self.domain_weights.copy_(self.weighting.start(counts.float()))
         return Part("train", history, history.ragged)
-
-    def _read_domains(self, split: Split) -> Tensor:
-        values = split.item_table[self.column].cast(pl.String)
-        if values.null_count():
-            raise DataError(
-                f"{split.log.name}: {values.null_count()} items have no {self.column}; give each "
-                "item a domain, or leave them out"
-            )
-        return tensor_of(values.rank("dense").cast(pl.Int64) - 1)
 
     def _keep_popularity_by_period(self, history: BasketBatch) -> None:
         """Of periods of equally many events: events of an item then, and a tenth of all of them."""

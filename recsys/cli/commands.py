@@ -198,6 +198,10 @@ def synthesise(given: Namespace) -> None:
     """Write a log of drawn users beside a run, and print what is checked of it."""
     check_command(given.run, "synthesise")
     options = synthesis.Synthesis(given.users, given.column, given.seed)
+    output = given.output or given.run / "synthetic"
+    if given.output is None and not output.resolve().is_relative_to(given.run.resolve()):
+        raise RunError(f"{output} is a link that leads out of {given.run}; give --output")
+    synthesis.check_place(output)
     config = _config(given.run, [])
     protocol = _check(given.run, config)
     saved = saved_model.load(given.run, device=given.device or config["device"])
@@ -210,9 +214,6 @@ def synthesise(given: Namespace) -> None:
         drawn = synthesis.synthetic_log(model, split, options)
     classes = synthesis.class_table(split, drawn, options.column)
     found = synthesis.checks(split, drawn, options, protocol)
-    output = given.output or given.run / "synthetic"
-    if given.output is None and not output.resolve().is_relative_to(given.run.resolve()):
-        raise RunError(f"{output} is a link that leads out of {given.run}; give --output")
     synthesis.write(output, drawn, found, classes)
     show(tables.frame(synthesis.summary(found), title=drawn.name))
     show(tables.frame(classes.head(SHOWN_USERS), title="shares of events"))

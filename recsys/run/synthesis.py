@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from recsys.batch.histories import BasketBatch
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, RunError
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.evaluation.synthetic import (
     habits,
@@ -33,7 +33,7 @@ from recsys.evaluation.synthetic import (
     total_variation,
     two_sample_auc,
 )
-from recsys.files import atomic_folder, write_parquet, write_text
+from recsys.files import atomic_folder, may_replace, write_parquet, write_text
 from recsys.log.event_log import BASKET, ITEM, TIME, USER, EventLog
 from recsys.models import EASE, ItemKNN, Popularity
 from recsys.ranges import at_least
@@ -42,6 +42,8 @@ from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split, all_training
 from recsys.tasks.tensors import tensor_of
 
+CHECKS = "checks.json"
+FILES = (CHECKS, "events.parquet", "items.parquet", "classes.parquet")
 USERS_AT_ONCE = 256
 FEWEST_HELD_OUT = 20
 MODELS: dict[str, Callable[[], ClosedForm]] = {
@@ -239,13 +241,28 @@ def memorisation(split: Split, synthetic: BasketBatch) -> dict[str, Any]:
     }
 
 
+def check_place(folder: Path) -> None:
+    """Refuse a folder of something else: it would be replaced.
+
+    Raises:
+        RunError: it is there, and not what `write` makes.
+    """
+    if folder.exists() and not may_replace(folder, FILES, CHECKS):
+        raise RunError(f"{folder} is there and no synthetic log; name another folder in --output")
+
+
 def write(folder: Path, log: EventLog, found: dict[str, Any], classes: pl.DataFrame) -> None:
-    """Write the folder whole or not at all; one that is there is replaced."""
+    """Write the folder whole or not at all; a synthetic log that is there is replaced.
+
+    Raises:
+        RunError: as `check_place`.
+    """
+    check_place(folder)
     with atomic_folder(folder) as scratch:
         write_parquet(scratch / "events.parquet", log.events)
         write_parquet(scratch / "items.parquet", log.items)
         write_parquet(scratch / "classes.parquet", classes)
-        write_text(scratch / "checks.json", json.dumps(found, indent=2))
+        write_text(scratch / CHECKS, json.dumps(found, indent=2))
 
 
 def summary(found: dict[str, Any]) -> pl.DataFrame:

@@ -10,12 +10,20 @@ import torch
 
 from recsys.batch.histories import BasketBatch
 from recsys.cli import main
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, RunError
 from recsys.evaluation.ranking import Protocol
 from recsys.evaluation.synthetic import nearest_distances, shares_of_classes, two_sample_auc
 from recsys.models import EASE, CountVAE, EncGAN
 from recsys.nn import MultinomialHead
-from recsys.run.synthesis import Synthesis, checks, generative, memorisation, synthetic_log
+from recsys.run.synthesis import (
+    Synthesis,
+    check_place,
+    checks,
+    generative,
+    memorisation,
+    synthetic_log,
+    write,
+)
 from recsys.scoring.kinds import Generative
 from recsys.tasks.splits import Split, all_training, last_basket
 from recsys.testing.logs import checkerboard
@@ -53,6 +61,22 @@ def test_users_are_like_those_that_the_model_draws(split: Split) -> None:
     assert not log.events.select("basket_id", "item_id").is_duplicated().any()
     again = synthetic_log(Colours(), split, options)
     assert log.events.equals(again.events)
+
+
+def test_a_folder_of_something_else_is_not_replaced(split: Split, tmp_path: Path) -> None:
+    log = synthetic_log(Colours(), split, Synthesis())
+    classes = pl.DataFrame({"class": ["black"]})
+    for _ in range(2):  # what it wrote itself is
+        write(tmp_path / "drawn", log, {"users": 1}, classes)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    check_place(mine)
+    (mine / "checks.json").touch()
+    (mine / "thesis.tex").write_text("years")
+    for place in (mine, mine / "thesis.tex"):
+        with pytest.raises(RunError, match=f"^{place} is there and no synthetic log; name another"):
+            write(place, log, {}, classes)
+    assert (mine / "thesis.tex").read_text() == "years"
 
 
 def _ends(split: Split) -> tuple[object, object]:
