@@ -45,12 +45,13 @@ from recsys.log.event_log import (
 from recsys.log.time import Moment, moment
 from recsys.log.vocabulary import Vocabulary
 from recsys.ranges import proper_share
+from recsys.summary import Summarised
 from recsys.tasks.phases import PHASES, TEST, TRAIN, VALIDATION
 from recsys.tasks.tensors import tensor_of
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
+@dataclass(frozen=True, eq=False, repr=False)
+class Split(Summarised):
     """A log with its phases.
 
     Attributes:
@@ -72,6 +73,14 @@ class Split:
     @property
     def num_items(self) -> int:
         return len(self.items)
+
+    def summary(self) -> dict[str, object]:
+        """Of users as many as have a target in each phase."""
+        phase, user = pl.col("phase"), pl.col("user")
+        counts = self.events.filter("target").group_by(phase).agg(user.n_unique()).rows()
+        of_phase = dict(counts)
+        parts = {f"{name} users": of_phase.get(n, 0) for n, name in enumerate(PHASES)}
+        return {"log": self.log.name, "users": len(self.users), "items": self.num_items, **parts}
 
     @cached_property
     def train(self) -> Part:
