@@ -44,6 +44,18 @@ def write_parquet(path: Path, frame: pl.DataFrame) -> None:
         scratch.write_bytes(table.getbuffer())
 
 
+def write_pieces(path: Path, pieces: Iterable[pl.DataFrame]) -> None:
+    """Write frames, of one schema, one below the other as one Parquet file, whole or not at all.
+
+    One of them is in memory at a time: each is a file first.
+    """
+    with _scratch(path.with_name(f"{path.name}.parts")) as parts, atomic_file(path) as scratch:
+        parts.mkdir()
+        for number, piece in enumerate(pieces):
+            piece.write_parquet(parts / f"{number:06}.parquet")
+        pl.scan_parquet(sorted(parts.iterdir())).sink_parquet(scratch)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Where to write a file that is moved to `path` once the block has ended without an error.

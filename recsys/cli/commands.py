@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,14 +14,16 @@ from typing import Any, cast
 import polars as pl
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.progress import track
 
 from recsys.cli.compose import compose, merge, one_line
 from recsys.data.description import audit, describe
+from recsys.data.sources.table import typed_table
 from recsys.devices import device_of, running_on
-from recsys.errors import ConfigError, RunError
+from recsys.errors import ConfigError, RunError, UnknownIdWarning
 from recsys.evaluation import statistics
 from recsys.evaluation.ranking import Evaluation, Protocol
-from recsys.files import write_parquet, write_text
+from recsys.files import write_parquet, write_pieces, write_text
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import tables
@@ -48,7 +52,7 @@ def evaluate(given: Namespace) -> None:
     check_command(given.run, "evaluate")
     config = _config(given.run, given.overrides)
     protocol = _check(given.run, config)
-    saved = saved_model.load(given.run, device=given.device or config["device"])
+    saved = _saved(given, config["device"])
     with reading(given.run / "config.yaml"):
         log = filtered_log(config["data"], config["task"]["filters"], "data")
         split = trust.build(config["task"]["split"], "split")(log)
@@ -86,17 +90,80 @@ def _evaluations(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]
 def recommend(given: Namespace) -> None:
     """Print or write lists for users of the log, or for one history."""
     _check_output(given.output)
+    if given.all_users and (given.output is None or given.output.suffix != ".parquet"):
+        raise ConfigError("--all-users writes a file; give --output FILE.parquet")
     check_command(given.run, "recommend")
-    saved = saved_model.load(given.run, device=given.device or "auto")
-    if given.users:
-        lists = saved.recommend(given.users, k=given.k, progress=console.is_terminal)
-    else:
-        baskets = [entry.split(",") for entry in given.history]
-        lists = saved.recommend(histories=[baskets], k=given.k)
-    if given.output is None:
+    saved = _saved(given)
+    with _warned():
+        options = {"k": given.k, "unknown": given.unknown, **_filters(given)}
+        if given.all_users:
+            pieces = saved.recommend_all(**options)
+            write_pieces(given.output, _shown(pieces, saved))
+            say(f"{given.output}: lists of {len(saved.users):,} users")
+            return
+        if given.users:
+            lists = saved.recommend(given.users, progress=console.is_terminal, **options)
+        else:
+            baskets = [entry.split(",") for entry in given.history]
+            lists = saved.recommend(histories=[baskets], **options)
+    _show_or_write(lists, given.output)
+
+
+def similar(given: Namespace) -> None:
+    """Print or write the items like each of some items."""
+    _check_output(given.output)
+    check_command(given.run, "similar")
+    saved = _saved(given)
+    with _warned():
+        lists = saved.similar(given.items, given.k, unknown=given.unknown, **_filters(given))
+    _show_or_write(lists, given.output)
+
+
+def _saved(given: Namespace, default: str = "auto") -> SavedModel:
+    """The model of the run that a command names, on the device and from the packages it names."""
+    device = given.device or default
+    return saved_model.load(given.run, device=device, trusted=given.trusted)
+
+
+def _filters(given: Namespace) -> dict[str, Any]:
+    """`allow` and `deny`: ids, or the table in a file."""
+    values = {name: vars(given)[name] for name in ("allow", "deny")}
+    for name, ids in values.items():
+        if ids and Path(ids[0]).suffix in (".csv", ".parquet"):
+            if len(ids) > 1:
+                raise ConfigError(f"--{name} {' '.join(ids)}: give ids, or one file")
+            values[name] = typed_table(ids[0])
+    return values
+
+
+@contextmanager
+def _warned() -> Iterator[None]:
+    """Ids that are not known are said in a line."""
+    shown = warnings.showwarning
+
+    def show_warning(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, UnknownIdWarning):
+            say(str(message))
+        else:
+            shown(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UnknownIdWarning)
+        warnings.showwarning = show_warning
+        yield
+
+
+def _shown(pieces: Iterable[pl.DataFrame], saved: SavedModel) -> Iterable[pl.DataFrame]:
+    total = -(-len(saved.users) // saved_model.LISTS_AT_ONCE)
+    quiet = not console.is_terminal
+    return track(pieces, "users", total, console=console, disable=quiet, transient=True)
+
+
+def _show_or_write(lists: pl.DataFrame, output: Path | None) -> None:
+    if output is None:
         show(tables.frame(lists))
-        return
-    _write(given.output, lists)
+    else:
+        _write(output, lists)
 
 
 def _check_output(path: Path | None) -> None:
@@ -115,7 +182,7 @@ def _write(path: Path, table: pl.DataFrame) -> None:
 def vectors(given: Namespace) -> None:
     """Write a model's vectors of all items and users as Parquet."""
     check_command(given.run, "vectors")
-    tables_of = saved_model.load(given.run, device=given.device or "auto").vectors()
+    tables_of = _saved(given).vectors()
     given.output.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(("items", "users"), tables_of, strict=True):
         path = given.output / f"{name}.parquet"
@@ -139,7 +206,7 @@ def profile(given: Namespace) -> None:
         log, device = _log(given.run, config), config["device"]
     rows = profiles.everyone(log, moments[-1] if moments else None)
     with running_on(given.device or device):
-        model = profile_encoder(saved_model.load(given.run).model)
+        model = profile_encoder(saved_model.load(given.run, trusted=given.trusted).model)
         with saved_model.asking(model):
             vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
@@ -204,7 +271,7 @@ def synthesise(given: Namespace) -> None:
     synthesis.check_place(output)
     config = _config(given.run, [])
     protocol = _check(given.run, config)
-    saved = saved_model.load(given.run, device=given.device or config["device"])
+    saved = _saved(given, config["device"])
     model = synthesis.generative(saved.model)
     with reading(given.run / "config.yaml"):
         log = filtered_log(config["data"], config["task"]["filters"], "data")

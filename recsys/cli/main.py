@@ -19,6 +19,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "recommend",
+    "similar",
     "vectors",
     "profile",
     "return-times",
@@ -30,6 +31,8 @@ COMMANDS = (
     "data",
     "models",
 )
+TRUSTING = ("evaluate", "recommend", "similar", "vectors", "profile", "synthesise")
+"""Commands that load a run's model, which a package of the user's own may define."""
 PREPARE = "prepare"
 """What `recsys data` does with files of any size."""
 COMPOSED = ("train", "transfer", "search")
@@ -42,6 +45,8 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys train experiment=NAME                         a row of a published table
   recsys evaluate RUN [OPTION=VALUE …]                 ask a run's model again
   recsys recommend RUN --users ID … | --history ID …   its lists, for users or any history
+  recsys recommend RUN --all-users --output FILE       its lists for every user, as Parquet
+  recsys similar RUN --items ID …                      items like an item
   recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
   recsys profile RUN [data=NAME] [as_of=DATE]          vectors of users for any task, as Parquet
   recsys return-times RUN [--as-of DATE]               when each user will be back, as a table
@@ -141,6 +146,9 @@ def _parser(command: str) -> Parser:
         parser.add_argument("run", type=Path)
         devices = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
         parser.add_argument("--device", help=devices)
+    if command in TRUSTING:
+        package = "may define the run's model, and runs code: name your own, or one that you trust"
+        parser.add_argument("--trusted", nargs="+", metavar="PACKAGE", default=[], help=package)
     if command == "evaluate":
         options = "such as task.mask_history=true task.ks=[5,50]"
         parser.add_argument("overrides", nargs="*", default=[], help=options)
@@ -152,8 +160,14 @@ def _parser(command: str) -> Parser:
         who.add_argument("--users", nargs="+", metavar="ID")
         history = "items, oldest first; join a basket's by commas"
         who.add_argument("--history", nargs="+", metavar="ID", help=history)
+        every = "every user of the log; --output is then a .parquet file"
+        who.add_argument("--all-users", action="store_true", help=every)
         parser.add_argument("-k", type=int, default=10, help="items a user (default: 10)")
-        parser.add_argument("--output", type=Path, help="a .csv or .parquet file")
+        _add_filters(parser, "or item_id and user_id, for each user")
+    elif command == "similar":
+        parser.add_argument("--items", nargs="+", metavar="ID", required=True)
+        parser.add_argument("-k", type=int, default=10, help="items an item (default: 10)")
+        _add_filters(parser, "")
     elif command == "vectors":
         tables = "a folder for items.parquet and users.parquet"
         parser.add_argument("output", type=Path, help=tables)
@@ -200,6 +214,16 @@ def _parser(command: str) -> Parser:
         )
         parser.add_argument("overrides", nargs="*", default=[], help=options)
     return parser
+
+
+def _add_filters(parser: Parser, by_user: str) -> None:
+    """Options of what may be in a list, and of where it goes."""
+    for name, does in (("allow", "the only items in lists"), ("deny", "items in no list")):
+        table = f"{does}: ids, or one .csv or .parquet file with the column item_id {by_user}"
+        parser.add_argument(f"--{name}", nargs="+", metavar="ID", help=table.strip())
+    unknown = "ids that the model does not know: left out with a line, or an error (default: skip)"
+    parser.add_argument("--unknown", default="skip", choices=("skip", "refuse"), help=unknown)
+    parser.add_argument("--output", type=Path, help="a .csv or .parquet file")
 
 
 def _composed(overrides: Sequence[str], command: str) -> int:

@@ -72,7 +72,7 @@ LISTS = TaskKind(
     "recommends items",
     "task=next_item",
     "recsys recommend {run} --users ID gives its lists",
-    ("evaluate", "recommend", "vectors", "profile", "retention", "synthesise"),
+    ("evaluate", "recommend", "similar", "vectors", "profile", "retention", "synthesise"),
 )
 ALIGNMENT = TaskKind(
     "feedback",
