@@ -48,6 +48,7 @@ from recsys.scoring.filters import Filter, Filters, check_known_users, filters
 from recsys.scoring.ids import Id, Ids, Unknown, column_of, known
 from recsys.scoring.kinds import Exported, TextEncoder, VectorScorer
 from recsys.scoring.lists import rank
+from recsys.scoring.made_of import config_of
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.similar import similar_items
 from recsys.scoring.weights import loaded
@@ -461,17 +462,26 @@ def recommendations(
 
 
 def save(
-    folder: Path, model: Scorer, split: Split, config: dict[str, Any], *, mask_history: bool
+    folder: Path,
+    model: Scorer,
+    split: Split,
+    config: dict[str, Any] | None = None,
+    *,
+    mask_history: bool = False,
 ) -> None:
-    """Write `folder` whole or not at all.
+    """Write `folder`, the `model` in a run's, whole or not at all.
 
     Args:
         folder: the model's folder; one that is there is replaced.
         model: fitted.
         split: whose catalogue, users and histories are kept.
-        config: from which the model is built again, with `_target_`.
+        config: from which the model is built again, with `_target_`; None: of its own options.
         mask_history: what `recommend` does by default.
+
+    Raises:
+        ConfigError: there is no config, and an option of the model is what none can say.
     """
+    config = config_of(model) if config is None else config
     with atomic_folder(folder) as scratch:
         description = {"model": config, "mask_history": mask_history}
         (scratch / "recsys.json").write_text(json.dumps(description, indent=2))
@@ -519,8 +529,7 @@ def load(
             or a class of a trusted package, or there is no such device.
 
     >>> split, run = last_basket(checkerboard(num_items=4)), TemporaryDirectory()
-    >>> config = {"_target_": "recsys.models.EASE"}
-    >>> save(Path(run.name) / "model", EASE().fit(split), split, config, mask_history=False)
+    >>> save(Path(run.name) / "model", EASE().fit(split), split)
     >>> load(run.name, device="cpu").recommend([7], k=2)["item_id"].to_list()
     [3, 1]
     >>> run.cleanup()

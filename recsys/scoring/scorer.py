@@ -9,7 +9,9 @@ the events of each item in training, or what the model itself keeps as the buffe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -31,10 +33,27 @@ CELLS_AT_ONCE = 2**24
 CELLS_ON_GPU = 2**26
 
 
+def _remembering(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that keeps what it is given, from which `made_of` writes the model's config."""
+
+    @wraps(init)
+    def remembering(self: Scorer, *args: Any, **options: Any) -> None:
+        vars(self).setdefault("made_with", (args, options))  # the outermost comes first
+        init(self, *args, **options)
+
+    return remembering
+
+
 class Scorer(Keeper, ABC):
     """Ranks the whole catalogue for histories."""
 
     popularity: Tensor | None
+    made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         super().__init__()
