@@ -23,7 +23,7 @@ from recsys.devices import device_of, running_on
 from recsys.errors import ConfigError, RunError, UnknownIdWarning
 from recsys.evaluation import statistics
 from recsys.evaluation.ranking import Evaluation, Protocol
-from recsys.files import write_parquet, write_pieces, write_text
+from recsys.files import held, write_parquet, write_pieces, write_text
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import tables
@@ -35,6 +35,7 @@ from recsys.run.log import filtered_log, log_of, read
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
 from recsys.run.preparation import Preparation, prepared_log
+from recsys.run.refitting import refit_run
 from recsys.run.retention import Backbone, Retention, measure
 from recsys.run.return_times import return_times_as_of
 from recsys.run.task_kinds import check_command, folder_with_config
@@ -119,6 +120,25 @@ def similar(given: Namespace) -> None:
     _show_or_write(lists, given.output)
 
 
+def refit(given: Namespace) -> None:
+    """Fit a run's model on the whole log, and save it beside the run."""
+    check_command(given.run, "refit")
+    output = given.output or given.run / "refit"
+    _check_inside(given.run, output, given.output)
+    if (output / "config.yaml").exists():
+        raise RunError(f"{output} holds a run; name another folder")
+    config = _config(given.run, [])
+    protocol = _check(given.run, config)
+    device = given.device or config["device"]
+    with reading(given.run / "config.yaml"), held(output), running_on(device):
+        log = filtered_log(config["data"], config["task"]["filters"], "data")
+        split = trust.build(config["task"]["split"], "split")(log)
+        if different := unlike_training(given.run, config["task"], about(split.log)):
+            raise RunError(f"{different}: train on the log as it is now, and refit that run")
+        refit_run(given.run, config, split, protocol, output, given.trusted)
+    say(f"{output}: a model of all {split.log.num_events:,} events; recsys recommend {output}")
+
+
 def _saved(given: Namespace, default: str = "auto") -> SavedModel:
     """The model of the run that a command names, on the device and from the packages it names."""
     device = given.device or default
@@ -164,6 +184,12 @@ def _show_or_write(lists: pl.DataFrame, output: Path | None) -> None:
         show(tables.frame(lists))
     else:
         _write(output, lists)
+
+
+def _check_inside(run: Path, place: Path, chosen: Path | None) -> None:
+    """Refuse to write where a folder's links lead, unless the user has chosen the place."""
+    if chosen is None and not place.resolve().is_relative_to(run.resolve()):
+        raise RunError(f"{place} is a link that leads out of {run}; give --output")
 
 
 def _check_output(path: Path | None) -> None:
@@ -212,8 +238,7 @@ def profile(given: Namespace) -> None:
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
     name = "_".join([log.name, *moments[-1:]])
     output = given.output or given.run / "profiles" / f"{name}.parquet"
-    if given.output is None and not output.resolve().is_relative_to(given.run.resolve()):
-        raise RunError(f"{output} is a link that leads out of {given.run}; give --output")
+    _check_inside(given.run, output, given.output)
     write_parquet(output, table)
     say(f"{output}: {len(table):,} users of {log.name} as of {table[AS_OF][0]}")
 
@@ -266,8 +291,7 @@ def synthesise(given: Namespace) -> None:
     check_command(given.run, "synthesise")
     options = synthesis.Synthesis(given.users, given.column, given.seed)
     output = given.output or given.run / "synthetic"
-    if given.output is None and not output.resolve().is_relative_to(given.run.resolve()):
-        raise RunError(f"{output} is a link that leads out of {given.run}; give --output")
+    _check_inside(given.run, output, given.output)
     synthesis.check_place(output)
     config = _config(given.run, [])
     protocol = _check(given.run, config)

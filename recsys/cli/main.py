@@ -20,6 +20,7 @@ COMMANDS = (
     "evaluate",
     "recommend",
     "similar",
+    "refit",
     "vectors",
     "profile",
     "return-times",
@@ -31,7 +32,7 @@ COMMANDS = (
     "data",
     "models",
 )
-TRUSTING = ("evaluate", "recommend", "similar", "vectors", "profile", "synthesise")
+TRUSTING = ("evaluate", "recommend", "similar", "refit", "vectors", "profile", "synthesise")
 """Commands that load a run's model, which a package of the user's own may define."""
 PREPARE = "prepare"
 """What `recsys data` does with files of any size."""
@@ -47,6 +48,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys recommend RUN --users ID … | --history ID …   its lists, for users or any history
   recsys recommend RUN --all-users --output FILE       its lists for every user, as Parquet
   recsys similar RUN --items ID …                      items like an item
+  recsys refit RUN                                     its model for use, fitted on the whole log
   recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
   recsys profile RUN [data=NAME] [as_of=DATE]          vectors of users for any task, as Parquet
   recsys return-times RUN [--as-of DATE]               when each user will be back, as a table
@@ -168,6 +170,12 @@ def _parser(command: str) -> Parser:
         parser.add_argument("--items", nargs="+", metavar="ID", required=True)
         parser.add_argument("-k", type=int, default=10, help="items an item (default: 10)")
         _add_filters(parser, "")
+    elif command == "refit":
+        parser.description = (
+            "Fits the run's model again, on the events that it held out, too: a trained one for as "
+            "many epochs as its best one came after. recsys recommend FOLDER asks it."
+        )
+        parser.add_argument("--output", type=Path, help="a folder (default: RUN/refit)")
     elif command == "vectors":
         tables = "a folder for items.parquet and users.parquet"
         parser.add_argument("output", type=Path, help=tables)

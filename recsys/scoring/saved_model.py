@@ -500,10 +500,15 @@ def build(config: dict[str, Any]) -> Scorer:
     Raises:
         ConfigError: it cannot be built, or is a predictor of labels.
     """
-    return _scorer(trust.build(config))
+    return scorer_of(trust.build(config))
 
 
-def _scorer(built: Any) -> Scorer:
+def scorer_of(built: Any) -> Scorer:
+    """What a config made, if it ranks a catalogue.
+
+    Raises:
+        ConfigError: it does not.
+    """
     if not isinstance(built, Scorer):
         raise ConfigError(
             f"{type(built).__name__} ranks no catalogue; what predicts labels needs a task of "
@@ -572,7 +577,7 @@ def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
 
 def _built(description: dict[str, Any], folder: Path, trusted: Sequence[str]) -> Scorer:
     config = renamed(description["model"])
-    return _scorer(trust.build(config, "model", trusted=trusted, folder=folder))
+    return scorer_of(trust.build(config, "model", trusted=trusted, folder=folder))
 
 
 def _check_sizes(config: Any, sizes: dict[str, int]) -> None:

@@ -150,6 +150,36 @@ def test_lists_of_all_users_and_similar_items(run: Run, trained: Path, tmp_path:
     assert "similar_id" in out
 
 
+def test_a_run_is_refitted_on_the_whole_log(run: Run, csv: Path, tmp_path: Path) -> None:
+    for model, options in (
+        ("popularity", []),
+        ("sasrec", ["model.embedding_dim=4", "trainer.max_epochs=2", "trainer.monitor=ndcg"]),
+    ):
+        folder = tmp_path / model
+        code, _, err = run(*table(csv)[:-1], f"model={model}", *options, f"hydra.run.dir={folder}")
+        assert code == 0, err
+        code, out, err = run("refit", folder)
+        assert code == 0, err
+        assert f"{folder / 'refit'}: a model of all 320 events" in out
+        lists = recsys.load(folder / "refit").recommend(["u03"], k=3)
+        assert len(lists) == 3
+        assert run("recommend", folder / "refit", "--users", "u03")[0] == 0
+    counts = recsys.load(tmp_path / "popularity/refit").model.popularity
+    assert counts is not None
+    assert int(counts.sum()) == 320
+    code, _, err = run("evaluate", tmp_path / "popularity/refit")
+    assert code == 2
+    assert "it has no config.yaml" in err
+    (tmp_path / "sasrec/checkpoints/best.ckpt").unlink()
+    code, _, err = run("refit", tmp_path / "sasrec", "--output", tmp_path / "other")
+    assert code == 2
+    assert "which says for how many epochs to train" in err
+    pl.read_csv(csv).head(300).write_csv(csv)
+    code, _, err = run("refit", tmp_path / "popularity")
+    assert code == 2
+    assert "train on the log as it is now, and refit that run" in err
+
+
 def test_users_that_nobody_knows_are_left_out_with_a_line(run: Run, trained: Path) -> None:
     code, out, _ = run("recommend", trained, "--users", "u03", "nobody", "-k", 2)
     assert code == 0

@@ -135,8 +135,8 @@ def test_the_config_of_an_object_makes_its_like() -> None:
     assert {n: p.shape for n, p in again.state_dict().items()} == {
         n: p.shape for n, p in model.state_dict().items()
     }
-    hybrid = Hybrid(members={"a": EASE(l2=3)}, weights={"a": 1.0})
-    assert config_of(hybrid)["members"] == {"a": {"_target_": "recsys.models.EASE", "l2": 3}}
+    hybrid = Hybrid(members={"a": EASE(l2=3.0)}, weights={"a": 1.0})
+    assert config_of(hybrid)["members"] == {"a": {"_target_": "recsys.models.EASE", "l2": 3.0}}
 
 
 def test_an_object_with_what_no_config_can_say_is_not_saved(tmp_path: Path) -> None:
