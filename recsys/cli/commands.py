@@ -20,7 +20,7 @@ from recsys.cli.compose import compose, merge, one_line
 from recsys.data.description import audit, describe
 from recsys.data.sources.table import typed_table
 from recsys.devices import device_of, running_on
-from recsys.errors import ConfigError, RunError, UnknownIdWarning
+from recsys.errors import ConfigError, RunError
 from recsys.evaluation import statistics
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.files import held, write_parquet, write_pieces, write_text
@@ -40,6 +40,7 @@ from recsys.run.retention import Backbone, Retention, measure
 from recsys.run.return_times import return_times_as_of
 from recsys.run.task_kinds import check_command, folder_with_config
 from recsys.scoring import profiles, saved_model, trust
+from recsys.scoring.ids import UnknownIdWarning
 from recsys.scoring.kinds import profile_encoder
 from recsys.scoring.saved_model import SavedModel
 from recsys.tasks.as_of import AS_OF

@@ -1,5 +1,6 @@
 from .forecaster import Forecast as Forecast
 from .forecaster import Forecaster as Forecaster
+from .ids import UnknownIdWarning as UnknownIdWarning
 from .kinds import Composite as Composite
 from .kinds import Exported as Exported
 from .kinds import Generative as Generative

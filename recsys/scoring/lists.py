@@ -64,7 +64,7 @@ def rank(
     options: Any = {"mask_history": mask_history, "candidates": candidates, "index": index}
 
     def top(history: BasketBatch) -> TopK:
-        of_users = {} if exclude is None else {"exclude": exclude(history)}
+        of_users: dict[str, Any] = {} if exclude is None else {"exclude": exclude(history)}
         return model.top_k(history, k, **options, **of_users)
 
     lists = TopK.cat((top(batch.history) for batch in progress(loader)), k)
