@@ -42,6 +42,7 @@ from recsys.run.task_kinds import check_command, folder_with_config
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.ids import UnknownIdWarning
 from recsys.scoring.kinds import profile_encoder
+from recsys.scoring.reranking import MMR
 from recsys.scoring.saved_model import SavedModel
 from recsys.tasks.as_of import AS_OF
 
@@ -98,6 +99,10 @@ def recommend(given: Namespace) -> None:
     saved = _saved(given)
     with _warned():
         options = {"k": given.k, "unknown": given.unknown, **_filters(given)}
+        if given.diversity is not None:
+            options["rerank"] = MMR(given.diversity, given.by)
+        elif given.by is not None:
+            raise ConfigError(f"--by {given.by} is for --diversity; give both")
         if given.all_users:
             pieces = saved.recommend_all(**options)
             write_pieces(given.output, _shown(pieces, saved))

@@ -165,6 +165,10 @@ def _parser(command: str) -> Parser:
         every = "every user of the log; --output is then a .parquet file"
         who.add_argument("--all-users", action="store_true", help=every)
         parser.add_argument("-k", type=int, default=10, help="items a user (default: 10)")
+        more = "0 to 1: lists that are less of the same, by maximal marginal relevance"
+        parser.add_argument("--diversity", type=float, help=more)
+        by = "a column of the items whose values are to differ (default: the model's vectors)"
+        parser.add_argument("--by", metavar="COLUMN", help=by)
         _add_filters(parser, "or item_id and user_id, for each user")
     elif command == "similar":
         parser.add_argument("--items", nargs="+", metavar="ID", required=True)

@@ -17,6 +17,7 @@ from .predictor import Steps as Steps
 from .profiles import Profile as Profile
 from .recommender import Progress as Progress
 from .recommender import Recommender as Recommender
+from .reranking import MMR as MMR
 from .saved_model import SavedModel as SavedModel
 from .saved_model import load as load
 from .saved_model import save as save
