@@ -52,7 +52,7 @@ class MMR:
         ConfigError: one of them is out of its range.
     """
 
-    diversity: float = 0.3
+    diversity: float = 0.1
     by: str | None = None
     pool: int = 100
 
