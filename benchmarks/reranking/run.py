@@ -5,7 +5,8 @@
 Each household's first basket of the last four weeks. Two products are alike where they are of one
 category; a list's diversity is the share of its ten places that bring a new one. Popularity is the
 rival that costs nothing. Differences are from TIFUKNN as it is, paired by user, with Holm's
-correction over all rows. The test users are asked of every weight: it is a curve, and none is chosen by it.
+correction over all rows. The test users are asked of every weight: it is a curve, and none is
+chosen by it.
 """
 
 from __future__ import annotations
