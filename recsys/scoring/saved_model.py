@@ -163,7 +163,7 @@ class SavedModel(Summarised):
             raise ConfigError("recommend takes user_ids, histories or texts; give one of them")
         check_length(k, len(self.item_table))
         if texts is not None:
-            if not (allow is deny is rerank is None):
+            if any(one is not None for one in (allow, deny, rerank)):
                 raise ConfigError(
                     "allow, deny and rerank are for user_ids and histories, not for texts"
                 )

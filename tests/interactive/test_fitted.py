@@ -70,10 +70,11 @@ def test_refitted_it_has_learnt_from_what_was_held_out(
             with pytest.raises(
                 ConfigError, match=f"has learnt from the whole log, and has no {part}"
             ):
-                again.evaluate(part)  # type: ignore[arg-type]
+                again.evaluate(part)
     assert isinstance(again.model, EASE)
     expected = EASE().fit(whole(leave_last_out(LOG)))
     torch.testing.assert_close(again.model.item_weights, expected.item_weights)
+    assert isinstance(model.model, EASE)
     assert not again.model.item_weights.equal(model.model.item_weights)
 
 
