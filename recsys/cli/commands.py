@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 
-from recsys.cli.compose import compose, merge, one_line
-from recsys.data.description import audit, describe
+from recsys.cli.compose import compose, merge, values
 from recsys.devices import device_of, running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation import statistics
@@ -23,14 +21,14 @@ from recsys.files import write_parquet, write_text
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import tables
+from recsys.report.screen import console, say, show, table_of
 from recsys.run import ranking, synthesis
 from recsys.run.alike import UNLIKE, check_alike, unlike_training
-from recsys.run.folder import about, console, say, show
+from recsys.run.folder import about
 from recsys.run.forecasting import compare_forecasts
 from recsys.run.log import filtered_log, log_of, read
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
-from recsys.run.preparation import Preparation, prepared_log
 from recsys.run.retention import Backbone, Retention, measure
 from recsys.run.return_times import return_times_as_of
 from recsys.run.task_kinds import check_command, folder_with_config
@@ -94,7 +92,7 @@ def recommend(given: Namespace) -> None:
         baskets = [entry.split(",") for entry in given.history]
         lists = saved.recommend(histories=[baskets], k=given.k)
     if given.output is None:
-        show(tables.frame(lists))
+        show(table_of(lists))
         return
     _write(given.output, lists)
 
@@ -162,7 +160,7 @@ def return_times(given: Namespace) -> None:
         _write(given.output, table)
         say(f"{given.output}: {len(table):,} users of {log.name} as of {table[AS_OF][0]}")
     else:
-        show(tables.frame(table.head(SHOWN_USERS), title=f"{log.name}, {len(table):,} users"))
+        show(table_of(table.head(SHOWN_USERS), title=f"{log.name}, {len(table):,} users"))
 
 
 def retention(given: Namespace) -> None:
@@ -177,7 +175,7 @@ def retention(given: Namespace) -> None:
         say(f"{given.output}: {len(table):,} rows")
     else:
         title = f"{given.run} - {backbone.before or 'nothing'}, share of right answers"
-        show(tables.frame(table, title=title))
+        show(table_of(table, title=title))
     if backbone.before is None:
         say(
             f"{given.run} started at random, from no language model: it has nothing to forget, and "
@@ -188,7 +186,7 @@ def retention(given: Namespace) -> None:
 def _retention(overrides: list[str]) -> Retention:
     config = OmegaConf.create({f.name: None for f in fields(Retention)})
     merge(config, overrides)
-    given = {name: value for name, value in _values(config).items() if value is not None}
+    given = {name: value for name, value in values(config).items() if value is not None}
     call = {"_target_": "recsys.run.retention.Retention", **given}
     check_options({"retention": call}, {})
     return Retention(**given)
@@ -215,8 +213,8 @@ def synthesise(given: Namespace) -> None:
     classes = synthesis.class_table(split, drawn, options.column)
     found = synthesis.checks(split, drawn, options, protocol)
     synthesis.write(output, drawn, found, classes)
-    show(tables.frame(synthesis.summary(found), title=drawn.name))
-    show(tables.frame(classes.head(SHOWN_USERS), title="shares of events"))
+    show(table_of(synthesis.summary(found), title=drawn.name))
+    show(table_of(classes.head(SHOWN_USERS), title="shares of events"))
     say(f"{output}: {found['events']:,} events of {found['users']:,} users")
 
 
@@ -234,39 +232,10 @@ def compare(given: Namespace) -> None:
             frames = (_per_user(run, given.part) for run in (given.first, given.second))
             table = statistics.compare(*frames)
     rows = "folds" if of_tables else "test" if of_series else given.part
-    show(tables.frame(table, title=f"{given.second} - {given.first} ({rows})"))
+    show(table_of(table, title=f"{given.second} - {given.first} ({rows})"))
     for run in (given.first, given.second):
         if (run / "log.json").is_file():
             _warn(read_json(run / "log.json").get(UNLIKE), f"{run}: ")
-
-
-def data(given: Namespace) -> None:
-    """Print what a log is, or what is odd about it."""
-    config = compose([f"data={given.name}", *given.overrides])
-    log = read(config.data)
-    findings = describe(log) if given.what == "describe" else audit(log)
-    show(tables.frame(findings, title=log.name))
-
-
-def prepare(given: Namespace) -> None:
-    """Write a log of files of any size as partitions of users."""
-    own = {f.name for f in fields(Preparation)}
-    options = [o for o in given.overrides if o.partition("=")[0] in own]
-    overrides = [o for o in given.overrides if o not in options]
-    preparation = _preparation(options)
-    about = prepared_log(compose(overrides), preparation)
-    sizes = f"{about.num_events:,} events, {about.users.rows:,} users, {about.items.rows:,} items"
-    say(f"{preparation.out}: {sizes} in {len(about.partitions)} partitions")
-
-
-def _preparation(overrides: list[str]) -> Preparation:
-    if not any(override.startswith("out=") for override in overrides):
-        raise ConfigError("recsys data prepare asks where to: out=FOLDER")
-    config = OmegaConf.create(asdict(Preparation("")))
-    merge(config, overrides)
-    call = {"_target_": "recsys.run.preparation.Preparation", **_values(config)}
-    check_options({"preparation": call}, {})
-    return Preparation(**_values(config))
 
 
 def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
@@ -279,14 +248,7 @@ def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
     config = OmegaConf.create(read_config(run) | {"device": "auto"})
     OmegaConf.set_struct(config, True)
     merge(config, overrides)
-    return _values(config)
-
-
-def _values(config: DictConfig) -> dict[str, Any]:
-    try:
-        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    except OmegaConfBaseException as error:
-        raise one_line(error) from error
+    return values(config)
 
 
 def _check(run: Path, config: Mapping[str, Any]) -> Protocol:

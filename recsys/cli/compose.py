@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -268,6 +268,14 @@ def merge(config: DictConfig, overrides: Sequence[str]) -> None:
             OmegaConf.update(config, name, value)
         except (HydraException, OmegaConfBaseException) as error:
             raise one_line(error) from error
+
+
+def values(config: DictConfig) -> dict[str, Any]:
+    """A config as dicts, lists and values, interpolations resolved; a mistake is one line."""
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        raise one_line(error) from error
 
 
 def one_line(

@@ -122,6 +122,11 @@ def _dispatch(arguments: Sequence[str]) -> int:
         command, given.overrides = PREPARE, [given.name, *given.overrides]
     elif command == "data" and given.name not in names("data"):
         raise ConfigError(f"there is no log {given.name}{nearest(given.name, names('data'))}")
+    if command in ("data", PREPARE):
+        from recsys.cli import logs  # polars comes with it
+
+        getattr(logs, command)(given)
+        return 0
     from recsys.cli import commands  # torch comes with it
 
     getattr(commands, command.replace("-", "_"))(given)

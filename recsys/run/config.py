@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recsys.errors import ConfigError
 from recsys.run.options import unset
-from recsys.tasks.splits import Split
+
+if TYPE_CHECKING:  # torch comes with it
+    from recsys.tasks.splits import Split
 
 
 @dataclass(frozen=True)

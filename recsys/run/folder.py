@@ -10,10 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich import box
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 
 from recsys import ranks
 from recsys.devices import running_on
@@ -24,17 +20,15 @@ from recsys.reading import read_config, read_json
 from recsys.renamed import renamed_tables
 from recsys.report import tables
 from recsys.report.page import name_of
+from recsys.report.screen import console, say
 from recsys.run.config import as_values, config_words, plain
 from recsys.run.options import check_options
 from recsys.run.task_kinds import LISTS, TaskKind, check_models, kind_of
 from recsys.training.processes import join
 
 logger = logging.getLogger(__name__)
-console = Console()
 OF_RANKS = ("devices", "num_nodes", "strategy")
 """Options of the trainer that a run may go on with another value of."""
-WIDEST = 10_000
-"""Columns of a table that a terminal would not show."""
 
 
 @contextmanager
@@ -186,30 +180,6 @@ def _check_log(folder: Path, old_log: Mapping[str, Any], log: Mapping[str, Any])
 def close(folder: Path, config: DictConfig, log: EventLog, *lines: str) -> None:
     """The last lines of a run: what was said of it, what its log offers besides, where it is."""
     say(*lines, *tables.unread(log, config_words(config)), f"run folder: {folder}")
-
-
-def say(*lines: str) -> None:
-    """Print lines as they are: what they quote from a log is no markup."""
-    for line in lines:
-        console.print(tables.plain(line), soft_wrap=True)
-
-
-def show(table: Table) -> None:
-    """Print a table of which no word is cut.
-
-    One that is too wide for the terminal has no lines between its columns; where that is not
-    enough, it is wider.
-    """
-    if _least_width(table) > console.width:
-        table.box, table.show_edge, table.pad_edge = box.SIMPLE_HEAD, False, False
-        table.padding = (0, 0, 0, 0)
-    if (least := _least_width(table)) > console.width:
-        table.width = least
-    console.print(table, crop=False)
-
-
-def _least_width(table: Table) -> int:
-    return Measurement.get(console, console.options.update(max_width=WIDEST), table).minimum
 
 
 def models_of(config: DictConfig, folder: Path) -> dict[str, tuple[dict[str, Any], Path]]:

@@ -44,10 +44,11 @@ from recsys.log.event_log import USER, EventLog
 from recsys.log.filters import filtered
 from recsys.report import ranking_page, tables
 from recsys.report.page import name_of
+from recsys.report.screen import console, say, show
 from recsys.report.user_map import attributes
 from recsys.retrieval.index import ItemIndex
 from recsys.run.config import Sizes, as_values, plain, sized
-from recsys.run.folder import about, at_work, claim, close, console, say, show
+from recsys.run.folder import about, at_work, claim, close
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.run.task_kinds import LISTS
