@@ -9,14 +9,13 @@ import pytest
 from rich.console import Console
 
 from recsys.report import screen
-from recsys.run import folder
 
 METRICS = ["log_likelihood", "concordance", "concordance_ipcw", "calibration@30", "calibration@7"]
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, table: pl.DataFrame, width: int) -> str:
     out = StringIO()
-    monkeypatch.setattr(folder, "console", Console(file=out, width=width))
+    monkeypatch.setattr(screen, "console", Console(file=out, width=width))
     screen.show(screen.table_of(table, title="runs/second - runs/first (test)"))
     return out.getvalue()
 
@@ -44,7 +43,7 @@ def test_a_table_of_many_columns_goes_on_below(monkeypatch: pytest.MonkeyPatch) 
     for model in ("cox", "hazard_gradient_penalty"):
         table.add_row(model, *["0.1234 0.1 to 0.2"] * len(METRICS))
     out = StringIO()
-    monkeypatch.setattr(folder, "console", Console(file=out, width=80))
+    monkeypatch.setattr(screen, "console", Console(file=out, width=80))
     screen.show(table)
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
