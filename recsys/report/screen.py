@@ -47,6 +47,11 @@ def literal(words: object, style: str = "") -> Text:
     return Text("\n".join(map(visible, str(words).split("\n"))), style)
 
 
+def short(value: float) -> str:
+    """A figure to four digits, without the zero before the point."""
+    return f"{value:.4f}".removeprefix("0") if value < 1 else f"{value:.4f}"
+
+
 def table_of(frame: pl.DataFrame, *, title: str | None = None) -> Table:
     """A polars frame as a table, numbers to four digits and – where there is none."""
     table = Table(title=None if title is None else literal(title, "table.title"))

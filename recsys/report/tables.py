@@ -17,7 +17,7 @@ from recsys.batch.examples import Part
 from recsys.evaluation.prediction import TableResult, best
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, WORDS, EventLog
-from recsys.report.screen import literal
+from recsys.report.screen import literal, short
 from recsys.retrieval.lists import TopK
 from recsys.tasks.phases import TEST
 from recsys.tasks.splits import Split
@@ -140,14 +140,10 @@ def _lead(row: Mapping[str, Any]) -> Text:
 def _cell(mean: float, interval: tuple[float, float], best: float) -> Text:
     if mean != mean:
         return Text("–")
-    low, high = map(_short, interval)
+    low, high = map(short, interval)
     return Text.assemble(
-        (_short(mean), "bold" if mean == best else ""), " ", (f"{low}–{high}", "dim")
+        (short(mean), "bold" if mean == best else ""), " ", (f"{low}–{high}", "dim")
     )
-
-
-def _short(value: float) -> str:
-    return f"{value:.4f}".removeprefix("0") if value < 1 else f"{value:.4f}"
 
 
 def words_of(items: pl.DataFrame) -> pl.Series:

@@ -95,3 +95,12 @@ def of_task_alone(config: DictConfig, names: Collection[str]) -> DictConfig:
             if name not in names:
                 config.task.pop(name)
     return config
+
+
+def flat(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Options by their whole name, `task.split.test_start`."""
+    if not isinstance(config, dict):
+        yield name, config
+        return
+    for key, value in config.items():
+        yield from flat(value, f"{name}.{key}".lstrip("."))

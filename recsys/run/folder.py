@@ -21,14 +21,15 @@ from recsys.renamed import renamed_tables
 from recsys.report import tables
 from recsys.report.page import name_of
 from recsys.report.screen import console, say
-from recsys.run.config import as_values, config_words, plain
-from recsys.run.options import check_options
+from recsys.run.config import as_values, config_words, flat, plain
+from recsys.run.options import as_text, check_options
 from recsys.run.task_kinds import LISTS, TaskKind, check_models, kind_of
 from recsys.training.processes import join
 
 logger = logging.getLogger(__name__)
-OF_RANKS = ("devices", "num_nodes", "strategy")
-"""Options of the trainer that a run may go on with another value of."""
+OF_RANKS = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")
+"""Options that a run may go on with another value of."""
+EPOCHS = "trainer.max_epochs"
 
 
 @contextmanager
@@ -149,8 +150,8 @@ def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
     if path.exists():
         if log_path.exists():
             _check_log(folder, renamed_tables(read_json(log_path)), log)
-        if _work(read_config(folder)) != _work(plain(config)):
-            raise ConfigError(f"{folder} holds a run of another config; {ELSEWHERE}")
+        if different := _different(read_config(folder), plain(config)):
+            raise ConfigError(f"{folder} holds a run of another config: {different}; {ELSEWHERE}")
         if not log_path.exists():
             raise ConfigError(f"{folder} does not say which log its run is of; {ELSEWHERE}")
     # The log first: a folder that has a config says of which log it is.
@@ -158,13 +159,23 @@ def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
     write_text(path, composed)
 
 
-def _work(config: dict[str, Any]) -> dict[str, Any]:
-    """A config without that which says only how many do the work."""
-    trainer = config.get("trainer")
-    if not isinstance(trainer, dict):
-        return config
-    kept = {name: value for name, value in trainer.items() if name not in OF_RANKS}
-    return config | {"trainer": kept}
+def _different(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """In words, the first options in which a folder's run is another than the one to be done in it.
+
+    More epochs than it had are more of the same, and how many processes do the work changes
+    nothing.
+    """
+    before, now = dict(flat(there)), dict(flat(here))
+    names = [name for name in {**before, **now} if name not in OF_RANKS]
+    epochs = [config.get(EPOCHS) for config in (before, now)]
+    if all(isinstance(number, int) for number in epochs) and epochs[0] < epochs[1]:
+        names.remove(EPOCHS)
+    words = [
+        f"{name} was {as_text(before.get(name))}, and is {as_text(now.get(name))} now"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+    return "; ".join(words[:3])
 
 
 def _check_log(folder: Path, old_log: Mapping[str, Any], log: Mapping[str, Any]) -> None:

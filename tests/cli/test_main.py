@@ -103,12 +103,31 @@ def test_the_same_command_goes_on_and_another_config_is_refused(
     code, _, err = run(*table(csv, f"hydra.run.dir={trained}", "seed=1"))
     assert code == 2
     assert err.count("\n") == 1
-    assert "another config" in err
+    assert "another config: seed was 0, and is 1 now; choose another hydra.run.dir" in err
     foreign = csv.parent / "foreign"
     foreign.mkdir()
     (foreign / "config.yaml").write_text("mine: true")
     assert run(*table(csv, f"hydra.run.dir={foreign}"))[0] == 2
     assert (foreign / "config.yaml").read_text() == "mine: true"
+
+
+def test_a_run_goes_on_with_more_epochs_and_says_each_where_there_is_no_terminal(
+    run: Run, csv: Path, tmp_path: Path
+) -> None:
+    small = ["model.embedding_dim=8", "model.encoder.num_layers=1", "trainer.patience=9"]
+    options = [*small, "model=sasrec", "device=cpu", f"hydra.run.dir={tmp_path / 'run'}"]
+    code, out, err = run(*table(csv, *options, "trainer.max_epochs=2"))
+    assert code == 0, err
+    assert [line for line in out.splitlines() if line.startswith("epoch 1: validation ndcg@10 .")]
+    code, out, err = run(*table(csv, *options, "trainer.max_epochs=4"))
+    assert code == 0, err
+    assert [line[:8] for line in out.splitlines() if "validation ndcg@10" in line] == [
+        "epoch 2:",
+        "epoch 3:",
+    ]
+    assert pl.read_csv(tmp_path / "run" / "train.csv")["epoch"].to_list() == [0, 1, 2, 3]
+    code, _, err = run(*table(csv, *options, "trainer.max_epochs=3"))
+    assert (code, "trainer.max_epochs was 4, and is 3 now" in err) == (2, True)
 
 
 def test_evaluate_asks_again_with_other_options(run: Run, trained: Path, tmp_path: Path) -> None:
