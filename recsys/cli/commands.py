@@ -13,6 +13,7 @@ import polars as pl
 from omegaconf import OmegaConf
 
 from recsys.cli.compose import compose, merge, values
+from recsys.cli.quick import check_output, write_table
 from recsys.devices import device_of, running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation import statistics
@@ -83,7 +84,7 @@ def _evaluations(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]
 
 def recommend(given: Namespace) -> None:
     """Print or write lists for users of the log, or for one history."""
-    _check_output(given.output)
+    check_output(given.output)
     check_command(given.run, "recommend")
     saved = saved_model.load(given.run, device=given.device or "auto")
     if given.users:
@@ -94,20 +95,7 @@ def recommend(given: Namespace) -> None:
     if given.output is None:
         show(table_of(lists))
         return
-    _write(given.output, lists)
-
-
-def _check_output(path: Path | None) -> None:
-    """Before anything is computed for it."""
-    if path is not None and path.suffix not in (".csv", ".parquet"):
-        raise ConfigError(f"--output {path}: give a .csv or .parquet file")
-
-
-def _write(path: Path, table: pl.DataFrame) -> None:
-    if path.suffix == ".parquet":
-        write_parquet(path, table)
-    else:
-        write_text(path, table.write_csv())
+    write_table(given.output, lists)
 
 
 def vectors(given: Namespace) -> None:
@@ -151,13 +139,13 @@ def profile(given: Namespace) -> None:
 
 def return_times(given: Namespace) -> None:
     """Print or write when every user will be back, by a run's model, which is fitted again."""
-    _check_output(given.output)
+    check_output(given.output)
     check_command(given.run, "return-times")
     config = _config(given.run, [])
     with reading(given.run / "config.yaml"), running_on(given.device or config["device"]):
         log, table = return_times_as_of(config, given.as_of)
     if given.output is not None:
-        _write(given.output, table)
+        write_table(given.output, table)
         say(f"{given.output}: {len(table):,} users of {log.name} as of {table[AS_OF][0]}")
     else:
         show(table_of(table.head(SHOWN_USERS), title=f"{log.name}, {len(table):,} users"))
@@ -166,12 +154,12 @@ def return_times(given: Namespace) -> None:
 def retention(given: Namespace) -> None:
     """Print what a run's language model forgot while it learnt to recommend."""
     check_command(given.run, "retention")
-    _check_output(given.output)
+    check_output(given.output)
     options = _retention(given.overrides)
     backbone = Backbone.of_run(given.run, options.before)
     table = measure(backbone, options, device_of(given.device or "auto"))
     if given.output is not None:
-        _write(given.output, table)
+        write_table(given.output, table)
         say(f"{given.output}: {len(table):,} rows")
     else:
         title = f"{given.run} - {backbone.before or 'nothing'}, share of right answers"

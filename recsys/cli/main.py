@@ -27,11 +27,15 @@ COMMANDS = (
     "transfer",
     "search",
     "synthesise",
+    "runs",
     "data",
     "models",
+    "doctor",
 )
 PREPARE = "prepare"
 """What `recsys data` does with files of any size."""
+QUICK = ("data", PREPARE, "runs", "doctor")
+"""Commands that need no torch, which takes seconds to import, before they answer."""
 COMPOSED = ("train", "transfer", "search")
 """Commands that run a composed config, with Hydra's flags."""
 
@@ -52,7 +56,9 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys synthesise RUN [--users N] [--column COLUMN]  a log of drawn users, and checks of it
   recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
   recsys data prepare data=table data.path=F out=F     a log of any size, for data=prepared
+  recsys runs [FOLDER] [--by METRIC]                   what finished runs reached, side by side
   recsys models                                        the zoo
+  recsys doctor                                        versions, devices, folders, extras
 
   data         {data}
   models       {model}
@@ -122,12 +128,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
         command, given.overrides = PREPARE, [given.name, *given.overrides]
     elif command == "data" and given.name not in names("data"):
         raise ConfigError(f"there is no log {given.name}{nearest(given.name, names('data'))}")
-    if command in ("data", PREPARE):
-        from recsys.cli import logs  # polars comes with it
-
-        getattr(logs, command)(given)
-        return 0
-    from recsys.cli import commands  # torch comes with it
+    if command in QUICK:
+        from recsys.cli import quick as commands
+    else:
+        from recsys.cli import commands  # type: ignore[no-redef]  # torch comes with it
 
     getattr(commands, command.replace("-", "_"))(given)
     return 0
@@ -142,7 +146,7 @@ def overview() -> str:
 def _parser(command: str) -> Parser:
     """What a command takes."""
     parser = Parser(prog=f"recsys {command}", epilog="-v shows what is done and how long it takes")
-    if command not in ("compare", "data", "models"):
+    if command not in ("compare", "data", "models", "runs", "doctor"):
         parser.add_argument("run", type=Path)
         devices = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
         parser.add_argument("--device", help=devices)
@@ -196,6 +200,15 @@ def _parser(command: str) -> Parser:
         parser.add_argument("first", type=Path)
         parser.add_argument("second", type=Path)
         parser.add_argument("--part", default="test", choices=("validation", "test"))
+    elif command == "runs":
+        parser.description = "What the finished runs of a folder and its folders reached."
+        parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"))
+        parser.add_argument("--by", metavar="METRIC", help="the largest first")
+        parser.add_argument("--metrics", nargs="+", default=[], help="which, such as ndcg@10")
+        parser.add_argument("--data", help="only logs with this in their name")
+        parser.add_argument("--model", help="only models with this in their name")
+        parser.add_argument("--part", default="test", choices=("validation", "test"))
+        parser.add_argument("--output", type=Path, help="a .csv or .parquet file, of all figures")
     elif command == "data":
         parser.add_argument("what", choices=("describe", "audit", PREPARE))
         parser.add_argument("name", help="of the log; prepare takes data=table in its place")

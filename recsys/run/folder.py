@@ -22,6 +22,7 @@ from recsys.report import tables
 from recsys.report.page import name_of
 from recsys.report.screen import console, say
 from recsys.run.config import as_values, config_words, flat, plain
+from recsys.run.moments import check_moments
 from recsys.run.options import as_text, check_options
 from recsys.run.task_kinds import LISTS, TaskKind, check_models, kind_of
 from recsys.training.processes import join
@@ -114,6 +115,7 @@ def at_work(
     """
     with folder_of_a_run(folder):
         check_models(config, kind)
+        check_moments(config)
         check_options(as_values(config), kinds, extras)
         with running_on(config.device) as device:
             logger.info("a run on %s, in %s", device, folder)
