@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -71,8 +71,6 @@ def train(arguments: Sequence[str], command: str = "train") -> int:
 
     try:
         task()
-    except SystemExit as ended:  # after --help
-        return int(ended.code or 0)
     except (HydraException, OmegaConfBaseException, RecursionError) as error:
         raise one_line(error, overrides, command) from error
     if "" in mistakes:
@@ -199,7 +197,6 @@ def _arguments_for_hydra(arguments: Sequence[str], command: str) -> list[str]:
     """Set what Hydra reads as the command line; returns the overrides of it."""
     parser = Parser(prog=f"recsys {command}", add_help=False)
     parser.add_argument("overrides", nargs="*", default=[])
-    parser.add_argument("-h", "--help", action="store_true")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("-m", "--multirun", action="store_true")
     what.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))

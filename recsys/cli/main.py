@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import os
 import sys
-import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from recsys import __version__
-from recsys.cli.names import CONF, Parser, failed, names, nearest, of_the_system
+from recsys.cli.help import described, of_command, overview
+from recsys.cli.names import Parser, failed, names, nearest, of_the_system
 from recsys.errors import ConfigError, RecsysError
 
 VERBOSE = ("-v", "--verbose")
@@ -38,35 +38,6 @@ QUICK = ("data", PREPARE, "runs", "doctor")
 """Commands that need no torch, which takes seconds to import, before they answer."""
 COMPOSED = ("train", "transfer", "search")
 """Commands that run a composed config, with Hydra's flags."""
-
-OVERVIEW = """\
-recsys {version}: recommender-system research. One behaviour log in, an honest table out.
-
-  recsys train data=NAME model=NAME [OPTION=VALUE …]   fit, evaluate, write a run's folder
-  recsys train experiment=NAME                         a row of a published table
-  recsys evaluate RUN [OPTION=VALUE …]                 ask a run's model again
-  recsys recommend RUN --users ID … | --history ID …   its lists, for users or any history
-  recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
-  recsys profile RUN [data=NAME] [as_of=DATE]          vectors of users for any task, as Parquet
-  recsys return-times RUN [--as-of DATE]               when each user will be back, as a table
-  recsys retention RUN tasks=[NAME] | questions=FILE   what its language model forgot
-  recsys compare RUN RUN                               paired test, metric by metric
-  recsys transfer data=NAME model=NAME [OPTION=VALUE]  does a domain gain from the others?
-  recsys search data=NAME model=NAME [n_trials=40]     settings by trials on the validation users
-  recsys synthesise RUN [--users N] [--column COLUMN]  a log of drawn users, and checks of it
-  recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
-  recsys data prepare data=table data.path=F out=F     a log of any size, for data=prepared
-  recsys runs [FOLDER] [--by METRIC]                   what finished runs reached, side by side
-  recsys models                                        the zoo
-  recsys doctor                                        versions, devices, folders, extras
-
-  data         {data}
-  models       {model}
-  experiments  {experiment}
-
-Every option: recsys train data=NAME model=NAME --cfg job
-What a command does, and how long it takes: -v or --verbose, before or behind the command
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,15 +85,18 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if command not in COMMANDS:
         raise ConfigError(f"there is no command {command}{nearest(command, COMMANDS)}")
     if command in COMPOSED:
+        if {"-h", "--help"} & set(rest):
+            print(of_command(command))
+            return 0
         return _composed(rest, command)
     if (command, *rest) in (("data",), ("data", "list")):
-        print(_described("data"))
+        print(described("data"))
         return 0
     parser = _parser(command)
     # Options may stand among the rest, but what is behind -- is none.
     given = parser.parse_args(rest) if "--" in rest else parser.parse_intermixed_args(rest)
     if command == "models":
-        print(_described("model"))
+        print(described("model"))
         return 0
     if command == "data" and given.what == PREPARE:
         command, given.overrides = PREPARE, [given.name, *given.overrides]
@@ -135,12 +109,6 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
     getattr(commands, command.replace("-", "_"))(given)
     return 0
-
-
-def overview() -> str:
-    """What `recsys` alone prints."""
-    listed = {group: _wrapped(names(group)) for group in ("data", "model", "experiment")}
-    return OVERVIEW.format(version=__version__, **listed)
 
 
 def _parser(command: str) -> Parser:
@@ -224,22 +192,6 @@ def _composed(overrides: Sequence[str], command: str) -> int:
     from recsys.cli import compose  # hydra comes with it
 
     return compose.train(overrides, command)
-
-
-def _described(group: str) -> str:
-    """Every option of a group with the first comment line of its file."""
-    rows = [(name, _summary(CONF / group / f"{name}.yaml")) for name in names(group)]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {summary}" for name, summary in rows)
-
-
-def _summary(path: Path) -> str:
-    lines = (line for line in path.read_text("utf-8").splitlines() if line.startswith("# "))
-    return next((line[2:] for line in lines if not line.startswith("# @package")), "")
-
-
-def _wrapped(words: Sequence[str], indent: int = 15, width: int = 96) -> str:
-    return textwrap.fill(", ".join(words), width, subsequent_indent=" " * indent)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date, timedelta
-from typing import Any
 
-import polars as pl
 from omegaconf import DictConfig, OmegaConf
 
 from recsys.errors import ConfigError
 from recsys.log.event_log import TIME, EventLog
+from recsys.log.time import at_shares
 from recsys.run.log import read
 from recsys.run.options import unset
 
@@ -39,23 +38,16 @@ def check_moments(config: DictConfig) -> None:
 
 def _proposed(config: DictConfig, log: EventLog, wanted: list[str]) -> Iterator[str]:
     """Options with moments, in the order of time."""
-    times = log.events[TIME]
     if wanted[0] in STARTS:
-        first, last = times.to_physical().min(), times.to_physical().max()
-        counts = [first + round((last - first) * share) for share in STARTS.values()]  # type: ignore[operator]
-        for name, at in zip(STARTS, pl.Series(counts).cast(times.dtype), strict=True):
-            yield f"{name}={_word(at)}"
+        for name, at in zip(STARTS, at_shares(log, [*STARTS.values()]), strict=True):
+            yield f"{name}={at}"
         return
-    first, last = times.min(), times.max()
+    first, last = log.events[TIME].min(), log.events[TIME].max()
     for table in dict.fromkeys(match[1] for match in map(OF_LABELS.fullmatch, wanted) if match):
         days = OmegaConf.select(config, f"{table}.horizon_days", default=DAYS)
-        if not isinstance(last, date) or not isinstance(days, int) or days < 1:
+        if not isinstance(first, date) or not isinstance(last, date) or not isinstance(days, int):
             continue
-        ends = [last - timedelta(days=days * periods) for periods in (3, 2, 1)]
-        *train, test = [_word(end) for end in ends if end > first] or ["", ""]  # type: ignore[operator]
-        if train and test:
+        before = [last - timedelta(days=days * periods) for periods in (3, 2, 1)]
+        *train, test = [f"{at:%Y-%m-%d}" for at in before if at > first] or [""]
+        if train:
             yield f"{table}.train=[{','.join(train)}] {table}.test={test}"
-
-
-def _word(moment: Any) -> str:
-    return f"{moment:%Y-%m-%d}" if isinstance(moment, date) else str(moment)
