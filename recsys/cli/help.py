@@ -29,6 +29,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys runs [FOLDER] [--by METRIC]                   what finished runs reached, side by side
   recsys models                                        the zoo
   recsys doctor                                        versions, devices, folders, extras
+  recsys completion                                    a script for bash that completes all this
 
   data         {data}
   models       {model}

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from recsys import __version__
+from recsys.cli import completion
 from recsys.cli.help import described, of_command, overview
 from recsys.cli.names import Parser, failed, names, nearest, of_the_system
 from recsys.errors import ConfigError, RecsysError
@@ -31,11 +32,14 @@ COMMANDS = (
     "data",
     "models",
     "doctor",
+    "completion",
 )
 PREPARE = "prepare"
 """What `recsys data` does with files of any size."""
 QUICK = ("data", PREPARE, "runs", "doctor")
 """Commands that need no torch, which takes seconds to import, before they answer."""
+COMPLETE = "complete"
+"""What the script of `recsys completion` calls with the line that is typed."""
 COMPOSED = ("train", "transfer", "search")
 """Commands that run a composed config, with Hydra's flags."""
 
@@ -82,6 +86,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
         print(f"recsys {__version__}")
         return 0
     command, rest = arguments[0], arguments[1:]
+    if command == COMPLETE:
+        print("\n".join(completion.candidates(" ".join(rest[-1:]), COMMANDS, COMPOSED)))
+        return 0
     if command not in COMMANDS:
         raise ConfigError(f"there is no command {command}{nearest(command, COMMANDS)}")
     if command in COMPOSED:
@@ -97,6 +104,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
     given = parser.parse_args(rest) if "--" in rest else parser.parse_intermixed_args(rest)
     if command == "models":
         print(described("model"))
+        return 0
+    if command == "completion":
+        print(completion.BASH)
         return 0
     if command == "data" and given.what == PREPARE:
         command, given.overrides = PREPARE, [given.name, *given.overrides]
@@ -114,7 +124,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
 def _parser(command: str) -> Parser:
     """What a command takes."""
     parser = Parser(prog=f"recsys {command}", epilog="-v shows what is done and how long it takes")
-    if command not in ("compare", "data", "models", "runs", "doctor"):
+    if command not in ("compare", "data", "models", "runs", "doctor", "completion"):
         parser.add_argument("run", type=Path)
         devices = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
         parser.add_argument("--device", help=devices)

@@ -100,7 +100,7 @@ def moments(log: EventLog, name: str, times: pl.Series) -> pl.Series:
 def at_shares(log: EventLog, shares: Sequence[float]) -> list[str]:
     """The moments at which shares of a log's time are over, as options name them: whole days.
 
-    >>> rows = {"user_id": [1, 1], "item_id": [1, 2], "timestamp": ["2024-01-01", "2024-01-11"]}
+    >>> rows = {"user_id": [1, 2], "item_id": [1, 1], "timestamp": ["2024-01-01", "2024-01-11"]}
     >>> at_shares(EventLog.from_frames(pl.DataFrame(rows)), [0.5, 1.0])
     ['2024-01-06', '2024-01-11']
     """

@@ -169,8 +169,8 @@ def _different(there: dict[str, Any], here: dict[str, Any]) -> str:
     """
     before, now = dict(flat(there)), dict(flat(here))
     names = [name for name in {**before, **now} if name not in OF_RANKS]
-    epochs = [config.get(EPOCHS) for config in (before, now)]
-    if all(isinstance(number, int) for number in epochs) and epochs[0] < epochs[1]:
+    old, new = before.get(EPOCHS), now.get(EPOCHS)
+    if isinstance(old, int) and isinstance(new, int) and old < new:
         names.remove(EPOCHS)
     words = [
         f"{name} was {as_text(before.get(name))}, and is {as_text(now.get(name))} now"
