@@ -413,3 +413,20 @@ def _per_user(run: Path, part: str) -> pl.DataFrame:
     if not len(frame):
         raise RunError(f"{run} has no users of the part {part}; compare another")
     return frame
+
+
+def serve(given: Namespace) -> None:
+    """Answer requests over HTTP until it is stopped."""
+    try:
+        import uvicorn
+
+        from recsys.serving import app  # starlette comes with it
+    except ImportError as error:
+        raise ConfigError(
+            f"recsys serve needs the package {error.name}; pip install 'recsys[serve]'"
+        ) from error
+    check_command(given.run, "recommend")
+    saved = saved_model.load(given.run, device=given.device or "auto", trusted=given.trusted)
+    service = app(saved)
+    say(f"{given.run}: http://{given.host}:{given.port}/recommend, /similar and /health")
+    uvicorn.run(service, host=given.host, port=given.port, log_level="warning", access_log=False)

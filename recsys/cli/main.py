@@ -20,6 +20,7 @@ COMMANDS = (
     "evaluate",
     "recommend",
     "similar",
+    "serve",
     "refit",
     "vectors",
     "profile",
@@ -32,7 +33,16 @@ COMMANDS = (
     "data",
     "models",
 )
-TRUSTING = ("evaluate", "recommend", "similar", "refit", "vectors", "profile", "synthesise")
+TRUSTING = (
+    "evaluate",
+    "recommend",
+    "similar",
+    "serve",
+    "refit",
+    "vectors",
+    "profile",
+    "synthesise",
+)
 """Commands that load a run's model, which a package of the user's own may define."""
 PREPARE = "prepare"
 """What `recsys data` does with files of any size."""
@@ -48,6 +58,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys recommend RUN --users ID … | --history ID …   its lists, for users or any history
   recsys recommend RUN --all-users --output FILE       its lists for every user, as Parquet
   recsys similar RUN --items ID …                      items like an item
+  recsys serve RUN [--port 8000]                       its lists over HTTP, as JSON
   recsys refit RUN                                     its model for use, fitted on the whole log
   recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
   recsys profile RUN [data=NAME] [as_of=DATE]          vectors of users for any task, as Parquet
@@ -176,6 +187,10 @@ def _parser(command: str) -> Parser:
             "many epochs as its best one came after. recsys recommend FOLDER asks it."
         )
         parser.add_argument("--output", type=Path, help="a folder (default: RUN/refit)")
+    elif command == "serve":
+        parser.description = "Answers /recommend, /similar and /health over HTTP, as JSON."
+        parser.add_argument("--host", default="127.0.0.1", help="default: this machine alone")
+        parser.add_argument("--port", type=int, default=8000)
     elif command == "vectors":
         tables = "a folder for items.parquet and users.parquet"
         parser.add_argument("output", type=Path, help=tables)
