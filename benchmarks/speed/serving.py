@@ -4,7 +4,7 @@
 
 The service is a process of its own on the last core, with one thread; what asks it is on the first.
 Requests, each for ten items of one user, are sent at fixed moments, whether earlier ones have been
-answered or not, and a latency counts from the moment at which a request was due. Then the service is
+answered or not; a latency counts from the moment at which a request was due. Then the service is
 killed, started again, and asked the same: the lists must be the same.
 """
 
@@ -28,6 +28,7 @@ import polars as pl
 from benchmarks.record import ROOT, write
 
 RESULTS = ROOT / "benchmarks/speed/results"
+PACKAGES = ["recsys", "torch", "polars", "starlette", "uvicorn"]
 PORT = 8765
 WARM_UP, SECONDS = 3.0, 20.0
 CONNECTIONS = 64
@@ -67,7 +68,7 @@ def main() -> None:
     print(f"the same lists after it was killed: {same}")
     model = json.loads((given.run / "model" / "recsys.json").read_text())["model"]["_target_"]
     figures = {"model": model, "rates": rows, "same_lists_after_a_kill": same}
-    write(RESULTS / "serving.json", figures, packages=["torch", "polars", "starlette", "uvicorn"])
+    write(RESULTS / "serving.json", figures, packages=PACKAGES, seed=0)
 
 
 def started(run: Path, core: int) -> subprocess.Popen[bytes]:
