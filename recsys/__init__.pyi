@@ -1,5 +1,7 @@
 from .evaluation.ranking import evaluate as evaluate
 from .evaluation.statistics import compare as compare
+from .interactive.comparison import benchmark as benchmark
+from .interactive.fitted import fit as fit
 from .log.event_log import EventLog as EventLog
 from .log.vocabulary import Vocabulary as Vocabulary
 from .nn.embedding import EmbeddingTable as EmbeddingTable

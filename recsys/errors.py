@@ -44,3 +44,7 @@ class CatalogueError(RecsysError, ValueError):
 
 class UnknownIdError(RecsysError, KeyError):
     """A user or item id that the vocabulary does not know."""
+
+
+class UnknownIdWarning(UserWarning):
+    """Some of the ids that were given are not known, and what was done without them."""

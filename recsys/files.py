@@ -26,6 +26,8 @@ from recsys.errors import RunError
 
 SCRATCH = ".scratch"
 LOCK = ".lock"
+READ_WRITE = 0o666
+"""What a new file's mode may have; the umask takes away from it."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,6 +44,18 @@ def write_parquet(path: Path, frame: pl.DataFrame) -> None:
         scratch.write_bytes(table.getbuffer())
 
 
+def write_pieces(path: Path, pieces: Iterable[pl.DataFrame]) -> None:
+    """Write frames, of one schema, one below the other as one Parquet file, whole or not at all.
+
+    One of them is in memory at a time: each is a file first.
+    """
+    with _scratch(path.with_name(f"{path.name}.parts")) as parts, atomic_file(path) as scratch:
+        parts.mkdir()
+        for number, piece in enumerate(pieces):
+            piece.write_parquet(parts / f"{number:06}.parquet")
+        pl.scan_parquet(sorted(parts.iterdir())).sink_parquet(scratch)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Where to write a file that is moved to `path` once the block has ended without an error.
@@ -54,8 +68,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
             yield Path(dropped) / path.name
         return
     with _scratch(path) as scratch:
+        scratch.touch()
+        mode = scratch.stat().st_mode & READ_WRITE
         yield scratch
-        _sync(scratch)
+        _sync(scratch, mode)
         os.replace(scratch, path)
 
 
@@ -72,10 +88,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         return
     with _scratch(path) as scratch:
         scratch.mkdir()
+        mode = scratch.stat().st_mode & READ_WRITE
         yield scratch
         for file in scratch.rglob("*"):
             if file.is_file():
-                _sync(file)
+                _sync(file, mode)
         if path.is_dir():  # a full folder cannot be replaced, but be moved out of the way
             with _scratch(path.with_name(f"{path.name}.old")) as old:
                 os.replace(path, old)
@@ -230,10 +247,14 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    """Wait until a file is on the disk: a name that is moved before may be there without it."""
+def _sync(path: Path, mode: int) -> None:
+    """Wait until a file is on the disk: a name that is moved before may be there without it.
+
+    It may be read by whom the umask lets, whoever wrote it: safetensors lets nobody else.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        os.fchmod(descriptor, mode)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -20,6 +20,7 @@ import torch
 import recsys.batch
 import recsys.data
 import recsys.evaluation
+import recsys.interactive
 import recsys.log
 import recsys.models
 import recsys.nn
@@ -34,6 +35,7 @@ ROOMS = (
     recsys.batch,
     recsys.data,
     recsys.evaluation,
+    recsys.interactive,
     recsys.log,
     recsys.models,
     recsys.nn,
@@ -45,7 +47,7 @@ ROOMS = (
 AT_HAND: dict[str, Any] = {"np": np, "pl": pl, "torch": torch}
 AT_HAND |= {"Path": Path, "TemporaryDirectory": TemporaryDirectory}
 AT_HAND |= {name: getattr(room, name) for room in ROOMS for name in room.__all__}
-AT_HAND |= {"checkerboard": recsys.testing.checkerboard, "table": table}
+AT_HAND |= {"checkerboard": recsys.testing.checkerboard, "recsys": recsys, "table": table}
 
 
 def documented(room: ModuleType) -> Iterator[tuple[str, Any]]:

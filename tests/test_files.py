@@ -51,6 +51,19 @@ def test_a_folder_takes_the_place_of_the_old_one_when_it_is_whole(tmp_path: Path
         assert list(path.parent.iterdir()) == [path]
 
 
+def test_files_are_for_whom_the_umask_lets_whoever_writes_them(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with atomic_folder(tmp_path / "model") as scratch:
+            save_file({"weight": torch.ones(1)}, scratch / "weights.safetensors")
+        with atomic_file(tmp_path / "one.safetensors") as scratch:
+            save_file({"weight": torch.ones(1)}, scratch)
+    finally:
+        os.umask(before)
+    for path in ("model/weights.safetensors", "one.safetensors"):
+        assert (tmp_path / path).stat().st_mode & 0o777 == 0o640
+
+
 def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     folder = tmp_path / "lists.csv"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""The README's commands and its Python run as they stand, where they need no download."""
+"""The README's commands, its Python and that of its page run as they stand, without a download."""
 
 import re
 import shlex
@@ -10,12 +10,25 @@ import pytest
 
 from recsys.cli import main
 from recsys.cli.names import names
+from recsys.errors import UnknownIdWarning
 
 README = Path(__file__).parent.parent / "README.md"
+PAGE = README.parent / "docs/python.md"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.DOTALL)
+def blocks(language: str, page: Path = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def purchases() -> pl.DataFrame:
+    number, day = pl.col("number"), pl.date(2024, 4, 1)
+    return pl.select(number=pl.int_range(400)).select(
+        customer=number // 10,
+        sku=pl.format("sku {}", number * 7 % 31),
+        date=day + pl.duration(days=number * 3 % 60),
+        category=pl.format("kind {}", number * 7 % 31 % 3),
+        brand=pl.format("brand {}", number * 7 % 31 % 5),
+    )
 
 
 def test_its_commands_and_then_its_python(
@@ -29,22 +42,28 @@ def test_its_commands_and_then_its_python(
         assert main.main(words[1:]) == 0, line
     printed = capsys.readouterr().out
     assert "p_holm" in printed
+    purchases().write_csv("purchases.csv")
     (code,) = blocks("python")
     exec(compile(code, str(README), "exec"), {})
     assert "item_id" in capsys.readouterr().out
 
 
+def test_the_python_of_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    purchases().write_csv("purchases.csv")
+    with pytest.warns(UnknownIdWarning, match="user_id: 1 of 2 not among the 40"):
+        exec(compile("".join(blocks("python", PAGE)), str(PAGE), "exec"), {})
+    printed = capsys.readouterr().out
+    for words in ("EventLog(name=shop, events=400", "(400, 4)", "similar_id", "p_holm"):
+        assert words in printed
+
+
 def test_its_profiles_of_ones_own_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["recsys"])
-    number, day = pl.col("number"), pl.date(2024, 4, 1)
-    rows = pl.select(number=pl.int_range(400)).select(
-        customer=number // 10,
-        sku=pl.format("sku {}", number * 7 % 31),
-        date=day + pl.duration(days=number * 3 % 60),
-        category=pl.format("kind {}", number * 7 % 31 % 3),
-        brand=pl.format("brand {}", number * 7 % 31 % 5),
-    )
+    rows = purchases()
     rows.write_csv("purchases.csv")
     later = {"sku": pl.format("new {}", "sku"), "date": pl.col("date") + pl.duration(days=30)}
     rows.with_columns(**later).write_csv("later.csv")

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import warnings
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from omegaconf import OmegaConf
+from rich.progress import track
 
 from recsys.cli.compose import compose, merge, values
 from recsys.cli.quick import check_output, write_table
+from recsys.data.sources.table import typed_table
 from recsys.devices import device_of, running_on
-from recsys.errors import ConfigError, RunError
+from recsys.errors import ConfigError, RunError, UnknownIdWarning
 from recsys.evaluation import statistics
 from recsys.evaluation.ranking import Evaluation, Protocol
-from recsys.files import write_parquet, write_text
+from recsys.files import held, write_parquet, write_pieces, write_text
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import tables
@@ -30,6 +34,7 @@ from recsys.run.forecasting import compare_forecasts
 from recsys.run.log import filtered_log, log_of, read
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
+from recsys.run.refitting import refit_run
 from recsys.run.retention import Backbone, Retention, measure
 from recsys.run.return_times import return_times_as_of
 from recsys.run.task_kinds import check_command, folder_with_config
@@ -47,7 +52,7 @@ def evaluate(given: Namespace) -> None:
     check_command(given.run, "evaluate")
     config = _config(given.run, given.overrides)
     protocol = _check(given.run, config)
-    saved = saved_model.load(given.run, device=given.device or config["device"])
+    saved = _saved(given, config["device"])
     with reading(given.run / "config.yaml"):
         log = filtered_log(config["data"], config["task"]["filters"], "data")
         split = trust.build(config["task"]["split"], "split")(log)
@@ -85,23 +90,111 @@ def _evaluations(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]
 def recommend(given: Namespace) -> None:
     """Print or write lists for users of the log, or for one history."""
     check_output(given.output)
+    if given.all_users and (given.output is None or given.output.suffix != ".parquet"):
+        raise ConfigError("--all-users writes a file; give --output FILE.parquet")
     check_command(given.run, "recommend")
-    saved = saved_model.load(given.run, device=given.device or "auto")
-    if given.users:
-        lists = saved.recommend(given.users, k=given.k, progress=console.is_terminal)
-    else:
-        baskets = [entry.split(",") for entry in given.history]
-        lists = saved.recommend(histories=[baskets], k=given.k)
-    if given.output is None:
+    saved = _saved(given)
+    with _warned():
+        options = {"k": given.k, "unknown": given.unknown, **_filters(given)}
+        if given.all_users:
+            pieces = saved.recommend_all(**options)
+            write_pieces(given.output, _shown(pieces, saved))
+            say(f"{given.output}: lists of {len(saved.users):,} users")
+            return
+        if given.users:
+            lists = saved.recommend(given.users, progress=console.is_terminal, **options)
+        else:
+            baskets = [entry.split(",") for entry in given.history]
+            lists = saved.recommend(histories=[baskets], **options)
+    _show_or_write(lists, given.output)
+
+
+def similar(given: Namespace) -> None:
+    """Print or write the items like each of some items."""
+    check_output(given.output)
+    check_command(given.run, "similar")
+    saved = _saved(given)
+    with _warned():
+        lists = saved.similar(given.items, given.k, unknown=given.unknown, **_filters(given))
+    _show_or_write(lists, given.output)
+
+
+def refit(given: Namespace) -> None:
+    """Fit a run's model on the whole log, and save it beside the run."""
+    check_command(given.run, "refit")
+    output = given.output or given.run / "refit"
+    _check_inside(given.run, output, given.output)
+    if (output / "config.yaml").exists():
+        raise RunError(f"{output} holds a run; name another folder")
+    config = _config(given.run, [])
+    protocol = _check(given.run, config)
+    device = given.device or config["device"]
+    with reading(given.run / "config.yaml"), held(output), running_on(device):
+        log = filtered_log(config["data"], config["task"]["filters"], "data")
+        split = trust.build(config["task"]["split"], "split")(log)
+        if different := unlike_training(given.run, config["task"], about(split.log)):
+            raise RunError(f"{different}: train on the log as it is now, and refit that run")
+        refit_run(given.run, config, split, protocol, output, given.trusted)
+    say(f"{output}: a model of all {split.log.num_events:,} events; recsys recommend {output}")
+
+
+def _saved(given: Namespace, default: str = "auto") -> SavedModel:
+    """The model of the run that a command names, on the device and from the packages it names."""
+    device = given.device or default
+    return saved_model.load(given.run, device=device, trusted=given.trusted)
+
+
+def _filters(given: Namespace) -> dict[str, Any]:
+    """`allow` and `deny`: ids, or the table in a file."""
+    values = {name: vars(given)[name] for name in ("allow", "deny")}
+    for name, ids in values.items():
+        if ids and Path(ids[0]).suffix in (".csv", ".parquet"):
+            if len(ids) > 1:
+                raise ConfigError(f"--{name} {' '.join(ids)}: give ids, or one file")
+            values[name] = typed_table(ids[0])
+    return values
+
+
+@contextmanager
+def _warned() -> Iterator[None]:
+    """Ids that are not known are said in a line."""
+    shown = warnings.showwarning
+
+    def show_warning(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, UnknownIdWarning):
+            say(str(message))
+        else:
+            shown(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UnknownIdWarning)
+        warnings.showwarning = show_warning
+        yield
+
+
+def _shown(pieces: Iterable[pl.DataFrame], saved: SavedModel) -> Iterable[pl.DataFrame]:
+    total = -(-len(saved.users) // saved_model.LISTS_AT_ONCE)
+    quiet = not console.is_terminal
+    return track(pieces, "users", total, console=console, disable=quiet, transient=True)
+
+
+def _show_or_write(lists: pl.DataFrame, output: Path | None) -> None:
+    if output is None:
         show(table_of(lists))
-        return
-    write_table(given.output, lists)
+    else:
+        write_table(output, lists)
+
+
+def _check_inside(run: Path, place: Path, chosen: Path | None) -> None:
+    """Refuse to write where a folder's links lead, unless the user has chosen the place."""
+    if chosen is None and not place.resolve().is_relative_to(run.resolve()):
+        raise RunError(f"{place} is a link that leads out of {run}; give --output")
 
 
 def vectors(given: Namespace) -> None:
     """Write a model's vectors of all items and users as Parquet."""
     check_command(given.run, "vectors")
-    tables_of = saved_model.load(given.run, device=given.device or "auto").vectors()
+    tables_of = _saved(given).vectors()
     given.output.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(("items", "users"), tables_of, strict=True):
         path = given.output / f"{name}.parquet"
@@ -125,14 +218,13 @@ def profile(given: Namespace) -> None:
         log, device = _log(given.run, config), config["device"]
     rows = profiles.everyone(log, moments[-1] if moments else None)
     with running_on(given.device or device):
-        model = profile_encoder(saved_model.load(given.run).model)
+        model = profile_encoder(saved_model.load(given.run, trusted=given.trusted).model)
         with saved_model.asking(model):
             vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
     name = "_".join([log.name, *moments[-1:]])
     output = given.output or given.run / "profiles" / f"{name}.parquet"
-    if given.output is None and not output.resolve().is_relative_to(given.run.resolve()):
-        raise RunError(f"{output} is a link that leads out of {given.run}; give --output")
+    _check_inside(given.run, output, given.output)
     write_parquet(output, table)
     say(f"{output}: {len(table):,} users of {log.name} as of {table[AS_OF][0]}")
 
@@ -185,12 +277,11 @@ def synthesise(given: Namespace) -> None:
     check_command(given.run, "synthesise")
     options = synthesis.Synthesis(given.users, given.column, given.seed)
     output = given.output or given.run / "synthetic"
-    if given.output is None and not output.resolve().is_relative_to(given.run.resolve()):
-        raise RunError(f"{output} is a link that leads out of {given.run}; give --output")
+    _check_inside(given.run, output, given.output)
     synthesis.check_place(output)
     config = _config(given.run, [])
     protocol = _check(given.run, config)
-    saved = saved_model.load(given.run, device=given.device or config["device"])
+    saved = _saved(given, config["device"])
     model = synthesis.generative(saved.model)
     with reading(given.run / "config.yaml"):
         log = filtered_log(config["data"], config["task"]["filters"], "data")
@@ -272,3 +363,20 @@ def _per_user(run: Path, part: str) -> pl.DataFrame:
     if not len(frame):
         raise RunError(f"{run} has no users of the part {part}; compare another")
     return frame
+
+
+def serve(given: Namespace) -> None:
+    """Answer requests over HTTP until it is stopped."""
+    try:
+        import uvicorn
+
+        from recsys.serving import app  # starlette comes with it
+    except ImportError as error:
+        raise ConfigError(
+            f"recsys serve needs the package {error.name}; pip install 'recsys[serve]'"
+        ) from error
+    check_command(given.run, "recommend")
+    saved = saved_model.load(given.run, device=given.device or "auto", trusted=given.trusted)
+    service = app(saved)
+    say(f"{given.run}: http://{given.host}:{given.port}/recommend, /similar and /health")
+    uvicorn.run(service, host=given.host, port=given.port, log_level="warning", access_log=False)

@@ -291,12 +291,7 @@ def merge(config: DictConfig, overrides: Sequence[str]) -> None:
                 or override.is_sweep_override()
             ):
                 raise ConfigError(f"{text} is no OPTION=VALUE with one value")
-            if name not in known:
-                raise ConfigError(f"there is no option {name}{_close(name, known)}")
-            held, value = OmegaConf.select(config, name), override.value()
-            if isinstance(held, DictConfig) and not isinstance(value, dict):
-                raise ConfigError(f"{text}: {name} has options of its own: {', '.join(held)}")
-            OmegaConf.update(config, name, value)
+            _set(config, known, name, override.value())
         except (HydraException, OmegaConfBaseException) as error:
             raise one_line(error) from error
 
@@ -307,6 +302,40 @@ def values(config: DictConfig) -> dict[str, Any]:
         return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         raise one_line(error) from error
+
+
+def with_values(config: DictConfig, section: str, values: Mapping[str, Any]) -> None:
+    """Set options of a section that it has, to values of Python.
+
+    Args:
+        config: composed.
+        section: `model` or another, or one within it.
+        values: by their names; a section of several has a mapping of them.
+
+    Raises:
+        ConfigError: an option that the section has not, or a value that no config can hold.
+    """
+    known = [name for name, _ in _entries(OmegaConf.to_container(config))]
+    for name, value in values.items():
+        place = f"{section}.{name}"
+        held = OmegaConf.select(config, place, throw_on_missing=False)
+        if isinstance(held, DictConfig) and held and isinstance(value, Mapping):
+            with_values(config, place, value)
+            continue
+        try:
+            _set(config, known, place, value)
+        except OmegaConfBaseException as error:
+            raise one_line(error) from error
+
+
+def _set(config: DictConfig, known: Sequence[str], name: str, value: Any) -> None:
+    if name not in known:
+        raise ConfigError(f"there is no option {name}{_close(name, known)}")
+    held = OmegaConf.select(config, name)
+    if isinstance(held, DictConfig) and not isinstance(value, Mapping):
+        options = ", ".join(map(str, held))
+        raise ConfigError(f"{name}={as_text(value)}: {name} has options of its own: {options}")
+    OmegaConf.update(config, name, value)
 
 
 def one_line(

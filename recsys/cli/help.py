@@ -16,6 +16,10 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys train experiment=NAME                         a row of a published table
   recsys evaluate RUN [OPTION=VALUE …]                 ask a run's model again
   recsys recommend RUN --users ID … | --history ID …   its lists, for users or any history
+  recsys recommend RUN --all-users --output FILE       its lists for every user, as Parquet
+  recsys similar RUN --items ID …                      items like an item
+  recsys serve RUN [--port 8000]                       its lists over HTTP, as JSON
+  recsys refit RUN                                     its model for use, fitted on the whole log
   recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
   recsys profile RUN [data=NAME] [as_of=DATE]          vectors of users for any task, as Parquet
   recsys return-times RUN [--as-of DATE]               when each user will be back, as a table

@@ -20,6 +20,9 @@ COMMANDS = (
     "train",
     "evaluate",
     "recommend",
+    "similar",
+    "serve",
+    "refit",
     "vectors",
     "profile",
     "return-times",
@@ -34,6 +37,17 @@ COMMANDS = (
     "doctor",
     "completion",
 )
+TRUSTING = (
+    "evaluate",
+    "recommend",
+    "similar",
+    "serve",
+    "refit",
+    "vectors",
+    "profile",
+    "synthesise",
+)
+"""Commands that load a run's model, which a package of the user's own may define."""
 PREPARE = "prepare"
 """What `recsys data` does with files of any size."""
 QUICK = ("data", PREPARE, "runs", "doctor")
@@ -128,6 +142,9 @@ def _parser(command: str) -> Parser:
         parser.add_argument("run", type=Path)
         devices = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
         parser.add_argument("--device", help=devices)
+    if command in TRUSTING:
+        package = "may define the run's model, and runs code: name your own, or one that you trust"
+        parser.add_argument("--trusted", nargs="+", metavar="PACKAGE", default=[], help=package)
     if command == "evaluate":
         options = "such as task.mask_history=true task.ks=[5,50]"
         parser.add_argument("overrides", nargs="*", default=[], help=options)
@@ -139,8 +156,24 @@ def _parser(command: str) -> Parser:
         who.add_argument("--users", nargs="+", metavar="ID")
         history = "items, oldest first; join a basket's by commas"
         who.add_argument("--history", nargs="+", metavar="ID", help=history)
+        every = "every user of the log; --output is then a .parquet file"
+        who.add_argument("--all-users", action="store_true", help=every)
         parser.add_argument("-k", type=int, default=10, help="items a user (default: 10)")
-        parser.add_argument("--output", type=Path, help="a .csv or .parquet file")
+        _add_filters(parser, "or item_id and user_id, for each user")
+    elif command == "similar":
+        parser.add_argument("--items", nargs="+", metavar="ID", required=True)
+        parser.add_argument("-k", type=int, default=10, help="items an item (default: 10)")
+        _add_filters(parser, "")
+    elif command == "refit":
+        parser.description = (
+            "Fits the run's model again, on the events that it held out, too: a trained one for as "
+            "many epochs as its best one came after. recsys recommend FOLDER asks it."
+        )
+        parser.add_argument("--output", type=Path, help="a folder (default: RUN/refit)")
+    elif command == "serve":
+        parser.description = "Answers /recommend, /similar and /health over HTTP, as JSON."
+        parser.add_argument("--host", default="127.0.0.1", help="default: this machine alone")
+        parser.add_argument("--port", type=int, default=8000)
     elif command == "vectors":
         tables = "a folder for items.parquet and users.parquet"
         parser.add_argument("output", type=Path, help=tables)
@@ -196,6 +229,16 @@ def _parser(command: str) -> Parser:
         )
         parser.add_argument("overrides", nargs="*", default=[], help=options)
     return parser
+
+
+def _add_filters(parser: Parser, by_user: str) -> None:
+    """Options of what may be in a list, and of where it goes."""
+    for name, does in (("allow", "the only items in lists"), ("deny", "items in no list")):
+        table = f"{does}: ids, or one .csv or .parquet file with the column item_id {by_user}"
+        parser.add_argument(f"--{name}", nargs="+", metavar="ID", help=table.strip())
+    unknown = "ids that the model does not know: left out with a line, or an error (default: skip)"
+    parser.add_argument("--unknown", default="skip", choices=("skip", "refuse"), help=unknown)
+    parser.add_argument("--output", type=Path, help="a .csv or .parquet file")
 
 
 def _composed(overrides: Sequence[str], command: str) -> int:

@@ -26,6 +26,7 @@ from recsys.evaluation.statistics import mean_intervals
 from recsys.retrieval.lists import TopK
 from recsys.scoring.lists import BuildIndex, rank
 from recsys.scoring.scorer import Scorer
+from recsys.summary import Summarised
 from recsys.timing import timed
 
 logger = logging.getLogger(__name__)
@@ -64,8 +65,8 @@ DEFAULT = Protocol()
 ROWS_AT_ONCE = 4096
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Summarised):
     """What a model reached on a part.
 
     Attributes:
@@ -90,6 +91,18 @@ class Evaluation:
         """Every metric's mean over the users for whom it is defined, and the catalogue's."""
         means = self.per_user.select(self.metrics).mean().row(0, named=True)
         return {name: value for name, value in means.items() if value is not None} | self.catalogue
+
+    def summary(self) -> dict[str, object]:
+        """Users and means; with standard errors where users have the metric."""
+        errors = self.per_user.select(
+            pl.col(self.metrics).std() / pl.col(self.metrics).count().sqrt()
+        )
+        spread = errors.row(0, named=True)
+        means = {
+            name: f"{mean:.4f}" + (f" ± {error:.4f}" if (error := spread.get(name)) else "")
+            for name, mean in self.means.items()
+        }
+        return {"users": len(self.per_user), **means}
 
     def intervals(
         self, *, level: float = 0.95, resamples: int = 1000, seed: int = 0

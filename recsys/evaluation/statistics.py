@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -96,10 +97,22 @@ def interval(resampled: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+@runtime_checkable
+class PerUser(Protocol):
+    """What holds a row of metrics per user, such as an `Evaluation`."""
+
+    @property
+    def per_user(self) -> pl.DataFrame:
+        """By the column `user`."""
+
+
 def compare(
-    first: pl.DataFrame, second: pl.DataFrame, *, names: Sequence[str] | None = None
+    first: pl.DataFrame | PerUser,
+    second: pl.DataFrame | PerUser,
+    *,
+    names: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """Paired comparison of two per-user frames of the same users.
+    """Paired comparison of two evaluations, or per-user frames, of the same users.
 
     A row per metric that both hold: `metric, first, second, difference, low, high, p_value,
     p_holm`, of the users for whom it is defined in both. The difference is second - first with its
@@ -108,7 +121,8 @@ def compare(
     tested.
 
     Args:
-        first, second: with a column `user_id` and metrics, as a run's `per_user.parquet`.
+        first, second: what `evaluate` returns, of one split; or frames with a column `user_id` and
+            metrics, as a run's `per_user.parquet`.
         names: metrics to compare; default all that both hold.
 
     Raises:
@@ -119,6 +133,18 @@ def compare(
     >>> compare(first, second).select("first", "second", pl.col("p_value").round(3)).rows()
     [(0.2333333333333333, 0.8666666666666667, 0.019)]
     """
+    return _compared(_by_user_id(first), _by_user_id(second), names)
+
+
+def _by_user_id(result: pl.DataFrame | PerUser) -> pl.DataFrame:
+    if isinstance(result, pl.DataFrame):
+        return result
+    return result.per_user.rename({"user": "user_id"})
+
+
+def _compared(
+    first: pl.DataFrame, second: pl.DataFrame, names: Sequence[str] | None
+) -> pl.DataFrame:
     if set(first["user_id"]) != set(second["user_id"]):
         common = len(set(first["user_id"]) & set(second["user_id"]))
         raise RunError(

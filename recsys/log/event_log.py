@@ -23,7 +23,9 @@ from typing import Any, Literal
 import polars as pl
 
 from recsys.errors import DataError
+from recsys.log.frames import AnyFrame, as_polars
 from recsys.log.hashing import fingerprint
+from recsys.summary import Summarised
 
 USER, ITEM, TIME = "user_id", "item_id", "timestamp"
 BASKET, QUANTITY, VALUE = "basket_id", "quantity", "value"
@@ -42,8 +44,8 @@ _TIME_FORMS = (
 _SAMPLE = 1000
 
 
-@dataclass(frozen=True, eq=False)
-class EventLog:
+@dataclass(frozen=True, eq=False, repr=False)
+class EventLog(Summarised):
     """A validated log: build it with `EventLog.from_frames`.
 
     Attributes:
@@ -77,15 +79,18 @@ class EventLog:
     @classmethod
     def from_frames(
         cls,
-        events: pl.DataFrame,
-        items: pl.DataFrame | None = None,
-        users: pl.DataFrame | None = None,
+        events: AnyFrame,
+        items: AnyFrame | None = None,
+        users: AnyFrame | None = None,
         *,
         name: str = "log",
         item_columns: Sequence[str] = (),
         called: Mapping[str, str] | None = None,
     ) -> EventLog:
         """Check the frames, bring them into order and return them as a log.
+
+        Frames are of polars, lazy too, of pandas, whose index counts where it has a name, or of
+        anything that gives Arrow's streams, such as a table of pyarrow or a query of DuckDB.
 
         Args:
             events: columns `user_id`, `item_id`, `timestamp` and any others. Ids are integers or
@@ -101,7 +106,7 @@ class EventLog:
             called: what errors call columns of the events in place of our names.
 
         Raises:
-            DataError: one message with everything that is wrong: missing columns, nulls,
+            DataError: one message with everything that is wrong: no table, missing columns, nulls,
                 unreadable timestamps, years outside 1900 to 2199, impossible quantities, duplicate
                 keys, no rows, one user.
 
@@ -113,19 +118,24 @@ class EventLog:
         [7, 8, 9]
         """
         tables = {"events": events, "items": items, "users": users}
-        given_tables = {table: frame for table, frame in tables.items() if frame is not None}
+        given_tables = {
+            table: as_polars(frame, f"{name}: {table}")
+            for table, frame in tables.items()
+            if frame is not None
+        }
         check_columns(given_tables, item_columns, name=name, called=called)
         frames = normalised(given_tables)
-        events, items, users = frames["events"], frames.get("items"), frames.get("users")
-        readable, unreadable = readable_times(events)
-        keys = key_problems(items, users)
-        raise_problems(name, (*unreadable, *_impossible_values(events), *keys), called)
+        of_items, of_users = frames.get("items"), frames.get("users")
+        readable, unreadable = readable_times(frames["events"])
+        keys = key_problems(of_items, of_users)
+        impossible = _impossible_values(frames["events"])
+        raise_problems(name, (*unreadable, *impossible, *keys), called)
         ordered, out_of_order = in_time_order(readable)
         return cls(
             name,
             baskets_together(ordered),
-            complete(ordered[ITEM].unique(), items, keep_unseen=True),
-            complete(ordered[USER].set_sorted().unique(), users, keep_unseen=False),
+            complete(ordered[ITEM].unique(), of_items, keep_unseen=True),
+            complete(ordered[USER].set_sorted().unique(), of_users, keep_unseen=False),
             out_of_order,
             tuple(item_columns),
         )
@@ -133,6 +143,13 @@ class EventLog:
     @property
     def num_events(self) -> int:
         return len(self.events)
+
+    def summary(self) -> dict[str, object]:
+        tables = {"event": self.events, "item": self.items, "user": self.users}
+        columns = {f"{name} columns": ", ".join(frame.columns) for name, frame in tables.items()}
+        sizes = {"events": self.num_events, "users": len(self.users), "items": len(self.items)}
+        first, last = self.events[TIME].min(), self.events[TIME].max()
+        return {"name": self.name, **sizes, "from": first, "until": last, **columns}
 
     @cached_property
     def fingerprint(self) -> str:

@@ -72,7 +72,7 @@ LISTS = TaskKind(
     "recommends items",
     "task=next_item",
     "recsys recommend {run} --users ID gives its lists",
-    ("evaluate", "recommend", "vectors", "profile", "retention", "synthesise"),
+    ("evaluate", "recommend", "similar", "refit", "vectors", "profile", "retention", "synthesise"),
 )
 ALIGNMENT = TaskKind(
     "feedback",
@@ -80,7 +80,7 @@ ALIGNMENT = TaskKind(
     "recommends items as feedback taught it",
     "task=align",
     LISTS.remedy,
-    LISTS.commands,
+    tuple(command for command in LISTS.commands if command != "refit"),
 )
 TRANSFER = TaskKind(
     "transfer",

@@ -8,6 +8,7 @@ from .kinds import Measured as Measured
 from .kinds import ProfileEncoder as ProfileEncoder
 from .kinds import TextEncoder as TextEncoder
 from .kinds import VectorScorer as VectorScorer
+from .made_of import config_of as config_of
 from .predictor import FeaturePredictor as FeaturePredictor
 from .predictor import HistoryPredictor as HistoryPredictor
 from .predictor import Predictor as Predictor

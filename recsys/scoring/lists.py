@@ -10,7 +10,9 @@ from torch import Tensor
 
 from recsys import ranks
 from recsys.batch.examples import Part
+from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
+from recsys.batch.ragged import Ragged
 from recsys.devices import place_of
 from recsys.retrieval.index import ExactIndex, ItemIndex
 from recsys.retrieval.lists import TopK
@@ -27,6 +29,7 @@ def rank(
     *,
     mask_history: bool = False,
     candidates: Tensor | None = None,
+    exclude: Callable[[BasketBatch], Ragged] | None = None,
     batch_size: int = USERS_AT_ONCE,
     build_index: BuildIndex | None = None,
     progress: Callable[[Loader], Iterable[Part]] = iter,
@@ -39,6 +42,7 @@ def rank(
         k: at most the size of the catalogue.
         mask_history: leave out the items of a user's history.
         candidates: (n,) bool, the items that are ranked; None: all.
+        exclude: of a batch of B users, B rows of items that are not ranked for one user each.
         batch_size: users at once at most; what they are does not depend on it.
         build_index: makes a retrieval index of item vectors `(n, D)`; by default an exact one.
         progress: wraps the batches, for a progress bar.
@@ -58,7 +62,12 @@ def rank(
     users = min(batch_size, model.users_at_once(part.history.num_items))
     loader = Loader(part.to(place_of(model)), users, by_rank="batches")
     options: Any = {"mask_history": mask_history, "candidates": candidates, "index": index}
-    lists = TopK.cat((model.top_k(batch.history, k, **options) for batch in progress(loader)), k)
+
+    def top(history: BasketBatch) -> TopK:
+        of_users = {} if exclude is None else {"exclude": exclude(history)}
+        return model.top_k(history, k, **options, **of_users)
+
+    lists = TopK.cat((top(batch.history) for batch in progress(loader)), k)
     model.train(was_training)
     dtype = ranks.agreed(lists.scores.dtype)  # a rank may have no list that would tell
     return TopK(ranks.gather(lists.items), ranks.gather(lists.scores.to(dtype)))

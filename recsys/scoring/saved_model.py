@@ -35,26 +35,33 @@ from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.devices import device_of, place_of
-from recsys.errors import ConfigError, RecsysError, RunError, UnknownIdError
+from recsys.errors import ConfigError, RecsysError, RunError
 from recsys.files import atomic_folder, write_parquet
 from recsys.log.event_log import ITEM, USER
 from recsys.log.vocabulary import UNKNOWN, Vocabulary
+from recsys.ranges import at_least
 from recsys.reading import read_json, read_table, read_tensors, reading
 from recsys.renamed import renamed
 from recsys.retrieval.lists import TopK, check_length
 from recsys.scoring import manifest, trust
+from recsys.scoring.filters import Filter, Filters, check_known_users, filters
+from recsys.scoring.ids import Id, Ids, Unknown, column_of, known
 from recsys.scoring.kinds import Exported, TextEncoder, VectorScorer
 from recsys.scoring.lists import rank
+from recsys.scoring.made_of import config_of
 from recsys.scoring.scorer import Scorer
+from recsys.scoring.similar import similar_items
 from recsys.scoring.weights import loaded
+from recsys.summary import Summarised
 from recsys.tasks.splits import Split
 from recsys.tasks.tensors import tensor_of
 from recsys.timing import timed
 
 logger = logging.getLogger(__name__)
 
-Id = int | str
 History = Iterable[Id] | Iterable[Iterable[Id]]
+LISTS_AT_ONCE = 2**16
+"""Users whose lists are one frame, where those of all are asked for."""
 FILES = (
     "recsys.json",
     "weights.safetensors",
@@ -64,8 +71,8 @@ FILES = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class SavedModel:
+@dataclass(frozen=True, eq=False, repr=False)
+class SavedModel(Summarised):
     """A trained model with what it takes to recommend to users by id and in words.
 
     Attributes:
@@ -100,59 +107,164 @@ class SavedModel:
         self.model.to(device_of(device))
         return self
 
+    def summary(self) -> dict[str, object]:
+        sizes = {"items": len(self.item_table), "users": len(self.users)}
+        return {"model": type(self.model).__name__, **sizes, "device": self.device}
+
     def recommend(
         self,
-        user_ids: Iterable[Id] | None = None,
+        user_ids: Ids | None = None,
         *,
         histories: Iterable[History] | None = None,
         texts: Iterable[Sequence[str]] | None = None,
         k: int = 10,
         mask_history: bool | None = None,
+        allow: Filter | None = None,
+        deny: Filter | None = None,
+        unknown: Unknown = "skip",
         progress: bool = False,
     ) -> pl.DataFrame:
         """The k best items for users of the log, or for histories that it has never seen.
 
         Args:
-            user_ids: users of the log, asked with everything that it knows of them.
+            user_ids: users of the log, one or several, asked with everything that it knows of
+                them.
             histories: instead, per user a list of item ids, or a list of baskets of item ids,
                 oldest first.
             texts: instead, per user a list of what items are called in words, oldest first; for
-                models that read words.
+                models that read words, and without `allow` and `deny`.
             k: items a user.
             mask_history: leave out what the user has had; by default as in the task. What is
                 given in words leaves out nothing.
+            allow, deny: item ids that alone are recommended, and that never are; or tables of
+                them by `item_id`, and by `user_id` where they differ (`recsys.scoring.filters`).
+            unknown: what is done with ids that the log does not hold. "skip" leaves out such
+                users, and such items of histories and filters, and warns; "refuse" is an error.
             progress: whether to show a bar.
 
         Returns:
             A row per user and rank: `user_id` (or `history`, the number of the history), `rank`
-            from 1, `item_id`, `title` where the log has one, `score`.
+            from 1, `item_id`, `title` where the log has one, `score`. Fewer than k where fewer
+            items are allowed.
 
         Raises:
-            UnknownIdError: a user or item that the log does not hold.
+            UnknownIdError: the log holds none of the users or items, or not all and they are
+                to be refused.
             CatalogueError: k is below 1, or larger than the catalogue.
-            ConfigError: not one of the three is given, or texts to a model that reads ids alone.
+            ConfigError: not one of the three is given, texts to a model that reads ids alone, or
+                filters by user for histories.
+            DataError: a table of items has no `item_id`.
             RunError: the options or weights of the model, which came from files, are not usable.
         """
         if sum(argument is not None for argument in (user_ids, histories, texts)) != 1:
             raise ConfigError("recommend takes user_ids, histories or texts; give one of them")
         check_length(k, len(self.item_table))
         if texts is not None:
+            if allow is not None or deny is not None:
+                raise ConfigError("allow and deny are for user_ids and histories, not for texts")
             return self._recommend_in_words(list(texts), k)
+        chosen = filters(self.users, self.items, allow, deny, unknown)
         if histories is None:
             assert user_ids is not None
-            rows = _indices(self.users, pl.Series(list(user_ids)), "user_id")
-            keys = self.users.ids[rows.numpy()].rename(USER)
-            batch = self.histories.rows(rows)
+            ids = column_of(user_ids)
+            rows, _ = known(self.users, ids, USER, "they get no list", unknown)
+            keys, batch = self.users.ids[rows.numpy()].rename(USER), self.histories.rows(rows)
         else:
-            batch = self._batch(histories)
+            check_known_users(chosen)
+            batch = self._batch(histories, unknown)
             keys = pl.Series("history", range(len(batch)))
+        return self._lists(keys, batch, k, mask_history, chosen, progress=progress)
+
+    def recommend_all(
+        self,
+        k: int = 10,
+        *,
+        mask_history: bool | None = None,
+        allow: Filter | None = None,
+        deny: Filter | None = None,
+        unknown: Unknown = "skip",
+        users_at_once: int = LISTS_AT_ONCE,
+    ) -> Iterator[pl.DataFrame]:
+        """What `recommend` gives for every user of the log, some users at a time.
+
+        Args:
+            k, mask_history, allow, deny, unknown: as for `recommend`.
+            users_at_once: of each frame, which bounds the memory and changes no list.
+
+        >>> split = last_basket(checkerboard())
+        >>> model = EASE().fit(split)
+        >>> saved = SavedModel(model, split.item_table, split.users, split.latest, False)
+        >>> [len(lists) for lists in saved.recommend_all(k=2, users_at_once=40)]
+        [80, 40]
+        """
+        check_length(k, len(self.item_table))
+        at_least(1, users_at_once=users_at_once)
+        chosen = filters(self.users, self.items, allow, deny, unknown)
+        for rows in torch.arange(len(self.users)).split(users_at_once):
+            keys = self.users.ids[rows.numpy()].rename(USER)
+            yield self._lists(keys, self.histories.rows(rows), k, mask_history, chosen)
+
+    def similar(
+        self,
+        item_ids: Ids,
+        k: int = 10,
+        *,
+        allow: Filter | None = None,
+        deny: Filter | None = None,
+        unknown: Unknown = "skip",
+    ) -> pl.DataFrame:
+        """The k items most like each item, which is never among its own.
+
+        Where the model has vectors, by their cosine; otherwise what it recommends after a history
+        of that item alone.
+
+        Args:
+            item_ids: of the catalogue, one or several.
+            k: items an item.
+            allow, deny, unknown: as for `recommend`, for everybody.
+
+        Returns:
+            A row per item and rank: `item_id`, `rank` from 1, `similar_id`, its `title` where the
+            log has one, `score`.
+
+        Raises:
+            UnknownIdError, CatalogueError, ConfigError, DataError, RunError: as `recommend`.
+        """
+        check_length(k, len(self.item_table))
+        chosen = filters(self.users, self.items, allow, deny, unknown)
+        check_known_users(chosen)
+        index, _ = known(self.items, column_of(item_ids), ITEM, "they have no list", unknown)
+        with asking(self.model):
+            top = similar_items(self.model, index, len(self.item_table), k, chosen.candidates)
+        keys = self.item_table[ITEM][index.numpy()].rename("of")
+        lists = recommendations(keys, top.items, top.scores, self.item_table)
+        return lists.rename({ITEM: "similar_id"}).rename({"of": ITEM})
+
+    def _lists(
+        self,
+        keys: pl.Series,
+        batch: BasketBatch,
+        k: int,
+        mask_history: bool | None,
+        chosen: Filters,
+        *,
+        progress: bool = False,
+    ) -> pl.DataFrame:
+        """The k best for the users of a batch, who are called by the keys."""
         masked = self.mask_history if mask_history is None else mask_history
         none = Ragged(batch.items[:0], torch.zeros(len(batch) + 1, dtype=torch.int64))
         bar = partial(track, description="users", disable=not progress, transient=True)
-        part = Part("users", batch, none)
         with asking(self.model):
-            top = rank(self.model, part, k, mask_history=masked, progress=bar)
-            return recommendations(keys, top.items, top.scores, self.item_table)
+            top = rank(
+                self.model,
+                Part("users", batch, none),
+                k,
+                mask_history=masked,
+                candidates=chosen.candidates,
+                exclude=chosen.excluded if chosen.by_user else None,
+                progress=bar,
+            )
+        return recommendations(keys, top.items, top.scores, self.item_table)
 
     @torch.inference_mode()
     def _recommend_in_words(self, texts: list[Sequence[str]], k: int) -> pl.DataFrame:
@@ -254,11 +366,15 @@ class SavedModel:
         """Rows of users, as many as are to be scored at once."""
         return torch.arange(num_users).split(self.model.users_at_once(len(self.item_table)))
 
-    def _batch(self, histories: Iterable[History]) -> BasketBatch:
-        baskets = [[_basket(entry) for entry in history] for history in histories]
-        flat = [item for history in baskets for basket in history for item in basket]
-        indices = iter(_indices(self.items, pl.Series(flat), "item_id").tolist())
-        indexed = [[[next(indices) for _ in basket] for basket in history] for history in baskets]
+    def _batch(self, histories: Iterable[History], unknown: Unknown) -> BasketBatch:
+        baskets = [[_basket(entry) for entry in _history(history)] for history in histories]
+        flat = column_of([item for history in baskets for basket in history for item in basket])
+        index, is_known = known(self.items, flat, ITEM, "histories go without them", unknown)
+        indices, keep = iter(index.tolist()), iter(is_known)
+        indexed = [
+            [[next(indices) for _ in basket if next(keep)] for basket in history]
+            for history in baskets
+        ]
         return BasketBatch.from_lists(indexed, len(self.item_table))
 
 
@@ -307,6 +423,20 @@ def _vectors(ids: pl.Series, vectors: Tensor) -> pl.DataFrame:
     return pl.DataFrame([ids, pl.Series("vector", vectors.numpy())])
 
 
+def _history(history: History) -> History:
+    """A list of items or baskets; a text is neither, and would be read letter by letter.
+
+    Raises:
+        ConfigError: it is an id by itself.
+    """
+    if isinstance(history, (str, int)):
+        raise ConfigError(
+            f"the history {history!r} is an id; a history is a list of ids, [{history!r}], and "
+            "histories a list of these"
+        )
+    return history
+
+
 def _basket(entry: Id | Iterable[Id]) -> list[Id]:
     return list(entry) if isinstance(entry, Iterable) and not isinstance(entry, str) else [entry]
 
@@ -332,17 +462,26 @@ def recommendations(
 
 
 def save(
-    folder: Path, model: Scorer, split: Split, config: dict[str, Any], *, mask_history: bool
+    folder: Path,
+    model: Scorer,
+    split: Split,
+    config: dict[str, Any] | None = None,
+    *,
+    mask_history: bool = False,
 ) -> None:
-    """Write `folder` whole or not at all.
+    """Write `folder`, the `model` in a run's, whole or not at all.
 
     Args:
         folder: the model's folder; one that is there is replaced.
         model: fitted.
         split: whose catalogue, users and histories are kept.
-        config: from which the model is built again, with `_target_`.
+        config: from which the model is built again, with `_target_`; None: of its own options.
         mask_history: what `recommend` does by default.
+
+    Raises:
+        ConfigError: there is no config, and an option of the model is what none can say.
     """
+    config = config_of(model) if config is None else config
     with atomic_folder(folder) as scratch:
         description = {"model": config, "mask_history": mask_history}
         (scratch / "recsys.json").write_text(json.dumps(description, indent=2))
@@ -361,10 +500,15 @@ def build(config: dict[str, Any]) -> Scorer:
     Raises:
         ConfigError: it cannot be built, or is a predictor of labels.
     """
-    return _scorer(trust.build(config))
+    return scorer_of(trust.build(config))
 
 
-def _scorer(built: Any) -> Scorer:
+def scorer_of(built: Any) -> Scorer:
+    """What a config made, if it ranks a catalogue.
+
+    Raises:
+        ConfigError: it does not.
+    """
     if not isinstance(built, Scorer):
         raise ConfigError(
             f"{type(built).__name__} ranks no catalogue; what predicts labels needs a task of "
@@ -390,8 +534,7 @@ def load(
             or a class of a trusted package, or there is no such device.
 
     >>> split, run = last_basket(checkerboard(num_items=4)), TemporaryDirectory()
-    >>> config = {"_target_": "recsys.models.EASE"}
-    >>> save(Path(run.name) / "model", EASE().fit(split), split, config, mask_history=False)
+    >>> save(Path(run.name) / "model", EASE().fit(split), split)
     >>> load(run.name, device="cpu").recommend([7], k=2)["item_id"].to_list()
     [3, 1]
     >>> run.cleanup()
@@ -434,7 +577,7 @@ def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
 
 def _built(description: dict[str, Any], folder: Path, trusted: Sequence[str]) -> Scorer:
     config = renamed(description["model"])
-    return _scorer(trust.build(config, "model", trusted=trusted, folder=folder))
+    return scorer_of(trust.build(config, "model", trusted=trusted, folder=folder))
 
 
 def _check_sizes(config: Any, sizes: dict[str, int]) -> None:
@@ -470,13 +613,3 @@ def _check_ids(ids: pl.Series) -> None:
 
 def _tensors(batch: BasketBatch) -> dict[str, Tensor]:
     return {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "num_items"}
-
-
-def _indices(vocabulary: Vocabulary, ids: pl.Series, what: str) -> Tensor:
-    index = vocabulary.index_of(ids)
-    unknown = ids.filter(index == UNKNOWN)
-    if len(unknown):
-        raise UnknownIdError(
-            f"{what} {unknown[0]!r} is not among the {len(vocabulary)} that the model knows"
-        )
-    return tensor_of(index)

@@ -9,7 +9,9 @@ the events of each item in training, or what the model itself keeps as the buffe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -31,10 +33,27 @@ CELLS_AT_ONCE = 2**24
 CELLS_ON_GPU = 2**26
 
 
+def _remembering(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that keeps what it is given, from which `made_of` writes the model's config."""
+
+    @wraps(init)
+    def remembering(self: Scorer, *args: Any, **options: Any) -> None:
+        vars(self).setdefault("made_with", (args, options))  # the outermost comes first
+        init(self, *args, **options)
+
+    return remembering
+
+
 class Scorer(Keeper, ABC):
     """Ranks the whole catalogue for histories."""
 
     popularity: Tensor | None
+    made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,6 +99,7 @@ class Scorer(Keeper, ABC):
         *,
         mask_history: bool = False,
         candidates: Tensor | None = None,
+        exclude: Ragged | None = None,
         index: ItemIndex | None = None,
     ) -> TopK:
         """The k best items for each of B users.
@@ -89,6 +109,7 @@ class Scorer(Keeper, ABC):
             k: at most the size of the catalogue.
             mask_history: leave out the items of a user's history.
             candidates: (n,) bool, the items that are ranked, such as those of a domain; None: all.
+            exclude: B rows of items that are not ranked for one user each.
             index: of a model with vectors, where they have been put into one before
                 (`VectorScorer.item_index`).
 
@@ -105,7 +126,7 @@ class Scorer(Keeper, ABC):
         >>> lists.items[:3].tolist()  # users 0 and 2 take even items, user 1 odd ones
         [[2, 0], [3, 1], [2, 0]]
         """
-        exclude = _excluded(batch, mask_history, candidates)
+        exclude = _excluded(batch, mask_history, candidates, exclude)
         # Two places show whether all candidates may be alike.
         width = 2 if k == 1 < batch.num_items else k
         best = self._best(batch, width, exclude, index)
@@ -152,18 +173,27 @@ class Scorer(Keeper, ABC):
         return rows[alike.all(1)]
 
 
-def _excluded(batch: BasketBatch, mask_history: bool, candidates: Tensor | None) -> Ragged | None:
+def _excluded(
+    batch: BasketBatch, mask_history: bool, candidates: Tensor | None, exclude: Ragged | None
+) -> Ragged | None:
     """B rows of the items that are not ranked; None where all are."""
-    if candidates is None:
-        return batch.ragged if mask_history else None
-    (others,) = (~candidates.to(batch.device)).nonzero(as_tuple=True)
-    users = torch.arange(len(batch), device=batch.device).repeat_interleave(len(others))
-    items = others.repeat(len(batch))
+    rows = [exclude] if exclude is not None else []
     if mask_history:
-        users, items = torch.cat([users, batch.owners()]), torch.cat([items, batch.items])
-        users, order = users.sort(stable=True)
-        items = items[order]
+        rows.append(batch.ragged)
+    if candidates is not None:
+        rows.append(_for_all(~candidates.to(batch.device), len(batch)))
+    if len(rows) < 2:
+        return rows[0] if rows else None
+    users, order = torch.cat([of.owners() for of in rows]).sort(stable=True)
+    items = torch.cat([of.values for of in rows])[order]
     return Ragged(items, offsets_of(torch.bincount(users, minlength=len(batch))))
+
+
+def _for_all(mask: Tensor, num_users: int) -> Ragged:
+    """The items at the mask (n,) bool in each row."""
+    (items,) = mask.nonzero(as_tuple=True)
+    lengths = torch.full((num_users,), len(items), device=mask.device)
+    return Ragged(items.repeat(num_users), offsets_of(lengths))
 
 
 class ClosedForm(Scorer):

@@ -207,7 +207,7 @@ def _of_packages(target: Any, trusted: Sequence[str], purpose: Purpose) -> Calla
 
     remedy = "name another"
     if purpose == "model":
-        remedy = "if you trust this folder, name its package in recsys.load(…, trusted=[…])"
+        remedy = "if you trust its package, name that: --trusted PACKAGE, or load(…, trusted=[…])"
     refused = ConfigError(
         f"{TARGET}: {target} is nothing that a folder's config may call as a {purpose}; {remedy}"
     )

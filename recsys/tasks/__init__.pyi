@@ -33,6 +33,7 @@ from .splits import last_basket as last_basket
 from .splits import last_share as last_share
 from .splits import leave_last_out as leave_last_out
 from .splits import user_holdout as user_holdout
+from .splits import whole as whole
 from .tokenizers import tokenize as tokenize
 from .tokenizers import train_tokenizer as train_tokenizer
 from .user_attributes import profiling as profiling

@@ -19,7 +19,7 @@ training is a candidate like any other and counts as missed where a model cannot
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -45,12 +45,13 @@ from recsys.log.event_log import (
 from recsys.log.time import Moment, moment
 from recsys.log.vocabulary import Vocabulary
 from recsys.ranges import proper_share
+from recsys.summary import Summarised
 from recsys.tasks.phases import PHASES, TEST, TRAIN, VALIDATION
 from recsys.tasks.tensors import tensor_of
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
+@dataclass(frozen=True, eq=False, repr=False)
+class Split(Summarised):
     """A log with its phases.
 
     Attributes:
@@ -72,6 +73,14 @@ class Split:
     @property
     def num_items(self) -> int:
         return len(self.items)
+
+    def summary(self) -> dict[str, object]:
+        """Of users as many as have a target in each phase."""
+        phase, user = pl.col("phase"), pl.col("user")
+        counts = self.events.filter("target").group_by(phase).agg(user.n_unique()).rows()
+        of_phase = dict(counts)
+        parts = {f"{name} users": of_phase.get(n, 0) for n, name in enumerate(PHASES)}
+        return {"log": self.log.name, "users": len(self.users), "items": self.num_items, **parts}
 
     @cached_property
     def train(self) -> Part:
@@ -237,10 +246,29 @@ def all_training(log: EventLog, items: Vocabulary) -> Split:
         frame = _with_baskets(frame, runs(frame["user"], log.events[BASKET]))
     else:
         frame = frame.with_columns(basket=within_user(np.arange(len(frame)), frame["user"]))
+    return Split(log, users, items, _trained_on(frame))
+
+
+def whole(split: Split) -> Split:
+    """The same log and catalogue, all of whose events are training: nothing is left to be asked.
+
+    For a model that is to be used, after its settings have been chosen on the split itself.
+
+    >>> split = last_basket(checkerboard())
+    >>> len(whole(split).training.items) == len(split.latest.items) > len(split.training.items)
+    True
+    >>> len(whole(split).validation), len(whole(split).test)
+    (0, 0)
+    """
+    return replace(split, events=_trained_on(split.events.drop("phase", "target")))
+
+
+def _trained_on(frame: pl.DataFrame) -> pl.DataFrame:
+    """All events are training, and the last basket of each user is the target of the others."""
     basket = frame["basket"].to_numpy()
     is_target = (basket == of_last_row(basket, frame["user"])) & (basket > 0)
     phase = pl.lit(TRAIN, dtype=pl.UInt8)
-    return Split(log, users, items, frame.with_columns(phase=phase, target=pl.Series(is_target)))
+    return frame.with_columns(phase=phase, target=pl.Series(is_target))
 
 
 def leave_last_out(log: EventLog) -> Split:

@@ -124,7 +124,7 @@ class Validate(Callback):
     the best when the folder has been moved.
 
     Args:
-        split: whose validation users are asked.
+        split: whose validation users are asked; where there are none, the last epoch is kept.
         protocol: how they are asked.
         training: for `monitor`, `patience` and `evaluate_every`.
         folder: for the checkpoints and `train.csv`.
@@ -148,6 +148,11 @@ class Validate(Callback):
         self.evaluations_since_best = 0
         self.metrics: dict[str, float] = {}
         self.has_begun = False
+
+    @property
+    def asks_nobody(self) -> bool:
+        """Whether the split has no validation users: then the last epoch is the best."""
+        return not len(self.split.validation)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -175,7 +180,10 @@ class Validate(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch
         row = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-        if (epoch + 1) % self.training.evaluate_every == 0:
+        if self.asks_nobody:
+            if epoch + 1 == self.training.max_epochs:
+                self._save(trainer, BEST, weights_only=True)
+        elif (epoch + 1) % self.training.evaluate_every == 0:
             assert isinstance(pl_module, Recommender)
             with joined_tables(pl_module):
                 means = evaluate(pl_module, self.split.validation, self.protocol).means

@@ -20,9 +20,10 @@ import torch
 from pytorch_lightning import (
     Trainer,
 )
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
+from rich.console import Console
 from torch.nn.parallel import DistributedDataParallel
 
 from recsys import ranks
@@ -150,7 +151,7 @@ def _train(
     part = model.prepare(split)
     validate = Validate(split, protocol, training, folder, on_evaluation)
     callbacks = [Reseed(training.seed), MeanLoss(), validate]
-    bar = [RichProgressBar(leave=True)] if progress else []
+    bar = [progress_bar()] if progress else []
     is_true = training.precision in TruePrecision.DTYPES
     true = [TruePrecision(training.precision, device)] if is_true else []
     with _quiet_lightning(), divided_tables(model, training) as tables:
@@ -198,6 +199,11 @@ def _train(
         model.load_state_dict(best["state_dict"])
     # The run is over: without a trainer the model can be moved, saved and copied.
     model.trainer = None
+
+
+def progress_bar() -> ProgressBar:
+    """Rich's in a terminal; in a notebook tqdm's, which is a widget of the cell's own output."""
+    return TQDMProgressBar(leave=True) if Console().is_jupyter else RichProgressBar(leave=True)
 
 
 def _devices(training: TrainingOptions, device: torch.device) -> int | list[int]:

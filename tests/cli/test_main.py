@@ -196,6 +196,84 @@ def test_recommend_for_users_and_for_any_history(run: Run, trained: Path, tmp_pa
     assert pl.read_csv(path)["rank"].to_list() == [1, 2, 3]
 
 
+def test_lists_of_all_users_and_similar_items(run: Run, trained: Path, tmp_path: Path) -> None:
+    path, allowed = tmp_path / "lists.parquet", tmp_path / "allowed.csv"
+    pl.DataFrame({"item_id": ["item01", "item02", "item03"]}).write_csv(allowed)
+    options = ["-k", 4, "--allow", allowed, "--deny", "item02", "gone", "--output", path]
+    code, out, err = run("recommend", trained, "--all-users", *options)
+    assert code == 0, err
+    assert "deny: item_id: 1 of 2 not among the 30 that the model knows, the first 'gone'" in out
+    assert "lists of 40 users" in out
+    lists = pl.read_parquet(path)
+    assert lists["user_id"].n_unique() == 40
+    assert set(lists["item_id"]) == {"item01", "item03"}
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    code, out, err = run("similar", trained, "--items", "item01", "item02", "-k", 2)
+    assert code == 0, err
+    assert out.count("item01") >= 2
+    assert "similar_id" in out
+
+
+def test_a_run_is_refitted_on_the_whole_log(run: Run, csv: Path, tmp_path: Path) -> None:
+    for model, options in (
+        ("popularity", []),
+        ("sasrec", ["model.embedding_dim=4", "trainer.max_epochs=2", "trainer.monitor=ndcg"]),
+    ):
+        folder = tmp_path / model
+        code, _, err = run(*table(csv)[:-1], f"model={model}", *options, f"hydra.run.dir={folder}")
+        assert code == 0, err
+        code, out, err = run("refit", folder)
+        assert code == 0, err
+        assert f"{folder / 'refit'}: a model of all 320 events" in out
+        lists = recsys.load(folder / "refit").recommend(["u03"], k=3)
+        assert len(lists) == 3
+        assert run("recommend", folder / "refit", "--users", "u03")[0] == 0
+    counts = recsys.load(tmp_path / "popularity/refit").model.popularity
+    assert counts is not None
+    assert int(counts.sum()) == 320
+    code, _, err = run("evaluate", tmp_path / "popularity/refit")
+    assert code == 2
+    assert "it has no config.yaml" in err
+    (tmp_path / "sasrec/checkpoints/best.ckpt").unlink()
+    code, _, err = run("refit", tmp_path / "sasrec", "--output", tmp_path / "other")
+    assert code == 2
+    assert "which says for how many epochs to train" in err
+    pl.read_csv(csv).head(300).write_csv(csv)
+    code, _, err = run("refit", tmp_path / "popularity")
+    assert code == 2
+    assert "train on the log as it is now, and refit that run" in err
+
+
+def test_users_that_nobody_knows_are_left_out_with_a_line(run: Run, trained: Path) -> None:
+    code, out, _ = run("recommend", trained, "--users", "u03", "nobody", "-k", 2)
+    assert code == 0
+    assert out.count("u03") == 2
+    assert "user_id: 1 of 2 not among the 40 that the model knows, the first 'nobody'" in out
+
+
+def test_a_model_of_ones_own_package_is_asked_where_it_is_trusted(
+    run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "my_models"
+    (tmp_path / "conf/model").mkdir(parents=True)
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from recsys.models import Popularity\nclass Mine(Popularity):\n    pass\n"
+    )
+    (tmp_path / "conf/model/mine.yaml").write_text("_target_: my_models.Mine\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / "run"
+    options = ["model=mine", "--config-dir", tmp_path / "conf", f"hydra.run.dir={folder}"]
+    code, _, err = run(*table(csv)[:-1], *options)
+    assert code == 0, err
+    for command in (["recommend", folder, "--users", "u03"], ["evaluate", folder]):
+        code, _, err = run(*command)
+        assert code == 2
+        assert "if you trust its package, name that: --trusted PACKAGE" in err
+        code, _, err = run(*command, "--trusted", "my_models")
+        assert code == 0, err
+
+
 def test_from_python_the_same_lists(trained: Path) -> None:
     lists = recsys.load(trained).recommend(["u03"], k=4)
     assert lists["user_id"].to_list() == ["u03"] * 4
@@ -274,7 +352,7 @@ def test_baskets_of_ones_own(run: Run, tmp_path: Path) -> None:
     assert set(lists["item_id"]) <= set(rows["item_id"])
     assert lists["score"].is_finite().all()
     with pytest.raises(UnknownIdError, match="item_id 'nothing' is not among the 30"):
-        saved.recommend(histories=[[["item01", "nothing"]]])
+        saved.recommend(histories=[[["item01", "nothing"]]], unknown="refuse")
 
 
 def described(num_items: int = 30, *, first: int = 0, month: int = 3) -> pl.DataFrame:
@@ -704,7 +782,7 @@ AFTER_RUN = {
     "evaluate {run} --foo": "unrecognized arguments: --foo; see recsys evaluate --help",
     "evaluate {run} --output {csv}": "File exists",
     "evaluate": "the following arguments are required: run; see recsys evaluate --help",
-    "recommend {run}": "one of the arguments --users --history is required",
+    "recommend {run}": "one of the arguments --users --history --all-users is required",
     "recommend {run} --users": "argument --users: expected at least one argument",
     "recommend {run} --users u01 --history item01": "not allowed with argument --users",
     "recommend {run} --users u01 -k 0": "k=0 is not a length of list",
@@ -713,7 +791,14 @@ AFTER_RUN = {
     "recommend {run} --users u01 -k many": "argument -k: invalid int value: 'many'",
     "recommend {run} --users u01 --output lists.txt": "--output lists.txt: give a .csv or .parquet",
     "recommend {run} --users u01 --output {run}": "give a .csv or .parquet file",
-    "recommend {run} --history item01,": "item_id '' is not among the 30",
+    "recommend {run} --history item01, --unknown refuse": "item_id '' is not among the 30",
+    "recommend {run} --users nobody": "user_id 'nobody' is not among the 40",
+    "recommend {run} --all-users": "--all-users writes a file; give --output FILE.parquet",
+    "recommend {run} --all-users --output lists.csv": "give --output FILE.parquet",
+    "recommend {run} --users u01 --allow {csv} item01": "give ids, or one file",
+    "recommend {run} --users u01 --deny nowhere.csv": "nowhere.csv",
+    "similar {run}": "the following arguments are required: --items",
+    "similar {run} --items nothing": "item_id 'nothing' is not among the 30",
     "recommend --users u01 {run}": "the following arguments are required: run",
     "vectors {run}": "the following arguments are required: output",
     "profile {run}": "Popularity makes no profiles",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from recsys.errors import RunError
+from recsys.evaluation.ranking import evaluate
 from recsys.evaluation.statistics import (
     bootstrap,
     compare,
@@ -22,6 +23,9 @@ from recsys.evaluation.statistics import (
     mean_intervals,
     with_holm,
 )
+from recsys.models import EASE, Popularity
+from recsys.tasks.splits import last_basket
+from recsys.testing.logs import checkerboard
 
 
 def frame_of(**columns: Any) -> pl.DataFrame:
@@ -128,6 +132,14 @@ def test_comparison_is_the_paired_t_test() -> None:
         assert row["second"] == pytest.approx(second[:, column].mean())
         assert row["difference"] == pytest.approx(row["second"] - row["first"])
     assert table["p_holm"].to_numpy() == pytest.approx(holm(table["p_value"].to_numpy()))
+
+
+def test_evaluations_are_compared_as_their_users_are() -> None:
+    split = last_basket(checkerboard())
+    first, second = (evaluate(m.fit(split), split.test) for m in (Popularity(), EASE()))
+    frames = [result.per_user.rename({"user": "user_id"}) for result in (first, second)]
+    assert compare(first, second).equals(compare(*frames))
+    assert compare(first, second).filter(metric="recall@10")["difference"].item() > 0
 
 
 def test_comparison_of_chosen_metrics_corrects_for_those_alone() -> None:

@@ -157,9 +157,9 @@ def test_users_or_histories_but_not_both(saved: SavedModel, who: dict[str, Any])
 def test_unknown_ids_are_named(saved: SavedModel) -> None:
     user_id = saved.users.ids[0]
     with pytest.raises(UnknownIdError, match=r"user_id '?999'? is not among the 60"):
-        saved.recommend([str(user_id), "999"])
+        saved.recommend([str(user_id), "999"], unknown="refuse")
     with pytest.raises(UnknownIdError, match=r"item_id 'milk' is not among the 40"):
-        saved.recommend(histories=[[str(saved.items.ids[0])], ["milk"]])
+        saved.recommend(histories=[[str(saved.items.ids[0])], ["milk"]], unknown="refuse")
 
 
 def test_more_items_than_the_catalogue_has(saved: SavedModel) -> None:

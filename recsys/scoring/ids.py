@@ -1,0 +1,68 @@
+"""Ids that somebody gives, as a model knows them: one or many, and some that it does not know."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+import polars as pl
+from torch import Tensor
+
+from recsys.errors import ConfigError, UnknownIdError, UnknownIdWarning
+from recsys.log.vocabulary import UNKNOWN, Vocabulary
+from recsys.tasks.tensors import tensor_of
+
+Id: TypeAlias = int | str
+Ids: TypeAlias = Id | Iterable[Id]
+"""One id, or several."""
+Unknown: TypeAlias = Literal["skip", "refuse"]
+"""What is done with unknown ids: left out, and said in a warning; or nothing is done at all."""
+
+
+def column_of(ids: Ids) -> pl.Series:
+    """One id or several as a column; where some are text, all are.
+
+    >>> column_of("C-00001").to_list()
+    ['C-00001']
+    >>> column_of([7, "8"]).to_list()
+    ['7', '8']
+    """
+    if isinstance(ids, pl.Series):
+        return ids
+    given = [ids] if isinstance(ids, str) or not isinstance(ids, Iterable) else list(ids)
+    as_text = any(isinstance(i, str) for i in given)
+    return pl.Series([str(i) for i in given] if as_text else given)
+
+
+def known(
+    vocabulary: Vocabulary, ids: pl.Series, what: str, then: str, unknown: Unknown
+) -> tuple[Tensor, pl.Series]:
+    """The indices (K,) of the ids that a vocabulary knows, and of each id whether it is one.
+
+    Args:
+        vocabulary: of a model.
+        ids: any.
+        what: they are, `user_id` or `item_id`.
+        then: what follows for those that are not known, in words.
+        unknown: what is done with them.
+
+    Raises:
+        UnknownIdError: none is known, or one is not and `unknown` is "refuse".
+        ConfigError: `unknown` is neither "skip" nor "refuse".
+    """
+    if unknown not in ("skip", "refuse"):
+        raise ConfigError(f"unknown={unknown}; choose among skip, refuse")
+    index = vocabulary.index_of(ids)
+    is_known = index != UNKNOWN
+    strange = ids.filter(~is_known)
+    if len(strange):
+        there = f"among the {len(vocabulary)} that the model knows"
+        if unknown == "refuse" or len(strange) == len(ids):
+            raise UnknownIdError(f"{what} {strange[0]!r} is not {there}")
+        warnings.warn(
+            f"{what}: {len(strange)} of {len(ids)} not {there}, the first {strange[0]!r}; {then}",
+            UnknownIdWarning,
+            stacklevel=3,
+        )
+    return tensor_of(index.filter(is_known)), is_known
