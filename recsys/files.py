@@ -14,6 +14,7 @@ import io
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +22,6 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys import ranks
 from recsys.errors import RunError
 
 SCRATCH = ".scratch"
@@ -63,7 +63,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk is full, the folder cannot be written, …
     """
-    if not ranks.is_first():
+    if not _is_first():
         with tempfile.TemporaryDirectory() as dropped:
             yield Path(dropped) / path.name
         return
@@ -82,7 +82,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: as `atomic_file`.
     """
-    if not ranks.is_first():
+    if not _is_first():
         with tempfile.TemporaryDirectory() as dropped:
             yield Path(dropped)
         return
@@ -258,3 +258,12 @@ def _sync(path: Path, mode: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_first() -> bool:
+    """Whether this process is the first rank; one that has not imported torch is alone."""
+    if "torch" not in sys.modules:
+        return True
+    from recsys import ranks  # torch takes seconds to import
+
+    return ranks.is_first()

@@ -13,17 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 import polars as pl
-import torch
 import yaml
-from safetensors.torch import load_file
-from torch import Tensor
 
 from recsys.errors import RecsysError, RunError
 from recsys.renamed import renamed
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from torch import Tensor
 
 LARGEST_TEXT = 2**24
 """Bytes of a config, or of figures: a hundred times what any run writes."""
@@ -200,6 +200,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is none, or not as it was written.
     """
+    import torch  # which takes seconds
+
     check_file(path)
     with reading(path, remedy="remove checkpoints/ to train from the start"):
         with ZipFile(path) as file:
@@ -217,6 +219,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         RunError: no such file, or none of tensors.
     """
+    from safetensors.torch import load_file  # torch comes with it
+
     check_file(path)
     with reading(path):
         return load_file(path)

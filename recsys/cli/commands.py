@@ -7,17 +7,16 @@ import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 from rich.progress import track
 
-from recsys.cli.compose import compose, merge, one_line
-from recsys.data.description import audit, describe
+from recsys.cli.compose import compose, merge, values
+from recsys.cli.quick import check_output, write_table
 from recsys.data.sources.table import typed_table
 from recsys.devices import device_of, running_on
 from recsys.errors import ConfigError, RunError
@@ -27,14 +26,14 @@ from recsys.files import held, write_parquet, write_pieces, write_text
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import tables
+from recsys.report.screen import console, say, show, table_of
 from recsys.run import ranking, synthesis
 from recsys.run.alike import UNLIKE, check_alike, unlike_training
-from recsys.run.folder import about, console, say, show
+from recsys.run.folder import about
 from recsys.run.forecasting import compare_forecasts
 from recsys.run.log import filtered_log, log_of, read
 from recsys.run.options import check_options
 from recsys.run.prediction import compare_tables
-from recsys.run.preparation import Preparation, prepared_log
 from recsys.run.refitting import refit_run
 from recsys.run.retention import Backbone, Retention, measure
 from recsys.run.return_times import return_times_as_of
@@ -92,7 +91,7 @@ def _evaluations(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]
 
 def recommend(given: Namespace) -> None:
     """Print or write lists for users of the log, or for one history."""
-    _check_output(given.output)
+    check_output(given.output)
     if given.all_users and (given.output is None or given.output.suffix != ".parquet"):
         raise ConfigError("--all-users writes a file; give --output FILE.parquet")
     check_command(given.run, "recommend")
@@ -118,7 +117,7 @@ def recommend(given: Namespace) -> None:
 
 def similar(given: Namespace) -> None:
     """Print or write the items like each of some items."""
-    _check_output(given.output)
+    check_output(given.output)
     check_command(given.run, "similar")
     saved = _saved(given)
     with _warned():
@@ -187,28 +186,15 @@ def _shown(pieces: Iterable[pl.DataFrame], saved: SavedModel) -> Iterable[pl.Dat
 
 def _show_or_write(lists: pl.DataFrame, output: Path | None) -> None:
     if output is None:
-        show(tables.frame(lists))
+        show(table_of(lists))
     else:
-        _write(output, lists)
+        write_table(output, lists)
 
 
 def _check_inside(run: Path, place: Path, chosen: Path | None) -> None:
     """Refuse to write where a folder's links lead, unless the user has chosen the place."""
     if chosen is None and not place.resolve().is_relative_to(run.resolve()):
         raise RunError(f"{place} is a link that leads out of {run}; give --output")
-
-
-def _check_output(path: Path | None) -> None:
-    """Before anything is computed for it."""
-    if path is not None and path.suffix not in (".csv", ".parquet"):
-        raise ConfigError(f"--output {path}: give a .csv or .parquet file")
-
-
-def _write(path: Path, table: pl.DataFrame) -> None:
-    if path.suffix == ".parquet":
-        write_parquet(path, table)
-    else:
-        write_text(path, table.write_csv())
 
 
 def vectors(given: Namespace) -> None:
@@ -251,31 +237,31 @@ def profile(given: Namespace) -> None:
 
 def return_times(given: Namespace) -> None:
     """Print or write when every user will be back, by a run's model, which is fitted again."""
-    _check_output(given.output)
+    check_output(given.output)
     check_command(given.run, "return-times")
     config = _config(given.run, [])
     with reading(given.run / "config.yaml"), running_on(given.device or config["device"]):
         log, table = return_times_as_of(config, given.as_of)
     if given.output is not None:
-        _write(given.output, table)
+        write_table(given.output, table)
         say(f"{given.output}: {len(table):,} users of {log.name} as of {table[AS_OF][0]}")
     else:
-        show(tables.frame(table.head(SHOWN_USERS), title=f"{log.name}, {len(table):,} users"))
+        show(table_of(table.head(SHOWN_USERS), title=f"{log.name}, {len(table):,} users"))
 
 
 def retention(given: Namespace) -> None:
     """Print what a run's language model forgot while it learnt to recommend."""
     check_command(given.run, "retention")
-    _check_output(given.output)
+    check_output(given.output)
     options = _retention(given.overrides)
     backbone = Backbone.of_run(given.run, options.before)
     table = measure(backbone, options, device_of(given.device or "auto"))
     if given.output is not None:
-        _write(given.output, table)
+        write_table(given.output, table)
         say(f"{given.output}: {len(table):,} rows")
     else:
         title = f"{given.run} - {backbone.before or 'nothing'}, share of right answers"
-        show(tables.frame(table, title=title))
+        show(table_of(table, title=title))
     if backbone.before is None:
         say(
             f"{given.run} started at random, from no language model: it has nothing to forget, and "
@@ -286,7 +272,7 @@ def retention(given: Namespace) -> None:
 def _retention(overrides: list[str]) -> Retention:
     config = OmegaConf.create({f.name: None for f in fields(Retention)})
     merge(config, overrides)
-    given = {name: value for name, value in _values(config).items() if value is not None}
+    given = {name: value for name, value in values(config).items() if value is not None}
     call = {"_target_": "recsys.run.retention.Retention", **given}
     check_options({"retention": call}, {})
     return Retention(**given)
@@ -312,8 +298,8 @@ def synthesise(given: Namespace) -> None:
     classes = synthesis.class_table(split, drawn, options.column)
     found = synthesis.checks(split, drawn, options, protocol)
     synthesis.write(output, drawn, found, classes)
-    show(tables.frame(synthesis.summary(found), title=drawn.name))
-    show(tables.frame(classes.head(SHOWN_USERS), title="shares of events"))
+    show(table_of(synthesis.summary(found), title=drawn.name))
+    show(table_of(classes.head(SHOWN_USERS), title="shares of events"))
     say(f"{output}: {found['events']:,} events of {found['users']:,} users")
 
 
@@ -331,39 +317,10 @@ def compare(given: Namespace) -> None:
             frames = (_per_user(run, given.part) for run in (given.first, given.second))
             table = statistics.compare(*frames)
     rows = "folds" if of_tables else "test" if of_series else given.part
-    show(tables.frame(table, title=f"{given.second} - {given.first} ({rows})"))
+    show(table_of(table, title=f"{given.second} - {given.first} ({rows})"))
     for run in (given.first, given.second):
         if (run / "log.json").is_file():
             _warn(read_json(run / "log.json").get(UNLIKE), f"{run}: ")
-
-
-def data(given: Namespace) -> None:
-    """Print what a log is, or what is odd about it."""
-    config = compose([f"data={given.name}", *given.overrides])
-    log = read(config.data)
-    findings = describe(log) if given.what == "describe" else audit(log)
-    show(tables.frame(findings, title=log.name))
-
-
-def prepare(given: Namespace) -> None:
-    """Write a log of files of any size as partitions of users."""
-    own = {f.name for f in fields(Preparation)}
-    options = [o for o in given.overrides if o.partition("=")[0] in own]
-    overrides = [o for o in given.overrides if o not in options]
-    preparation = _preparation(options)
-    about = prepared_log(compose(overrides), preparation)
-    sizes = f"{about.num_events:,} events, {about.users.rows:,} users, {about.items.rows:,} items"
-    say(f"{preparation.out}: {sizes} in {len(about.partitions)} partitions")
-
-
-def _preparation(overrides: list[str]) -> Preparation:
-    if not any(override.startswith("out=") for override in overrides):
-        raise ConfigError("recsys data prepare asks where to: out=FOLDER")
-    config = OmegaConf.create(asdict(Preparation("")))
-    merge(config, overrides)
-    call = {"_target_": "recsys.run.preparation.Preparation", **_values(config)}
-    check_options({"preparation": call}, {})
-    return Preparation(**_values(config))
 
 
 def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
@@ -376,14 +333,7 @@ def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
     config = OmegaConf.create(read_config(run) | {"device": "auto"})
     OmegaConf.set_struct(config, True)
     merge(config, overrides)
-    return _values(config)
-
-
-def _values(config: DictConfig) -> dict[str, Any]:
-    try:
-        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    except OmegaConfBaseException as error:
-        raise one_line(error) from error
+    return values(config)
 
 
 def _check(run: Path, config: Mapping[str, Any]) -> Protocol:
@@ -419,3 +369,20 @@ def _per_user(run: Path, part: str) -> pl.DataFrame:
     if not len(frame):
         raise RunError(f"{run} has no users of the part {part}; compare another")
     return frame
+
+
+def serve(given: Namespace) -> None:
+    """Answer requests over HTTP until it is stopped."""
+    try:
+        import uvicorn
+
+        from recsys.serving import app  # starlette comes with it
+    except ImportError as error:
+        raise ConfigError(
+            f"recsys serve needs the package {error.name}; pip install 'recsys[serve]'"
+        ) from error
+    check_command(given.run, "recommend")
+    saved = saved_model.load(given.run, device=given.device or "auto", trusted=given.trusted)
+    service = app(saved)
+    say(f"{given.run}: http://{given.host}:{given.port}/recommend, /similar and /health")
+    uvicorn.run(service, host=given.host, port=given.port, log_level="warning", access_log=False)

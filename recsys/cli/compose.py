@@ -10,13 +10,13 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Sweep
+from hydra.core.override_parser.types import Override, Sweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -48,15 +48,16 @@ def train(arguments: Sequence[str], command: str = "train") -> int:
     overrides = _arguments_for_hydra(arguments, command)
     swept = _swept(overrides)
     mistakes: dict[str, RecsysError] = {}
-    done: list[str] = []
+    done: dict[str, Path] = {}
 
     @hydra.main(version_base="1.3", config_path="pkg://recsys.conf", config_name=command)
     def task(config: DictConfig) -> None:
         name = _name_in_sweep(swept) if _is_sweep() else ""
         try:
-            _run(config, Path(HydraConfig.get().runtime.output_dir))
-            done.append(name)
+            done[name] = Path(HydraConfig.get().runtime.output_dir)
+            _run(config, done[name])
         except MISTAKES as error:
+            del done[name]
             mistakes[name] = one_line(error)
             if _is_sweep():
                 failed(f"{name}: {mistakes[name]}")
@@ -64,24 +65,44 @@ def train(arguments: Sequence[str], command: str = "train") -> int:
             if not _is_sweep():
                 raise
             traceback.print_exc()
+            del done[name]
             reason = str(error).partition("\n")[0]
             mistakes[name] = RecsysError(f"{type(error).__name__}: {reason}")
 
     try:
         task()
-    except SystemExit as ended:  # after --help
-        return int(ended.code or 0)
     except (HydraException, OmegaConfBaseException, RecursionError) as error:
         raise one_line(error, overrides, command) from error
     if "" in mistakes:
         raise mistakes[""]
+    if "" not in done:
+        _show_sweep(done)
     if mistakes:
         lines = [f"{len(mistakes)} of {len(mistakes) + len(done)} runs failed"]
         return failed("\n  ".join([*lines, *(f"{n}: {error}" for n, error in mistakes.items())]))
     return 0
 
 
+def _show_sweep(done: Mapping[str, Path]) -> None:
+    """What the runs of a sweep reached, side by side."""
+    import polars as pl
+
+    from recsys.report.screen import show, table_of
+    from recsys.run.overview import ABOUT, overview, shown
+
+    runs = {name: folder for name, folder in done.items() if (folder / "metrics.json").is_file()}
+    if runs:
+        table = shown(overview(list(runs.values())))
+        figures = [name for name in table.columns if name not in ABOUT]
+        names = [name.partition("(")[2].removesuffix(")") or name for name in runs]
+        summary = table.select(pl.Series("run", names), *figures)
+        show(table_of(summary, title="the sweep, test"))
+
+
 def _run(config: DictConfig, folder: Path) -> None:
+    from recsys.run.log import check_data
+
+    check_data(config.data)
     # torch: not for --help and --cfg
     from recsys.run import (
         alignment,
@@ -176,7 +197,6 @@ def _arguments_for_hydra(arguments: Sequence[str], command: str) -> list[str]:
     """Set what Hydra reads as the command line; returns the overrides of it."""
     parser = Parser(prog=f"recsys {command}", add_help=False)
     parser.add_argument("overrides", nargs="*", default=[])
-    parser.add_argument("-h", "--help", action="store_true")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("-m", "--multirun", action="store_true")
     what.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
@@ -200,6 +220,8 @@ def _arguments_for_hydra(arguments: Sequence[str], command: str) -> list[str]:
 def _checked(overrides: Sequence[str]) -> list[str]:
     """Overrides, home folders in place, of which every group has a name.
 
+    `baselines=[popularity,item_knn]` is a choice for each.
+
     Raises:
         ConfigError: one that cannot be read, or a group with what is no name.
     """
@@ -213,7 +235,16 @@ def _checked(overrides: Sequence[str]) -> list[str]:
         is_name = override.is_delete() or isinstance(value, str | list | Sweep)
         if group in (*GROUPS, "hydra", "") and not is_name:
             raise ConfigError(f"{override.input_line} is no name{nearest('', names(group))}")
-    return overrides
+    return [choice for override in parsed for choice in _choices(override)]
+
+
+def _choices(override: Override) -> list[str]:
+    """An override as it is, or one for each baseline that it lists."""
+    value = override.value()
+    if override.key_or_group != "baselines" or not isinstance(value, str | list):
+        return [str(override.input_line)]
+    chosen = [value] if isinstance(value, str) else value
+    return [f"+model@baselines.{name}={name}" for name in chosen]
 
 
 def expanded(override: str) -> str:
@@ -263,6 +294,14 @@ def merge(config: DictConfig, overrides: Sequence[str]) -> None:
             _set(config, known, name, override.value())
         except (HydraException, OmegaConfBaseException) as error:
             raise one_line(error) from error
+
+
+def values(config: DictConfig) -> dict[str, Any]:
+    """A config as dicts, lists and values, interpolations resolved; a mistake is one line."""
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        raise one_line(error) from error
 
 
 def with_values(config: DictConfig, section: str, values: Mapping[str, Any]) -> None:

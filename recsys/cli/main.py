@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import os
 import sys
-import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from recsys import __version__
-from recsys.cli.names import CONF, Parser, failed, names, nearest, of_the_system
+from recsys.cli import completion
+from recsys.cli.help import described, of_command, overview
+from recsys.cli.names import Parser, failed, names, nearest, of_the_system
 from recsys.errors import ConfigError, RecsysError
 
 VERBOSE = ("-v", "--verbose")
@@ -20,6 +21,7 @@ COMMANDS = (
     "evaluate",
     "recommend",
     "similar",
+    "serve",
     "refit",
     "vectors",
     "profile",
@@ -29,45 +31,31 @@ COMMANDS = (
     "transfer",
     "search",
     "synthesise",
+    "runs",
     "data",
     "models",
+    "doctor",
+    "completion",
 )
-TRUSTING = ("evaluate", "recommend", "similar", "refit", "vectors", "profile", "synthesise")
+TRUSTING = (
+    "evaluate",
+    "recommend",
+    "similar",
+    "serve",
+    "refit",
+    "vectors",
+    "profile",
+    "synthesise",
+)
 """Commands that load a run's model, which a package of the user's own may define."""
 PREPARE = "prepare"
 """What `recsys data` does with files of any size."""
+QUICK = ("data", PREPARE, "runs", "doctor")
+"""Commands that need no torch, which takes seconds to import, before they answer."""
+COMPLETE = "complete"
+"""What the script of `recsys completion` calls with the line that is typed."""
 COMPOSED = ("train", "transfer", "search")
 """Commands that run a composed config, with Hydra's flags."""
-
-OVERVIEW = """\
-recsys {version}: recommender-system research. One behaviour log in, an honest table out.
-
-  recsys train data=NAME model=NAME [OPTION=VALUE …]   fit, evaluate, write a run's folder
-  recsys train experiment=NAME                         a row of a published table
-  recsys evaluate RUN [OPTION=VALUE …]                 ask a run's model again
-  recsys recommend RUN --users ID … | --history ID …   its lists, for users or any history
-  recsys recommend RUN --all-users --output FILE       its lists for every user, as Parquet
-  recsys similar RUN --items ID …                      items like an item
-  recsys refit RUN                                     its model for use, fitted on the whole log
-  recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
-  recsys profile RUN [data=NAME] [as_of=DATE]          vectors of users for any task, as Parquet
-  recsys return-times RUN [--as-of DATE]               when each user will be back, as a table
-  recsys retention RUN tasks=[NAME] | questions=FILE   what its language model forgot
-  recsys compare RUN RUN                               paired test, metric by metric
-  recsys transfer data=NAME model=NAME [OPTION=VALUE]  does a domain gain from the others?
-  recsys search data=NAME model=NAME [n_trials=40]     settings by trials on the validation users
-  recsys synthesise RUN [--users N] [--column COLUMN]  a log of drawn users, and checks of it
-  recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
-  recsys data prepare data=table data.path=F out=F     a log of any size, for data=prepared
-  recsys models                                        the zoo
-
-  data         {data}
-  models       {model}
-  experiments  {experiment}
-
-Every option: recsys train data=NAME model=NAME --cfg job
-What a command does, and how long it takes: -v or --verbose, before or behind the command
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,39 +100,45 @@ def _dispatch(arguments: Sequence[str]) -> int:
         print(f"recsys {__version__}")
         return 0
     command, rest = arguments[0], arguments[1:]
+    if command == COMPLETE:
+        print("\n".join(completion.candidates(" ".join(rest[-1:]), COMMANDS, COMPOSED)))
+        return 0
     if command not in COMMANDS:
         raise ConfigError(f"there is no command {command}{nearest(command, COMMANDS)}")
     if command in COMPOSED:
+        if {"-h", "--help"} & set(rest):
+            print(of_command(command))
+            return 0
         return _composed(rest, command)
     if (command, *rest) in (("data",), ("data", "list")):
-        print(_described("data"))
+        print(described("data"))
         return 0
     parser = _parser(command)
     # Options may stand among the rest, but what is behind -- is none.
     given = parser.parse_args(rest) if "--" in rest else parser.parse_intermixed_args(rest)
     if command == "models":
-        print(_described("model"))
+        print(described("model"))
+        return 0
+    if command == "completion":
+        print(completion.BASH)
         return 0
     if command == "data" and given.what == PREPARE:
         command, given.overrides = PREPARE, [given.name, *given.overrides]
     elif command == "data" and given.name not in names("data"):
         raise ConfigError(f"there is no log {given.name}{nearest(given.name, names('data'))}")
-    from recsys.cli import commands  # torch comes with it
+    if command in QUICK:
+        from recsys.cli import quick as commands
+    else:
+        from recsys.cli import commands  # type: ignore[no-redef]  # torch comes with it
 
     getattr(commands, command.replace("-", "_"))(given)
     return 0
 
 
-def overview() -> str:
-    """What `recsys` alone prints."""
-    listed = {group: _wrapped(names(group)) for group in ("data", "model", "experiment")}
-    return OVERVIEW.format(version=__version__, **listed)
-
-
 def _parser(command: str) -> Parser:
     """What a command takes."""
     parser = Parser(prog=f"recsys {command}", epilog="-v shows what is done and how long it takes")
-    if command not in ("compare", "data", "models"):
+    if command not in ("compare", "data", "models", "runs", "doctor", "completion"):
         parser.add_argument("run", type=Path)
         devices = "auto, cpu, cuda, cuda:1 or mps (default: auto)"
         parser.add_argument("--device", help=devices)
@@ -180,6 +174,10 @@ def _parser(command: str) -> Parser:
             "many epochs as its best one came after. recsys recommend FOLDER asks it."
         )
         parser.add_argument("--output", type=Path, help="a folder (default: RUN/refit)")
+    elif command == "serve":
+        parser.description = "Answers /recommend, /similar and /health over HTTP, as JSON."
+        parser.add_argument("--host", default="127.0.0.1", help="default: this machine alone")
+        parser.add_argument("--port", type=int, default=8000)
     elif command == "vectors":
         tables = "a folder for items.parquet and users.parquet"
         parser.add_argument("output", type=Path, help=tables)
@@ -217,6 +215,15 @@ def _parser(command: str) -> Parser:
         parser.add_argument("first", type=Path)
         parser.add_argument("second", type=Path)
         parser.add_argument("--part", default="test", choices=("validation", "test"))
+    elif command == "runs":
+        parser.description = "What the finished runs of a folder and its folders reached."
+        parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"))
+        parser.add_argument("--by", metavar="METRIC", help="the largest first")
+        parser.add_argument("--metrics", nargs="+", default=[], help="which, such as ndcg@10")
+        parser.add_argument("--data", help="only logs with this in their name")
+        parser.add_argument("--model", help="only models with this in their name")
+        parser.add_argument("--part", default="test", choices=("validation", "test"))
+        parser.add_argument("--output", type=Path, help="a .csv or .parquet file, of all figures")
     elif command == "data":
         parser.add_argument("what", choices=("describe", "audit", PREPARE))
         parser.add_argument("name", help="of the log; prepare takes data=table in its place")
@@ -242,22 +249,6 @@ def _composed(overrides: Sequence[str], command: str) -> int:
     from recsys.cli import compose  # hydra comes with it
 
     return compose.train(overrides, command)
-
-
-def _described(group: str) -> str:
-    """Every option of a group with the first comment line of its file."""
-    rows = [(name, _summary(CONF / group / f"{name}.yaml")) for name in names(group)]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {summary}" for name, summary in rows)
-
-
-def _summary(path: Path) -> str:
-    lines = (line for line in path.read_text("utf-8").splitlines() if line.startswith("# "))
-    return next((line[2:] for line in lines if not line.startswith("# @package")), "")
-
-
-def _wrapped(words: Sequence[str], indent: int = 15, width: int = 96) -> str:
-    return textwrap.fill(", ".join(words), width, subsequent_indent=" " * indent)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from recsys.errors import ConfigError
 from recsys.log.event_log import EventLog
 from recsys.log.filters import filtered
 from recsys.log.frames import AnyFrame
+from recsys.report.screen import console
 from recsys.run.config import Sizes, as_values, plain, sized
-from recsys.run.folder import console
 from recsys.run.options import check_options
 from recsys.run.ranking import KINDS, OF_A_TASK, Task, protocol_of, task_of
 from recsys.run.task_kinds import LISTS, check_models, kind_of

@@ -6,6 +6,7 @@ are read on the clock of the log, and days are days of that clock.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import cast
 
@@ -94,6 +95,22 @@ def moments(log: EventLog, name: str, times: pl.Series) -> pl.Series:
         return local.fill_null(_put_forward(parsed, kind.time_zone)).cast(kind)
     utc = parsed.dt.convert_time_zone(kind.time_zone or "UTC")
     return (utc if kind.time_zone else utc.dt.replace_time_zone(None)).cast(kind)
+
+
+def at_shares(log: EventLog, shares: Sequence[float]) -> list[str]:
+    """The moments at which shares of a log's time are over, as options name them: whole days.
+
+    >>> rows = {"user_id": [1, 2], "item_id": [1, 1], "timestamp": ["2024-01-01", "2024-01-11"]}
+    >>> at_shares(EventLog.from_frames(pl.DataFrame(rows)), [0.5, 1.0])
+    ['2024-01-06', '2024-01-11']
+    """
+    times = log.events[TIME]
+    first, last = times.to_physical().min(), times.to_physical().max()
+    assert isinstance(first, int)
+    assert isinstance(last, int)
+    counts = [first + round((last - first) * share) for share in shares]
+    at = pl.Series(counts, dtype=pl.Int64).cast(times.dtype)
+    return [f"{when:%Y-%m-%d}" if isinstance(when, date) else str(when) for when in at]
 
 
 def days_after(when: pl.Series, days: int) -> pl.Series:

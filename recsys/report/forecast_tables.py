@@ -12,7 +12,7 @@ from rich.text import Text
 
 from recsys.evaluation import forecasts
 from recsys.evaluation.forecasts import COMPARED, METRICS
-from recsys.report.tables import WideTable, plain
+from recsys.report.screen import WideTable, literal
 from recsys.tasks.sales import Sales
 
 
@@ -39,11 +39,11 @@ def metrics(sales: Sales, models: Mapping[str, pl.DataFrame]) -> Table:
     """
     first, *others = models
     title = f"{sales.name}, test, means over {len(sales.test)} origins and all seeds"
-    table = WideTable(title=plain(title, "table.title"))
+    table = WideTable(title=literal(title, "table.title"))
     compared = COMPARED if others else ()
     table.add_column("model")
     for column in (*METRICS, *(f"{metric} of {first} minus this" for metric in compared)):
-        table.add_column(plain(column), justify="right")
+        table.add_column(literal(column), justify="right")
     means = {name: forecasts.means(rows) for name, rows in models.items()}
     best = {metric: np.nanmin([of[metric] for of in means.values()]) for metric in METRICS}
     ahead = {(r["metric"], r["against"]): r for r in forecasts.leads(models).to_dicts()}
@@ -51,7 +51,7 @@ def metrics(sales: Sales, models: Mapping[str, pl.DataFrame]) -> Table:
         bold = {metric: not metric.startswith("coverage") for metric in METRICS}
         cells = [_cell(of[metric], best[metric], bold=bold[metric]) for metric in METRICS]
         leads = [_lead(ahead[m, name]) if name != first else Text("") for m in compared]
-        table.add_row(plain(name), *cells, *leads)
+        table.add_row(literal(name), *cells, *leads)
     if others:
         table.caption = "series by series, with p (Holm) and at how many origins it is better"
     return table

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys.evaluation.return_times import ReturnTimesResult
-from recsys.report.tables import WideTable, plain
+from recsys.report.screen import WideTable, literal
 from recsys.tasks.phases import PHASES
 from recsys.tasks.return_times import ReturnTimes
 
@@ -56,20 +56,20 @@ def metrics(
         leads: of `recsys.evaluation.return_times.likelihood_leads`.
     """
     first, *others = results
-    shown = WideTable(title=plain(f"{table.name}, test", "table.title"))
+    shown = WideTable(title=literal(f"{table.name}, test", "table.title"))
     shown.add_column("model")
     if others:
-        shown.add_column(plain(f"likelihood of {first}\nabove the model's"), justify="right")
+        shown.add_column(literal(f"likelihood of {first}\nabove the model's"), justify="right")
     names = list(results[first].means["test"])
     for name in names:
         less = "\n(less is better)" if is_better_when_less(name) else ""
-        shown.add_column(plain(name + less), justify="right")
+        shown.add_column(literal(name + less), justify="right")
     by_model = {row["against"]: row for row in leads.iter_rows(named=True)}
     for model, of in results.items():
         means, ends = of.means["test"], of.intervals["test"]
         lead = [_lead(by_model[model]) if model in by_model else Text("")] if others else []
         cells = [_cell(means[name], ends[name], best(results, name)) for name in names]
-        shown.add_row(plain(model), *lead, *cells)
+        shown.add_row(literal(model), *lead, *cells)
     return shown
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys.evaluation.ranking import Protocol
-from recsys.report.tables import WideTable, plain
+from recsys.report.screen import WideTable, literal
 
 Figures = tuple[dict[str, Any], dict[str, Any]]
 """Means and intervals, by part and metric."""
@@ -44,7 +44,7 @@ def shown(monitor: str, protocol: Protocol) -> str:
 def settings(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     """A row per option that was tried: its space, its default, what was chosen, its importance."""
     of_several = len(summaries) > 1
-    table = Table(title=None if of_several else plain(_budget(next(iter(summaries.values())))))
+    table = Table(title=None if of_several else literal(_budget(next(iter(summaries.values())))))
     for name in ["model"] * of_several + ["option", "tried"]:
         table.add_column(name)
     for name in ("default", "chosen", "importance"):
@@ -53,11 +53,11 @@ def settings(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
         for n, (name, value) in enumerate(of["best"]["options"].items()):
             default = value_text(of["defaults"]["options"][name])
             chosen, weight = value_text(value), of["importances"].get(name)
-            cells = [plain(model if n == 0 else "")] * of_several
+            cells = [literal(model if n == 0 else "")] * of_several
             table.add_row(
                 *cells,
-                plain(short(name)),
-                plain(of["spaces"][name].replace(",", ", ")[1:-1]),
+                literal(short(name)),
+                literal(of["spaces"][name].replace(",", ", ")[1:-1]),
                 default,
                 Text(chosen, "" if chosen == default else "bold"),
                 "–" if weight is None else f"{weight:.2f}",
@@ -93,13 +93,13 @@ def reached(
     first = next(iter(summaries.values()))
     metric = shown(first["monitor"], protocol)
     title = f"{log}: {first['monitor']} on the validation users, {metric} on the test users"
-    table = WideTable(title=plain(title, "table.title"))
+    table = WideTable(title=literal(title, "table.title"))
     table.add_column("model")
     columns = ["trials", "seconds", "defaults", "chosen", "test"]
     if leads is not None:
         columns.append(f"minus {leads['against'][0]}")
     for name in columns:
-        table.add_column(plain(name), justify="right")
+        table.add_column(literal(name), justify="right")
     for name, of in summaries.items():
         means, intervals = (part["test"] for part in figures[name])
         low, high = intervals[metric]
@@ -112,7 +112,7 @@ def reached(
         ]
         if leads is not None:
             cells.append(_lead(leads.filter(model=name)))
-        table.add_row(plain(name), *cells)
+        table.add_row(literal(name), *cells)
     return table
 
 

@@ -1,7 +1,7 @@
 """What a run prints: rich tables of logs, metrics and recommendations.
 
 Titles, ids and names are whatever a log or a folder holds. They are printed as they are: as `Text`,
-in which brackets and colons are no markup, and with control characters in sight (`plain`).
+in which brackets and colons are no markup, and with control characters in sight (`literal`).
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from recsys.batch.examples import Part
-from recsys.errors import visible
 from recsys.evaluation.prediction import TableResult, best
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, WORDS, EventLog
+from recsys.report.screen import literal, short
 from recsys.retrieval.lists import TopK
 from recsys.tasks.phases import TEST
 from recsys.tasks.splits import Split
@@ -27,46 +25,6 @@ from recsys.tasks.splits import Split
 SHOWN = ("recall", "ndcg", "phr", "mrr")
 FEW = 0.01
 MANY = 20
-
-
-class WideTable(Table):
-    """A table that stays readable on a narrow screen.
-
-    Columns that do not fit beside the others stand in a further table below, with the first column
-    again; no cell is cut.
-    """
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from self._parts(console, options)
-        if self.caption:
-            yield Text(str(self.caption), "dim")
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        parts = [Measurement.get(console, options, p) for p in self._parts(console, options)]
-        return Measurement(max(p.minimum for p in parts), max(p.maximum for p in parts))
-
-    def _parts(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
-        title = self.title
-        for columns in self._that_fit(console, options):
-            part = Table(title=title)
-            for column in columns:
-                part.add_column(column.header, justify=column.justify)
-            for cells in zip(*(column.cells for column in columns), strict=True):
-                part.add_row(*cells)
-            yield part
-            title = None
-
-    def _that_fit(self, console: Console, options: ConsoleOptions) -> list[list[Column]]:
-        """The columns in groups that fit, the first column in each."""
-        label, *others = self.columns
-        groups = [[label]]
-        for column in others:
-            parts = [[part.header, *part.cells] for part in (*groups[-1], column)]
-            widths = [max(Measurement.get(console, options, c).maximum for c in p) for p in parts]
-            if len(parts) > 2 and sum(widths) + 3 * len(parts) + 1 > options.max_width:
-                groups.append([label])
-            groups[-1].append(column)
-        return groups
 
 
 def describe(split: Split, protocol: Protocol) -> str:
@@ -134,7 +92,7 @@ def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> 
     k = protocol.ks[0]
     users = len(next(iter(results.values())).per_user)
     title = f"{log}, {users:,} test users, full catalogue, {history_rule(protocol)}"
-    table = Table(title=plain(title, "table.title"))
+    table = Table(title=literal(title, "table.title"))
     table.add_column("model")
     names = [f"{name}@{k}" for name in SHOWN]
     for name in names:
@@ -143,7 +101,7 @@ def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> 
     for model, result in results.items():
         intervals = result.intervals()
         cells = (_cell(result.means[n], intervals[n], best[n]) for n in names)
-        table.add_row(plain(model), *cells)
+        table.add_row(literal(model), *cells)
     return table
 
 
@@ -158,22 +116,17 @@ def table_results(name: str, results: Mapping[str, TableResult], leads: pl.DataF
     first, *others = results
     columns = list(results[first].means["test"])
     lead = f"; {first} minus the others over folds (corrected t-test, Holm)" if others else ""
-    table = Table(title=plain(f"{name}, test{lead}", "table.title"))
+    table = Table(title=literal(f"{name}, test{lead}", "table.title"))
     table.add_column("model")
     for column in (*columns, *(f"Δ {column}" for column in columns if others)):
-        table.add_column(plain(column), justify="right")
+        table.add_column(literal(column), justify="right")
     highest = best(results)
     for label, result in results.items():
         means, intervals = result.means["test"], result.intervals["test"]
         cells = [_cell(means[c], (intervals[c][0], intervals[c][1]), highest[c]) for c in columns]
         cells += [_lead(row) for row in leads.filter(against=label).iter_rows(named=True)]
-        table.add_row(plain(label), *cells)
+        table.add_row(literal(label), *cells)
     return table
-
-
-def plain(words: object, style: str = "") -> Text:
-    """Words as they are, line by line: no markup, and control characters in sight."""
-    return Text("\n".join(map(visible, str(words).split("\n"))), style)
 
 
 def _lead(row: Mapping[str, Any]) -> Text:
@@ -187,14 +140,10 @@ def _lead(row: Mapping[str, Any]) -> Text:
 def _cell(mean: float, interval: tuple[float, float], best: float) -> Text:
     if mean != mean:
         return Text("–")
-    low, high = map(_short, interval)
+    low, high = map(short, interval)
     return Text.assemble(
-        (_short(mean), "bold" if mean == best else ""), " ", (f"{low}–{high}", "dim")
+        (short(mean), "bold" if mean == best else ""), " ", (f"{low}–{high}", "dim")
     )
-
-
-def _short(value: float) -> str:
-    return f"{value:.4f}".removeprefix("0") if value < 1 else f"{value:.4f}"
 
 
 def words_of(items: pl.DataFrame) -> pl.Series:
@@ -223,23 +172,11 @@ def samples(part: Part, top: TopK, split: Split, *, num_users: int = 3) -> Table
         top_items = [item for item in top.items[row, :8].tolist() if item >= 0]
         marks = ["✓ " if item in target_items else "  " for item in top_items]
         user = split.users.ids[int(part.history.users[row])]
-        table.add_row(plain(user), _lines(words, latest), _lines(words, top_items, marks))
+        table.add_row(literal(user), _lines(words, latest), _lines(words, top_items, marks))
     return table
 
 
 def _lines(words: pl.Series, items: Sequence[int], marks: Sequence[str] | None = None) -> Text:
     marks = marks or [""] * len(items)
     lines = (" ".join(str(words[item]).split("\n"))[:48] for item in items)
-    return plain("\n".join(f"{mark}{line}" for mark, line in zip(marks, lines, strict=True)))
-
-
-def frame(table: pl.DataFrame, *, title: str | None = None) -> Table:
-    """A polars frame as a table, numbers to four digits and – where there is none."""
-    rich_table = Table(title=None if title is None else plain(title, "table.title"))
-    for name, dtype in table.schema.items():
-        rich_table.add_column(plain(name), justify="right" if dtype.is_numeric() else "left")
-    none = ["–" if dtype.is_numeric() else "" for dtype in table.dtypes]
-    for row in table.iter_rows():
-        values = (n if value is None else value for n, value in zip(none, row, strict=True))
-        rich_table.add_row(*(plain(f"{v:.4f}" if isinstance(v, float) else v) for v in values))
-    return rich_table
+    return literal("\n".join(f"{mark}{line}" for mark, line in zip(marks, lines, strict=True)))

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from recsys.evaluation.ranking import Protocol
 from recsys.evaluation.transfer import ALL, ALONE, PAIR
-from recsys.report.tables import history_rule, plain
+from recsys.report.screen import literal
+from recsys.report.tables import history_rule
 
 LEVEL = 0.05
 """Of what is called a difference, after Holm's correction."""
@@ -47,14 +48,14 @@ def gains_of_all(log: str, metric: str, gains: pl.DataFrame, means: Mapping[str,
         means: by domain and metric, as `metrics.json` has them.
     """
     title = f"{log}, {metric}: trained on all domains, and on the one alone"
-    table = Table(title=plain(title, "table.title"))
+    table = Table(title=literal(title, "table.title"))
     for name in ("domain", "users", ALONE, ALL, "difference", "mixing", "all, over every item"):
         table.add_column(name, justify="left" if name == "domain" else "right")
     for row in gains.filter(metric=metric, training=ALL).iter_rows(named=True):
         over_all = means[f"{row['domain']}/everything/{metric}"]
         figures = (f"{row['alone']:.4f}", f"{row['together']:.4f}")
         table.add_row(
-            plain(row["domain"]),
+            literal(row["domain"]),
             f"{row['users']:,}",
             *figures,
             _difference(row),
@@ -67,13 +68,13 @@ def gains_of_all(log: str, metric: str, gains: pl.DataFrame, means: Mapping[str,
 def gains_of_pairs(metric: str, gains: pl.DataFrame) -> Table:
     """What the domain of a column gains from the domain of a row alone; * where p < .05 (Holm)."""
     title = f"{metric}: what a column's domain gains from a row's"
-    table = Table(title=plain(title, "table.title"))
+    table = Table(title=literal(title, "table.title"))
     table.add_column("beside it")
     cells = cells_of_pairs(metric, gains)
     for name in cells:
-        table.add_column(plain(name), justify="right")
+        table.add_column(literal(name), justify="right")
     for name in cells:
-        table.add_row(plain(name), *(_cell(cells[column].get(name)) for column in cells))
+        table.add_row(literal(name), *(_cell(cells[column].get(name)) for column in cells))
     return table
 
 

@@ -35,10 +35,11 @@ from recsys.nn.preferences import PreferenceLoss
 from recsys.reading import read_config, read_table, reading
 from recsys.report import ranking_page, tables
 from recsys.report.page import name_of
+from recsys.report.screen import console, say, show
 from recsys.retrieval.index import ItemIndex
 from recsys.run import ranking
 from recsys.run.config import Sizes, completed, plain, sized
-from recsys.run.folder import about, at_work, claim, close, console, say, show
+from recsys.run.folder import about, at_work, claim, close
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.run.task_kinds import ALIGNMENT

@@ -6,13 +6,14 @@ the candidates may not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recsys.errors import RunError
 from recsys.reading import read_config, read_json, reading
 from recsys.renamed import renamed_tables
+from recsys.run.config import flat
 from recsys.run.task_kinds import folder_with_config, kind_of_run
 
 UNLIKE = "unlike_training"
@@ -36,7 +37,7 @@ def check_alike(first: Path, second: Path) -> None:
     if log and other_log:  # then it does not matter where a log was read from
         options, others = options | {"log": log}, others | {"log": other_log}
         del options["data"], others["data"]
-    one, other = dict(_flat(options)), dict(_flat(others))
+    one, other = dict(flat(options)), dict(flat(others))
     # The task before the log: filters change both.
     for name in sorted(one.keys() | other.keys(), key=lambda name: (name[:4] == "log.", name)):
         if one.get(name) != other.get(name) and not _is_of_one_alone(name, one, other):
@@ -73,7 +74,7 @@ def unlike_training(run: Path, task: Mapping[str, Any], log: Mapping[str, Any]) 
     """
     options, training_log = _options_and_log(run)
     once, now = (
-        dict(_flat({f"task.{name}": section[name] for name in ("split", "filters")}))
+        dict(flat({f"task.{name}": section[name] for name in ("split", "filters")}))
         for section in (options["task"], task)
     )
     once |= {f"log.{name}": value for name, value in training_log.items()}
@@ -96,15 +97,6 @@ def _options_and_log(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         task = {k: v for k, v in config["task"].items() if k not in NOT_OF_THE_TASK}
         options = {"task": task, "data": config["data"]}
         return options, {k: v for k, v in log.items() if k not in ("name", UNLIKE)}
-
-
-def _flat(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Options by their whole name, `task.split.test_start`."""
-    if not isinstance(config, dict):
-        yield name, config
-        return
-    for key, value in config.items():
-        yield from _flat(value, f"{name}.{key}".lstrip("."))
 
 
 def _is_of_one_alone(name: str, *runs: Mapping[str, Any]) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recsys.errors import ConfigError
 from recsys.run.options import unset
-from recsys.tasks.splits import Split
+
+if TYPE_CHECKING:  # torch comes with it
+    from recsys.tasks.splits import Split
 
 
 @dataclass(frozen=True)
@@ -93,3 +95,12 @@ def of_task_alone(config: DictConfig, names: Collection[str]) -> DictConfig:
             if name not in names:
                 config.task.pop(name)
     return config
+
+
+def flat(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Options by their whole name, `task.split.test_start`."""
+    if not isinstance(config, dict):
+        yield name, config
+        return
+    for key, value in config.items():
+        yield from flat(value, f"{name}.{key}".lstrip("."))

@@ -10,10 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich import box
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 
 from recsys import ranks
 from recsys.devices import running_on
@@ -24,17 +20,17 @@ from recsys.reading import read_config, read_json
 from recsys.renamed import renamed_tables
 from recsys.report import tables
 from recsys.report.page import name_of
-from recsys.run.config import as_values, config_words, plain
-from recsys.run.options import check_options
+from recsys.report.screen import console, say
+from recsys.run.config import as_values, config_words, flat, plain
+from recsys.run.moments import check_moments
+from recsys.run.options import as_text, check_options
 from recsys.run.task_kinds import LISTS, TaskKind, check_models, kind_of
 from recsys.training.processes import join
 
 logger = logging.getLogger(__name__)
-console = Console()
-OF_RANKS = ("devices", "num_nodes", "strategy")
-"""Options of the trainer that a run may go on with another value of."""
-WIDEST = 10_000
-"""Columns of a table that a terminal would not show."""
+OF_RANKS = ("trainer.devices", "trainer.num_nodes", "trainer.strategy")
+"""Options that a run may go on with another value of."""
+EPOCHS = "trainer.max_epochs"
 
 
 @contextmanager
@@ -119,6 +115,7 @@ def at_work(
     """
     with folder_of_a_run(folder):
         check_models(config, kind)
+        check_moments(config)
         check_options(as_values(config), kinds, extras)
         with running_on(config.device) as device:
             logger.info("a run on %s, in %s", device, folder)
@@ -155,8 +152,8 @@ def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
     if path.exists():
         if log_path.exists():
             _check_log(folder, renamed_tables(read_json(log_path)), log)
-        if _work(read_config(folder)) != _work(plain(config)):
-            raise ConfigError(f"{folder} holds a run of another config; {ELSEWHERE}")
+        if different := _different(read_config(folder), plain(config)):
+            raise ConfigError(f"{folder} holds a run of another config: {different}; {ELSEWHERE}")
         if not log_path.exists():
             raise ConfigError(f"{folder} does not say which log its run is of; {ELSEWHERE}")
     # The log first: a folder that has a config says of which log it is.
@@ -164,13 +161,23 @@ def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
     write_text(path, composed)
 
 
-def _work(config: dict[str, Any]) -> dict[str, Any]:
-    """A config without that which says only how many do the work."""
-    trainer = config.get("trainer")
-    if not isinstance(trainer, dict):
-        return config
-    kept = {name: value for name, value in trainer.items() if name not in OF_RANKS}
-    return config | {"trainer": kept}
+def _different(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """In words, the first options in which a folder's run is another than the one to be done in it.
+
+    More epochs than it had are more of the same, and how many processes do the work changes
+    nothing.
+    """
+    before, now = dict(flat(there)), dict(flat(here))
+    names = [name for name in {**before, **now} if name not in OF_RANKS]
+    old, new = before.get(EPOCHS), now.get(EPOCHS)
+    if isinstance(old, int) and isinstance(new, int) and old < new:
+        names.remove(EPOCHS)
+    words = [
+        f"{name} was {as_text(before.get(name))}, and is {as_text(now.get(name))} now"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+    return "; ".join(words[:3])
 
 
 def _check_log(folder: Path, old_log: Mapping[str, Any], log: Mapping[str, Any]) -> None:
@@ -186,30 +193,6 @@ def _check_log(folder: Path, old_log: Mapping[str, Any], log: Mapping[str, Any])
 def close(folder: Path, config: DictConfig, log: EventLog, *lines: str) -> None:
     """The last lines of a run: what was said of it, what its log offers besides, where it is."""
     say(*lines, *tables.unread(log, config_words(config)), f"run folder: {folder}")
-
-
-def say(*lines: str) -> None:
-    """Print lines as they are: what they quote from a log is no markup."""
-    for line in lines:
-        console.print(tables.plain(line), soft_wrap=True)
-
-
-def show(table: Table) -> None:
-    """Print a table of which no word is cut.
-
-    One that is too wide for the terminal has no lines between its columns; where that is not
-    enough, it is wider.
-    """
-    if _least_width(table) > console.width:
-        table.box, table.show_edge, table.pad_edge = box.SIMPLE_HEAD, False, False
-        table.padding = (0, 0, 0, 0)
-    if (least := _least_width(table)) > console.width:
-        table.width = least
-    console.print(table, crop=False)
-
-
-def _least_width(table: Table) -> int:
-    return Measurement.get(console, console.options.update(max_width=WIDEST), table).minimum
 
 
 def models_of(config: DictConfig, folder: Path) -> dict[str, tuple[dict[str, Any], Path]]:

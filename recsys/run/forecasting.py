@@ -48,8 +48,9 @@ from recsys.files import atomic_folder, write_parquet, write_text
 from recsys.log.event_log import QUANTITY, EventLog
 from recsys.reading import read_json, read_table
 from recsys.report import forecast_page, forecast_tables
+from recsys.report.screen import say, show
 from recsys.run.config import of_task_alone, plain
-from recsys.run.folder import about, at_work, claim, close, models_of, say, show
+from recsys.run.folder import about, at_work, claim, close, models_of
 from recsys.run.log import read
 from recsys.run.task_kinds import FORECASTS
 from recsys.scoring import trust

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig
 
 from recsys.data.cache import cached
+from recsys.errors import DataError
 from recsys.log.event_log import EventLog
 from recsys.log.filters import filtered
 from recsys.run.config import plain
-from recsys.run.options import check_options
+from recsys.run.options import MISSING, check_options
 from recsys.scoring import trust
 from recsys.timing import timed
 
 logger = logging.getLogger(__name__)
+PATTERN = re.compile(r"://|[*?\[]")
+"""In a path that may stand for several files, or for one elsewhere."""
 
 
 def filtered_log(
@@ -33,6 +38,20 @@ def read(data: DictConfig) -> EventLog:
     options = plain(data)
     check_options({"data": options}, {"data": EventLog})
     return log_of(options)
+
+
+def check_data(data: DictConfig) -> None:
+    """See that the files that a data config names are there, before seconds of imports.
+
+    Raises:
+        DataError: no such file.
+    """
+    for name, value in data.items():
+        names_one = name == "path" or str(name).endswith("_path")
+        if not (names_one and isinstance(value, str)) or value == MISSING or PATTERN.search(value):
+            continue
+        if not (path := Path(value).expanduser().absolute()).exists():
+            raise DataError(f"no file {path}")
 
 
 def log_of(options: Mapping[str, Any], purpose: Literal["data"] | None = None) -> EventLog:

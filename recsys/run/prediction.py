@@ -31,10 +31,11 @@ from recsys.evaluation.prediction import Folds, TableResult, cross_validate, lea
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config
 from recsys.report import prediction_page
+from recsys.report.screen import say, show
 from recsys.report.tables import table_results
 from recsys.run import ranking
 from recsys.run.config import Sizes, completed, plain
-from recsys.run.folder import about, at_work, claim, close, folder_of_a_run, say, show
+from recsys.run.folder import about, at_work, claim, close, folder_of_a_run
 from recsys.run.log import filtered_log, read
 from recsys.run.task_kinds import LABELS
 from recsys.scoring import trust

@@ -44,10 +44,11 @@ from recsys.log.event_log import USER, EventLog
 from recsys.log.filters import filtered
 from recsys.report import ranking_page, tables
 from recsys.report.page import name_of
+from recsys.report.screen import console, say, short, show
 from recsys.report.user_map import attributes
 from recsys.retrieval.index import ItemIndex
 from recsys.run.config import Sizes, as_values, plain, sized
-from recsys.run.folder import about, at_work, claim, close, console, say, show
+from recsys.run.folder import about, at_work, claim, close
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.run.task_kinds import LISTS
@@ -229,7 +230,14 @@ def fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Pat
         folder=folder,
         loggers=partial(loggers, config),
         progress=console.is_terminal,
+        on_evaluation=partial(_say_epoch, config.trainer.monitor),
     )
+
+
+def _say_epoch(monitor: str, epoch: int, value: float) -> None:
+    """A line, where there is no terminal for a bar."""
+    if not console.is_terminal:
+        say(f"epoch {epoch}: validation {monitor} {short(value)}")
 
 
 def evaluate_model(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:

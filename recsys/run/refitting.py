@@ -18,8 +18,8 @@ from recsys.errors import ConfigError, RunError
 from recsys.evaluation.ranking import Protocol
 from recsys.reading import read_checkpoint
 from recsys.renamed import renamed
+from recsys.report.screen import console
 from recsys.run.config import Sizes
-from recsys.run.folder import console
 from recsys.run.options import check_options
 from recsys.scoring import saved_model, trust
 from recsys.scoring.kinds import members_of

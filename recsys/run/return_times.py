@@ -38,8 +38,9 @@ from recsys.log.event_log import USER, EventLog
 from recsys.log.time import Moment
 from recsys.ranges import above
 from recsys.report import return_times_page, return_times_tables
+from recsys.report.screen import say, show
 from recsys.run.config import of_task_alone, plain
-from recsys.run.folder import about, at_work, claim, close, models_of, say, show
+from recsys.run.folder import about, at_work, claim, close, models_of
 from recsys.run.log import log_of, read
 from recsys.run.options import check_options
 from recsys.run.task_kinds import RETURN_TIMES

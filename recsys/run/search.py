@@ -51,8 +51,9 @@ from recsys.files import write_parquet, write_text
 from recsys.ranges import above, at_least
 from recsys.reading import read_json, read_table
 from recsys.report import search_page, search_tables, tables
+from recsys.report.screen import console, literal, say, show
 from recsys.run.config import Sizes, completed, plain, sized
-from recsys.run.folder import about, at_work, claim, console, say, show
+from recsys.run.folder import about, at_work, claim
 from recsys.run.options import as_text, check_options
 from recsys.run.ranking import KINDS as OF_A_RANKING
 from recsys.run.ranking import Task, evaluate_part, finished, prepare
@@ -261,7 +262,7 @@ def _try(
     with Progress(
         *columns, console=console, disable=not console.is_terminal, transient=True
     ) as bar:
-        line = bar.add_task(tables.plain(name).plain, total=1.0, words="")
+        line = bar.add_task(literal(name).plain, total=1.0, words="")
         while (share := budget.share(study.trials)) < 1:
             bar.update(line, completed=share, words=_words(study.trials, config.trainer.monitor))
             seconds = budget.left(study.trials)

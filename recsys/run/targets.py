@@ -14,9 +14,6 @@ from inspect import Parameter, isabstract, signature
 from pkgutil import resolve_name
 from typing import Any, TypeGuard, get_args, get_origin, get_type_hints
 
-from pytorch_lightning import LightningModule
-from torch import nn
-
 from recsys.scoring import trust
 
 _BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -106,9 +103,9 @@ def _is_a(made: type, kind: type) -> bool:
         return False
     if not _is_called(kind):
         return True
-    # A module's call is its forward, of which it may have none.
-    call = made.forward if issubclass(made, nn.Module) else made.__call__
-    is_its_own = call not in (nn.Module.forward, LightningModule.forward)
+    # A module's call is its forward, of which it may have none but that of its base.
+    call = getattr(made, "forward", made.__call__)
+    is_its_own = call.__module__.partition(".")[0] not in ("torch", "pytorch_lightning")
     return is_its_own and _is_such_a_call(call, kind, 1 + _arity(kind))
 
 

@@ -52,8 +52,9 @@ from recsys.log.event_log import USER
 from recsys.log.filters import filtered
 from recsys.reading import read_table
 from recsys.report import transfer_page, transfer_tables
+from recsys.report.screen import say, show
 from recsys.run.config import Sizes, as_values, plain, sized
-from recsys.run.folder import about, at_work, claim, close, say, show
+from recsys.run.folder import about, at_work, claim, close
 from recsys.run.log import log_of
 from recsys.run.options import check_options
 from recsys.run.ranking import KINDS as OF_A_RANKING

@@ -17,7 +17,7 @@ from torch import Tensor
 from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import BASKET, TIME, USER, EventLog, runs
 from recsys.log.hashing import fingerprint
-from recsys.log.time import Moment, just_after, moment
+from recsys.log.time import Moment, at_shares, just_after, moment
 from recsys.ranges import above
 from recsys.tasks.as_of import AS_OF, PHASE, UNTIL, AsOfTable, drawn
 from recsys.tasks.phases import PHASES, TEST, TRAIN, VALIDATION
@@ -304,14 +304,7 @@ def _words(moments: Moments | None) -> str:
 
 def _proposed(log: EventLog) -> str:
     """Moments that a log has room for, as options."""
-    times = log.events[TIME]
-    first, last = times.to_physical().min(), times.to_physical().max()
-    assert isinstance(first, int)
-    assert isinstance(last, int)
-    shares = [share for of_phase in PROPOSED.values() for share in of_phase]
-    counts = [first + round((last - first) * share) for share in shares]
-    at = pl.Series(counts, dtype=pl.Int64).cast(times.dtype)
-    words = [f"{when:%Y-%m-%d}" if isinstance(when, date) else str(when) for when in at]
+    words = at_shares(log, [share for of_phase in PROPOSED.values() for share in of_phase])
     given = (f"train=[{words[0]},{words[1]}]", f"validation={words[2]}", f"test={words[3]}")
     return " ".join(f"task.returns.{option}" for option in given)
 

@@ -25,6 +25,7 @@ TABLE = ("data=table", "data.path=log.csv")
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Calls the command line in a folder of its own: exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.csv").touch()
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["recsys"])
@@ -136,9 +137,25 @@ def test_flags_may_stand_among_the_overrides(run: Run) -> None:
     code, out, _ = run("train", "seed=7", "--cfg", "job", "data=ml100k", "--package", "data")
     assert code == 0
     assert out == "# @package data\n_target_: recsys.data.sources.movielens.ml100k\n"
-    code, out, _ = run("train", "--help")
-    assert code == 0
-    assert out.startswith("recsys train is powered by Hydra.")
+
+
+def test_help_teaches_what_there_is(run: Run) -> None:
+    for command in ("train", "search", "transfer"):
+        code, out, _ = run(command, "data=dc", "--help")
+        assert code == 0
+        assert out.startswith(f"recsys {command} data=NAME model=NAME")
+        for word in ("next_basket_time", "item_knn", "baselines=[NAME,NAME]", "--multirun"):
+            assert word in out
+        assert max(map(len, out.splitlines())) <= 100
+
+
+def test_baselines_are_named_in_a_list(run: Run) -> None:
+    config = compose(["baselines=[popularity,item_knn]", "data=dc"])
+    assert list(config.baselines) == ["popularity", "item_knn"]
+    assert config.baselines.item_knn == compose(["model=item_knn"]).model
+    assert list(compose(["baselines=ease"]).baselines) == ["ease"]
+    with pytest.raises(ConfigError, match="model=item_kn does not exist; did you mean item_knn"):
+        compose(["baselines=[item_kn]"])
 
 
 def test_options_of_a_config_that_is_there() -> None:

@@ -103,12 +103,76 @@ def test_the_same_command_goes_on_and_another_config_is_refused(
     code, _, err = run(*table(csv, f"hydra.run.dir={trained}", "seed=1"))
     assert code == 2
     assert err.count("\n") == 1
-    assert "another config" in err
+    assert (
+        "another config: trainer.seed was 0, and is 1 now; seed was 0, and is 1 now; choose" in err
+    )
     foreign = csv.parent / "foreign"
     foreign.mkdir()
     (foreign / "config.yaml").write_text("mine: true")
     assert run(*table(csv, f"hydra.run.dir={foreign}"))[0] == 2
     assert (foreign / "config.yaml").read_text() == "mine: true"
+
+
+def test_a_run_goes_on_with_more_epochs_and_says_each_where_there_is_no_terminal(
+    run: Run, csv: Path, tmp_path: Path
+) -> None:
+    small = ["model.embedding_dim=8", "model.encoder.num_layers=1", "trainer.patience=9"]
+    options = [*small, "model=sasrec", "device=cpu", f"hydra.run.dir={tmp_path / 'run'}"]
+    code, out, err = run(*table(csv, *options, "trainer.max_epochs=2"))
+    assert code == 0, err
+    assert [line for line in out.splitlines() if line.startswith("epoch 1: validation ndcg@10 .")]
+    code, out, err = run(*table(csv, *options, "trainer.max_epochs=4"))
+    assert code == 0, err
+    assert [line[:8] for line in out.splitlines() if "validation ndcg@10" in line] == [
+        "epoch 2:",
+        "epoch 3:",
+    ]
+    assert pl.read_csv(tmp_path / "run" / "train.csv")["epoch"].to_list() == [0, 1, 2, 3]
+    code, _, err = run(*table(csv, *options, "trainer.max_epochs=3"))
+    assert (code, "trainer.max_epochs was 4, and is 3 now" in err) == (2, True)
+
+
+def test_runs_lists_what_a_sweep_reached(run: Run, csv: Path, tmp_path: Path) -> None:
+    place = f"hydra.sweep.dir={tmp_path / 'runs'}"
+    options = ["model=item_knn", "model.num_neighbors=2,20,x", "-m", place]
+    code, out, err = run(*table(csv, *options))
+    assert (code, "1 of 3 runs failed" in err) == (2, True)
+    summary = out[out.index("the sweep, test") :]
+    assert "model.num_neighbors=2 " in summary
+    assert "model.num_neighbors=x" not in summary
+    written = tmp_path / "runs.csv"
+    code, out, err = run("runs", tmp_path / "runs", "--by", "ndcg@10")
+    assert (code, out.count("ItemKNN")) == (0, 2)
+    code, out, err = run("runs", tmp_path / "runs", "--output", written)
+    assert code == 0, err
+    reached = pl.read_csv(written)["ndcg@10"].to_list()
+    figures = [json.loads((tmp_path / "runs" / n / "metrics.json").read_text()) for n in "01"]
+    assert reached == [pytest.approx(of["test"]["ndcg@10"]) for of in figures]
+    code, _, err = run("runs", tmp_path / "runs", "--model", "EASE")
+    assert (code, "holds no such run" in err) == (2, True)
+
+
+def test_doctor_says_what_there_is(run: Run) -> None:
+    code, out, _ = run("doctor")
+    assert code == 0
+    for word in (recsys.__version__, "torch", "cpu", "RECSYS_DATA", "boosting", "lightgbm"):
+        assert word in out
+
+
+def test_a_log_is_described_and_a_missing_file_told_without_torch(csv: Path) -> None:
+    """Torch and Lightning take seconds to import."""
+    for arguments, code in (
+        (["data", "describe", "table", f"data.path={csv}"], 0),
+        (["runs", str(csv.parent)], 2),
+        (["train", "data=table", "data.path=none.csv", "model=sasrec"], 2),
+        (["train", "data=nothing"], 2),
+    ):
+        program = (
+            "import sys; from recsys.cli.main import main; "
+            f"print(main({arguments}), 'torch' in sys.modules)"
+        )
+        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert ended.stdout.splitlines()[-1] == f"{code} False", ended.stderr
 
 
 def test_evaluate_asks_again_with_other_options(run: Run, trained: Path, tmp_path: Path) -> None:

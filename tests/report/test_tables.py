@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from recsys.errors import ConfigError, visible
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.log.event_log import BASKET, ITEM, TIME, USER, EventLog
-from recsys.report import tables
+from recsys.report import screen, tables
 from recsys.report.tables import ties, unread
 from recsys.retrieval.lists import TopK
 from recsys.tasks.splits import last_basket, leave_last_out
@@ -35,8 +35,8 @@ def printed(renderable: RenderableType) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_shown_as_they_are(name: str) -> None:
     frame = pl.DataFrame({name: [name], "x": [1.0]})
-    assert printed(tables.frame(frame, title=name)).count(name) == 3
-    assert name in printed(tables.plain(f"run folder: {name}"))
+    assert printed(screen.table_of(frame, title=name)).count(name) == 3
+    assert name in printed(screen.literal(f"run folder: {name}"))
 
 
 def lists(titles: list[str]) -> str:
@@ -72,7 +72,10 @@ CONTROLS = "a\x1b[31mred\x07\x9b2J\x7f\rb\ud800"
 
 def test_a_terminal_is_told_nothing() -> None:
     """Escape sequences move the cursor, set the title, or clear what stands above."""
-    for renderable in (tables.plain(CONTROLS), tables.frame(pl.DataFrame({"x": [CONTROLS[:-1]]}))):
+    for renderable in (
+        screen.literal(CONTROLS),
+        screen.table_of(pl.DataFrame({"x": [CONTROLS[:-1]]})),
+    ):
         out = printed(renderable)
         assert not set(out) & set("\x1b\x07\x9b\x7f\r\ud800")
         assert "a␛[31mred␇" in out

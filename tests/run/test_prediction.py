@@ -261,7 +261,14 @@ def test_a_window_that_reaches_into_the_test_ends_the_run(
             "NewEASE predicts labels",
         ),
         (["task=profiling", "model=lightgbm"], "task.labels.profile.classes is not set; give"),
-        (["task=next_basket_time", "model=popularity"], "task.split.test_start is not set; give"),
+        (
+            ["task=next_basket_time", "model=popularity"],
+            "visits has room for task.split.validation_start=2026-03-24 task.split.test_start=",
+        ),
+        (
+            ["task=lapse", "model=lightgbm", "task.labels.lapse.horizon_days=3"],
+            "visits has room for task.labels.lapse.train=[2026-03-21,2026-03-24] task.labels",
+        ),
         (
             [
                 "model=mlp",

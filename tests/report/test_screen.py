@@ -8,16 +8,15 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from recsys.report import tables
-from recsys.run import folder
+from recsys.report import screen
 
 METRICS = ["log_likelihood", "concordance", "concordance_ipcw", "calibration@30", "calibration@7"]
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, table: pl.DataFrame, width: int) -> str:
     out = StringIO()
-    monkeypatch.setattr(folder, "console", Console(file=out, width=width))
-    folder.show(tables.frame(table, title="runs/second - runs/first (test)"))
+    monkeypatch.setattr(screen, "console", Console(file=out, width=width))
+    screen.show(screen.table_of(table, title="runs/second - runs/first (test)"))
     return out.getvalue()
 
 
@@ -38,14 +37,14 @@ def test_a_table_that_fits_has_its_lines(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_table_of_many_columns_goes_on_below(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = tables.WideTable(title="back, test")
+    table = screen.WideTable(title="back, test")
     for name in ("model", *METRICS):
         table.add_column(name, justify="right")
     for model in ("cox", "hazard_gradient_penalty"):
         table.add_row(model, *["0.1234 0.1 to 0.2"] * len(METRICS))
     out = StringIO()
-    monkeypatch.setattr(folder, "console", Console(file=out, width=80))
-    folder.show(table)
+    monkeypatch.setattr(screen, "console", Console(file=out, width=80))
+    screen.show(table)
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert sum("hazard_gradient_penalty" in line for line in lines) == 3
