@@ -12,7 +12,7 @@ rank has to make the same calls in the same order, also where it has no rows.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -100,6 +100,22 @@ def sizes(number: int) -> list[int]:
     counts = torch.zeros(world(), dtype=torch.int64, device=_place())
     counts[rank()] = number
     return total(counts).tolist()
+
+
+def exchange(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """What each rank has for this one, in the order of the ranks.
+
+    Args:
+        rows: for all ranks, in their order.
+        counts: how many for each; all ranks give the same.
+    """
+    if world() == 1:
+        return rows
+    here = counts[rank()]
+    received = rows.new_empty(here * world(), *rows.shape[1:], device=_place())
+    sent = rows.to(_place()).contiguous()
+    dist.all_to_all_single(received, sent, [here] * world(), list(counts))
+    return received.to(rows.device)
 
 
 def of_first(values: Tensor) -> Tensor:

@@ -199,8 +199,8 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
         offsets = sequences.offsets - torch.arange(len(sequences) + 1, device=is_last.device)
         inputs = Ragged(sequences.values[~is_last], offsets)
         targets_E = sequences.values[1:][~is_last[:-1]]
-        if self.items.id is not None and self.items.id.is_divided:
-            return self._divided_loss(self.items.id, inputs, targets_E)
+        if (table := self._divided_table()) is not None:
+            return self._divided_loss(table, inputs, targets_E)
         items_nD = self.items()
         states_ED = self.compared(self.encoder(items_nD, inputs))
         items_nD = self.compared(items_nD)
@@ -216,6 +216,11 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
             return ranks.weighed(mean, len(targets_E))
         vectors_of = partial(F.embedding, weight=wide(items_nD))
         return ranks.mean(self._sampled_softmax(states_ED, vectors_of, targets_E))
+
+    def _divided_table(self) -> EmbeddingTable | None:
+        """The items' vectors, where ranks divide them: then they have no others."""
+        table = self.items.id
+        return table if table is not None and table.is_divided else None
 
     def _divided_loss(self, items: EmbeddingTable, inputs: Ragged, targets_E: Tensor) -> Tensor:
         """The softmaxes of `loss`, where no rank has all items."""
@@ -259,16 +264,20 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         """(B, D): the state after the last event, and zeros for a user without any."""
-        histories, items = batch.ragged.last(self.max_length), self.items()
+        histories, table = batch.ragged.last(self.max_length), self._divided_table()
+        items = self.items() if table is None else table.own_vectors
         (rows,) = (histories.lengths > 0).nonzero(as_tuple=True)
         vectors = items.new_zeros(len(batch), items.shape[1])
-        if len(rows):
-            states = self.encoder(items, histories)
-            vectors[rows] = self.compared(states[histories.offsets[1:][rows] - 1])
+        states = self.encoder(items if table is None else table, histories)
+        vectors[rows] = self.compared(states[histories.offsets[1:][rows] - 1])
         return vectors
 
     def encode_items(self) -> ItemVectors:
         return self.compared(self.items())
+
+    def own_items(self) -> ItemVectors | None:
+        table = self._divided_table()
+        return None if table is None else self.compared(table.own_vectors)
 
     def compared(self, vectors: Tensor) -> Tensor:
         """(N, D): states or items as their inner products are taken, here as they are."""

@@ -19,7 +19,8 @@ class Loader:
         batch_size: users a batch; the last may be smaller.
         shuffle_seed: gives the order of the users; None keeps that of the part.
         by_rank: what is left to this rank: some `rows` of every batch, maybe none, or some
-            `batches`; None: all of it.
+            `batches`, or `turns`, which are batches, with one of nobody where other ranks have one
+            more; None: all of it.
 
     >>> history = BasketBatch.from_lists([[[0]], [[1]], [[2]]], num_items=3)
     >>> part = Part("train", history, Ragged.from_lists([[1], [2], [0]]))
@@ -33,7 +34,7 @@ class Loader:
         batch_size: int,
         *,
         shuffle_seed: int | None = None,
-        by_rank: Literal["rows", "batches"] | None = None,
+        by_rank: Literal["rows", "batches", "turns"] | None = None,
     ) -> None:
         self.part = part
         self.batch_size = batch_size
@@ -56,7 +57,11 @@ class Loader:
 
     def _starts(self) -> list[int]:
         starts = torch.arange(0, len(self.part), self.batch_size)
-        return (ranks.own(starts) if self.by_rank == "batches" else starts).tolist()
+        if self.by_rank not in ("batches", "turns"):
+            return starts.tolist()
+        most, starts = -(-len(starts) // ranks.world()), ranks.own(starts)
+        missing = most - len(starts) if self.by_rank == "turns" else 0
+        return [*starts.tolist(), *[len(self.part)] * missing]
 
 
 class KeptBatches:

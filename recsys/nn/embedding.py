@@ -61,6 +61,18 @@ class EmbeddingTable(nn.Module):
         assert not self.is_divided, "no rank has all rows"
         return self.weight[: self.num_embeddings]
 
+    @property
+    def own_vectors(self) -> ItemVectors:
+        """(n_r, D): the real rows that this rank holds, maybe none, behind those of earlier ranks.
+
+        A view of the table's own storage.
+        """
+        if not self.is_divided:
+            return self.vectors
+        rows = cast(DTensor, self.weight).to_local()
+        first = ranks.rank() * -(-(self.num_embeddings + 1) // ranks.world())
+        return rows[: max(self.num_embeddings - first, 0)]
+
     def forward(self, index: Tensor) -> Tensor:
         """(..., D) vectors of `index` (...) int64; the padding row takes no gradient."""
         if self.is_divided:

@@ -12,6 +12,7 @@ from recsys import ranks
 from recsys.batch.examples import Part
 from recsys.batch.loader import Loader
 from recsys.devices import place_of
+from recsys.retrieval.divided import DividedIndex
 from recsys.retrieval.index import ExactIndex, ItemIndex
 from recsys.retrieval.lists import TopK
 from recsys.scoring.kinds import VectorScorer
@@ -44,7 +45,7 @@ def rank(
         progress: wraps the batches, for a progress bar.
 
     Each rank makes the lists of some batches, which are those of a process alone to the last bit,
-    and all get all of them.
+    and all get all of them. Where ranks divide the items' vectors, they search for each other.
 
     Raises:
         CatalogueError: k is larger than the catalogue.
@@ -56,7 +57,8 @@ def rank(
         with torch.inference_mode():
             index = model.item_index(build_index or ExactIndex)
     users = min(batch_size, model.users_at_once(part.history.num_items))
-    loader = Loader(part.to(place_of(model)), users, by_rank="batches")
+    together = isinstance(index, DividedIndex)
+    loader = Loader(part.to(place_of(model)), users, by_rank="turns" if together else "batches")
     options: Any = {"mask_history": mask_history, "candidates": candidates, "index": index}
     lists = TopK.cat((model.top_k(batch.history, k, **options) for batch in progress(loader)), k)
     model.train(was_training)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -28,7 +29,7 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_text
 from recsys.nn.embedding import joined_tables
 from recsys.reading import reading
-from recsys.scoring.kinds import Measured
+from recsys.scoring.kinds import Measured, VectorScorer
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
@@ -117,6 +118,12 @@ def check_monitor(model: Scorer, monitor: str, protocol: Protocol) -> None:
         )
 
 
+def _searchable(model: Recommender) -> AbstractContextManager[None]:
+    """A block in which ranks can score: by their rows of a table, or each by all of it."""
+    searches_rows = isinstance(model, VectorScorer) and model.own_items() is not None
+    return nullcontext() if searches_rows else joined_tables(model)
+
+
 class Validate(Callback):
     """Asks the validation users as the test users will be, keeps the best epoch, and stops.
 
@@ -177,7 +184,7 @@ class Validate(Callback):
         row = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
         if (epoch + 1) % self.training.evaluate_every == 0:
             assert isinstance(pl_module, Recommender)
-            with joined_tables(pl_module):
+            with _searchable(pl_module):
                 means = evaluate(pl_module, self.split.validation, self.protocol).means
                 if isinstance(pl_module, Measured):
                     means |= pl_module.measure(self.split, VALIDATION)

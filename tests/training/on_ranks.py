@@ -15,6 +15,8 @@ from torch import Tensor
 
 from recsys import ranks
 from recsys.batch.examples import Part
+from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged
 from recsys.cli.main import main as recsys
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_parquet
@@ -24,10 +26,13 @@ from recsys.models.graphs import Autoencoder
 from recsys.models.language import Decoder, Language
 from recsys.models.language import Ranking as TextRanking
 from recsys.models.sequences import Encoder, Ranking
-from recsys.nn import TweedieHead
+from recsys.nn import EmbeddingTable, TweedieHead
+from recsys.retrieval import ExactIndex, FaissIndex
+from recsys.scoring.lists import rank
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
+from recsys.training.divided import divided_tables
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
 from recsys.training.processes import join
@@ -80,7 +85,33 @@ def train_divided(split: Split, folder: Path, *, max_epochs: int = 25, **options
         device="cpu",
         devices=ranks.world(),
     )
-    fit(model, split, training, PROTOCOL, folder=folder)
+    whole = EmbeddingTable.join
+    with mock.patch.object(EmbeddingTable, "join", autospec=True, side_effect=whole) as joined:
+        fit(model, split, training, PROTOCOL, folder=folder)
+    assert joined.call_count <= 1  # in the end, and not to evaluate
+
+
+def search_divided(folder: Path) -> None:
+    """The lists of a table that ranks divide, of 3 and 2 rows or all on rank 0, for 5 users.
+
+    Of two nothing is known. Rank 1 has one batch, and rank 0 two.
+    """
+    lists = {}
+    baskets: list[list[list[int]]] = [[[0], [1], [0]], [[1], [1]], [], [[0]], []]
+    for num_items, k in ((5, 4), (2, 2)):
+        torch.manual_seed(num_items)
+        model = SASRec(num_items, embedding_dim=4, shard=True).eval()
+        model.keep("popularity", torch.arange(num_items).roll(1))
+        histories = BasketBatch.from_lists(baskets, num_items)
+        part = Part("test", histories, Ragged.from_lists([[0]] * len(baskets)))
+        with divided_tables(model, TrainingOptions(device="cpu")):
+            for build in (ExactIndex, FaissIndex):
+                for masked in (False, True):
+                    options: Any = {"mask_history": masked, "batch_size": 2, "build_index": build}
+                    top = rank(model, part, k, **options)
+                    lists[f"{num_items} {build.__name__} {masked}"] = (top.items, top.scores)
+    with atomic_file(folder / "lists.pt") as scratch:
+        torch.save(lists, scratch)
 
 
 def train(name: str, split: Split, folder: Path) -> None:
@@ -141,6 +172,7 @@ def command(folder: Path, run: str) -> list[str]:
 def main(folder: Path) -> None:
     split = last_basket(checkerboard())
     join(2, device="cpu")
+    search_divided(folder)
     for name in MODELS:
         train(name, split, folder / "whole" / name)
     for name in KILLED:

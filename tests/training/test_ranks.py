@@ -105,6 +105,16 @@ def test_users_are_evaluated_as_by_one(name: str, one: Path, two: Path) -> None:
 
 
 @pytest.mark.slow
+def test_ranks_search_a_divided_table_for_each_other(two: Path, tmp_path: Path) -> None:
+    on_ranks.search_divided(tmp_path)
+    alone, together = (torch.load(folder / "lists.pt") for folder in (tmp_path, two))
+    assert (alone["5 ExactIndex True"][0] >= 0).sum(1).tolist() == [3, 4, 4, 4, 4]
+    for key, (items, scores) in alone.items():
+        assert together[key][0].equal(items), key
+        assert together[key][1].equal(scores), key
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", on_ranks.RANKINGS)
 def test_a_divided_table_is_trained_as_a_plain_one(name: str, two: Path) -> None:
     assert_alike(two / "plain" / name, two / "divided" / name)
@@ -156,6 +166,7 @@ def test_every_rank_has_as_many_batches(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(ranks, "world", lambda: 2)
     rows: list[list[list[int]]] = []
     batches: list[list[int]] = []
+    turns: list[list[int]] = []
     for rank in range(2):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
         of_rank = Loader(part, 2, shuffle_seed=3, by_rank="rows")
@@ -163,10 +174,12 @@ def test_every_rank_has_as_many_batches(monkeypatch: pytest.MonkeyPatch) -> None
         lists = Loader(part, 2, by_rank="batches")
         assert len(lists) == len(list(lists))
         batches += [batch.history.items.tolist() for batch in lists]
+        turns.append([len(batch) for batch in Loader(part, 2, by_rank="turns")])
     whole = [batch.history.items.tolist() for batch in Loader(part, 2, shuffle_seed=3)]
     assert [first + second for first, second in zip(*rows, strict=True)] == whole
     assert [len(batch) for batch in rows[1]] == [1, 1, 0]
     assert batches == [[0, 1], [2, 3], [4]]
+    assert turns == [[2, 2], [1, 0]]
 
 
 @pytest.mark.parametrize(
