@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from recsys import ranks
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, gather_positions
 from recsys.batch.tokens import Documents
@@ -48,11 +50,13 @@ class TextStates:
         """(vocabulary, D), whose products with a scaled state are the logits of the next token."""
         return causal_of(self.decoder).get_output_embeddings().weight
 
-    def at_ends(self, documents: Documents) -> Tensor:
-        """(M, D): the state at each end."""
+    def at_ends(self, documents: Documents, *, by_rank: bool = False) -> Tensor:
+        """(M, D): the state at each end; by rank each reads some groups, and all get all."""
         embed = causal_of(self.decoder).get_input_embeddings()
         states, places = [], []
-        for which, group in documents.groups(TOKENS_AT_ONCE):
+        for number, (which, group) in enumerate(documents.groups(TOKENS_AT_ONCE)):
+            if by_rank and number % ranks.world() != ranks.rank():
+                continue
             tokens_BL, ends_M = group.padded()
             embedded_BLD = embed(tokens_BL)
             if self.added:
@@ -64,9 +68,11 @@ class TextStates:
             states.append(hidden_BLD.flatten(0, 1)[ends_M])
             places.append(gather_positions(documents.end_offsets, which)[0])
         if not states:
-            return self.head.new_zeros(0, self.head.shape[1])
-        states_MD = torch.cat(states)
-        return torch.empty_like(states_MD).index_copy(0, torch.cat(places), states_MD)
+            states, places = [self.head.new_zeros(0, self.head.shape[1])], [documents.ends[:0]]
+        states_MD, places_M = torch.cat(states), torch.cat(places)
+        if by_rank:
+            states_MD, places_M = ranks.gather(states_MD), ranks.gather(places_M)
+        return torch.empty_like(states_MD).index_copy(0, places_M, states_MD)
 
     def before_tokens(self, tokens_RL: Tensor, positions_RL: Tensor) -> tuple[Tensor, Tensor]:
         """States (T, D) that a token of their own document follows, and that token (T,).
@@ -96,16 +102,16 @@ class TextStates:
         """(C, D): of each item's own text, behind the [EOS] that opens it."""
         return self._of_texts(items)
 
-    def of_catalogue(self) -> Tensor:
+    def of_catalogue(self, *, by_rank: bool = False) -> Tensor:
         """(n, D); items of the same words have the same state, to the last digit."""
         items = self.texts.every_item
         if self.added:  # the state is of the id, too
-            return self._of_texts(items)
+            return self._of_texts(items, by_rank=by_rank)
         first, which = self.texts.same_words(items)
-        return self._of_texts(first)[which]
+        return self._of_texts(first, by_rank=by_rank)[which]
 
-    def _of_texts(self, texts: Tensor) -> Tensor:
-        return self.at_ends(self.texts.alone(texts))[1::2]
+    def _of_texts(self, texts: Tensor, *, by_rank: bool = False) -> Tensor:
+        return self.at_ends(self.texts.alone(texts), by_rank=by_rank)[1::2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +121,7 @@ class WordlessStates(TextStates):
     def of_items(self, items: Tensor) -> Tensor:
         return self.added.of_texts[items]
 
-    def of_catalogue(self) -> Tensor:
+    def of_catalogue(self, *, by_rank: bool = False) -> Tensor:
         return self.added.of_texts
 
 
@@ -155,11 +161,12 @@ class FrozenStates(TextStates):
     def of_items(self, items: Tensor) -> Tensor:
         return self.of_catalogue()[items]
 
-    def of_catalogue(self) -> Tensor:
-        return self._once(self.remembered.of_catalogue, super().of_catalogue)
+    def of_catalogue(self, *, by_rank: bool = False) -> Tensor:
+        compute = partial(super().of_catalogue, by_rank=by_rank)
+        return self._once(self.remembered.of_catalogue, compute, by_rank=by_rank)
 
-    def _once(self, memo: Memo[T], compute: Callable[[], T]) -> T:
+    def _once(self, memo: Memo[T], compute: Callable[[], T], *, by_rank: bool = False) -> T:
         texts = self.texts
         read = [texts.tokens.values, texts.tokens.offsets, texts.items, texts.end]
         read += [] if texts.of_events is None else [texts.of_events]
-        return memo.get(compute, self.decoder, *read)
+        return memo.get(compute, self.decoder, *read, by_rank=by_rank)

@@ -416,6 +416,11 @@ class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Divisible):
             return self.item_vectors(self.texts.every_item)
         return self._item_vectors.get(self._catalogue_vectors, self)
 
+    def encode_items_by_rank(self) -> ItemVectors:
+        """The same in evaluation mode; each rank reads some of the texts."""
+        compute = partial(self._catalogue_vectors, by_rank=True)
+        return self._item_vectors.get(compute, self, by_rank=True)
+
     def item_vectors(self, items: Tensor) -> Tensor:
         """(C, D) of item indices (C,)."""
         return self._vectors_of(items, states=self.states)
@@ -430,9 +435,9 @@ class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Divisible):
         """States of a decoder that may be held in fewer bits than what is learnt on top of it."""
         return projection(states.to(projection.weight.dtype))
 
-    def _catalogue_vectors(self) -> ItemVectors:
+    def _catalogue_vectors(self, *, by_rank: bool = False) -> ItemVectors:
         states = self.states
-        vectors = self._projected(self.item_projection, states.of_catalogue())
+        vectors = self._projected(self.item_projection, states.of_catalogue(by_rank=by_rank))
         return self._with_added(vectors, states.added, self.texts.every_item)
 
     def _with_added(self, vectors: Tensor, added: Added, items: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -44,6 +44,7 @@ from recsys.errors import ConfigError
 from recsys.models.neighbours.text_tfidf import item_texts, tfidf
 from recsys.nn import losses, negatives
 from recsys.nn.attention import Layout
+from recsys.nn.buffers import Memo
 from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.repeats import RepeatWeight
 from recsys.precision import wide
@@ -53,6 +54,8 @@ from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
+ITEMS_AT_ONCE = 2**13
+"""Whose texts become vectors."""
 NUM_GROUPS = 8
 """Of users of about one length, which attention lays out side by side."""
 
@@ -179,6 +182,7 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
             num_items, embedding_dim, text=text, use_id=use_id, shard=shard
         )
         self.encoder = CausalEncoder(embedding_dim, encoder)
+        self._item_vectors: Memo[Tensor] = Memo()
 
     def prepare(self, split: Split) -> Part:
         """Training users with at least two events; of these the last max_length + 1."""
@@ -265,7 +269,7 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         """(B, D): the state after the last event, and zeros for a user without any."""
         histories, table = batch.ragged.last(self.max_length), self._divided_table()
-        items = self.items() if table is None else table.own_vectors
+        items = self._scored_items() if table is None else table.own_vectors
         (rows,) = (histories.lengths > 0).nonzero(as_tuple=True)
         vectors = items.new_zeros(len(batch), items.shape[1])
         states = self.encoder(items if table is None else table, histories)
@@ -273,7 +277,23 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
         return vectors
 
     def encode_items(self) -> ItemVectors:
-        return self.compared(self.items())
+        return self.compared(self._scored_items())
+
+    def encode_items_by_rank(self) -> ItemVectors:
+        return self.compared(self._scored_items(by_rank=True))
+
+    def _scored_items(self, *, by_rank: bool = False) -> ItemVectors:
+        """(n, D): those of texts, where nothing is learnt, once until a parameter changes."""
+        if self.items.from_text is None or self.training or torch.is_grad_enabled():
+            return self.items()
+        compute = partial(self.items.in_blocks, by_rank=by_rank)
+        return self._item_vectors.get(compute, self.items, by_rank=by_rank)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode forgets the vectors of the items, which training may change."""
+        if mode:
+            self._item_vectors.clear()
+        return super().train(mode)
 
     def own_items(self) -> ItemVectors | None:
         table = self._divided_table()
@@ -404,8 +424,21 @@ class ItemVectorTable(nn.Module):
         if self.from_text is None:
             assert self.id is not None
             return self.id.vectors
-        from_text = self.from_text(self.text.to(next(self.from_text.parameters()).dtype))
-        return from_text if self.id is None else self.id.vectors + from_text
+        return self._with_text(slice(None))
+
+    def in_blocks(self, *, by_rank: bool = False) -> ItemVectors:
+        """The same with texts, a block of items at a time; by rank each makes some of them."""
+        starts = torch.arange(0, self.num_items, ITEMS_AT_ONCE)
+        own = (ranks.own(starts) if by_rank else starts).tolist()
+        blocks = [slice(0), *(slice(start, start + ITEMS_AT_ONCE) for start in own)]
+        vectors = torch.cat([self._with_text(block) for block in blocks])
+        return ranks.gather(vectors) if by_rank else vectors
+
+    def _with_text(self, rows: slice) -> ItemVectors:
+        assert self.from_text is not None
+        text = self.text[rows].to(next(self.from_text.parameters()).dtype)
+        from_text = self.from_text(text)
+        return from_text if self.id is None else self.id.vectors[rows] + from_text
 
 
 def leading_vectors(texts: pl.Series, dim: int) -> Tensor:

@@ -58,16 +58,27 @@ class VectorScorer(Scorer):
         # In double precision, so that the order of a product's sums does not show.
         return (users.double() @ items.double().T).to(wide(users).dtype)
 
+    def encode_items_by_rank(self) -> ItemVectors:
+        """The same on all ranks, of which each may encode some. All of them have to call it."""
+        return self.encode_items()
+
     def own_items(self) -> ItemVectors | None:
         """(n_r, D): of a table that ranks divide, those of this rank; None: it has all."""
         return None
 
-    def item_index(self, build: Callable[[ItemVectors], ItemIndex] = ExactIndex) -> ItemIndex:
-        """The vectors of all items, or of a table that ranks divide, ready to be searched."""
+    def item_index(
+        self, build: Callable[[ItemVectors], ItemIndex] = ExactIndex, *, by_rank: bool = False
+    ) -> ItemIndex:
+        """The vectors of all items, or of a table that ranks divide, ready to be searched.
+
+        Args:
+            build: makes the index of vectors.
+            by_rank: whether all ranks ask for it, to encode some items each.
+        """
         vectors = self.own_items()
         if vectors is not None:
             return DividedIndex(self._finite(vectors, "item", terms=vectors.shape[1]), build)
-        vectors = self.encode_items()
+        vectors = self.encode_items_by_rank() if by_rank else self.encode_items()
         return build(self._finite(vectors, "item", terms=vectors.shape[1]))
 
     def _best(

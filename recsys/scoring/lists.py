@@ -55,7 +55,7 @@ def rank(
     index = None
     if isinstance(model, VectorScorer):  # once, and not with every batch
         with torch.inference_mode():
-            index = model.item_index(build_index or ExactIndex)
+            index = model.item_index(build_index or ExactIndex, by_rank=True)
     users = min(batch_size, model.users_at_once(part.history.num_items))
     together = isinstance(index, DividedIndex)
     loader = Loader(part.to(place_of(model)), users, by_rank="turns" if together else "batches")

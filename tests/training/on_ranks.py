@@ -6,6 +6,8 @@ has no row of it. At the end there is a run of the command line on FOLDER/shop.c
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,13 +23,16 @@ from recsys.cli.main import main as recsys
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_parquet
 from recsys.log.words import Template
-from recsys.models import BPRMF, DNNTSP, GLOIE, CountVAE, LMRec, NextPlace, SASRec
+from recsys.models import BPRMF, DNNTSP, GLOIE, CountVAE, LMRec, NextPlace, SASRec, UniSRec
 from recsys.models.graphs import Autoencoder
-from recsys.models.language import Decoder, Language
+from recsys.models.language import Decoder, Language, _states
 from recsys.models.language import Ranking as TextRanking
-from recsys.models.sequences import Encoder, Ranking
+from recsys.models.language._states import TextStates
+from recsys.models.sequences import Encoder, Ranking, SingularVectors, sasrec
+from recsys.models.sequences.unisrec import Adaptor
 from recsys.nn import EmbeddingTable, TweedieHead
 from recsys.retrieval import ExactIndex, FaissIndex
+from recsys.scoring.kinds import VectorScorer
 from recsys.scoring.lists import rank
 from recsys.scoring.recommender import Recommender
 from recsys.tasks.splits import Split, last_basket
@@ -41,6 +46,19 @@ KILLED = ("sasrec", "gloie", "lmrec")
 MODELS = (*KILLED, "bpr_mf", "count_vae", "dnntsp", "next_place")
 RANKINGS = {"whole": Ranking(), "sampled": Ranking(num_negatives=10)}
 PROTOCOL = Protocol(ks=(5,), batch_size=16)
+
+
+@contextmanager
+def in_small_pieces() -> Iterator[None]:
+    """Several pieces of a small catalogue, as large ones have; by one thread, as ranks have."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with (
+        mock.patch.object(sasrec, "ITEMS_AT_ONCE", 7),
+        mock.patch.object(_states, "TOKENS_AT_ONCE", 40),
+    ):
+        yield
+    torch.set_num_threads(threads)
 
 
 class Killed(Exception):
@@ -114,6 +132,28 @@ def search_divided(folder: Path) -> None:
         torch.save(lists, scratch)
 
 
+def encode_by_rank(split: Split, folder: Path) -> None:
+    """Items' vectors, and in how many pieces rank 0 has read their texts."""
+    vectors = {}
+    torch.manual_seed(0)
+    text = UniSRec(split.num_items, text=SingularVectors(dim=6), embedding_dim=8, use_id=True)
+    text.items.text.normal_()
+    lmrec = model_of("lmrec", split)
+    lmrec.prepare(split)
+    read = {"unisrec": (Adaptor, "forward"), "lmrec": (TextStates, "_hidden")}
+    for name, model in (("unisrec", text), ("lmrec", lmrec)):
+        kind, method = read[name]
+        counted = mock.patch.object(kind, method, autospec=True, side_effect=getattr(kind, method))
+        with counted as calls, torch.inference_mode():
+            assert isinstance(model, VectorScorer)
+            vectors[name] = model.eval().encode_items_by_rank()
+            # Computed once, whoever asks then.
+            assert model.encode_items().equal(vectors[name])
+        vectors[f"{name} calls"] = torch.tensor(calls.call_count)
+    with atomic_file(folder / "items.pt") as scratch:
+        torch.save(vectors, scratch)
+
+
 def train(name: str, split: Split, folder: Path) -> None:
     """Train a model, or go on with it, and write its weights and what it reaches."""
     options = TrainingOptions(
@@ -173,6 +213,8 @@ def main(folder: Path) -> None:
     split = last_basket(checkerboard())
     join(2, device="cpu")
     search_divided(folder)
+    with in_small_pieces():
+        encode_by_rank(split, folder)
     for name in MODELS:
         train(name, split, folder / "whole" / name)
     for name in KILLED:

@@ -115,6 +115,18 @@ def test_ranks_search_a_divided_table_for_each_other(two: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_ranks_encode_some_items_each(split: Split, two: Path, tmp_path: Path) -> None:
+    with on_ranks.in_small_pieces():
+        on_ranks.encode_by_rank(split, tmp_path)
+    alone, together = (torch.load(folder / "items.pt") for folder in (tmp_path, two))
+    for name in ("unisrec", "lmrec"):
+        assert together[name].equal(alone[name])
+        pieces = int(alone[f"{name} calls"])
+        assert pieces > 2
+        assert together[f"{name} calls"] <= pieces / 2 + 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", on_ranks.RANKINGS)
 def test_a_divided_table_is_trained_as_a_plain_one(name: str, two: Path) -> None:
     assert_alike(two / "plain" / name, two / "divided" / name)
