@@ -53,10 +53,9 @@ class TextStates:
     def at_ends(self, documents: Documents, *, by_rank: bool = False) -> Tensor:
         """(M, D): the state at each end; by rank each reads some groups, and all get all."""
         embed = causal_of(self.decoder).get_input_embeddings()
+        groups = list(documents.groups(TOKENS_AT_ONCE))
         states, places = [], []
-        for number, (which, group) in enumerate(documents.groups(TOKENS_AT_ONCE)):
-            if by_rank and number % ranks.world() != ranks.rank():
-                continue
+        for which, group in groups[ranks.rank() :: ranks.world()] if by_rank else groups:
             tokens_BL, ends_M = group.padded()
             embedded_BLD = embed(tokens_BL)
             if self.added:

@@ -101,7 +101,9 @@ class Memo(Generic[T]):
         # Those of inference mode are never written, and have no version.
         state = [(id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
         is_stale = self._value is None or self._state != state
-        if self._value is None or (ranks.count(int(is_stale)) if by_rank else is_stale):
+        if by_rank:
+            is_stale = ranks.count(int(is_stale)) > 0
+        if self._value is None or is_stale:
             self._value = _as_scored(compute, module, tensors[0].device)
             self._state = state
         return self._value

@@ -34,7 +34,7 @@ class ItemIndex(ABC):
     @property
     @abstractmethod
     def num_items(self) -> int:
-        """N."""
+        """How many items there are."""
 
     @abstractmethod
     def best(self, queries: Tensor, k: int, exclude: Ragged | None) -> TopK:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,14 +26,14 @@ from recsys.errors import ConfigError, DataError
 from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_text
-from recsys.nn.embedding import joined_tables
 from recsys.reading import reading
-from recsys.scoring.kinds import Measured, VectorScorer
+from recsys.scoring.kinds import Measured
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
 from recsys.timing import timed
+from recsys.training.divided import searchable
 from recsys.training.options import TrainingOptions
 
 logger = logging.getLogger(__name__)
@@ -118,12 +117,6 @@ def check_monitor(model: Scorer, monitor: str, protocol: Protocol) -> None:
         )
 
 
-def _searchable(model: Recommender) -> AbstractContextManager[None]:
-    """A block in which ranks can score: by their rows of a table, or each by all of it."""
-    searches_rows = isinstance(model, VectorScorer) and model.own_items() is not None
-    return nullcontext() if searches_rows else joined_tables(model)
-
-
 class Validate(Callback):
     """Asks the validation users as the test users will be, keeps the best epoch, and stops.
 
@@ -184,7 +177,7 @@ class Validate(Callback):
         row = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
         if (epoch + 1) % self.training.evaluate_every == 0:
             assert isinstance(pl_module, Recommender)
-            with _searchable(pl_module):
+            with searchable(pl_module):
                 means = evaluate(pl_module, self.split.validation, self.protocol).means
                 if isinstance(pl_module, Measured):
                     means |= pl_module.measure(self.split, VALIDATION)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy
@@ -16,7 +16,8 @@ from torch.utils import _pytree as pytree
 from recsys import ranks
 from recsys.devices import device_of
 from recsys.errors import ConfigError
-from recsys.nn.embedding import EmbeddingTable, like, sharded, whole
+from recsys.nn.embedding import EmbeddingTable, joined_tables, like, sharded, whole
+from recsys.scoring.kinds import VectorScorer
 from recsys.training.options import TrainingOptions
 
 
@@ -61,3 +62,9 @@ def divided_tables(model: nn.Module, training: TrainingOptions) -> Iterator[list
         yield tables
     for table in tables:
         table.join()
+
+
+def searchable(model: nn.Module) -> AbstractContextManager[None]:
+    """A block in which ranks can score: by their rows of a table, or each by all of it."""
+    searches_rows = isinstance(model, VectorScorer) and model.own_items() is not None
+    return nullcontext() if searches_rows else joined_tables(model)

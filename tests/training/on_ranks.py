@@ -150,6 +150,10 @@ def encode_by_rank(split: Split, folder: Path) -> None:
             # Computed once, whoever asks then.
             assert model.encode_items().equal(vectors[name])
         vectors[f"{name} calls"] = torch.tensor(calls.call_count)
+        if ranks.is_first():  # what one rank has forgotten, all make again
+            model._item_vectors.clear()
+        with torch.inference_mode():
+            assert model.encode_items_by_rank().equal(vectors[name])
     with atomic_file(folder / "items.pt") as scratch:
         torch.save(vectors, scratch)
 
