@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -59,13 +60,58 @@ class Loader:
         return (ranks.own(starts) if self.by_rank == "batches" else starts).tolist()
 
 
+@dataclass(frozen=True, eq=False)
+class Piece(Part):
+    """Some rows of a batch, maybe none.
+
+    Attributes:
+        weight: by which its loss is multiplied. The mean over the pieces of a batch is then the
+            batch's loss.
+    """
+
+    weight: float
+
+
+class Pieces:
+    """The batches of a loader, each as pieces of its rows, one after the other.
+
+    Args:
+        loader: of this rank's rows; a piece is then some rows of each rank.
+        num_pieces: a batch.
+        num_terms: how many terms the loss of a part is a mean of.
+
+    >>> history = BasketBatch.from_lists([[[0]], [[1]], [[2]]], num_items=3)
+    >>> part = Part("train", history, Ragged.from_lists([[1], [2], [0]]))
+    >>> pieces = Pieces(Loader(part, batch_size=3), num_pieces=2, num_terms=len)
+    >>> [(piece.history.items.tolist(), round(piece.weight, 2)) for piece in pieces]
+    [([0, 1], 1.33), ([2], 0.67)]
+    """
+
+    def __init__(self, loader: Loader, num_pieces: int, num_terms: Callable[[Part], int]) -> None:
+        self.loader = loader
+        self.num_pieces = num_pieces
+        self.num_terms = num_terms
+
+    def __len__(self) -> int:
+        return len(self.loader) * self.num_pieces
+
+    def __iter__(self) -> Iterator[Piece]:
+        for batch in self.loader:
+            rows = torch.arange(len(batch), device=batch.history.device)
+            pieces = [batch.rows(index) for index in rows.tensor_split(self.num_pieces)]
+            terms = ranks.counts([self.num_terms(piece) for piece in pieces])
+            for piece, number in zip(pieces, terms, strict=True):
+                weight = number * self.num_pieces / max(sum(terms), 1)
+                yield Piece(piece.name, piece.history, piece.target, weight)
+
+
 class KeptBatches:
     """The batches of a loader, gathered once and iterated in every epoch.
 
     What a batch has computed of itself (`functools.cached_property`) is kept with it.
     """
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Loader | Pieces) -> None:
         self.batches = list(loader)
 
     def __len__(self) -> int:

@@ -192,6 +192,14 @@ class Divisible(Recommender):
     uses_every_weight: bool = False
 
 
+class Separable(Divisible):
+    """Its loss is a mean of terms, each of one example: a batch can be computed in pieces."""
+
+    @abstractmethod
+    def num_terms(self, part: Part) -> int:
+        """How many terms the loss of a part is a mean of."""
+
+
 class Generative(Scorer):
     """Draws users who do not exist."""
 

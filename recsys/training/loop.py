@@ -30,7 +30,7 @@ from recsys.devices import device_of, running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation.ranking import Protocol
 from recsys.reading import read_checkpoint, reading
-from recsys.scoring.kinds import Divisible, members_of
+from recsys.scoring.kinds import Divisible, Separable, members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
@@ -119,6 +119,11 @@ def _fit(
             model.fit(split)
     elif isinstance(model, Recommender):
         check_monitor(model, training.monitor, protocol)
+        if training.accumulate > 1 and not isinstance(model, Separable):
+            raise ConfigError(
+                f"trainer.accumulate={training.accumulate}: the loss of {type(model).__name__} "
+                "reads a batch as a whole; set 1, and lower batch_size"
+            )
         if ranks.world() > 1 and not isinstance(model, Divisible):
             raise ConfigError(
                 f"trainer.devices={training.devices}: {type(model).__name__} trains in one "
@@ -149,7 +154,7 @@ def _train(
     model.keep_popularity(split)
     part = model.prepare(split)
     validate = Validate(split, protocol, training, folder, on_evaluation)
-    callbacks = [Reseed(training.seed), MeanLoss(), validate]
+    callbacks = [Reseed(training.seed), MeanLoss(training.accumulate), validate]
     bar = [RichProgressBar(leave=True)] if progress else []
     is_true = training.precision in TruePrecision.DTYPES
     true = [TruePrecision(training.precision, device)] if is_true else []
@@ -162,6 +167,7 @@ def _train(
             strategy=_strategy(training, model, divided=bool(tables)),
             precision=None if true else training.precision,
             gradient_clip_val=training.gradient_clip,
+            accumulate_grad_batches=training.accumulate,
             callbacks=[*callbacks, *bar],
             logger=loggers,
             plugins=[AtomicCheckpoints(), *true],

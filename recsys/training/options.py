@@ -22,6 +22,8 @@ class TrainingOptions:
     Attributes:
         max_epochs: at most so many passes over the training users.
         batch_size: training users a step, of all ranks together.
+        accumulate: pieces that a batch is computed in, one after the other, for less memory; they
+            add up to what it gives at once.
         reshuffle: whether each epoch takes the users in an order of its own; otherwise one order is
             drawn, and its batches are kept for all epochs.
         monitor: the validation metric by which the best epoch is kept, and training is stopped:
@@ -50,6 +52,7 @@ class TrainingOptions:
 
     max_epochs: int = 100
     batch_size: int = 256
+    accumulate: int = 1
     reshuffle: bool = True
     monitor: str = "ndcg@10"
     patience: int = 10
@@ -75,6 +78,11 @@ class TrainingOptions:
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"strategy={self.strategy} {_refusal(self.strategy)}")
         at_least(1, batch_size=self.batch_size, patience=self.patience)
+        if not 1 <= self.accumulate <= self.batch_size:
+            raise ConfigError(
+                f"accumulate={self.accumulate} is not in 1 .. batch_size={self.batch_size}; a "
+                "batch has no more pieces than users"
+            )
         at_least(1, devices=self.devices, num_nodes=self.num_nodes)
         above(0, gradient_clip=self.gradient_clip)
 

@@ -67,7 +67,9 @@ def model_of(name: str, split: Split) -> Recommender:
     )
 
 
-def train_divided(split: Split, folder: Path, *, max_epochs: int = 25, **options: Any) -> None:
+def train_divided(
+    split: Split, folder: Path, *, max_epochs: int = 25, accumulate: int = 1, **options: Any
+) -> None:
     """SASRec in float32, or go on with it; of its 41 rows of the table two ranks have 21 and 20."""
     torch.manual_seed(0)
     encoder = Encoder(dropout=0.0)
@@ -75,6 +77,7 @@ def train_divided(split: Split, folder: Path, *, max_epochs: int = 25, **options
     training = TrainingOptions(
         max_epochs=max_epochs,
         batch_size=59,
+        accumulate=accumulate,
         monitor="ndcg@5",
         patience=99,
         device="cpu",
@@ -83,7 +86,7 @@ def train_divided(split: Split, folder: Path, *, max_epochs: int = 25, **options
     fit(model, split, training, PROTOCOL, folder=folder)
 
 
-def train(name: str, split: Split, folder: Path) -> None:
+def train(name: str, split: Split, folder: Path, **others: Any) -> None:
     """Train a model, or go on with it, and write its weights and what it reaches."""
     options = TrainingOptions(
         max_epochs=12,
@@ -92,7 +95,7 @@ def train(name: str, split: Split, folder: Path) -> None:
         patience=99,
         device="cpu",
         devices=ranks.world(),
-        precision="64-true",
+        **({"precision": "64-true"} | others),
     )
     model = fit(model_of(name, split), split, options, PROTOCOL, folder=folder)
     with atomic_file(folder / "weights.pt") as scratch:
@@ -143,6 +146,7 @@ def main(folder: Path) -> None:
     join(2, device="cpu")
     for name in MODELS:
         train(name, split, folder / "whole" / name)
+    train("sasrec", split, folder / "pieces", accumulate=3)
     for name in KILLED:
         begin(name, split, folder / "begun" / name)
         begin(name, split, folder / "resumed" / name)
@@ -150,6 +154,7 @@ def main(folder: Path) -> None:
     for name, ranking in RANKINGS.items():
         for kind, shard in (("plain", False), ("divided", True)):
             train_divided(split, folder / kind / name, ranking=ranking, shard=shard)
+    train_divided(split, folder / "divided/pieces", shard=True, accumulate=3)
     for name, first in (("from_plain", False), ("from_divided", True)):
         train_divided(split, folder / name, max_epochs=20, shard=first)
     train_divided(split, folder / "from_plain", shard=True)  # the other is gone on with alone

@@ -111,6 +111,14 @@ def test_a_divided_table_is_trained_as_a_plain_one(name: str, two: Path) -> None
 
 
 @pytest.mark.slow
+def test_pieces_on_two_ranks_compute_what_a_batch_does(one: Path, two: Path) -> None:
+    pieces = weights(two / "pieces")
+    for key, weight in weights(one / "whole/sasrec").items():
+        assert (weight - pieces[key]).abs().max() < 1e-12, key
+    assert_alike(two / "plain/whole", two / "divided/pieces")
+
+
+@pytest.mark.slow
 def test_a_checkpoint_is_whole_whoever_wrote_it(split: Split, two: Path, tmp_path: Path) -> None:
     assert_alike(two / "plain/whole", two / "from_plain")  # gone on with a divided table
     shutil.copytree(two / "from_divided", tmp_path, dirs_exist_ok=True)
