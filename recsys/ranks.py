@@ -81,7 +81,9 @@ def weighed(mean: Tensor, number: int) -> Tensor:
     if world() == 1:
         return mean
     numbers = torch.tensor(number, dtype=torch.float64, device=_place())
-    return mean * (number * world() / total(numbers).clamp(min=1)).to(mean)
+    weight = number * world() / total(numbers).clamp(min=1)
+    # In float32 at least: a weight of few bits is a wrong one.
+    return mean * weight.to(mean.device, torch.promote_types(mean.dtype, torch.float32))
 
 
 def gather(values: Tensor) -> Tensor:

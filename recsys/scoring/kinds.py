@@ -14,7 +14,9 @@ from typing import ClassVar
 
 import polars as pl
 import torch
+from torch import nn
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
@@ -198,6 +200,22 @@ class Separable(Divisible):
     @abstractmethod
     def num_terms(self, part: Part) -> int:
         """How many terms the loss of a part is a mean of."""
+
+
+class Blockwise(Divisible):
+    """Most of its weights are in blocks, of each of which ranks may hold a part: `strategy=fsdp`.
+
+    In a step every rank calls each block as often as the others do, and has gradients for the same
+    weights.
+    """
+
+    @abstractmethod
+    def blocks(self) -> Sequence[nn.Module]:
+        """These, in the order in which they are called.
+
+        Raises:
+            ConfigError: an option does not let them be divided.
+        """
 
 
 class Generative(Scorer):

@@ -26,7 +26,6 @@ from recsys.errors import ConfigError, DataError
 from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_text
-from recsys.nn.embedding import joined_tables
 from recsys.reading import reading
 from recsys.scoring.kinds import Measured
 from recsys.scoring.recommender import Recommender
@@ -34,6 +33,7 @@ from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
 from recsys.timing import timed
+from recsys.training.divided import whole_weights
 from recsys.training.options import TrainingOptions
 
 logger = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ class Validate(Callback):
         row = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
         if (epoch + 1) % self.training.evaluate_every == 0:
             assert isinstance(pl_module, Recommender)
-            with joined_tables(pl_module):
+            with whole_weights(pl_module):
                 means = evaluate(pl_module, self.split.validation, self.protocol).means
                 if isinstance(pl_module, Measured):
                     means |= pl_module.measure(self.split, VALIDATION)

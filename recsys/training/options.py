@@ -11,7 +11,7 @@ from recsys.ranges import above, at_least
 Precision: TypeAlias = Literal[
     "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"
 ]
-STRATEGIES = ("auto", "ddp")
+STRATEGIES = ("auto", "ddp", "fsdp")
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
@@ -34,7 +34,9 @@ class TrainingOptions:
         device: as `recsys.devices.device_of` takes it; of several, each rank takes one.
         devices, num_nodes: processes a machine, and machines, that train together, as `torchrun` or
             SLURM started them; `recsys.ranks`.
-        strategy: how they do: `auto` and `ddp` hold the whole model in each and average gradients.
+        strategy: how they do: `auto` and `ddp` hold the whole model in each and average gradients;
+            under `fsdp` each holds a part of every block of a `Blockwise` model, of its gradients
+            and of the optimiser's moments.
         precision: of `PRECISIONS`. The mixed ones hold weights in float32 and compute products in
             float16 (on a GPU) or bfloat16; the true ones hold weights, save them and compute in
             float64, float16 or bfloat16, with master weights for the steps (`TruePrecision`). It
