@@ -61,48 +61,48 @@ class Loader:
 
 
 @dataclass(frozen=True, eq=False)
-class Piece(Part):
+class MicroBatch(Part):
     """Some rows of a batch, maybe none.
 
     Attributes:
-        weight: by which its loss is multiplied. The mean over the pieces of a batch is then the
-            batch's loss.
+        weight: by which its loss is multiplied. The mean over the micro-batches of a batch is then
+            the batch's loss.
     """
 
     weight: float
 
 
-class Pieces:
-    """The batches of a loader, each as pieces of its rows, one after the other.
+class MicroBatches:
+    """The batches of a loader, each as some rows after others.
 
     Args:
-        loader: of this rank's rows; a piece is then some rows of each rank.
-        num_pieces: a batch.
+        loader: of this rank's rows; a micro-batch is then some rows of each rank.
+        number: of micro-batches in a batch.
         num_terms: how many terms the loss of a part is a mean of.
 
     >>> history = BasketBatch.from_lists([[[0]], [[1]], [[2]]], num_items=3)
     >>> part = Part("train", history, Ragged.from_lists([[1], [2], [0]]))
-    >>> pieces = Pieces(Loader(part, batch_size=3), num_pieces=2, num_terms=len)
-    >>> [(piece.history.items.tolist(), round(piece.weight, 2)) for piece in pieces]
+    >>> batches = MicroBatches(Loader(part, batch_size=3), number=2, num_terms=len)
+    >>> [(batch.history.items.tolist(), round(batch.weight, 2)) for batch in batches]
     [([0, 1], 1.33), ([2], 0.67)]
     """
 
-    def __init__(self, loader: Loader, num_pieces: int, num_terms: Callable[[Part], int]) -> None:
+    def __init__(self, loader: Loader, number: int, num_terms: Callable[[Part], int]) -> None:
         self.loader = loader
-        self.num_pieces = num_pieces
+        self.number = number
         self.num_terms = num_terms
 
     def __len__(self) -> int:
-        return len(self.loader) * self.num_pieces
+        return len(self.loader) * self.number
 
-    def __iter__(self) -> Iterator[Piece]:
+    def __iter__(self) -> Iterator[MicroBatch]:
         for batch in self.loader:
             rows = torch.arange(len(batch), device=batch.history.device)
-            pieces = [batch.rows(index) for index in rows.tensor_split(self.num_pieces)]
-            terms = ranks.counts([self.num_terms(piece) for piece in pieces])
-            for piece, number in zip(pieces, terms, strict=True):
-                weight = number * self.num_pieces / max(sum(terms), 1)
-                yield Piece(piece.name, piece.history, piece.target, weight)
+            parts = [batch.rows(index) for index in rows.tensor_split(self.number)]
+            terms = ranks.counts([self.num_terms(part) for part in parts])
+            for part, num_terms in zip(parts, terms, strict=True):
+                weight = num_terms * self.number / max(sum(terms), 1)
+                yield MicroBatch(part.name, part.history, part.target, weight)
 
 
 class KeptBatches:
@@ -111,7 +111,7 @@ class KeptBatches:
     What a batch has computed of itself (`functools.cached_property`) is kept with it.
     """
 
-    def __init__(self, loader: Loader | Pieces) -> None:
+    def __init__(self, loader: Loader | MicroBatches) -> None:
         self.batches = list(loader)
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from recsys.batch.examples import Part
-from recsys.batch.loader import Piece
+from recsys.batch.loader import MicroBatch
 from recsys.precision import wide
 from recsys.ranges import at_least
 from recsys.scoring.scorer import Scorer
@@ -86,7 +86,7 @@ class Recommender(Scorer, LightningModule):
 
     def training_step(self, part: Part, batch_index: int) -> Tensor:
         loss = self.loss(part, self._progress())
-        return wide(loss) * part.weight if isinstance(part, Piece) else loss
+        return wide(loss) * part.weight if isinstance(part, MicroBatch) else loss
 
     def configure_optimizers(self) -> Any:
         return self.optimizer(self._progress().num_steps)

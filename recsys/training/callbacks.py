@@ -63,7 +63,7 @@ class MeanLoss(Callback):
     small model.
 
     Args:
-        num_pieces: of a batch; their losses add up to its own.
+        accumulate: micro-batches of a batch, whose losses add up to its own.
 
     Raises:
         DataError: at an epoch's end, the loss is not finite.
@@ -72,8 +72,8 @@ class MeanLoss(Callback):
     losses: list[Tensor]
     num_users: list[int]
 
-    def __init__(self, num_pieces: int = 1) -> None:
-        self.num_pieces = num_pieces
+    def __init__(self, accumulate: int = 1) -> None:
+        self.accumulate = accumulate
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.losses, self.num_users = [], []
@@ -87,7 +87,7 @@ class MeanLoss(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         losses = ranks.total(torch.stack(self.losses)) / ranks.world()
         num_users = ranks.total(torch.tensor(self.num_users, device=losses.device))
-        losses, num_users = (x.view(-1, self.num_pieces).sum(1) for x in (losses, num_users))
+        losses, num_users = (x.view(-1, self.accumulate).sum(1) for x in (losses, num_users))
         loss = (losses * num_users).sum() / num_users.sum()
         if not loss.isfinite():
             raise DataError(

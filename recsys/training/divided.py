@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy
@@ -112,18 +111,18 @@ def divided_tables(model: nn.Module, training: TrainingOptions) -> Iterator[list
         table.join()
 
 
-def to_divide(model: Recommender, training: TrainingOptions) -> Recommender:
-    """The model, or where its blocks are to be divided, a copy: they cannot be put together again.
+def check_blocks(model: Recommender, training: TrainingOptions) -> None:
+    """Refuse to divide a model that has no blocks, or in float16.
 
     Raises:
-        ConfigError: `strategy=fsdp` with a model that has no blocks, or with float16.
+        ConfigError: `strategy=fsdp` is not for this model, or not with this precision.
     """
     if training.strategy != "fsdp":
-        return model
+        return
     if not isinstance(model, Blockwise):
         raise ConfigError(
-            f"trainer.strategy=fsdp divides blocks of a decoder, and {type(model).__name__} has "
-            "none; set auto"
+            f"trainer.strategy=fsdp divides the layers of a decoder, and {type(model).__name__} "
+            "has none; set auto"
         )
     if training.precision.startswith("16"):
         raise ConfigError(
@@ -131,7 +130,6 @@ def to_divide(model: Recommender, training: TrainingOptions) -> Recommender:
             "divides; set bf16-mixed or 32-true"
         )
     model.blocks()
-    return deepcopy(model) if ranks.is_joined() else model
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from recsys.training.callbacks import (
     Validate,
     check_monitor,
 )
-from recsys.training.divided import DividedBlocks, DividedTables, divided_tables, to_divide
+from recsys.training.divided import DividedBlocks, DividedTables, check_blocks, divided_tables
 from recsys.training.options import TrainingOptions
 from recsys.training.processes import join
 from recsys.training.true_precision import TruePrecision
@@ -120,6 +121,7 @@ def _fit(
             model.fit(split)
     elif isinstance(model, Recommender):
         check_monitor(model, training.monitor, protocol)
+        check_blocks(model, training)
         if training.accumulate > 1 and not isinstance(model, Separable):
             raise ConfigError(
                 f"trainer.accumulate={training.accumulate}: the loss of {type(model).__name__} "
@@ -154,7 +156,9 @@ def _train(
     model.to("cpu")  # where the split is; it may have been trained before
     model.keep_popularity(split)
     part = model.prepare(split)
-    trained = to_divide(model, training)
+    # A copy, where weights are to be divided: they cannot be put together again.
+    is_divided = training.strategy == "fsdp" and ranks.is_joined()
+    trained = deepcopy(model) if is_divided else model
     validate = Validate(split, protocol, training, folder, on_evaluation)
     callbacks = [Reseed(training.seed), MeanLoss(training.accumulate), validate]
     bar = [RichProgressBar(leave=True)] if progress else []

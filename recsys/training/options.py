@@ -22,8 +22,8 @@ class TrainingOptions:
     Attributes:
         max_epochs: at most so many passes over the training users.
         batch_size: training users a step, of all ranks together.
-        accumulate: pieces that a batch is computed in, one after the other, for less memory; they
-            add up to what it gives at once.
+        accumulate: micro-batches that a batch is computed in, for less memory. Their gradients add
+            up to that of the whole batch: a `Separable` model learns what it learns with 1.
         reshuffle: whether each epoch takes the users in an order of its own; otherwise one order is
             drawn, and its batches are kept for all epochs.
         monitor: the validation metric by which the best epoch is kept, and training is stopped:
@@ -82,8 +82,8 @@ class TrainingOptions:
         at_least(1, batch_size=self.batch_size, patience=self.patience)
         if not 1 <= self.accumulate <= self.batch_size:
             raise ConfigError(
-                f"accumulate={self.accumulate} is not in 1 .. batch_size={self.batch_size}; a "
-                "batch has no more pieces than users"
+                f"accumulate={self.accumulate} is not in 1 .. batch_size={self.batch_size}; each "
+                "micro-batch has a user at least"
             )
         at_least(1, devices=self.devices, num_nodes=self.num_nodes)
         above(0, gradient_clip=self.gradient_clip)
