@@ -195,7 +195,7 @@ class Divisible(Recommender):
 
 
 class Separable(Divisible):
-    """Its loss is a mean of terms, each of one example: so that micro-batches add up to a batch."""
+    """Its loss is a mean of terms, each of one example: its micro-batches add up to a batch."""
 
     @abstractmethod
     def num_terms(self, part: Part) -> int:

@@ -28,6 +28,7 @@ from recsys.nn.embedding import EmbeddingTable, joined_tables, like, sharded
 from recsys.scoring.kinds import Blockwise
 from recsys.scoring.recommender import Recommender
 from recsys.training.options import TrainingOptions
+from recsys.training.true_precision import TruePrecision
 
 
 class DividedTables(DDPStrategy):
@@ -69,6 +70,14 @@ class DividedBlocks(DividedTables):
         fully_shard(model, mesh=mesh, ignored_params=numbers)
         register_fsdp_forward_method(model, "training_step")
         super().model_to_device()
+
+    def teardown(self) -> None:
+        """As for a whole model, which then moves: this one is let go, and may be within a step."""
+        assert self.cluster_environment is not None
+        assert self.accelerator is not None
+        for part in (self.cluster_environment, self.precision_plugin, self.accelerator):
+            part.teardown()
+        self.checkpoint_io.teardown()
 
 
 def _average(weight: Tensor) -> None:
@@ -112,7 +121,7 @@ def divided_tables(model: nn.Module, training: TrainingOptions) -> Iterator[list
 
 
 def check_blocks(model: Recommender, training: TrainingOptions) -> None:
-    """Refuse to divide a model that has no blocks, or in float16.
+    """Refuse to divide a model that has no blocks, in float16, or with weights of two precisions.
 
     Raises:
         ConfigError: `strategy=fsdp` is not for this model, or not with this precision.
@@ -128,6 +137,12 @@ def check_blocks(model: Recommender, training: TrainingOptions) -> None:
         raise ConfigError(
             f"trainer.precision={training.precision} scales its gradients, which strategy=fsdp "
             "divides; set bf16-mixed or 32-true"
+        )
+    dtypes = {weight.dtype for weight in model.parameters()}
+    if len(dtypes) > 1 and training.precision not in TruePrecision.DTYPES:
+        raise ConfigError(
+            f"weights in {', '.join(sorted(map(str, dtypes)))}: strategy=fsdp divides those of one "
+            "precision; set model.decoder.dtype=float32, or trainer.precision=bf16-true"
         )
     model.blocks()
 

@@ -20,8 +20,9 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
-from recsys.models import SASRec
+from recsys.models import LMRec, SASRec
 from recsys.models.sequences import Ranking
+from recsys.precision import set_precision
 from recsys.reading import read_json
 from recsys.run import folder
 from recsys.scoring.recommender import Progress, Recommender
@@ -245,6 +246,16 @@ def test_what_is_not_divided_by_blocks(
     training = TrainingOptions(strategy="fsdp", monitor="ndcg@5", device="cpu", **options)
     with pytest.raises(ConfigError, match=message):
         loop.fit(on_ranks.model_of(name, split), split, training, on_ranks.PROTOCOL)
+
+
+def test_weights_of_two_precisions_are_not_divided(split: Split) -> None:
+    model = on_ranks.model_of("lmrec", split)
+    assert isinstance(model, LMRec)
+    set_precision(model.user_projection, torch.bfloat16)
+    training = TrainingOptions(strategy="fsdp", monitor="ndcg@5", device="cpu")
+    message = "weights in torch.bfloat16, torch.float32: .*decoder.dtype=float32"
+    with pytest.raises(ConfigError, match=message):
+        loop.fit(model, split, training, on_ranks.PROTOCOL)
 
 
 def test_tasks_that_are_done_in_one_process(
