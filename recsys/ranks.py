@@ -61,12 +61,17 @@ def largest(values: Tensor) -> Tensor:
 
 def count(number: int) -> int:
     """How many there are on all ranks."""
-    return int(total(torch.tensor(number, device=_place())))
+    return counts([number])[0]
+
+
+def counts(numbers: list[int]) -> list[int]:
+    """The same of several numbers at once."""
+    return total(torch.tensor(numbers, device=_place())).tolist() if world() > 1 else numbers
 
 
 def mean(values: Tensor) -> Tensor:
     """What the values here add to the mean over all ranks, times the number of ranks."""
-    if world() == 1:
+    if world() == 1 and values.numel():
         return values.mean()
     return weighed(values.sum() / max(values.numel(), 1), values.numel())
 
@@ -76,7 +81,9 @@ def weighed(mean: Tensor, number: int) -> Tensor:
     if world() == 1:
         return mean
     numbers = torch.tensor(number, dtype=torch.float64, device=_place())
-    return mean * (number * world() / total(numbers).clamp(min=1)).to(mean)
+    weight = number * world() / total(numbers).clamp(min=1)
+    # In float32 at least: a weight of few bits is a wrong one.
+    return mean * weight.to(mean.device, torch.promote_types(mean.dtype, torch.float32))
 
 
 def gather(values: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from recsys.batch.ragged import Ragged, gather_positions
 from recsys.batch.tokens import Documents
 from recsys.models.language._added import Added
 from recsys.models.language._texts import Beginnings, Texts
-from recsys.models.language.decoders import causal_of, logit_scale
+from recsys.models.language.decoders import causal_of, is_divided, logit_scale
 from recsys.nn.buffers import Memo
 
 T = TypeVar("T")
@@ -52,26 +52,41 @@ class TextStates:
 
     def at_ends(self, documents: Documents, *, by_rank: bool = False) -> Tensor:
         """(M, D): the state at each end; by rank each reads some groups, and all get all."""
-        embed = causal_of(self.decoder).get_input_embeddings()
         groups = list(documents.groups(TOKENS_AT_ONCE))
-        states, places = [], []
-        for which, group in groups[ranks.rank() :: ranks.world()] if by_rank else groups:
-            tokens_BL, ends_M = group.padded()
-            embedded_BLD = embed(tokens_BL)
-            if self.added:
-                flat = embedded_BLD.flatten(0, 1)
-                added_MD = self.added(group.items).to(flat.dtype)
-                embedded_BLD = flat.index_add(0, ends_M, added_MD).view_as(embedded_BLD)
-            # Padding stands at the right, where a causal decoder does not look.
-            hidden_BLD = self._hidden(inputs_embeds=embedded_BLD)
-            states.append(hidden_BLD.flatten(0, 1)[ends_M])
+        if by_rank:
+            groups = groups[ranks.rank() :: ranks.world()]
+        states = [self._of_nothing() for _ in range(self._most(len(groups)) - len(groups))]
+        places = [documents.end_offsets[:0]]
+        for which, group in groups:
+            states.append(self._of_padded(*group.padded(), group.items))
             places.append(gather_positions(documents.end_offsets, which)[0])
         if not states:
-            states, places = [self.head.new_zeros(0, self.head.shape[1])], [documents.ends[:0]]
+            states = [self.head.new_zeros(0, self.head.shape[1])]
         states_MD, places_M = torch.cat(states), torch.cat(places)
         if by_rank:
             states_MD, places_M = ranks.gather(states_MD), ranks.gather(places_M)
         return torch.empty_like(states_MD).index_copy(0, places_M, states_MD)
+
+    def _most(self, number: int) -> int:
+        """Of groups: as many as the rank has that reads most, where all have to read as often."""
+        if not (torch.is_grad_enabled() and is_divided(self.decoder)):
+            return number
+        return int(ranks.largest(torch.tensor(number, device=self.head.device)))
+
+    def _of_nothing(self) -> Tensor:
+        """(0, D): no state, of a pass over one [EOS] that closes no item."""
+        end_M, no_item = self.texts.end.view(1) * 0, self.texts.items[-1:]
+        return self._of_padded(self.texts.end.view(1, 1), end_M, no_item)[:0]
+
+    def _of_padded(self, tokens_BL: Tensor, ends_M: Tensor, items_M: Tensor) -> Tensor:
+        """(M, D): the states at ends, with what is added there of items."""
+        embedded_BLD = causal_of(self.decoder).get_input_embeddings()(tokens_BL)
+        if self.added:
+            flat = embedded_BLD.flatten(0, 1)
+            added_MD = self.added(items_M).to(flat.dtype)
+            embedded_BLD = flat.index_add(0, ends_M, added_MD).view_as(embedded_BLD)
+        # Padding stands at the right, where a causal decoder does not look.
+        return self._hidden(inputs_embeds=embedded_BLD).flatten(0, 1)[ends_M]
 
     def before_tokens(self, tokens_RL: Tensor, positions_RL: Tensor) -> tuple[Tensor, Tensor]:
         """States (T, D) that a token of their own document follows, and that token (T,).

@@ -49,7 +49,7 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.repeats import RepeatWeight
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share
-from recsys.scoring.kinds import Divisible, LogProbabilities, RepeatAware
+from recsys.scoring.kinds import LogProbabilities, RepeatAware, Separable
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
@@ -124,7 +124,7 @@ class Ranking:
             )
 
 
-class SASRec(RepeatAware, LogProbabilities, Divisible):
+class SASRec(RepeatAware, LogProbabilities, Separable):
     """Encodes a history to the state after its last item; a score is its product with an item.
 
     Args:
@@ -225,6 +225,9 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
         """The items' vectors, where ranks divide them: then they have no others."""
         table = self.items.id
         return table if table is not None and table.is_divided else None
+
+    def num_terms(self, part: Part) -> int:
+        return len(part.history.items) - len(part)
 
     def _divided_loss(self, items: EmbeddingTable, inputs: Ragged, targets_E: Tensor) -> Tensor:
         """The softmaxes of `loss`, where no rank has all items."""

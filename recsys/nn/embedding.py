@@ -103,7 +103,9 @@ class EmbeddingTable(nn.Module):
         logits = self._for_all(states) @ self.weight.T
         no_padding = torch.zeros(self.num_embeddings + 1, device=states.device)
         no_padding[self.num_embeddings] = -torch.inf
-        loss = F.cross_entropy(logits + like(no_padding, self.weight), self._for_all(targets))
+        logits = logits + like(no_padding, self.weight)
+        every = self._for_all(targets)
+        loss = F.cross_entropy(logits, every, reduction="sum") / max(len(every), 1)
         return loss.to_local() if isinstance(loss, DTensor) else loss
 
     def _for_all(self, rows: Tensor) -> DTensor:

@@ -14,8 +14,9 @@ from typing import ClassVar
 
 import polars as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
@@ -221,6 +222,30 @@ class Divisible(Recommender):
     """
 
     uses_every_weight: bool = False
+
+
+class Separable(Divisible):
+    """Its loss is a mean of terms, each of one example: its micro-batches add up to a batch."""
+
+    @abstractmethod
+    def num_terms(self, part: Part) -> int:
+        """How many terms the loss of a part is a mean of."""
+
+
+class Blockwise(Divisible):
+    """Most of its weights are in blocks, of each of which ranks may hold a part: `strategy=fsdp`.
+
+    In a step every rank calls each block as often as the others do, and has gradients for the same
+    weights.
+    """
+
+    @abstractmethod
+    def blocks(self) -> Sequence[nn.Module]:
+        """These, in the order in which they are called.
+
+        Raises:
+            ConfigError: an option does not let them be divided.
+        """
 
 
 class Generative(Scorer):

@@ -33,7 +33,7 @@ from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
 from recsys.timing import timed
-from recsys.training.divided import searchable
+from recsys.training.divided import whole_weights
 from recsys.training.options import TrainingOptions
 
 logger = logging.getLogger(__name__)
@@ -62,12 +62,18 @@ class MeanLoss(Callback):
     Once, at its end: Lightning's own mean, logged in every step, takes longer than the step of a
     small model.
 
+    Args:
+        accumulate: micro-batches of a batch, whose losses add up to its own.
+
     Raises:
         DataError: at an epoch's end, the loss is not finite.
     """
 
     losses: list[Tensor]
     num_users: list[int]
+
+    def __init__(self, accumulate: int = 1) -> None:
+        self.accumulate = accumulate
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.losses, self.num_users = [], []
@@ -81,6 +87,7 @@ class MeanLoss(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         losses = ranks.total(torch.stack(self.losses)) / ranks.world()
         num_users = ranks.total(torch.tensor(self.num_users, device=losses.device))
+        losses, num_users = (x.view(-1, self.accumulate).sum(1) for x in (losses, num_users))
         loss = (losses * num_users).sum() / num_users.sum()
         if not loss.isfinite():
             raise DataError(
@@ -177,7 +184,7 @@ class Validate(Callback):
         row = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
         if (epoch + 1) % self.training.evaluate_every == 0:
             assert isinstance(pl_module, Recommender)
-            with searchable(pl_module):
+            with whole_weights(pl_module):
                 means = evaluate(pl_module, self.split.validation, self.protocol).means
                 if isinstance(pl_module, Measured):
                     means |= pl_module.measure(self.split, VALIDATION)

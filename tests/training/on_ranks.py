@@ -25,7 +25,7 @@ from recsys.files import atomic_file, write_parquet
 from recsys.log.words import Template
 from recsys.models import BPRMF, DNNTSP, GLOIE, CountVAE, LMRec, NextPlace, SASRec, UniSRec
 from recsys.models.graphs import Autoencoder
-from recsys.models.language import Decoder, Language, _states
+from recsys.models.language import Decoder, Ids, Language, Tuning, _states
 from recsys.models.language import Ranking as TextRanking
 from recsys.models.language._states import TextStates
 from recsys.models.sequences import Encoder, Ranking, SingularVectors, sasrec
@@ -42,8 +42,10 @@ from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
 from recsys.training.processes import join
 
-KILLED = ("sasrec", "gloie", "lmrec")
+KILLED = ("sasrec", "gloie", "lmrec", "lmrec_fsdp")
+FSDP: dict[str, Any] = {"strategy": "fsdp", "gradient_clip": 1.0}
 MODELS = (*KILLED, "bpr_mf", "count_vae", "dnntsp", "next_place")
+MIXED = ("sasrec", "lmrec_fsdp")
 RANKINGS = {"whole": Ranking(), "sampled": Ranking(num_negatives=10)}
 PROTOCOL = Protocol(ks=(5,), batch_size=16)
 
@@ -80,17 +82,24 @@ def model_of(name: str, split: Split) -> Recommender:
         return DNNTSP(split.num_items, embedding_dim=8)
     if name == "next_place":
         return NextPlace(split.num_items)
+    # Under FSDP, all that a rank may have to take part in without a row of its own.
+    more: dict[str, Any] = {}
+    if name == "lmrec_fsdp":
+        more = {"ids": Ids(use_ids=True), "tuning": Tuning(checkpoint_activations=True)}
     sizes: Any = {"num_layers": 1, "embedding_dim": 16, "num_heads": 2, "ffn_dim": 32}
     return LMRec(
         split.num_items,
         decoder=Decoder(vocab_size=300, **sizes),
         template=Template(),
         language=Language(batch_size=3, row_length=64),
-        ranking=TextRanking(num_negatives=3),
+        ranking=TextRanking(num_negatives=3, repeats=name == "lmrec_fsdp"),
+        **more,
     )
 
 
-def train_divided(split: Split, folder: Path, *, max_epochs: int = 25, **options: Any) -> None:
+def train_divided(
+    split: Split, folder: Path, *, max_epochs: int = 25, accumulate: int = 1, **options: Any
+) -> None:
     """SASRec in float32, or go on with it; of its 41 rows of the table two ranks have 21 and 20."""
     torch.manual_seed(0)
     encoder = Encoder(dropout=0.0)
@@ -98,6 +107,7 @@ def train_divided(split: Split, folder: Path, *, max_epochs: int = 25, **options
     training = TrainingOptions(
         max_epochs=max_epochs,
         batch_size=59,
+        accumulate=accumulate,
         monitor="ndcg@5",
         patience=99,
         device="cpu",
@@ -158,8 +168,9 @@ def encode_by_rank(split: Split, folder: Path) -> None:
         torch.save(vectors, scratch)
 
 
-def train(name: str, split: Split, folder: Path) -> None:
+def train(name: str, split: Split, folder: Path, **others: Any) -> None:
     """Train a model, or go on with it, and write its weights and what it reaches."""
+    others = (FSDP if name == "lmrec_fsdp" else {}) | others
     options = TrainingOptions(
         max_epochs=12,
         batch_size=59,
@@ -167,15 +178,16 @@ def train(name: str, split: Split, folder: Path) -> None:
         patience=99,
         device="cpu",
         devices=ranks.world(),
-        precision="64-true",
+        **({"precision": "64-true"} | others),
     )
-    model = fit(model_of(name, split), split, options, PROTOCOL, folder=folder)
+    with mock.patch.object(_states, "TOKENS_AT_ONCE", 256):  # not as many groups on each rank
+        model = fit(model_of(name, split), split, options, PROTOCOL, folder=folder)
     with atomic_file(folder / "weights.pt") as scratch:
         torch.save(model.state_dict(), scratch)
     write_parquet(folder / "per_user.parquet", evaluate(model, split.test, PROTOCOL).per_user)
 
 
-def begin(name: str, split: Split, folder: Path) -> None:
+def begin(name: str, split: Split, folder: Path, **others: Any) -> None:
     """The same, killed at step 14."""
     kind = type(model_of(name, split))
     training_step = kind.training_step
@@ -187,7 +199,7 @@ def begin(name: str, split: Split, folder: Path) -> None:
 
     with mock.patch.object(kind, "training_step", dying):
         try:
-            train(name, split, folder)
+            train(name, split, folder, **others)
         except Killed:
             return
     raise AssertionError("nobody was killed")
@@ -225,9 +237,15 @@ def main(folder: Path) -> None:
         begin(name, split, folder / "begun" / name)
         begin(name, split, folder / "resumed" / name)
         train(name, split, folder / "resumed" / name)
+    begin("lmrec_fsdp", split, folder / "resumed/from_whole", strategy="auto")
+    train("lmrec_fsdp", split, folder / "resumed/from_whole")
+    train("sasrec", split, folder / "accumulated", accumulate=3)
+    for name in MIXED:
+        train(name, split, folder / "mixed" / name, precision="bf16-mixed")
     for name, ranking in RANKINGS.items():
         for kind, shard in (("plain", False), ("divided", True)):
             train_divided(split, folder / kind / name, ranking=ranking, shard=shard)
+    train_divided(split, folder / "divided/accumulated", shard=True, accumulate=3)
     for name, first in (("from_plain", False), ("from_divided", True)):
         train_divided(split, folder / name, max_epochs=20, shard=first)
     train_divided(split, folder / "from_plain", shard=True)  # the other is gone on with alone
