@@ -25,7 +25,7 @@ from recsys.nn import losses, negatives
 from recsys.nn.embedding import EmbeddingTable
 from recsys.precision import wide
 from recsys.ranges import at_least
-from recsys.scoring.kinds import Divisible, VectorScorer
+from recsys.scoring.kinds import Separable, VectorScorer
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
@@ -34,7 +34,7 @@ VALUES_AT_ONCE = 2**26
 """Of the vectors of pairs."""
 
 
-class BPRMF(VectorScorer, Divisible):
+class BPRMF(VectorScorer, Separable):
     """A vector for each user and item; a score is their inner product.
 
     A user without training events, known to the log or not, is folded in: the mean vector of the
@@ -91,6 +91,9 @@ class BPRMF(VectorScorer, Divisible):
         sums = [checkpoint(self._sum_of_losses, users, *p, use_reentrant=False) for p in pieces]
         mean = torch.stack(sums).sum() / negative_items.numel()
         return ranks.weighed(mean, negative_items.numel())
+
+    def num_terms(self, part: Part) -> int:
+        return len(part.target.values)
 
     def _sum_of_losses(self, *pairs: Tensor) -> Tensor:
         return self._pair_losses(*pairs).sum()

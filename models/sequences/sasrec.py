@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -44,15 +44,18 @@ from recsys.errors import ConfigError
 from recsys.models.neighbours.text_tfidf import item_texts, tfidf
 from recsys.nn import losses, negatives
 from recsys.nn.attention import Layout
+from recsys.nn.buffers import Memo
 from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.repeats import RepeatWeight
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share
-from recsys.scoring.kinds import Divisible, LogProbabilities, RepeatAware
+from recsys.scoring.kinds import LogProbabilities, RepeatAware, Separable
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
+ITEMS_AT_ONCE = 2**13
+"""Whose texts become vectors."""
 NUM_GROUPS = 8
 """Of users of about one length, which attention lays out side by side."""
 
@@ -121,7 +124,7 @@ class Ranking:
             )
 
 
-class SASRec(RepeatAware, LogProbabilities, Divisible):
+class SASRec(RepeatAware, LogProbabilities, Separable):
     """Encodes a history to the state after its last item; a score is its product with an item.
 
     Args:
@@ -179,6 +182,7 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
             num_items, embedding_dim, text=text, use_id=use_id, shard=shard
         )
         self.encoder = CausalEncoder(embedding_dim, encoder)
+        self._item_vectors: Memo[Tensor] = Memo()
 
     def prepare(self, split: Split) -> Part:
         """Training users with at least two events; of these the last max_length + 1."""
@@ -199,8 +203,8 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
         offsets = sequences.offsets - torch.arange(len(sequences) + 1, device=is_last.device)
         inputs = Ragged(sequences.values[~is_last], offsets)
         targets_E = sequences.values[1:][~is_last[:-1]]
-        if self.items.id is not None and self.items.id.is_divided:
-            return self._divided_loss(self.items.id, inputs, targets_E)
+        if (table := self._divided_table()) is not None:
+            return self._divided_loss(table, inputs, targets_E)
         items_nD = self.items()
         states_ED = self.compared(self.encoder(items_nD, inputs))
         items_nD = self.compared(items_nD)
@@ -216,6 +220,14 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
             return ranks.weighed(mean, len(targets_E))
         vectors_of = partial(F.embedding, weight=wide(items_nD))
         return ranks.mean(self._sampled_softmax(states_ED, vectors_of, targets_E))
+
+    def _divided_table(self) -> EmbeddingTable | None:
+        """The items' vectors, where ranks divide them: then they have no others."""
+        table = self.items.id
+        return table if table is not None and table.is_divided else None
+
+    def num_terms(self, part: Part) -> int:
+        return len(part.history.items) - len(part)
 
     def _divided_loss(self, items: EmbeddingTable, inputs: Ragged, targets_E: Tensor) -> Tensor:
         """The softmaxes of `loss`, where no rank has all items."""
@@ -259,16 +271,36 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         """(B, D): the state after the last event, and zeros for a user without any."""
-        histories, items = batch.ragged.last(self.max_length), self.items()
+        histories, table = batch.ragged.last(self.max_length), self._divided_table()
+        items = self._scored_items() if table is None else table.own_vectors
         (rows,) = (histories.lengths > 0).nonzero(as_tuple=True)
         vectors = items.new_zeros(len(batch), items.shape[1])
-        if len(rows):
-            states = self.encoder(items, histories)
-            vectors[rows] = self.compared(states[histories.offsets[1:][rows] - 1])
+        states = self.encoder(items if table is None else table, histories)
+        vectors[rows] = self.compared(states[histories.offsets[1:][rows] - 1])
         return vectors
 
     def encode_items(self) -> ItemVectors:
-        return self.compared(self.items())
+        return self.compared(self._scored_items())
+
+    def encode_items_by_rank(self) -> ItemVectors:
+        return self.compared(self._scored_items(by_rank=True))
+
+    def _scored_items(self, *, by_rank: bool = False) -> ItemVectors:
+        """(n, D): those of texts, where nothing is learnt, once until a parameter changes."""
+        if self.items.from_text is None or self.training or torch.is_grad_enabled():
+            return self.items()
+        compute = partial(self.items.in_blocks, by_rank=by_rank)
+        return self._item_vectors.get(compute, self.items, by_rank=by_rank)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode forgets the vectors of the items, which training may change."""
+        if mode:
+            self._item_vectors.clear()
+        return super().train(mode)
+
+    def own_items(self) -> ItemVectors | None:
+        table = self._divided_table()
+        return None if table is None else self.compared(table.own_vectors)
 
     def compared(self, vectors: Tensor) -> Tensor:
         """(N, D): states or items as their inner products are taken, here as they are."""
@@ -395,8 +427,21 @@ class ItemVectorTable(nn.Module):
         if self.from_text is None:
             assert self.id is not None
             return self.id.vectors
-        from_text = self.from_text(self.text.to(next(self.from_text.parameters()).dtype))
-        return from_text if self.id is None else self.id.vectors + from_text
+        return self._with_text(slice(None))
+
+    def in_blocks(self, *, by_rank: bool = False) -> ItemVectors:
+        """The same with texts, a block of items at a time; by rank each makes some of them."""
+        starts = torch.arange(0, self.num_items, ITEMS_AT_ONCE)
+        own = (ranks.own(starts) if by_rank else starts).tolist()
+        blocks = [slice(0), *(slice(start, start + ITEMS_AT_ONCE) for start in own)]
+        vectors = torch.cat([self._with_text(block) for block in blocks])
+        return ranks.gather(vectors) if by_rank else vectors
+
+    def _with_text(self, rows: slice) -> ItemVectors:
+        assert self.from_text is not None
+        text = self.text[rows].to(next(self.from_text.parameters()).dtype)
+        from_text = self.from_text(text)
+        return from_text if self.id is None else self.id.vectors[rows] + from_text
 
 
 def leading_vectors(texts: pl.Series, dim: int) -> Tensor:

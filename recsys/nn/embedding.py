@@ -61,6 +61,18 @@ class EmbeddingTable(nn.Module):
         assert not self.is_divided, "no rank has all rows"
         return self.weight[: self.num_embeddings]
 
+    @property
+    def own_vectors(self) -> ItemVectors:
+        """(n_r, D): the real rows that this rank holds, maybe none, behind those of earlier ranks.
+
+        A view of the table's own storage.
+        """
+        if not self.is_divided:
+            return self.vectors
+        rows = cast(DTensor, self.weight).to_local()
+        first = ranks.rank() * -(-(self.num_embeddings + 1) // ranks.world())
+        return rows[: max(self.num_embeddings - first, 0)]
+
     def forward(self, index: Tensor) -> Tensor:
         """(..., D) vectors of `index` (...) int64; the padding row takes no gradient."""
         if self.is_divided:
@@ -91,7 +103,9 @@ class EmbeddingTable(nn.Module):
         logits = self._for_all(states) @ self.weight.T
         no_padding = torch.zeros(self.num_embeddings + 1, device=states.device)
         no_padding[self.num_embeddings] = -torch.inf
-        loss = F.cross_entropy(logits + like(no_padding, self.weight), self._for_all(targets))
+        logits = logits + like(no_padding, self.weight)
+        every = self._for_all(targets)
+        loss = F.cross_entropy(logits, every, reduction="sum") / max(len(every), 1)
         return loss.to_local() if isinstance(loss, DTensor) else loss
 
     def _for_all(self, rows: Tensor) -> DTensor:

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ from recsys import ranks
 from recsys.devices import device_of, running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation.ranking import Protocol
+from recsys.precision import set_precision_as_saved
 from recsys.reading import read_checkpoint, reading
-from recsys.scoring.kinds import Divisible, members_of
+from recsys.scoring.kinds import Divisible, Separable, members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
@@ -46,7 +48,7 @@ from recsys.training.callbacks import (
     Validate,
     check_monitor,
 )
-from recsys.training.divided import DividedTables, divided_tables
+from recsys.training.divided import DividedBlocks, DividedTables, check_blocks, divided_tables
 from recsys.training.options import TrainingOptions
 from recsys.training.processes import join
 from recsys.training.true_precision import TruePrecision
@@ -120,6 +122,12 @@ def _fit(
             model.fit(split)
     elif isinstance(model, Recommender):
         check_monitor(model, training.monitor, protocol)
+        check_blocks(model, training)
+        if training.accumulate > 1 and not isinstance(model, Separable):
+            raise ConfigError(
+                f"trainer.accumulate={training.accumulate}: the loss of {type(model).__name__} "
+                "reads a batch as a whole; set 1, and lower batch_size"
+            )
         if ranks.world() > 1 and not isinstance(model, Divisible):
             raise ConfigError(
                 f"trainer.devices={training.devices}: {type(model).__name__} trains in one "
@@ -149,12 +157,15 @@ def _train(
     model.to("cpu")  # where the split is; it may have been trained before
     model.keep_popularity(split)
     part = model.prepare(split)
+    # A copy, where weights are to be divided: they cannot be put together again.
+    is_divided = training.strategy == "fsdp" and ranks.is_joined()
+    trained = deepcopy(model) if is_divided else model
     validate = Validate(split, protocol, training, folder, on_evaluation)
-    callbacks = [Reseed(training.seed), MeanLoss(), validate]
+    callbacks = [Reseed(training.seed), MeanLoss(training.accumulate), validate]
     bar = [progress_bar()] if progress else []
     is_true = training.precision in TruePrecision.DTYPES
     true = [TruePrecision(training.precision, device)] if is_true else []
-    with _quiet_lightning(), divided_tables(model, training) as tables:
+    with _quiet_lightning(), divided_tables(trained, training) as tables:
         trainer = Trainer(
             max_epochs=training.max_epochs,
             accelerator=device.type,
@@ -163,6 +174,7 @@ def _train(
             strategy=_strategy(training, model, divided=bool(tables)),
             precision=None if true else training.precision,
             gradient_clip_val=training.gradient_clip,
+            accumulate_grad_batches=training.accumulate,
             callbacks=[*callbacks, *bar],
             logger=loggers,
             plugins=[AtomicCheckpoints(), *true],
@@ -183,7 +195,7 @@ def _train(
         details = (type(model).__name__, num_weights, len(epochs.part), device)
         try:
             with timed(logger, "trained %s: %s weights, %s rows, on %s", *details):
-                trainer.fit(model, epochs, ckpt_path=start, weights_only=True)
+                trainer.fit(trained, epochs, ckpt_path=start, weights_only=True)
         except SystemExit as stopped:
             # What Lightning makes of Ctrl-C, and, as if all were well, of SIGTERM.
             raise KeyboardInterrupt from stopped
@@ -196,6 +208,8 @@ def _train(
             ) from error
     best = read_checkpoint(folder / BEST)
     with reading(folder / BEST, remedy="remove checkpoints/ to train from the start"):
+        dtypes = {name: value.dtype for name, value in best["state_dict"].items()}
+        set_precision_as_saved(model, dtypes)  # which a copy alone may have
         model.load_state_dict(best["state_dict"])
     # The run is over: without a trainer the model can be moved, saved and copied.
     model.trainer = None
@@ -213,13 +227,15 @@ def _devices(training: TrainingOptions, device: torch.device) -> int | list[int]
 
 def _strategy(training: TrainingOptions, model: Recommender, *, divided: bool) -> Strategy | str:
     """Lightning's, for the ranks that there are."""
-    together = ranks.world() > 1 or training.strategy == "ddp" or divided
+    together = ranks.world() > 1 or training.strategy != "auto" or divided
     if not (ranks.is_joined() and together):
         return "auto"
     # Buffers are computed alike on all ranks; older torch has another name for that.
     options = inspect.signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
     unused = not (isinstance(model, Divisible) and model.uses_every_weight)
+    if training.strategy == "fsdp":
+        return DividedBlocks()
     of_ddp: dict[str, Any] = {"find_unused_parameters": unused, buffers: False}
     return DividedTables(**of_ddp) if divided else DDPStrategy(**of_ddp)
 
