@@ -78,19 +78,25 @@ def _key(source: Callable[..., EventLog], options: dict[str, Any]) -> str:
 
 
 def _absolute(value: Any) -> Any:
-    """A relative path means another file in another working folder, and a pattern several."""
+    """A relative path means another file in another working folder."""
     if isinstance(value, Mapping):
-        return {str(name): _absolute(inner) for name, inner in value.items()}
+        return {
+            str(name): _files_of(inner)
+            if name.endswith("path") and isinstance(inner, str)
+            else _absolute(inner)
+            for name, inner in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_absolute(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    path = expanded(value)
-    if path.is_dir():
-        return [str(path), *sorted(map(str, path.rglob("*")))]
-    if path.exists():
-        return str(path)
-    return [value, *sorted(glob(str(path), recursive=True))]
+    is_path = isinstance(value, str) and Path(value).exists()
+    return str(Path(value).absolute()) if is_path else value
+
+
+def _files_of(name: str) -> list[str]:
+    """A path; one of a folder or a pattern with all that it means now."""
+    path = expanded(name)
+    found = map(str, path.rglob("*")) if path.is_dir() else glob(str(path), recursive=True)
+    return [str(path), *sorted(found)]
 
 
 def _loaded(name: str) -> EventLog | None:

@@ -69,7 +69,7 @@ def table(
     names: Sequence[str] | None = None,
     decimal: str = "point",
     encoding: str = "utf-8",
-    nulls: Sequence[str] | Literal["usual"] = (),
+    nulls: Sequence[str | None] | Literal["usual"] = (),
     items: Mapping[str, Any] | None = None,
     users: Mapping[str, Any] | None = None,
     join: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),

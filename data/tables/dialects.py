@@ -38,7 +38,7 @@ class Dialect:
         decimal: `.` or `,`, or `point` or `comma`: in front of the decimals of a number.
         encoding: of letters, as Python calls it.
         nulls: words that stand for a missing value, as an empty field does; `usual` is those that
-            programs write, such as NULL and NA.
+            programs write, such as NULL and NA. None is the word null.
 
     Raises:
         ConfigError: a value that is none of these.
@@ -52,12 +52,15 @@ class Dialect:
     names: Sequence[str] | None = None
     decimal: str = "."
     encoding: str = "utf-8"
-    nulls: Sequence[str] | str = ()
+    nulls: Sequence[str | None] | str = ()
 
     def __post_init__(self) -> None:
         separator = SEPARATORS.get(self.separator or "", self.separator)
         header = self.names is None if self.header is None else self.header
         nulls = USUAL_NULLS if self.nulls == USUAL else self.nulls
+        if not isinstance(nulls, str):  # a command line reads NULL as nothing
+            words = (("NULL", "null") if word is None else (word,) for word in nulls)
+            nulls = tuple(word for some in words for word in some)
         decimal = DECIMALS.get(self.decimal, self.decimal)
         for name, value in (
             ("separator", separator),

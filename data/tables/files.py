@@ -74,7 +74,7 @@ def read_table(name: str, dialect: Dialect | None = None) -> Table:
     return Table(name, first, tables[0].text | new, dialect.decimal)
 
 
-def paths_of(name: str) -> list[str]:
+def paths_of(name: str, *, recorded: bool = True) -> list[str]:
     """The files of a name, which are recorded as inputs of what is made of them.
 
     Raises:
@@ -90,15 +90,14 @@ def paths_of(name: str) -> list[str]:
         if not found:
             raise DataError(f"{path}: no table in this folder; there is none in {', '.join(KINDS)}")
     else:
-        found = (
-            [path] if path.exists() else [Path(p) for p in sorted(glob(str(path), recursive=True))]
-        )
+        names = [path] if path.exists() else map(Path, sorted(glob(str(path), recursive=True)))
+        found = [file for file in names if file.is_file()]
     if not found:
         raise NoFileError(f"no file {path}")
     if len({kind_of(file) for file in found}) > 1:
         kinds = ", ".join(sorted({kind_of(file) for file in found}))
         raise DataError(f"{path}: files of several kinds, {kinds}; name one, such as {path}/*.csv")
-    for file in found:
+    for file in found if recorded else ():
         record(file)
     return [str(file) for file in found]
 
@@ -154,13 +153,13 @@ def _read(path: str, dialect: Dialect) -> Table:
 def _json_lines(path: str) -> pl.DataFrame:
     if "://" in path:
         return pl.scan_ndjson(path, infer_schema_length=None).collect()
-    with _opened(path) as file:  # a path would be read as a pattern
+    with opened(path) as file:  # a path would be read as a pattern
         return pl.read_ndjson(file, infer_schema_length=None)
 
 
 def _json(path: str) -> pl.DataFrame:
     """An array of objects, or objects one a line."""
-    with _opened(path) as file:
+    with opened(path) as file:
         content = file.read()
     is_array = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
     read = pl.read_json if is_array else pl.read_ndjson
@@ -170,13 +169,17 @@ def _json(path: str) -> pl.DataFrame:
 def _excel(path: str) -> pl.DataFrame:
     """The first sheet."""
     try:
-        import fastexcel  # noqa: F401  # the extra `excel`
+        import fastexcel  # the extra `excel`
     except ImportError as error:
         raise ConfigError("an .xlsx file needs fastexcel; pip install 'recsys[excel]'") from error
-    return pl.read_excel(path, infer_schema_length=None)
+    try:
+        return pl.read_excel(path, infer_schema_length=None)
+    except fastexcel.FastExcelError as error:
+        raise ValueError(str(error)) from error
 
 
-def _opened(path: str) -> IO[bytes]:
+def opened(path: str) -> IO[bytes]:
+    """The bytes of a file, decompressed where it is called so."""
     return gzip.open(path) if path.lower().endswith(".gz") else Path(path).open("rb")  # type: ignore[return-value]
 
 
@@ -198,7 +201,7 @@ def _utf8(path: str, encoding: str) -> str | bytes:
     """The path where its letters are UTF-8, else its content in it."""
     if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
         return path
-    with _opened(path) as file:
+    with opened(path) as file:
         reader = io.TextIOWrapper(file, encoding=encoding, newline="")
         return b"".join(part.encode() for part in iter(partial(reader.read, 2**20), ""))
 
@@ -254,7 +257,7 @@ def _renamed(frame: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
 def _longer_row(path: str, separator: str, dialect: Dialect) -> str:
     """Which row has more fields than the first, in words; the reader does not say."""
     quoting = csv.QUOTE_MINIMAL if separator in ",;| " else csv.QUOTE_NONE
-    with _opened(path) as binary:
+    with opened(path) as binary:
         file = io.TextIOWrapper(binary, dialect.encoding, errors="replace", newline="")
         rows = csv.reader(file, delimiter=separator, quoting=quoting)
         most = len(next(rows))

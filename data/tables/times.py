@@ -124,7 +124,7 @@ def timed_by(times: pl.Series, unit: str | None) -> pl.Series:
                 "it out for dates"
             )
         return times
-    likely = _likely_unit(numbers)
+    likely = likely_unit(numbers)
     if likely is not None and unit not in (likely, ORDER):
         raise DataError(
             f"timestamps such as {numbers.drop_nulls()[0]} look like {_UNITS[likely]} since 1970; "
@@ -162,7 +162,7 @@ def _seconds(year: int) -> int:
     return int(datetime(year, 1, 1, tzinfo=UTC).timestamp())
 
 
-def _likely_unit(numbers: pl.Series) -> str | None:
+def likely_unit(numbers: pl.Series) -> str | None:
     """The unit in which the median lies in the years of which logs are; None if in none."""
     middle = numbers.median()
     first, end = map(_seconds, _USUAL_YEARS)

@@ -30,8 +30,8 @@ COMMANDS = (
     "data",
     "models",
 )
-PREPARE = "prepare"
-"""What `recsys data` does with files of any size."""
+PREPARE, GUESS = "prepare", "guess"
+"""What `recsys data` does with files: a log of any size; what they may hold."""
 COMPOSED = ("train", "transfer", "search")
 """Commands that run a composed config, with Hydra's flags."""
 
@@ -51,6 +51,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys search data=NAME model=NAME [n_trials=40]     settings by trials on the validation users
   recsys synthesise RUN [--users N] [--column COLUMN]  a log of drawn users, and checks of it
   recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
+  recsys data guess FILE                               the command that reads a file of your own
   recsys data prepare data=table data.path=F out=F     a log of any size, for data=prepared
   recsys models                                        the zoo
 
@@ -117,6 +118,11 @@ def _dispatch(arguments: Sequence[str]) -> int:
     given = parser.parse_args(rest) if "--" in rest else parser.parse_intermixed_args(rest)
     if command == "models":
         print(_described("model"))
+        return 0
+    if command == "data" and given.what == GUESS:
+        from recsys.cli import guess  # polars comes with it
+
+        guess.show(given.name)
         return 0
     if command == "data" and given.what == PREPARE:
         command, given.overrides = PREPARE, [given.name, *given.overrides]
@@ -192,8 +198,9 @@ def _parser(command: str) -> Parser:
         parser.add_argument("second", type=Path)
         parser.add_argument("--part", default="test", choices=("validation", "test"))
     elif command == "data":
-        parser.add_argument("what", choices=("describe", "audit", PREPARE))
-        parser.add_argument("name", help="of the log; prepare takes data=table in its place")
+        parser.add_argument("what", choices=("describe", "audit", GUESS, PREPARE))
+        in_its_place = "of the log; guess takes a file or a folder, prepare data=table in its place"
+        parser.add_argument("name", help=in_its_place)
         options = (
             "such as data.path=events.csv; to prepare, out=FOLDER, and partitions=64 engine=ray "
             "task.filters.min_item_events=5"
