@@ -82,7 +82,7 @@ def _absolute(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {
             str(name): _files_of(inner)
-            if name.endswith("path") and isinstance(inner, str)
+            if str(name).endswith("path") and isinstance(inner, str)
             else _absolute(inner)
             for name, inner in value.items()
         }

@@ -72,7 +72,7 @@ def table(
     nulls: Sequence[str | None] | Literal["usual"] = (),
     items: Mapping[str, Any] | None = None,
     users: Mapping[str, Any] | None = None,
-    join: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
+    join: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     events: Mapping[str, float] | Sequence[str] | None = None,
     min_value: float | None = None,
     missing: Literal["error", "drop"] = "error",
@@ -131,7 +131,7 @@ def table(
     renames, our = named_columns(columns)
     if time_unit == ROW:
         our = {name: theirs for name, theirs in our.items() if name != TIME}
-    joined = [join] if isinstance(join, Mapping) else join
+    joined = [join] if isinstance(join, Mapping) else join or ()
     with _published(origin):
         tables = {"events": with_joined(read_table(path, dialect), joined, dialect)}
         for kind, (file, options) in others.items():

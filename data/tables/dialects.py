@@ -43,50 +43,33 @@ class Dialect:
     Raises:
         ConfigError: a value that is none of these.
 
-    >>> Dialect(separator="tab").separator, Dialect(names=["user_id"]).header
+    >>> Dialect(separator="tab").letters, Dialect(names=["user_id"]).has_header
     ('\t', False)
     """
 
     separator: str | None = None
     header: bool | None = None
     names: Sequence[str] | None = None
-    decimal: str = "."
+    decimal: str = "point"
     encoding: str = "utf-8"
     nulls: Sequence[str | None] | str = ()
 
     def __post_init__(self) -> None:
-        separator = SEPARATORS.get(self.separator or "", self.separator)
-        header = self.names is None if self.header is None else self.header
-        nulls = USUAL_NULLS if self.nulls == USUAL else self.nulls
-        if not isinstance(nulls, str):  # a command line reads NULL as nothing
-            words = (("NULL", "null") if word is None else (word,) for word in nulls)
-            nulls = tuple(word for some in words for word in some)
-        decimal = DECIMALS.get(self.decimal, self.decimal)
-        for name, value in (
-            ("separator", separator),
-            ("header", header),
-            ("nulls", nulls),
-            ("decimal", decimal),
-        ):
-            object.__setattr__(self, name, value)
-        self._check()
-
-    def _check(self) -> None:
-        if self.separator is not None and (not self.separator or set(self.separator) & set('"\n')):
+        if self.letters is not None and (not self.letters or set(self.letters) & set('"\n')):
             raise ConfigError(
                 f"data.separator={self.separator!r}: expected what stands between fields, such as "
                 f"{', '.join(SEPARATORS)}"
             )
-        if self.decimal not in DECIMALS.values():
+        if self.point not in DECIMALS.values():
             raise ConfigError(f"data.decimal={self.decimal}: expected point or comma")
-        if self.decimal == self.separator:
+        if self.point == self.letters:
             raise ConfigError(
                 "data.decimal and data.separator are both a comma; quote decimals, and leave "
                 "data.separator out for a .csv file"
             )
-        if isinstance(self.nulls, str):
+        if isinstance(self.nulls, str) and self.nulls != USUAL:
             raise ConfigError(f"data.nulls={self.nulls}: expected a list of words, or {USUAL}")
-        if not self.header and self.names is None:
+        if not self.has_header and self.names is None:
             raise ConfigError("data.header=false: say what the columns are, data.names=[NAME,…]")
         distinct(**{"data.names": self.names})
         try:
@@ -95,6 +78,29 @@ class Dialect:
             raise ConfigError(
                 f"data.encoding={self.encoding} is none; give such as utf-8, latin-1 or cp1252"
             ) from None
+
+    @property
+    def letters(self) -> str | None:
+        """What stands between fields."""
+        return SEPARATORS.get(self.separator or "", self.separator)
+
+    @property
+    def has_header(self) -> bool:
+        """Whether the first line is one."""
+        return self.names is None if self.header is None else self.header
+
+    @property
+    def point(self) -> str:
+        """What stands in front of decimals."""
+        return DECIMALS.get(self.decimal, self.decimal)
+
+    @property
+    def null_words(self) -> list[str]:
+        """What stands for a missing value; a command line reads NULL as nothing."""
+        if isinstance(self.nulls, str):
+            return ["", *USUAL_NULLS]
+        words = (("NULL", "null") if word is None else (word,) for word in self.nulls)
+        return ["", *(word for some in words for word in some)]
 
     def but_for(self, other: Mapping[str, Any]) -> Dialect:
         """The same but for the options that are set, and the header, which is each file's own."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from glob import glob
@@ -71,7 +71,7 @@ def read_table(name: str, dialect: Dialect | None = None) -> Table:
             frames = [pl.DataFrame([frame[c] for c in first.columns]) for frame in frames]
             first = pl.concat(frames, how="vertical_relaxed", rechunk=False)
     new = set(first.columns) - set(tables[0].frame.columns)
-    return Table(name, first, tables[0].text | new, dialect.decimal)
+    return Table(name, first, tables[0].text | new, dialect.point)
 
 
 def paths_of(name: str, *, recorded: bool = True) -> list[str]:
@@ -128,7 +128,7 @@ def name_of(name: str) -> str:
 
 def _read(path: str, dialect: Dialect) -> Table:
     kind = kind_of(path)
-    separator = dialect.separator or SEPARATORS.get(kind)
+    separator = dialect.letters or SEPARATORS.get(kind)
     with reading(path):
         match kind:
             case ".parquet":
@@ -189,7 +189,7 @@ def _text(path: str, separator: str, dialect: Dialect) -> pl.DataFrame:
     if len(separator) > 1:
         return _split(source, separator, dialect)
     try:
-        frame = _scan(source, separator, dialect.header, dialect.nulls).collect()
+        frame = _scan(source, separator, dialect.has_header, dialect.null_words).collect()
     except pl.exceptions.ComputeError as error:
         if "more fields" not in str(error) or "://" in path:
             raise
@@ -207,7 +207,7 @@ def _utf8(path: str, encoding: str) -> str | bytes:
 
 
 def _scan(
-    source: str | bytes, separator: str, header: bool, nulls: Sequence[str] | str = ()
+    source: str | bytes, separator: str, header: bool, nulls: Sequence[str] = ("",)
 ) -> pl.LazyFrame:
     return pl.scan_csv(
         source,
@@ -215,7 +215,7 @@ def _scan(
         has_header=header,
         quote_char='"' if separator in (",", ";", "|", " ") else None,
         infer_schema=False,
-        null_values=["", *nulls],
+        null_values=list(nulls),
         glob=False,
     )
 
@@ -235,9 +235,10 @@ def _split(source: str | bytes, separator: str, dialect: Dialect) -> pl.DataFram
         row, fields = unlike.row(0)
         raise ValueError(f"line {row} has {fields} fields, and the first {len(head)}")
     parts = pl.col(line).str.split_exact(separator, len(head) - 1).alias("parts")
-    frame = lines.slice(1 if dialect.header else 0).select(parts).unnest("parts")
-    frame = frame.select(pl.all().replace(["", *dialect.nulls], None)).collect(engine="streaming")
-    if dialect.header:
+    rows = lines.slice(1 if dialect.has_header else 0).select(parts).unnest("parts")
+    whole = rows.select(pl.all().replace(dialect.null_words, None))
+    frame = whole.collect(engine="streaming")
+    if dialect.has_header:
         frame.columns = head
     return _renamed(frame, dialect)
 
@@ -256,16 +257,22 @@ def _renamed(frame: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
 
 def _longer_row(path: str, separator: str, dialect: Dialect) -> str:
     """Which row has more fields than the first, in words; the reader does not say."""
-    quoting = csv.QUOTE_MINIMAL if separator in ",;| " else csv.QUOTE_NONE
     with opened(path) as binary:
         file = io.TextIOWrapper(binary, dialect.encoding, errors="replace", newline="")
-        rows = csv.reader(file, delimiter=separator, quoting=quoting)
+        rows = parsed(file, separator)
         most = len(next(rows))
         longer = ((number, len(row)) for number, row in enumerate(rows, 1) if len(row) > most)
         number, fields = next(longer, (0, 0))
     row = f"row {number} has {fields}" if number else "a row has more"
-    first = "header" if dialect.header else "first"
+    first = "header" if dialect.has_header else "first"
     return f"{row} fields, and the {first} {most}; quote fields that hold a separator"
+
+
+def parsed(file: Iterable[str], separator: str) -> Iterator[list[str]]:
+    """Rows of text; a quote is a letter where tabs stand between fields."""
+    if separator == "\t":
+        return csv.reader(file, delimiter=separator, quoting=csv.QUOTE_NONE)
+    return csv.reader(file, delimiter=separator)
 
 
 def _without_blanks(text: pl.DataFrame) -> pl.DataFrame:
@@ -297,7 +304,7 @@ def with_joined(table: Table, others: Sequence[Mapping[str, Any]], dialect: Dial
 
     Args:
         table: of events.
-        others: of each its `path`, the column that both have, `on`, or `{theirs: ours}` where they
+        others: of each its `path`, the column that both have, `key`, or `{ours: theirs}` where they
             have other names, and where it is written in another way the options of a `Dialect`. A
             column that both have besides is called after its file, `orders_date`.
         dialect: of the events.
@@ -313,11 +320,11 @@ def with_joined(table: Table, others: Sequence[Mapping[str, Any]], dialect: Dial
 
 def _joined(table: Table, other: Mapping[str, Any], dialect: Dialect) -> Table:
     options = dict(other)
-    path, on = options.pop("path", None), options.pop("on", None)
-    if path is None or on is None:
-        raise ConfigError("data.join: expected [{path: FILE, on: COLUMN}]")
+    path, key = options.pop("path", None), options.pop("key", None)
+    if path is None or key is None:
+        raise ConfigError("data.join: expected [{path: FILE, key: COLUMN}]")
     from_file = read_table(path, dialect.but_for(options))
-    ((ours, theirs),) = on.items() if isinstance(on, Mapping) else [(on, on)]
+    ((ours, theirs),) = key.items() if isinstance(key, Mapping) else [(key, key)]
     for of, column in ((table, ours), (from_file, theirs)):
         if column not in of.frame.columns:
             there = ", ".join(of.frame.columns)

@@ -6,7 +6,6 @@ in a column has to fit, and decides where no name does. Whatever is taken for wh
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,15 @@ import polars as pl
 from recsys.data.sources.files import expanded, reading
 from recsys.data.tables.dialects import SEPARATORS as WORDS
 from recsys.data.tables.dialects import USUAL, USUAL_NULLS
-from recsys.data.tables.files import KINDS, SEPARATORS, kind_of, opened, paths_of, read_table
+from recsys.data.tables.files import (
+    KINDS,
+    SEPARATORS,
+    kind_of,
+    opened,
+    parsed,
+    paths_of,
+    read_table,
+)
 from recsys.data.tables.times import ISO, ORDER, ROW, likely_forms, likely_unit
 from recsys.errors import DataError, RecsysError
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, as_numbers
@@ -218,9 +225,8 @@ def _separator(lines: Sequence[str], usual: str | None) -> str:
 def _divided(text: str, separator: str) -> list[list[str]]:
     if len(separator) > 1:
         return [line.rstrip("\r").split(separator) for line in text.split("\n") if line.strip()]
-    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
     file = io.StringIO(text.replace("\0", ""), newline="")
-    return [row for row in csv.reader(file, delimiter=separator, quoting=quoting) if any(row)]
+    return [row for row in parsed(file, separator) if any(row)]
 
 
 def _is_header(row: Sequence[str]) -> bool:
@@ -272,7 +278,8 @@ def _roles(frame: pl.DataFrame, *, named: bool) -> dict[str, str]:
 
 def _may_be_rating(column: pl.Series) -> bool:
     values = as_numbers(column.drop_nulls())
-    return values.dtype.is_numeric() and 1 < values.n_unique() <= _MOST_KINDS and values.max() <= 10  # type: ignore[operator]
+    is_one_of_few = values.dtype.is_numeric() and 1 < values.n_unique() <= _MOST_KINDS
+    return is_one_of_few and not (values > 10).any()
 
 
 def _words_of(name: str) -> list[str]:
@@ -381,7 +388,7 @@ def _why(role: str, column: pl.Series, name: str, named: bool) -> str:
         return f"{by}; kinds: {', '.join(map(str, values.unique().sort().head(6)))}"
     if role in (QUANTITY, VALUE):
         numbers = as_numbers(values)
-        return f"{by}; numbers from {numbers.min()} to {numbers.max()}"
+        return f"{by}; numbers from {numbers.min()!s} to {numbers.max()!s}"
     if role in ("title", "text"):
         return f"{by}; such as {str(values[0])[:40]!r}"
     return f"{by}; {values.n_unique():,} of them in {len(column):,} rows"
@@ -493,7 +500,7 @@ def _joined(looks: Mapping[str, _Look]) -> _Look:
             events.roles |= new | {BASKET: key}
             why = f"each {key} of {Path(events.path).name} has one row in it"
             events.guess.say("joined", Path(orders.path).name, why)
-            events.guess.options["data.join"] = {"path": orders.path, "on": key}
+            events.guess.options["data.join"] = {"path": orders.path, "key": key}
             keys = orders.frame.select(key, *dict.fromkeys(c for c in new.values() if c != key))
             events.frame = events.frame.join(keys, on=key, how="inner", maintain_order="left")
             return events

@@ -29,7 +29,7 @@ def _lines(found: Guess) -> Iterator[str]:
     yield ""
     yield from _wrapped(command(found))
     yield ""
-    yield "Look at the log first: put `recsys data describe table` in place of `recsys train data=table`"
+    yield "`recsys data describe table` with the same options shows what the log is."
 
 
 def command(found: Guess) -> list[str]:

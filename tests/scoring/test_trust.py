@@ -258,7 +258,7 @@ def test_a_saved_model_reads_what_is_pretrained_from_its_own_folder(tmp_path: Pa
     [
         {"path": "s3://theirs/log.parquet"},
         {"path": "log.csv", "items_path": "https://theirs.example/items.csv"},
-        {"path": "log.csv", "join": [{"path": "HTTP://theirs.example/o.csv", "on": "o"}]},
+        {"path": "log.csv", "join": [{"path": "HTTP://theirs.example/o.csv", "key": "o"}]},
     ],
 )
 def test_a_folder_names_files_of_this_machine_alone(options: dict[str, Any]) -> None:

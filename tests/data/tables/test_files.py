@@ -97,9 +97,9 @@ def test_three_tables_of_one_log(tmp_path: Path) -> None:
     for name, content in files_of.items():
         paths[name].write_text(content)
     join = [
-        {"path": str(paths["orders"]), "on": {"order": "order_id"}},
-        {"path": str(paths["products"]), "on": "product_id"},
-        {"path": str(paths["aisles"]), "on": "aisle", "names": ["aisle", "a"], "separator": ";"},
+        {"path": str(paths["orders"]), "key": {"order": "order_id"}},
+        {"path": str(paths["products"]), "key": "product_id"},
+        {"path": str(paths["aisles"]), "key": "aisle", "names": ["aisle", "a"], "separator": ";"},
     ]
     columns = {"item_id": "product_id", "timestamp": "order_number", "basket_id": "order"}
     log = table(str(paths["rows"]), columns=columns, join=join)
@@ -114,15 +114,17 @@ def test_three_tables_of_one_log(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"order_id '3' is there more than once; an event has one"):
         table(str(paths["rows"]), columns=columns, join=join)
     with pytest.raises(DataError, match=r"rows\.csv: no column 'order_id' to join on \(there are"):
-        table(str(paths["rows"]), columns=columns, join={"path": join[0]["path"], "on": "order_id"})
-    with pytest.raises(ConfigError, match=r"data\.join: expected \[\{path: FILE, on: COLUMN\}\]"):
+        table(
+            str(paths["rows"]), columns=columns, join={"path": join[0]["path"], "key": "order_id"}
+        )
+    with pytest.raises(ConfigError, match=r"data\.join: expected \[\{path: FILE, key: COLUMN\}\]"):
         table(str(paths["rows"]), columns=columns, join={"path": join[0]["path"]})
 
 
 def test_joined_files_of_another_kind(tmp_path: Path) -> None:
     FRAME.select(TIME, ITEM).write_csv(tmp_path / "rows.csv")
     FRAME.select(TIME, USER).write_parquet(tmp_path / "users.parquet")
-    join = {"path": str(tmp_path / "users.parquet"), "on": TIME}
+    join = {"path": str(tmp_path / "users.parquet"), "key": TIME}
     log = table(str(tmp_path / "rows.csv"), join=join)
     assert (
         log.events.rows()
