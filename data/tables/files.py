@@ -29,6 +29,8 @@ TYPED = (".inter", ".item", ".user")
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", **dict.fromkeys(TYPED, "\t")}
 OTHERS = (".jsonl", ".ndjson", ".json", ".parquet", ".xlsx")
 KINDS = (*SEPARATORS, *OTHERS)
+HERE = (".jsonl", ".ndjson", ".json", ".xlsx")
+"""Kinds that are read from files of this machine alone."""
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _NO_LETTER = "\x1f"
 """The unit separator of ASCII, which no text holds: lines are then read whole."""
@@ -128,11 +130,13 @@ def name_of(name: str) -> str:
 
 def _read(path: str, dialect: Dialect) -> Table:
     kind = kind_of(path)
-    separator = dialect.letters or SEPARATORS.get(kind)
+    separator, is_far = dialect.letters or SEPARATORS.get(kind), "://" in path
+    if is_far and kind in HERE:
+        raise DataError(f"{path}: a {kind} file is not read from an address; fetch it first")
     with reading(path):
         match kind:
             case ".parquet":
-                return Table(path, pl.read_parquet(path, glob="://" in path))
+                return Table(path, pl.read_parquet(path, glob=is_far))
             case ".jsonl" | ".ndjson":
                 return Table(path, _json_lines(path))
             case ".json":
@@ -151,8 +155,6 @@ def _read(path: str, dialect: Dialect) -> Table:
 
 
 def _json_lines(path: str) -> pl.DataFrame:
-    if "://" in path:
-        return pl.scan_ndjson(path, infer_schema_length=None).collect()
     with opened(path) as file:  # a path would be read as a pattern
         return pl.read_ndjson(file, infer_schema_length=None)
 

@@ -154,7 +154,8 @@ def _sample(path: str, found: Guess) -> pl.DataFrame:
     if kind == ".parquet":
         return pl.scan_parquet(path, glob=False).head(_SAMPLE_ROWS).collect()
     if kind in (".jsonl", ".ndjson"):
-        return pl.read_ndjson(io.BytesIO(b"\n".join(_lines(path))), infer_schema_length=None)
+        file = io.BytesIO(b"\n".join(_lines(path)))
+        return pl.read_ndjson(file, infer_schema_length=None)
     if kind in (".json", ".xlsx"):
         return read_table(path).frame.head(_SAMPLE_ROWS)
     return _of_text(path, b"\n".join(_lines(path)), found)

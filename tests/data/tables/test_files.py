@@ -66,6 +66,8 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with files.recorded() as inputs:
         assert table(far).name == "log"
     assert inputs == {far: ""}
+    with pytest.raises(DataError, match=r"a \.jsonl file is not read from an address; fetch it"):
+        table("s3://bucket/log.jsonl")
 
 
 def test_a_log_that_is_far_away_or_grows_is_not_kept(
