@@ -133,6 +133,11 @@ class _Look:
 
 def _of_file(name: str) -> Guess:
     look = _columns(name)
+    missing = [role for role in (USER, ITEM) if role not in look.roles]
+    if len(missing) == 1 and TIME in look.roles:  # it is no table of users or items
+        left = [c for c in look.frame.columns if c not in look.roles.values()]
+        ids = [c for c in left if _may_be_id(look.frame[c]) and look.frame[c].n_unique() > 1]
+        look.roles |= dict(zip(missing, ids, strict=False))
     _settle(look, look.roles)
     look.guess.options = {"data.path": name, **look.guess.options}
     return look.guess
@@ -209,7 +214,7 @@ def _decoded(start: bytes, found: Guess) -> str:
 
 
 def _separator(lines: Sequence[str], usual: str | None) -> str:
-    """What divides nearly all lines into as many fields: the usual one if it does."""
+    """What divides nearly all lines into as many fields, and into most; in doubt the usual one."""
     some = "\n".join(lines[:100])
     most, best = 1, usual or ","
     for separator in dict.fromkeys([usual or "\t", "::", "\t", ";", "|", ",", " "]):
@@ -218,8 +223,6 @@ def _separator(lines: Sequence[str], usual: str | None) -> str:
         is_even = counts.count(usual_count) >= 0.9 * len(counts) and counts[0] == usual_count
         if is_even and usual_count > most and (separator != " " or most == 1):
             most, best = usual_count, separator
-            if separator in (usual, "::"):
-                break
     return best
 
 
@@ -285,7 +288,7 @@ def _may_be_rating(column: pl.Series) -> bool:
 
 def _words_of(name: str) -> list[str]:
     """The words of a name such as `CustomerID`, `visitorid` or `order-date`."""
-    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+", name)
+    parts = re.findall(r"[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+|\d+", name)
     words = [part.lower() for part in parts]
     split = (re.match(r"(\w{3,})(id|key|code)$", word) for word in words)
     return [w for word, m in zip(words, split, strict=True) for w in (m.groups() if m else [word])]
