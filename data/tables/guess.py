@@ -65,7 +65,7 @@ _NO_ID = (
 _NO_MOMENT = ("hour", "minute", "dow", "week", "of", "spent", "since")
 _SAMPLE_BYTES = 2**18
 _SAMPLE_ROWS = 2000
-_MOST_KINDS = 20
+_MOST_KINDS = _SHOWN = 20
 _NUMBER = r"^[+-]?[0-9]+([.,][0-9]+)?$"
 _TIME_LIKE = re.compile(r"^\d{1,4}[-./]\d{1,2}[-./]\d{1,4}|^\d+([.,]\d+)?$")
 
@@ -147,8 +147,11 @@ def _columns(name: str) -> _Look:
     """A file's first rows with what its columns may be."""
     path = paths_of(name, recorded=False)[0]
     found = Guess()
-    with reading(path):
-        frame = _sample(path, found)
+    try:
+        with reading(path):
+            frame = _sample(path, found)
+    except DataError as error:
+        raise DataError(str(error) if path in str(error) else f"{path}: {error}") from error
     if frame.is_empty():
         raise DataError(f"{path}: no rows to look at")
     return _Look(name, frame, found, _roles(frame, named="data.names" not in found.options))
@@ -204,6 +207,8 @@ def _decoded(start: bytes, found: Guess) -> str:
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         found.say("letters", "utf-16", "its first two bytes say so", encoding="utf-16")
         return start.decode("utf-16", errors="ignore")
+    if b"\0" in start:
+        raise DataError("it is no text, and of no kind that is read as a table")
     try:
         return start.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -360,9 +365,11 @@ def _settle(look: _Look, roles: Mapping[str, str]) -> None:
     found, frame = look.guess, look.frame
     for role in (USER, ITEM):
         if role not in roles:
+            more = ", …" if frame.width > _SHOWN else ""
+            there = ", ".join(frame.columns[:_SHOWN]) + more
             raise DataError(
-                f"{look.path}: no column looks like {role} (there are: {', '.join(frame.columns)});"
-                f" name it yourself, data.columns.{role}=NAME"
+                f"{look.path}: no column looks like {role} (there are: {there}); name it yourself, "
+                f"data.columns.{role}=NAME"
             )
     names = found.options.get("data.names")
     for role in (r for r in (USER, ITEM, TIME, *ROLES) if r in roles):

@@ -148,6 +148,13 @@ def test_what_nothing_can_be_seen_of(tmp_path: Path) -> None:
         of(tmp_path, "item_id,title\n1,Tea\n2,Milk\n")
     with pytest.raises(DataError, match=r"no file .*nowhere\.csv"):
         guess(str(tmp_path / "nowhere.csv"))
+    with pytest.raises(DataError, match=r"log\.npy: it is no text, and of no kind that is read"):
+        of(tmp_path, "\0\0\xe9\xff,", "log.npy", "latin-1")
+    with pytest.raises(DataError, match=r"\(there are: item, c1, c2.*c19, …\); name it"):
+        of(
+            tmp_path,
+            ",".join(["item", *(f"c{n}" for n in range(1, 30))]) + "\n" + "1," * 29 + "1\n",
+        )
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "a.csv").write_text("item_id,title\n1,Tea\n2,Milk\n")
     (tmp_path / "shop" / "b.csv").write_text("user_id,age\n1,30\n2,40\n")
