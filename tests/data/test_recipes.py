@@ -63,7 +63,12 @@ def reviews(e: Event) -> str:
 
 
 def metadata(item: int) -> str:
-    about = {"main_category": "Toys", "title": f"Toy {item}", "features": [], "price": None}
+    about: dict[str, object] = {
+        "main_category": "Toys",
+        "title": f"Toy {item}",
+        "features": [],
+        "price": None,
+    }
     return json.dumps({**about, "details": {}, "parent_asin": f"B{item}", "store": None})
 
 

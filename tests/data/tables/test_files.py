@@ -1,6 +1,7 @@
 """Several files of one table, folders that say something, addresses, and tables that are joined."""
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -98,7 +99,7 @@ def test_three_tables_of_one_log(tmp_path: Path) -> None:
     paths = {name: tmp_path / f"{name}.csv" for name in files_of}
     for name, content in files_of.items():
         paths[name].write_text(content)
-    join = [
+    join: list[dict[str, Any]] = [
         {"path": str(paths["orders"]), "key": {"order": "order_id"}},
         {"path": str(paths["products"]), "key": "product_id"},
         {"path": str(paths["aisles"]), "key": "aisle", "names": ["aisle", "a"], "separator": ";"},
