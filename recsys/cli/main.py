@@ -48,8 +48,8 @@ TRUSTING = (
     "synthesise",
 )
 """Commands that load a run's model, which a package of the user's own may define."""
-PREPARE = "prepare"
-"""What `recsys data` does with files of any size."""
+PREPARE, GUESS = "prepare", "guess"
+"""What `recsys data` does with files: a log of any size; what they may hold."""
 QUICK = ("data", PREPARE, "runs", "doctor")
 """Commands that need no torch, which takes seconds to import, before they answer."""
 COMPLETE = "complete"
@@ -121,6 +121,11 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return 0
     if command == "completion":
         print(completion.BASH)
+        return 0
+    if command == "data" and given.what == GUESS:
+        from recsys.cli import guess  # polars comes with it
+
+        guess.show(given.name)
         return 0
     if command == "data" and given.what == PREPARE:
         command, given.overrides = PREPARE, [given.name, *given.overrides]
@@ -225,8 +230,9 @@ def _parser(command: str) -> Parser:
         parser.add_argument("--part", default="test", choices=("validation", "test"))
         parser.add_argument("--output", type=Path, help="a .csv or .parquet file, of all figures")
     elif command == "data":
-        parser.add_argument("what", choices=("describe", "audit", PREPARE))
-        parser.add_argument("name", help="of the log; prepare takes data=table in its place")
+        parser.add_argument("what", choices=("describe", "audit", GUESS, PREPARE))
+        in_its_place = "of the log; guess takes a file or a folder, prepare data=table in its place"
+        parser.add_argument("name", help=in_its_place)
         options = (
             "such as data.path=events.csv; to prepare, out=FOLDER, and partitions=64 engine=ray "
             "task.filters.min_item_events=5"
