@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich import box
-from rich.console import Console
+from rich import box, get_console
 from rich.measure import Measurement
 from rich.table import Table
 
@@ -30,7 +29,8 @@ from recsys.run.task_kinds import LISTS, TaskKind, check_models, kind_of
 from recsys.training.processes import join
 
 logger = logging.getLogger(__name__)
-console = Console()
+console = get_console()
+"""That of the bar of a training, above which lines then stand."""
 OF_RANKS = ("devices", "num_nodes", "strategy")
 """Options of the trainer that a run may go on with another value of."""
 WIDEST = 10_000

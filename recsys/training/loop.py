@@ -26,9 +26,10 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch.nn.parallel import DistributedDataParallel
 
 from recsys import ranks
-from recsys.devices import device_of, running_on
+from recsys.devices import device_of, free_memory, running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation.ranking import Protocol
+from recsys.memory import in_bytes
 from recsys.reading import read_checkpoint, reading
 from recsys.scoring.kinds import Divisible, members_of
 from recsys.scoring.recommender import Recommender
@@ -46,6 +47,7 @@ from recsys.training.callbacks import (
     check_monitor,
 )
 from recsys.training.divided import DividedTables, divided_tables
+from recsys.training.estimate import FirstSteps, tell_memory
 from recsys.training.options import TrainingOptions
 from recsys.training.processes import join
 from recsys.training.true_precision import TruePrecision
@@ -63,6 +65,7 @@ def fit(
     loggers: Callable[[Path], list[Logger]] = lambda folder: [],
     progress: bool = False,
     on_evaluation: Callable[[int, float], None] = lambda epoch, value: None,
+    tell: Callable[[str], object] | None = None,
 ) -> Scorer:
     """Fit a model and, before it, the models that it is made of.
 
@@ -77,6 +80,8 @@ def fit(
         progress: whether to show a bar.
         on_evaluation: is told the epoch and its `training.monitor` whenever the validation users
             have been asked; what it raises ends the training. Of members it is told nothing.
+        tell: is given lines on what the training will take of memory and time, `print` for one;
+            what does not fit is warned of before. None: nothing is estimated.
 
     Returns:
         The model, with the weights of its best epoch on the validation users, ready to score: all
@@ -96,7 +101,7 @@ def fit(
     """
     join(training.devices, training.num_nodes, training.device)
     with running_on(training.device) as device:
-        _fit(model, split, training, protocol, folder, loggers, progress, on_evaluation)
+        _fit(model, split, training, protocol, folder, loggers, progress, on_evaluation, tell)
     return model.to(device).eval()
 
 
@@ -109,12 +114,25 @@ def _fit(
     loggers: Callable[[Path], list[Logger]],
     progress: bool,
     on_evaluation: Callable[[int, float], None],
+    tell: Callable[[str], object] | None,
 ) -> None:
     model.check_size(split)
     for name, member in members_of(model):
         place = None if folder is None else folder / "members" / name
-        fit(member, split, training, protocol, folder=place, loggers=loggers, progress=progress)
+        fit(
+            member,
+            split,
+            training,
+            protocol,
+            folder=place,
+            loggers=loggers,
+            progress=progress,
+            tell=tell,
+        )
     if isinstance(model, ClosedForm):
+        if tell is not None and (size := model.size_to_fit(split)):
+            free = in_bytes(free_memory(torch.device("cpu")))
+            tell(f"{type(model).__name__} takes about {in_bytes(size)} to fit, of {free} free")
         with timed(logger, "fitted %s in closed form", type(model).__name__):
             model.fit(split)
     elif isinstance(model, Recommender):
@@ -127,7 +145,7 @@ def _fit(
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(ranks.agreed(scratch)) if folder is None else folder
             made = loggers(place)
-            _train(model, split, training, protocol, place, made, progress, on_evaluation)
+            _train(model, split, training, protocol, place, made, progress, on_evaluation, tell)
             ranks.wait()  # until all have read the best epoch
 
 
@@ -140,6 +158,7 @@ def _train(
     loggers: list[Logger],
     progress: bool,
     on_evaluation: Callable[[int, float], None],
+    tell: Callable[[str], object] | None,
 ) -> None:
     """Train, and go back to the best epoch."""
     device = device_of()
@@ -149,7 +168,10 @@ def _train(
     model.keep_popularity(split)
     part = model.prepare(split)
     validate = Validate(split, protocol, training, folder, on_evaluation)
-    callbacks = [Reseed(training.seed), MeanLoss(), validate]
+    if tell is not None:
+        tell_memory(model, part, split.validation.history, training, device, tell)
+    first = [] if tell is None else [FirstSteps(tell)]
+    callbacks = [Reseed(training.seed), MeanLoss(), *first, validate]
     bar = [RichProgressBar(leave=True)] if progress else []
     is_true = training.precision in TruePrecision.DTYPES
     true = [TruePrecision(training.precision, device)] if is_true else []

@@ -80,7 +80,7 @@ def train_divided(split: Split, folder: Path, *, max_epochs: int = 25, **options
         device="cpu",
         devices=ranks.world(),
     )
-    fit(model, split, training, PROTOCOL, folder=folder)
+    fit(model, split, training, PROTOCOL, folder=folder, tell=print)
 
 
 def train(name: str, split: Split, folder: Path) -> None:
@@ -94,7 +94,7 @@ def train(name: str, split: Split, folder: Path) -> None:
         devices=ranks.world(),
         precision="64-true",
     )
-    model = fit(model_of(name, split), split, options, PROTOCOL, folder=folder)
+    model = fit(model_of(name, split), split, options, PROTOCOL, folder=folder, tell=print)
     with atomic_file(folder / "weights.pt") as scratch:
         torch.save(model.state_dict(), scratch)
     write_parquet(folder / "per_user.parquet", evaluate(model, split.test, PROTOCOL).per_user)
