@@ -31,7 +31,7 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
 from recsys.devices import free_memory
 from recsys.memory import in_bytes
-from recsys.nn.embedding import sharded
+from recsys.nn.embedding import sharded, tables_of
 from recsys.precision import set_precision
 from recsys.retrieval.tiles import CELLS_ON_GPU, CELLS_PER_THREAD
 from recsys.scoring.kinds import VectorScorer
@@ -135,13 +135,14 @@ def _held(model: nn.Module, precision: str, divided: set[int]) -> Memory:
     weights = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
     gradients = moments = 0
     dtype = TruePrecision.DTYPES.get(precision)
+    sparse = {id(table.weight) for table in tables_of(model) if table.sparse}
     for weight in model.parameters():
         number = math.ceil(weight.numel() / (ranks.world() if id(weight) in divided else 1))
         width = (dtype or weight.dtype).itemsize
         weights += number * width
         if weight.requires_grad:
             master = 4 if dtype and width < 4 else 0
-            gradients += number * width
+            gradients += 0 if id(weight) in sparse else number * width
             moments += number * (2 * max(width, master) + master)
     return Memory(weights, gradients, moments)
 
@@ -183,12 +184,11 @@ def _of_a_step(model: Recommender, batch: Part, progress: Progress) -> int:
     forward = made.most  # the gradients of the step before are still there
     with made:
         loss.backward()
-    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-    size = sum(gradient.numel() * gradient.element_size() for gradient in gradients)
-    # An optimiser makes two numbers more of each of a weight's.
-    steps = 2 * max((gradient.numel() * 4 for gradient in gradients), default=0)
+    gradients = _tensors([weight.grad for weight in model.parameters()])
+    sizes = [gradient.numel() * gradient.element_size() for gradient in gradients]
     model.zero_grad()
-    return max(forward, made.most - size, steps)
+    # An optimiser makes two numbers more of each of a weight's.
+    return max(forward, made.most - sum(sizes), 2 * max(sizes, default=0))
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from recsys.devices import device_of, free_memory, running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation.ranking import Protocol
 from recsys.memory import in_bytes
+from recsys.nn.embedding import tables_of
 from recsys.reading import read_checkpoint, reading
 from recsys.scoring.kinds import Divisible, members_of
 from recsys.scoring.recommender import Recommender
@@ -142,6 +143,7 @@ def _fit(
                 f"trainer.devices={training.devices}: {type(model).__name__} trains in one "
                 "process; set trainer.devices=1 trainer.num_nodes=1"
             )
+        _check_sparse(model, training)
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(ranks.agreed(scratch)) if folder is None else folder
             made = loggers(place)
@@ -220,6 +222,23 @@ def _train(
         model.load_state_dict(best["state_dict"])
     # The run is over: without a trainer the model can be moved, saved and copied.
     model.trainer = None
+
+
+def _check_sparse(model: Recommender, training: TrainingOptions) -> None:
+    """Refuse what sparse gradients cannot do."""
+    if not any(table.sparse for table in tables_of(model)):
+        return
+    if ranks.world() > 1:
+        raise ConfigError(
+            f"trainer.devices={training.devices}: a table with sparse=true trains in one process; "
+            "set trainer.devices=1 trainer.num_nodes=1, or sparse=false"
+        )
+    if training.gradient_clip is not None or training.precision not in ("32-true", "bf16-mixed"):
+        raise ConfigError(
+            f"trainer.gradient_clip={training.gradient_clip} trainer.precision="
+            f"{training.precision}: sparse=true needs null, and 32-true or bf16-mixed; set "
+            "sparse=false"
+        )
 
 
 def _devices(training: TrainingOptions, device: torch.device) -> int | list[int]:
