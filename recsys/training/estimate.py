@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import weakref
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -253,27 +252,25 @@ class Made(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.most = 0
-        self._known = WeakIdKeyDictionary()
+        self.most = 0
+        self._sizes = WeakIdKeyDictionary()  # of storages; 0 of those that were there before
+
+    @property
+    def now(self) -> int:
+        """Bytes that are left."""
+        return sum(self._sizes.values())
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         for tensor in _tensors((args, kwargs)):
-            self._known.setdefault(tensor.untyped_storage(), None)
+            self._sizes.setdefault(tensor.untyped_storage(), 0)
         result = func(*args, **(kwargs or {}))
         for tensor in _tensors(result):
-            self._count(tensor.untyped_storage())
+            storage = tensor.untyped_storage()
+            self._sizes.setdefault(storage, storage.nbytes())
+        self.most = max(self.most, self.now)
         return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage not in self._known:
-            self._known[storage] = weakref.finalize(storage, self._forget, storage.nbytes())
-            self.now += storage.nbytes()
-            self.most = max(self.most, self.now)
-
-    def _forget(self, size: int) -> None:
-        self.now -= size
 
 
 def _tensors(tree: Any) -> list[Tensor]:
