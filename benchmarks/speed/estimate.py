@@ -6,7 +6,7 @@ A case is an experiment or a log and a model, of which one epoch is trained on t
 in processes of their own: once with the estimate, for its lines and the seconds of the epoch; once
 without it, for the growth of the process's memory from before the first step, and the weights, to
 its peak. The free pages of what came before are handed back first. LMRec reads, and is asked for,
-the first 1,024 users of a log alone.
+the first 256 users of a log alone.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CASES = {
     "ease/ml100k": ["experiment=ease/ml100k"],
     "ease/complete_journey": ["data=complete_journey", "model=ease"],
 }
-FEW = 1_024
+FEW = 256
 """Users of what takes minutes an epoch."""
 ONE_EPOCH = ["trainer.max_epochs=1", "trainer.evaluate_every=1", "device=cpu"]
 STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
