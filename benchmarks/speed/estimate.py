@@ -17,6 +17,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,7 +31,9 @@ from recsys.cli.compose import compose
 from recsys.run.config import Sizes, plain, sized
 from recsys.run.ranking import prepare
 from recsys.scoring import saved_model, trust
+from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm
+from recsys.tasks.splits import Split
 from recsys.training import estimate, loop
 from recsys.training.batches import Epochs
 
@@ -92,12 +95,11 @@ def one(case: str, *, tells: bool) -> dict[str, Any]:
     task = prepare(config)
     config = sized(config, Sizes.of(task.split))
     seed_everything(config.seed, verbose=False)
-    model = saved_model.build(plain(config.model))
+    model: Any = saved_model.build(plain(config.model))
     training = trust.build(plain(config.trainer))
     if case.startswith("lmrec"):
-        prepared, split = model.prepare, task.split
-        model.prepare = lambda split: _few(prepared(split))
-        vars(split)["validation"] = _few(split.validation)
+        vars(model)["prepare"] = partial(_prepared_few, type(model), model)
+        vars(task.split)["validation"] = _few(task.split.validation)
     lines: list[str] = []
     vars(loop).update({"FirstSteps": Timed, "Epochs": Watched})
     Watched.before = memory_now()
@@ -107,6 +109,10 @@ def one(case: str, *, tells: bool) -> dict[str, Any]:
     parts = () if isinstance(model, ClosedForm) else (*model.parameters(), *model.buffers())
     weights = sum(part.numel() * part.element_size() for part in parts)
     return {"peak_mib": round((_status("VmHWM") - Watched.before + weights) / 2**20)}
+
+
+def _prepared_few(kind: type[Recommender], model: Recommender, split: Split) -> Part:
+    return _few(kind.prepare(model, split))
 
 
 def _few(part: Part) -> Part:

@@ -30,7 +30,7 @@ def batches(device: str) -> Iterator[torch.Tensor]:
         yield shares.multinomial(IDS, replacement=True, generator=generator).to(device)
 
 
-def side(kind: type[Optimizer], device: str, *, sparse: bool) -> Callable[[], None]:
+def side(kind: type[Optimizer], device: str, *, sparse: bool) -> Callable[[], object]:
     torch.manual_seed(0)
     table = EmbeddingTable(ROWS, DIM, sparse=sparse).to(device)
     optimizer = kind(table.parameters(), lr=1e-3, fused=True)  # type: ignore[call-arg]

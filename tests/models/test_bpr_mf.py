@@ -180,7 +180,8 @@ def test_sparse_tables_have_the_gradients_of_dense_ones(split: Split) -> None:
         torch.manual_seed(0)
         model = BPRMF(split.num_items, len(split.users), embedding_dim=4, sparse=sparse)
         model.loss(model.prepare(split).rows(torch.tensor([3, 8])), START).backward()
-        gradients.append([weight.grad.to_dense() for weight in model.parameters()])
+        weights = (model.users.weight, model.items.weight)
+        gradients.append([weight.grad.to_dense() for weight in weights if weight.grad is not None])
     torch.testing.assert_close(*gradients)
 
 

@@ -1,6 +1,7 @@
 """RowAdamW against torch's AdamW and SparseAdam, and what it leaves alone."""
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch.optim import AdamW, Optimizer, SparseAdam
 from recsys.nn.row_adam import RowAdamW
 
 ROWS, DIM = 7, 3
-OPTIONS = {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-8}
+OPTIONS: dict[str, Any] = {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-8}
 
 
 def parts() -> tuple[nn.Parameter, nn.Parameter]:
