@@ -13,8 +13,11 @@ Shapes: B users, n items, D dimensions, P distinct pairs of a user and an item, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW
 from torch.utils.checkpoint import checkpoint
 
 from recsys import ranks
@@ -23,6 +26,7 @@ from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.nn import losses, negatives
 from recsys.nn.embedding import EmbeddingTable
+from recsys.nn.row_adam import RowAdamW
 from recsys.precision import wide
 from recsys.ranges import at_least
 from recsys.scoring.kinds import Separable, VectorScorer
@@ -46,6 +50,8 @@ class BPRMF(VectorScorer, Separable):
         num_users: users of the log, with training events or without.
         embedding_dim: D.
         num_negatives: M, drawn anew for each pair in each epoch.
+        sparse: whether a step changes, and decays, only the vectors that its batch asks for, by
+            `RowAdamW`.
         learning_rate, weight_decay: of AdamW.
     """
 
@@ -59,6 +65,7 @@ class BPRMF(VectorScorer, Separable):
         *,
         embedding_dim: int = 64,
         num_negatives: int = 1,
+        sparse: bool = False,
         learning_rate: float = 0.02,
         weight_decay: float = 0.5,
     ) -> None:
@@ -66,8 +73,8 @@ class BPRMF(VectorScorer, Separable):
         at_least(1, num_items=num_items, num_users=num_users)
         at_least(1, embedding_dim=embedding_dim, num_negatives=num_negatives)
         self.num_negatives = num_negatives
-        self.items = EmbeddingTable(num_items, embedding_dim)
-        self.users = EmbeddingTable(num_users, embedding_dim)
+        self.items = EmbeddingTable(num_items, embedding_dim, sparse=sparse)
+        self.users = EmbeddingTable(num_users, embedding_dim, sparse=sparse)
         self.register_buffer("trained", torch.zeros(num_users, dtype=torch.bool))
 
     def prepare(self, split: Split) -> Part:
@@ -106,6 +113,10 @@ class BPRMF(VectorScorer, Separable):
         positive_scores = (user * self.items(positives).unsqueeze(1)).sum(-1)
         negative_scores = (user * self.items(negative_items)).sum(-1)
         return losses.bpr(positive_scores, negative_scores)
+
+    def optimizer(self, num_steps: int) -> Any:
+        kind = RowAdamW if self.items.sparse else AdamW
+        return kind(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
 
     def check_kept(self, histories: BasketBatch) -> None:
         super().check_kept(histories)

@@ -223,6 +223,10 @@ class ClosedForm(Scorer):
         self.compute(split)
         return self
 
+    def size_to_fit(self, split: Split) -> int:
+        """Bytes that fitting takes at its largest; 0 where the model does not say."""
+        return 0
+
     @abstractmethod
     def compute(self, split: Split) -> None:
         """Compute the model from `split.training`."""

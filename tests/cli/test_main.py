@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -627,6 +628,29 @@ def test_one_bad_value_does_not_end_a_sweep(run: Run, csv: Path, tmp_path: Path)
     folders = {path.name for path in (tmp_path / "sweep").iterdir()}
     assert folders == {"0", "2", "multirun.yaml"}
     assert len(list((tmp_path / "sweep").glob("*/report.html"))) == 2
+
+
+def test_a_process_of_a_launcher_hands_on_how_its_run_failed(
+    run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_is_of_the_sweep = count(1)
+    monkeypatch.setattr("recsys.cli.compose.os.getpid", lambda: next(first_is_of_the_sweep))
+    values = ["model=decayed_personal", "model.decay=0.5,2.0"]
+    code, _, err = run(*table(csv, "--multirun", *values, f"hydra.sweep.dir={tmp_path / 'sweep'}"))
+    assert code == 2
+    last = err.splitlines()[-1]
+    assert last.startswith("recsys: run 1 (model.decay=2.0) failed, and the others went on: decay=")
+
+
+def test_runs_of_a_sweep_side_by_side(run: Run, csv: Path, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    values = ["model=decayed_personal", "model.decay=0.5,2.0,0.9"]
+    code, _, err = run(*table(csv, "--multirun", *values, sweep, *launcher))
+    assert (code, "run 1 (model.decay=2.0) failed, and the others went on" in err) == (2, True)
+    folders = {path.parent.name for path in (tmp_path / "sweep").glob("*/report.html")}
+    assert folders == {"0", "2"}
 
 
 def test_two_runs_of_one_moment_have_two_folders(

@@ -115,7 +115,7 @@ def train_divided(
     )
     whole = EmbeddingTable.join
     with mock.patch.object(EmbeddingTable, "join", autospec=True, side_effect=whole) as joined:
-        fit(model, split, training, PROTOCOL, folder=folder)
+        fit(model, split, training, PROTOCOL, folder=folder, tell=print)
     assert joined.call_count <= 1  # in the end, and not to evaluate
 
 
@@ -181,7 +181,7 @@ def train(name: str, split: Split, folder: Path, **others: Any) -> None:
         **({"precision": "64-true"} | others),
     )
     with mock.patch.object(_states, "TOKENS_AT_ONCE", 256):  # not as many groups on each rank
-        model = fit(model_of(name, split), split, options, PROTOCOL, folder=folder)
+        model = fit(model_of(name, split), split, options, PROTOCOL, folder=folder, tell=print)
     with atomic_file(folder / "weights.pt") as scratch:
         torch.save(model.state_dict(), scratch)
     write_parquet(folder / "per_user.parquet", evaluate(model, split.test, PROTOCOL).per_user)
