@@ -44,3 +44,7 @@ class CatalogueError(RecsysError, ValueError):
 
 class UnknownIdError(RecsysError, KeyError):
     """A user or item id that the vocabulary does not know."""
+
+
+class BadRequestError(RecsysError, ValueError):
+    """A request to the service is not what is expected."""
