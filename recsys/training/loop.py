@@ -240,8 +240,8 @@ def _train(
 
 
 def progress_bar() -> ProgressBar:
-    """Rich's in a terminal; in a notebook tqdm's, which is a widget of the cell's own output."""
-    return TQDMProgressBar(leave=True) if Console().is_jupyter else RichProgressBar(leave=True)
+    """Rich's in a terminal; in a notebook tqdm's, a widget in the output of the cell."""
+    return TQDMProgressBar() if Console().is_jupyter else RichProgressBar(leave=True)
 
 
 def _check_sparse(model: Recommender, training: TrainingOptions) -> None:

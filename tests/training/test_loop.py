@@ -11,7 +11,9 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from pytorch_lightning.callbacks import RichProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger
+from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -27,7 +29,7 @@ from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
 from recsys.training.callbacks import epoch_seed
-from recsys.training.loop import fit
+from recsys.training.loop import fit, progress_bar
 from recsys.training.options import TrainingOptions
 from recsys.types import Scores
 
@@ -428,3 +430,12 @@ def test_sparse_tables_are_refused_on_several_ranks(
     model = BPRMF(split.num_items, len(split.users), sparse=True)
     with pytest.raises(ConfigError, match=r"trainer.devices=1: a table with sparse=true trains in"):
         fit(model, split, training(), PROTOCOL)
+
+
+@pytest.mark.parametrize(("is_jupyter", "bar"), [(False, RichProgressBar), (True, TQDMProgressBar)])
+def test_the_bar_is_one_that_a_terminal_or_a_notebook_draws(
+    monkeypatch: pytest.MonkeyPatch, is_jupyter: bool, bar: type
+) -> None:
+    monkeypatch.setattr(Console, "is_jupyter", is_jupyter, raising=False)
+    monkeypatch.setattr(Console, "__init__", lambda self: None)
+    assert isinstance(progress_bar(), bar)
