@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -27,7 +26,6 @@ from torch.utils.weak import WeakIdKeyDictionary
 from recsys import ranks
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
-from recsys.batch.loader import Loader
 from recsys.devices import free_memory
 from recsys.memory import in_bytes
 from recsys.nn.embedding import sharded, tables_of
@@ -162,17 +160,19 @@ def _of_steps(
     model: Recommender, part: Part, training: TrainingOptions, device: torch.device, free: int
 ) -> int:
     """Bytes of the step of a large batch, beside weights, gradients and moments."""
-    seed = epoch_seed(training.seed, 0)
-    loader = Loader(part, training.batch_size, shuffle_seed=seed, by_rank="rows")
-    batch = max(islice(loader, BATCHES), key=lambda batch: len(batch.history.items)).to(device)
-    progress = Progress(0, len(loader) * training.max_epochs)
+    part = part.to(device)
+    generator = torch.Generator().manual_seed(epoch_seed(training.seed, 0))
+    batches = torch.randperm(len(part), generator=generator).split(training.batch_size)
+    some = [ranks.own(rows).to(device) for rows in batches[:BATCHES]]
+    largest = max(some, key=lambda rows: len(part.rows(rows).history.items))
+    progress = Progress(0, len(batches) * training.max_epochs)
     dtype = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(training.precision)
 
     def of_rows(rows: Tensor) -> int:
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            return _of_a_step(model, batch.rows(rows), progress)
+            return _of_a_step(model, part.rows(largest[rows]), progress)
 
-    return _extended(of_rows, math.ceil(len(batch) / training.accumulate), device, free)
+    return _extended(of_rows, math.ceil(len(largest) / training.accumulate), device, free)
 
 
 def _of_a_step(model: Recommender, batch: Part, progress: Progress) -> int:
