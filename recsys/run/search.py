@@ -67,7 +67,9 @@ logger = logging.getLogger(__name__)
 TRIALS = 40
 """Of each model, where nothing else is given."""
 BUDGET = {"n_trials": int | None, "seconds": float | None, "models": Sequence[str] | None}
-KINDS = OF_A_RANKING | BUDGET | {"search.prune_after": int | None, "search.space": Mapping[str, Any]}
+KINDS = (
+    OF_A_RANKING | BUDGET | {"search.prune_after": int | None, "search.space": Mapping[str, Any]}
+)
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,9 @@ def _search(
     """Try settings of a model until the budget is used up, and run the best."""
     config = sized(entrant.config, Sizes.of(task.split))
     claim(folder, _without_budget(config), about(task.split.log))
-    study = Study(folder / "study.db", spaces, seed=config.seed, prune_after=config.search.prune_after)
+    study = Study(
+        folder / "study.db", spaces, seed=config.seed, prune_after=config.search.prune_after
+    )
     with closing(study):
         _try(entrant.name, study, config, task, budget, folder / "trial")
         importances = study.importances()
