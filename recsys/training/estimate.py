@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -114,7 +114,7 @@ def memory_of(
     free: int,
 ) -> Memory:
     """What a training will take, where so many bytes are free."""
-    divided = {id(table.weight) for table in sharded(model)} if ranks.is_joined() else set()
+    divided = {id(weight) for weight in _divided(model, training)} if ranks.is_joined() else set()
     held = _held(model, training.precision, divided)
     left, step, lists = free - held.total, None, 0
     if not divided and ranks.agreed(left > 0):
@@ -125,6 +125,13 @@ def memory_of(
     # A checkpoint is in memory before it is written.
     checkpoint = held.weights + held.moments if device.type == "cpu" else 0
     return replace(held, step=step, ending=max(lists, checkpoint))
+
+
+def _divided(model: nn.Module, training: TrainingOptions) -> Iterable[Tensor]:
+    """The weights of which a rank holds a part."""
+    if training.strategy == "fsdp":
+        return model.parameters()
+    return (table.weight for table in sharded(model))
 
 
 def _held(model: nn.Module, precision: str, divided: set[int]) -> Memory:
