@@ -33,7 +33,7 @@ CONFIG = {
 
 def evaluate(folder: Path, config: object) -> None:
     OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-    commands.evaluate(Namespace(run=folder, overrides=[], output=None, device=None))
+    commands.evaluate(Namespace(run=folder, overrides=[], output=None, device=None, trusted=()))
 
 
 def test_functions_and_classes_of_logs_splits_and_indices_may_be_called(tmp_path: Path) -> None:
