@@ -56,6 +56,6 @@ clean:
 	@touch .venv/installed $@
 
 .venv/installed-docs: pyproject.toml constraints.txt | .venv/pyvenv.cfg
-	@echo "Installing what makes the site into .venv"
-	@$(PIP) "mkdocs-material>=9.7" "mkdocstrings[python]>=1.0"
-	@touch $@
+	@echo "Installing recsys and what makes its site into .venv"
+	@$(PIP) --editable ".[docs]"
+	@touch .venv/installed $@

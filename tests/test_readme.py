@@ -1,4 +1,4 @@
-"""The README's commands and Python, and those of its pages, run as they stand, without a download."""
+"""The commands and the Python of the README and of its pages run as they stand, offline."""
 
 import re
 import shlex
@@ -63,8 +63,8 @@ def test_its_commands_and_then_its_python(capsys: pytest.CaptureFixture[str]) ->
     (code,) = blocks("python")
     execute(code, README)
     printed = capsys.readouterr().out
-    assert "item_id" in printed
-    assert "p_holm" in printed
+    assert "after Holm's correction" in printed
+    assert "similar_id" in printed
 
 
 def test_the_commands_of_the_quickstart(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,4 +111,6 @@ def test_a_model_of_ones_own(
 @pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
 def test_experiments_that_pages_name_exist(page: Path) -> None:
     known = names("experiment")
-    assert [name for name in re.findall(r"experiment=(\w\S*)", page.read_text()) if name not in known] == []
+    assert [
+        name for name in re.findall(r"experiment=(\w\S*)", page.read_text()) if name not in known
+    ] == []

@@ -24,14 +24,5 @@ class Examples(Extension):
 
 
 def fenced(text: str) -> str:
-    """The text with its doctests between fences.
-
-    >>> print(fenced("Twice.\\n\\n>>> 2 * 2\\n4"))
-    Twice.
-    <BLANKLINE>
-    ```pycon
-    >>> 2 * 2
-    4
-    ```
-    """
+    """The text with its doctests between fences."""
     return EXAMPLE.sub(lambda found: f"{found[1]}```pycon\n{found[0]}\n{found[1]}```", text)

@@ -2,13 +2,14 @@
 
 A hook of MkDocs. Links are written from file to file, as a code host follows them; those that
 leave `docs/` are turned here to where the site has the file. A file that a page links to and that
-is no page itself, such as a record, goes into the site as it is. A page of public names is made
-for each package, of what its `__init__.pyi` lists.
+is no page itself, such as a record, goes into the site as it is. A notebook becomes a page. A page
+of public names is made for each package, of what its `__init__.pyi` lists.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -44,7 +45,10 @@ LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=[^)]*\))")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of the repository, what pages link to, and the public names."""
+    """Add the pages of the repository, what pages link to, notebooks, and the public names."""
+    for path in sorted(ROOT.glob("docs/notebooks/*.ipynb")):
+        place = place_of(path.relative_to(ROOT).as_posix())
+        files.append(File.generated(config, place, content=notebook_page(path)))
     for path in sorted(repository_pages()):
         files.append(_as_it_is(path, config))
     for path in sorted(linked(files)):
@@ -90,7 +94,7 @@ def linked(files: Files) -> set[str]:
 
 def origin_of(place: str) -> str | None:
     """The file of a page of the site, as a path from the root; none of a page that is made."""
-    if place.startswith("api/"):
+    if place.startswith(("api/", "notebooks/")):
         return None
     places = {place_of(path): path for path in repository_pages()}
     return places.get(place, f"docs/{place}")
@@ -98,13 +102,22 @@ def origin_of(place: str) -> str | None:
 
 def place_of(path: str) -> str:
     """Where the site has a file of the repository."""
-    return PLACES.get(path, path.removeprefix("docs/"))
+    return PLACES.get(path, path.removeprefix("docs/").replace(".ipynb", ".md"))
 
 
 def target_of(link: str, origin: str) -> str | None:
     """The file that a link leads to; none where it is not of this repository."""
     path = posixpath.normpath(posixpath.join(posixpath.dirname(origin), link))
     return None if ":" in link or not (ROOT / path).exists() else path
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook as a page, with the file itself to take along."""
+    cells = json.loads(path.read_text())["cells"]
+    texts = {"markdown": "{}", "code": "```python\n{}\n```"}
+    parts = [texts[cell["cell_type"]].format("".join(cell["source"])) for cell in cells]
+    first, *rest = parts
+    return "\n\n".join([first, f"[The notebook]({path.name}) to run.", *rest]) + "\n"
 
 
 def names_page(package: str) -> str:
