@@ -32,7 +32,7 @@ lint: .venv/installed-test
 
 docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
-	@echo "The site opens at build/site/index.html"
+	@echo "The site is build/site/index.html; with its search: python3 -m http.server -d build/site"
 
 gpu: $(if $(GPU_PYTHON),,.venv/installed-test)
 	$(or $(GPU_PYTHON),$(BIN)/python) -m benchmarks.gpu $(ARGS)
