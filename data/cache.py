@@ -15,7 +15,8 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import polars as pl
 
 import recsys
 from recsys.cache import cache_folder, warn_not_kept
-from recsys.data.sources.files import data_folder, record, recorded
+from recsys.data.sources.files import data_folder, expanded, note, noted, record, recorded
 from recsys.data.sources.prepared import prepared
 from recsys.errors import DataError
 from recsys.log.event_log import EventLog
@@ -47,23 +48,30 @@ def cached(source: Callable[..., EventLog], **options: Any) -> EventLog:
     name = f"{source.__name__}-{_key(source, options)}"
     log = _loaded(name)
     if log is None:
-        with timed(logger, "read %s from its source", source.__name__), recorded() as inputs:
+        with (
+            timed(logger, "read %s from its source", source.__name__),
+            recorded() as inputs,
+            noted() as notes,
+        ):
             log = source(**options)
         try:
-            _store(log, name, inputs)
+            if all(inputs.values()):  # what is far away may change unseen
+                _store(log, name, inputs, notes)
         except (OSError, pl.exceptions.PolarsError) as error:
             warn_not_kept("the log is", error)
     return log
 
 
 def _key(source: Callable[..., EventLog], options: dict[str, Any]) -> str:
-    code = [sys.modules[name].__file__ for name in (source.__module__, EventLog.__module__)]
+    modules = (source.__module__, EventLog.__module__)
+    code = [Path(str(sys.modules[name].__file__)) for name in modules]
+    code += sorted(Path(__file__).with_name("tables").glob("*.py"))
     inputs = {
         "source": f"{source.__module__}.{source.__qualname__}",
-        "options": {name: _absolute(value) for name, value in options.items()},
+        "options": _absolute(options),
         "data_folder": str(data_folder()),
         "version": recsys.__version__,
-        "code": [_digest(Path(file)) for file in code if file is not None],
+        "code": [_digest(file) for file in code],
     }
     text = json.dumps(inputs, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -71,8 +79,24 @@ def _key(source: Callable[..., EventLog], options: dict[str, Any]) -> str:
 
 def _absolute(value: Any) -> Any:
     """A relative path means another file in another working folder."""
+    if isinstance(value, Mapping):
+        return {
+            str(name): _files_of(inner)
+            if str(name).endswith("path") and isinstance(inner, str)
+            else _absolute(inner)
+            for name, inner in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_absolute(inner) for inner in value]
     is_path = isinstance(value, str) and Path(value).exists()
     return str(Path(value).absolute()) if is_path else value
+
+
+def _files_of(name: str) -> list[str]:
+    """A path; one of a folder or a pattern with all that it means now."""
+    path = expanded(name)
+    found = map(str, path.rglob("*")) if path.is_dir() else glob(str(path), recursive=True)
+    return [str(path), *sorted(found)]
 
 
 def _loaded(name: str) -> EventLog | None:
@@ -99,10 +123,12 @@ def _read(entry: Path) -> EventLog:
         raise ValueError("an input has changed")
     events, items, users = (pl.read_parquet(path, glob=False) for path in files)
     item_columns = tuple(about["item_columns"])
+    for words in about["notes"]:
+        note(words)
     return EventLog(about["name"], events, items, users, about["out_of_order"], item_columns)
 
 
-def _store(log: EventLog, name: str, inputs: dict[str, str]) -> None:
+def _store(log: EventLog, name: str, inputs: dict[str, str], notes: list[str]) -> None:
     entry = cache_folder() / name
     entry.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=entry, prefix=".") as scratch:
@@ -114,6 +140,7 @@ def _store(log: EventLog, name: str, inputs: dict[str, str]) -> None:
             "name": log.name,
             "out_of_order": log.out_of_order,
             "item_columns": log.item_columns,
+            "notes": notes,
         }
         about = Path(scratch, "entry.json")
         about.write_text(json.dumps({**facts, "inputs": inputs, "frames": digests}))

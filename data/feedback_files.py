@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys.data.sources.files import existing_file
-from recsys.data.sources.table import read_file
+from recsys.data.tables.files import read_table
 from recsys.errors import DataError
 from recsys.log.event_log import ITEM, USER, EventLog, as_numbers
 from recsys.log.time import Moment, moments
@@ -121,7 +121,7 @@ def _columns(
 ) -> pl.DataFrame:
     """The columns by our names; `others` where the file has them."""
     file = existing_file(Path(path))
-    frame = read_file(file)
+    frame = read_table(str(file)).frame
     names = {ours: columns.get(ours) or ours for ours in [*needed, *others]}
     for ours in needed:
         if names[ours] not in frame.columns:

@@ -16,6 +16,7 @@ from torch import nn
 
 from recsys import ranks
 from recsys.errors import ConfigError
+from recsys.memory import available_memory
 
 _around: ContextVar[torch.device | None] = ContextVar("_around", default=None)
 
@@ -70,6 +71,15 @@ def place_of(module: nn.Module) -> torch.device:
     """Where a module's tensors are; the processor for a module without any."""
     tensors = chain(module.parameters(), module.buffers())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take of a device."""
+    if device.type != "cuda":
+        return available_memory()
+    # What torch holds for later is free, too.
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:

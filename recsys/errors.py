@@ -46,5 +46,5 @@ class UnknownIdError(RecsysError, KeyError):
     """A user or item id that the vocabulary does not know."""
 
 
-class UnknownIdWarning(UserWarning):
-    """Some of the ids that were given are not known, and what was done without them."""
+class BadRequestError(RecsysError, ValueError):
+    """A request to the service is not what is expected."""

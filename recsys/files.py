@@ -53,7 +53,7 @@ def write_pieces(path: Path, pieces: Iterable[pl.DataFrame]) -> None:
         parts.mkdir()
         for number, piece in enumerate(pieces):
             piece.write_parquet(parts / f"{number:06}.parquet")
-        pl.scan_parquet(sorted(parts.iterdir())).sink_parquet(scratch)
+        pl.scan_parquet(sorted(parts.iterdir()), glob=False).sink_parquet(scratch)
 
 
 @contextmanager

@@ -34,6 +34,17 @@ def check_memory(num_bytes: int, what: str, remedy: str) -> None:
         )
 
 
+def in_bytes(number: int) -> str:
+    """A number of bytes in words.
+
+    >>> in_bytes(700), in_bytes(3_200_000), in_bytes(5 * 2**30)
+    ('1 KiB', '3 MiB', '5.0 GiB')
+    """
+    if number >= GIB:
+        return f"{number / GIB:,.1f} GiB"
+    return f"{number / 2**20:,.0f} MiB" if number >= 2**20 else f"{-(-number // 1024)} KiB"
+
+
 def refused(error: BaseException) -> str | None:
     """How much memory the system or a device had not, in words; None if that was not the error."""
     # Torch's own on the processor is a RuntimeError like any other.

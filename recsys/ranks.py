@@ -12,7 +12,7 @@ rank has to make the same calls in the same order, also where it has no rows.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -61,12 +61,17 @@ def largest(values: Tensor) -> Tensor:
 
 def count(number: int) -> int:
     """How many there are on all ranks."""
-    return int(total(torch.tensor(number, device=_place())))
+    return counts([number])[0]
+
+
+def counts(numbers: list[int]) -> list[int]:
+    """The same of several numbers at once."""
+    return total(torch.tensor(numbers, device=_place())).tolist() if world() > 1 else numbers
 
 
 def mean(values: Tensor) -> Tensor:
     """What the values here add to the mean over all ranks, times the number of ranks."""
-    if world() == 1:
+    if world() == 1 and values.numel():
         return values.mean()
     return weighed(values.sum() / max(values.numel(), 1), values.numel())
 
@@ -76,7 +81,9 @@ def weighed(mean: Tensor, number: int) -> Tensor:
     if world() == 1:
         return mean
     numbers = torch.tensor(number, dtype=torch.float64, device=_place())
-    return mean * (number * world() / total(numbers).clamp(min=1)).to(mean)
+    weight = number * world() / total(numbers).clamp(min=1)
+    # In float32 at least: a weight of few bits is a wrong one.
+    return mean * weight.to(mean.device, torch.promote_types(mean.dtype, torch.float32))
 
 
 def gather(values: Tensor) -> Tensor:
@@ -100,6 +107,22 @@ def sizes(number: int) -> list[int]:
     counts = torch.zeros(world(), dtype=torch.int64, device=_place())
     counts[rank()] = number
     return total(counts).tolist()
+
+
+def exchange(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """What each rank has for this one, in the order of the ranks.
+
+    Args:
+        rows: for all ranks, in their order.
+        counts: how many for each; all ranks give the same.
+    """
+    if world() == 1:
+        return rows
+    here = counts[rank()]
+    received = rows.new_empty(here * world(), *rows.shape[1:], device=_place())
+    sent = rows.to(_place()).contiguous()
+    dist.all_to_all_single(received, sent, [here] * world(), list(counts))
+    return received.to(rows.device)
 
 
 def of_first(values: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from recsys.errors import RecsysError, UnknownIdError
+from recsys.errors import BadRequestError, RecsysError, UnknownIdError
 from recsys.log.vocabulary import UNKNOWN, Vocabulary
 from recsys.retrieval.lists import check_length
 from recsys.scoring.ids import column_of
@@ -172,10 +172,6 @@ class Service:
         if not any(known):
             raise UnknownIdError(f"of the history {json.dumps(history)[:80]} no item is known")
         return [basket for basket in known if basket]
-
-
-class BadRequestError(RecsysError):
-    """A request that is not what is expected."""
 
 
 def _many(values: Any, what: str) -> list[Any]:

@@ -20,3 +20,15 @@ def timed(logger: Logger, did: str, *values: object) -> Iterator[None]:
     start = perf_counter()
     yield
     logger.info("%s in %.1f s", did % values, perf_counter() - start)
+
+
+def in_words(seconds: float) -> str:
+    """A time as somebody would say it.
+
+    >>> [in_words(seconds) for seconds in (0.25, 100, 1200, 20_000, 400_000)]
+    ['0.2 s', '100 s', '20 min', '5.6 h', '4.6 days']
+    """
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.{0 if unit == 'min' else 1}f} {unit}"
+    return f"{seconds:.{0 if seconds >= 10 else 1}f} s"

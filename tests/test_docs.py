@@ -131,6 +131,21 @@ def test_figures_of_decisions_are_those_of_the_records() -> None:
         )
 
 
+def test_the_cost_of_diversity_is_that_of_the_record() -> None:
+    page = (ROOT / "docs/python.md").read_text()
+    record = json.loads((ROOT / "benchmarks/reranking/results/complete_journey.json").read_text())
+    assert f"{record['users']:,} test users" in page
+    for model, reached in record["models"].items():
+        name, _, weight = model.lower().partition(", mmr ")
+        label = f"`MMR({weight})`" if weight else {"tifuknn": "TIFUKNN"}.get(name, name)
+        names = ("diversity@10", "recall@10", "ndcg@10")
+        figures = " | ".join(f"{reached[n]:.4f}".removeprefix("0") for n in names)
+        assert f"| {label} | {figures} |" in page
+        if weight:
+            difference = reached["ndcg@10 difference"]["difference"]
+            assert f"{difference:.4f}".replace("0.", ".") in page
+
+
 def test_the_version_is_one() -> None:
     changes = (ROOT / "CHANGELOG.md").read_text()
     versions = re.findall(r"^## \[([\d.]+)\] - (\d{4}-\d\d-\d\d)$", changes, flags=re.MULTILINE)

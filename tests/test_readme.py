@@ -10,7 +10,7 @@ import pytest
 
 from recsys.cli import main
 from recsys.cli.names import names
-from recsys.errors import UnknownIdWarning
+from recsys.scoring.ids import UnknownIdWarning
 
 README = Path(__file__).parent.parent / "README.md"
 DOCS = README.parent / "docs"

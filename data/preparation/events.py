@@ -15,19 +15,17 @@ from typing import Any
 
 import polars as pl
 
-from recsys.data.sources.files import existing_file, reading
+from recsys.data.sources.files import reading
 from recsys.data.sources.table import (
-    PER_SECOND,
     called_columns,
     check_names,
     columns_of_items,
-    microseconds,
     named_columns,
     our_names,
-    read_file,
-    timed_by,
     typed_table,
 )
+from recsys.data.tables.files import name_of
+from recsys.data.tables.times import PER_SECOND, microseconds, timed_by
 from recsys.errors import DataError
 from recsys.log.event_log import (
     BASKET,
@@ -218,7 +216,7 @@ def large_table(
     check_names(path, {"events": pl.DataFrame(schema=schema), **tables}, names)
     ours = our_names(schema.names(), names)
     empty = pl.DataFrame(schema={name: schema[theirs] for name, theirs in ours.items()})
-    log_name = _name(path)
+    log_name = name_of(path)
     check_columns({"events": empty, **tables}, item_columns or (), name=log_name, called=called)
     raise_problems(log_name, _bad_kinds(empty), called)
     untyped = LargeEvents(paths, ours, {})
@@ -278,8 +276,7 @@ def _bad_kinds(events: pl.DataFrame) -> Iterator[str]:
 
 def _our_table(path: str, names: Mapping[str, str]) -> pl.DataFrame:
     """A table of items or users by our names."""
-    file = existing_file(path)
-    frame = typed_table(path) if file.suffix.lower() in (".csv", ".tsv") else read_file(file)
+    frame = typed_table(path)
     columns = our_names(frame.columns, names)
     return pl.DataFrame({ours: frame[theirs] for ours, theirs in columns.items()})
 
@@ -304,14 +301,6 @@ def _paths(path: str) -> tuple[str, ...]:
             "pl.scan_csv(FILE).sink_parquet(FILE)"
         )
     return tuple(files)
-
-
-def _name(path: str) -> str:
-    """After its file; after the folder where it is a pattern."""
-    name = Path(path)
-    while any(letter in name.name for letter in "*?[") and not name.is_file():
-        name = name.parent
-    return name.stem or "log"
 
 
 def _scan(paths: Sequence[str]) -> pl.LazyFrame:

@@ -7,6 +7,7 @@ differ, and an error that names the file, its origin and the folder is enough to
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.errors import DataError
+from recsys.errors import DataError, RecsysError
+
+logger = logging.getLogger(__name__)
 
 _BROKEN = (
     OSError,
@@ -27,10 +30,15 @@ _BROKEN = (
 )
 _REMEDIES = {
     "empty CSV": "give a file with a header and rows",
-    "invalid utf-8": "save it as UTF-8",
+    "invalid utf-8": "save it as UTF-8, or set data.encoding, such as latin-1 or cp1252",
 }
 """By what readers say."""
 _inputs: ContextVar[dict[str, str] | None] = ContextVar("_inputs", default=None)
+_notes: ContextVar[list[str] | None] = ContextVar("_notes", default=None)
+
+
+class NoFileError(DataError):
+    """There is no such file."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class PublicFile:
             return existing_file(user_path)
         path = data_folder() / self.path
         if not path.is_file():
-            raise DataError(
+            raise NoFileError(
                 f"no file {path}; get it from {self.origin} and put it there, or set RECSYS_DATA "
                 f"to the folder that holds {self.path}"
             )
@@ -78,17 +86,22 @@ def data_folder() -> Path:
     return Path(os.path.expanduser(folder)).absolute()
 
 
+def expanded(name: str | Path) -> Path:
+    """A path from the root; `~` is the home folder."""
+    return Path(os.path.expanduser(name)).absolute()
+
+
 def existing_file(name: str | Path) -> Path:
     """The path of a file that must be there.
 
     Raises:
         DataError: no such file, or a folder.
     """
-    path = Path(os.path.expanduser(name)).absolute()
+    path = expanded(name)
     if path.is_dir():
         raise DataError(f"{path} is a folder; name a file")
     if not path.is_file():
-        raise DataError(f"no file {path}")
+        raise NoFileError(f"no file {path}")
     record(path)
     return path
 
@@ -102,15 +115,42 @@ def record(path: Path) -> str:
     return digest
 
 
+def far_away(address: str) -> None:
+    """Say that a source reads what nobody can see a change of; `recorded` sees it."""
+    if (inputs := _inputs.get()) is not None:
+        inputs[address] = ""
+
+
 @contextmanager
 def recorded() -> Iterator[dict[str, str]]:
-    """Collects path and SHA-256 of every file that sources find meanwhile."""
+    """Collects path and SHA-256 of every file that sources find meanwhile.
+
+    What is not on this machine has an address, and "" for a SHA-256.
+    """
     inputs: dict[str, str] = {}
     token = _inputs.set(inputs)
     try:
         yield inputs
     finally:
         _inputs.reset(token)
+
+
+def note(words: str) -> None:
+    """Tell every user of a log of something that was done to it; `noted` sees it."""
+    logger.warning("%s", words)
+    if (notes := _notes.get()) is not None:
+        notes.append(words)
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """Collects what sources tell users of meanwhile."""
+    notes: list[str] = []
+    token = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(token)
 
 
 @contextmanager
@@ -123,7 +163,7 @@ def reading(path: Path | str) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        if isinstance(error, DataError):
+        if isinstance(error, RecsysError):
             raise
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         remedy = next((f"; {words}" for of, words in _REMEDIES.items() if of in reason), "")

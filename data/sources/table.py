@@ -1,8 +1,8 @@
-"""A user's own log: a CSV, TSV, JSON Lines or Parquet file, its columns named by the user.
+"""A user's own log: files of tables as people have them, their columns named by the user.
 
 recsys train data=table data.path=log.csv data.columns.user_id=customer data.time_unit=s
 
-What a CSV or TSV file says is kept: `007` is not 7, `1e5` not 100000, and a quote in a TSV file is
+What a file of text says is kept: `007` is not 7, `1e5` not 100000, and a quote in a TSV file is
 a letter. A column becomes Int64 where all of its text is plain integers, and another than an id or
 a basket Float64 where all of it is plain decimals, no two of which are one number.
 
@@ -12,23 +12,24 @@ its title and text, and every column with one value an item, such as a category 
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal
 
 import polars as pl
 
-from recsys.data.sources.files import existing_file, reading
-from recsys.errors import DataError
+from recsys.data.sources.files import NoFileError, note, reading
+from recsys.data.tables.dialects import OPTIONS, Dialect
+from recsys.data.tables.files import Table, name_of, read_table, with_joined
+from recsys.data.tables.rows import Rows
+from recsys.data.tables.times import ROW, times_of
+from recsys.errors import ConfigError, DataError
 from recsys.log.event_log import (
     BASKET,
-    FIRST_YEAR,
     ITEM,
-    LAST_YEAR,
     QUANTITY,
     REQUIRED,
     TIME,
@@ -36,25 +37,22 @@ from recsys.log.event_log import (
     VALUE,
     WORDS,
     EventLog,
-    as_numbers,
     as_words,
     bad_names,
     is_worded,
 )
 from recsys.ranges import distinct
 
-ORDER = "order"
-PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
-_USUAL_YEARS = (1990, 2100)
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _OF_EVENTS = (*REQUIRED, BASKET, QUANTITY, VALUE, "event")
 _AS_WRITTEN = (TIME, QUANTITY, VALUE, *WORDS)
 _IDS = (USER, ITEM, BASKET)
+_KEYS = {"items": ITEM, "users": USER}
 # Integers of more digits do not fit into a Float64.
 _DECIMAL = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]+)?$"
+_WITH_COMMA = r"^-?[0-9]+(,[0-9]+)?$"
 _NUMBER = r"^-?[0-9.]+$"
 _SAMPLE = 1000
+_WORDS = {"::": "colons", ";": "semicolon", "\t": "tab", "|": "pipe"}
 
 
 def table(
@@ -65,11 +63,30 @@ def table(
     item_columns: Sequence[str] | None = None,
     users_path: str | None = None,
     time_unit: str | None = None,
+    date_format: str | Sequence[str] | None = None,
+    separator: str | None = None,
+    header: bool | None = None,
+    names: Sequence[str] | None = None,
+    decimal: str = "point",
+    encoding: str = "utf-8",
+    nulls: Sequence[str | None] | Literal["usual"] = (),
+    items: Mapping[str, Any] | None = None,
+    users: Mapping[str, Any] | None = None,
+    join: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    events: Mapping[str, float] | Sequence[str] | None = None,
+    min_value: float | None = None,
+    missing: Literal["error", "drop"] = "error",
+    negative: Literal["error", "drop", "subtract"] = "error",
+    origin: str | None = None,
 ) -> EventLog:
     """A log named after its file.
 
+    The options are many, and each is one that a file of somebody's asks for; `docs/own_logs.md`
+    has a command for each layout.
+
     Args:
-        path: the events: `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet`.
+        path: the events, as `recsys.data.tables.files` reads them: a file, a folder, a pattern, or
+            an address.
         columns: our name -> the file's, for `user_id`, `item_id`, `timestamp`, where there are such
             columns `basket_id`, `event`, `quantity`, `value`, `title`, `text`, and any other that
             should be called something else. Without an entry a column keeps its name.
@@ -83,9 +100,20 @@ def table(
         users_path: likewise, a row per user.
         time_unit: `s`, `ms`, `us` or `ns`, of timestamps counted from 1970, or `order`: integers
             only tell what came first. Without it integers are an order too, and those that look
-            like times are refused.
+            like times are refused. `row`: the rows of the file stand in order, and no column of
+            times is read.
+        date_format: of timestamps in text, such as `%d.%m.%Y`; of several the first that reads one.
+            None is ISO 8601.
+        separator, header, names, decimal, encoding, nulls: how files of text are written, see
+            `Dialect`.
+        items, users: where the file of items, of users, differs from that of the events: `columns`
+            of its own, and the options of a `Dialect`. A header and names are each file's own.
+        join: tables with what they say of rows of the events, see `with_joined`.
+        events, min_value, missing, negative: which rows are events, see `Rows`.
+        origin: where the files come from, for the error where one is not there.
 
     Raises:
+        ConfigError: an option that is not what is expected.
         DataError: whatever is wrong with the files, in one line.
 
     >>> folder = TemporaryDirectory()
@@ -96,30 +124,107 @@ def table(
     ('shop', 2, ['Ann', 'Ben'])
     >>> folder.cleanup()
     """
-    renames, names = named_columns(columns)
-    paths = {"events": path, "items": items_path, "users": users_path}
-    files = {kind: existing_file(file) for kind, file in paths.items() if file is not None}
-    frames = {kind: read_file(file) for kind, file in files.items()}
-    check_names(files["events"], frames, names)
-    for kind, frame in frames.items():
-        text = files[kind].suffix.lower() in _SEPARATORS
-        frames[kind] = _named(frame, names, text=text)
-    events = frames.pop("events")
+    dialect = Dialect(separator, header, names, decimal, encoding, nulls)
+    rows = Rows(events, min_value, missing, negative)
     distinct(**{"data.item_columns": item_columns})
-    with reading(files["events"]):
-        events = events.with_columns(timed_by(events[TIME], time_unit))
+    others = {"items": (items_path, items), "users": (users_path, users)}
+    renames, our = named_columns(columns)
+    if time_unit == ROW:
+        our = {name: theirs for name, theirs in our.items() if name != TIME}
+    joined = [join] if isinstance(join, Mapping) else join or ()
+    with _published(origin):
+        tables = {"events": with_joined(read_table(path, dialect), joined, dialect)}
+        for kind, (file, options) in others.items():
+            if file is not None:
+                tables[kind] = read_table(file, dialect.but_for(_of_dialect(kind, options)))
+    of_kinds = {
+        kind: _own_names(options) for kind, (_, options) in others.items() if kind in tables
+    }
+    frames = {kind: of_file.frame for kind, of_file in tables.items()}
+    check_names(path, frames, our, of_kinds)
+    named = {kind: _named(of, our | of_kinds.get(kind, {})) for kind, of in tables.items()}
+    for kind, key in _KEYS.items():
+        if kind in named and key not in named[kind].columns:
+            raise _no_key(tables[kind], kind, key)
+    return _log(path, named, rows, time_unit, date_format, renames, item_columns)
+
+
+def _log(
+    path: str,
+    frames: Mapping[str, pl.DataFrame],
+    rows: Rows,
+    time_unit: str | None,
+    date_format: str | Sequence[str] | None,
+    renames: Mapping[str, str],
+    item_columns: Sequence[str] | None,
+) -> EventLog:
+    """The log of frames by our names."""
+    name, events = name_of(path), frames["events"]
+    with reading(path):
+        if time_unit == ROW:
+            times = pl.int_range(len(events), eager=True).alias(TIME)
+        else:
+            times = times_of(events[TIME], time_unit, date_format)
+        events, notes = rows.of(events.with_columns(times))
+        for words in notes:
+            note(f"{name}: {words}")
         of_items: Sequence[str] = ()
         if "items" not in frames:
             constant = partial(_constant, events)
             of_items = columns_of_items(events.columns, renames, item_columns, constant)
-        return EventLog.from_frames(
-            events,
-            frames.get("items"),
-            frames.get("users"),
-            name=files["events"].stem,
-            item_columns=of_items,
-            called=called_columns(renames),
+        try:
+            return EventLog.from_frames(
+                events,
+                frames.get("items"),
+                frames.get("users"),
+                name=name,
+                item_columns=of_items,
+                called=called_columns(renames),
+            )
+        except DataError as error:
+            remedies = "; ".join(rows.remedies(events))
+            raise DataError(f"{error}; {remedies}" if remedies else str(error)) from error
+
+
+@contextmanager
+def _published(origin: str | None) -> Iterator[None]:
+    """Says of a published file that is not there where it comes from."""
+    try:
+        yield
+    except NoFileError as error:
+        if origin is None:
+            raise
+        raise NoFileError(
+            f"{error}; get it from {origin}, put it there or set RECSYS_DATA to the folder that "
+            "holds it"
+        ) from error
+
+
+def _of_dialect(kind: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of a file's dialect among its own.
+
+    Raises:
+        ConfigError: one that no file has.
+    """
+    given = {name: value for name, value in (options or {}).items() if name != "columns"}
+    if unknown := [name for name in given if name not in OPTIONS]:
+        raise ConfigError(
+            f"data.{kind}.{unknown[0]}: no such option; there is columns, {', '.join(OPTIONS)}"
         )
+    return given
+
+
+def _own_names(options: Mapping[str, Any] | None) -> dict[str, str]:
+    columns = (options or {}).get("columns") or {}
+    return {ours: theirs for ours, theirs in columns.items() if theirs is not None}
+
+
+def _no_key(table: Table, kind: str, key: str) -> DataError:
+    there = ", ".join(table.frame.columns)
+    return DataError(
+        f"{table.file}: {kind}: no column {key} (there are: {there}); set "
+        f"data.{kind}.columns.{key}=NAME"
+    )
 
 
 def named_columns(
@@ -146,104 +251,73 @@ def typed_table(path: str) -> pl.DataFrame:
     Raises:
         DataError: it cannot be read.
     """
-    file = existing_file(path)
-    return _named(read_file(file), {}, text=file.suffix.lower() in _SEPARATORS)
-
-
-def read_file(path: Path) -> pl.DataFrame:
-    """The table as it is; of a CSV or TSV file everything as text, without blank lines."""
-    with reading(path):
-        match path.suffix.lower():
-            case ".parquet":
-                return pl.read_parquet(path, glob=False)
-            case ".jsonl" | ".ndjson":
-                with path.open("rb") as file:  # a path would be read as a pattern
-                    return pl.read_ndjson(file, infer_schema_length=None)
-            case ".csv" | ".tsv" as suffix:
-                return _without_blanks(_read_text(path, suffix))
-    raise DataError(
-        f"{path}: {path.suffix or 'a name without an ending'} is no kind of table that is read; "
-        "give .csv, .tsv, .jsonl, .ndjson or .parquet"
-    )
-
-
-def _read_text(path: Path, suffix: str) -> pl.DataFrame:
-    try:
-        return pl.read_csv(
-            path,
-            separator=_SEPARATORS[suffix],
-            quote_char=None if suffix == ".tsv" else '"',
-            infer_schema=False,
-            null_values=[""],
-            glob=False,
-        )
-    except pl.exceptions.ComputeError as error:
-        if "more fields" not in str(error):
-            raise
-        raise DataError(f"{path}: {_longer_row(path, suffix)}") from error
-
-
-def _longer_row(path: Path, suffix: str) -> str:
-    """Which row has more fields than the header, in words; the reader does not say."""
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = csv.reader(
-            file,
-            delimiter=_SEPARATORS[suffix],
-            quoting=csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL,
-        )
-        most = len(next(rows))
-        longer = ((number, len(row)) for number, row in enumerate(rows, 1) if len(row) > most)
-        number, fields = next(longer, (0, 0))
-    row = f"row {number} has {fields}" if number else "a row has more"
-    return f"{row} fields, and the header {most}; quote fields that hold a separator"
-
-
-def _without_blanks(text: pl.DataFrame) -> pl.DataFrame:
-    if not text.to_series(0).null_count():
-        return text
-    return text.filter(~pl.all_horizontal(pl.all().is_null()))
+    return _named(read_table(path), {})
 
 
 def check_names(
-    events_file: Path | str, frames: Mapping[str, pl.DataFrame], names: Mapping[str, str]
+    events_file: Path | str,
+    frames: Mapping[str, pl.DataFrame],
+    names: Mapping[str, str],
+    of_kinds: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
-    """Raise a `DataError` where a named column is not there, or there twice, or is no name."""
+    """Raise a `DataError` where a named column is not there, or there twice, or is no name.
+
+    Args:
+        events_file: for the errors.
+        frames: of the events, the items and the users.
+        names: our name -> the files'.
+        of_kinds: names that hold in one of the frames alone.
+    """
     for problem in bad_names(frames):
         raise DataError(f"{events_file}: {problem}")
     columns_of = {kind: set(frame.columns) for kind, frame in frames.items()}
     for ours, theirs in names.items():
         tables = ["events"] if ours in REQUIRED else list(columns_of)
-        if not any(theirs in columns_of[kind] for kind in tables):
-            raise _no_column(events_file, ours, theirs, frames["events"].columns)
+        own = [kind for kind, its in (of_kinds or {}).items() if ours in its]
+        if not own and not any(theirs in columns_of[kind] for kind in tables):
+            raise _no_column(events_file, "columns", ours, theirs, frames["events"].columns)
         # What polars calls the second of two.
         if any(f"{theirs}_duplicated_0" in columns_of[kind] for kind in tables):
             raise DataError(f"{events_file}: more than one column {theirs!r}; leave one in")
+    for kind, own_names in (of_kinds or {}).items():
+        for ours, theirs in own_names.items():
+            if theirs not in columns_of[kind]:
+                columns = frames[kind].columns
+                raise _no_column(f"file of {kind}", f"{kind}.columns", ours, theirs, columns)
 
 
-def _no_column(path: Path | str, ours: str, theirs: str, columns: list[str]) -> DataError:
-    if len(columns) == 1 and (other := next((s for s in ";\t|" if s in columns[0]), None)):
+def _no_column(
+    path: Path | str, option: str, ours: str, theirs: str, columns: list[str]
+) -> DataError:
+    if len(columns) == 1 and (other := next((s for s in _WORDS if s in columns[0]), None)):
         return DataError(
-            f"{path}: one column, {columns[0]!r}, with {other!r} between its parts; save it with "
-            "commas as .csv, or with tabs as .tsv"
+            f"{path}: one column, {columns[0]!r}, with {other!r} between its parts; set "
+            f"data.separator={_WORDS[other]}"
         )
     near = get_close_matches(theirs, columns, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    untimed = f", or data.time_unit={ROW} where rows stand in order of time"
     return DataError(
-        f"{path}: no column {theirs!r}; {hint}set data.columns.{ours}=NAME "
-        f"(there are: {', '.join(columns)})"
+        f"{path}: no column {theirs!r}; {hint}set data.{option}.{ours}=NAME"
+        f"{untimed if ours == TIME else ''} (there are: {', '.join(columns)})"
     )
 
 
-def _named(frame: pl.DataFrame, names: Mapping[str, str], *, text: bool) -> pl.DataFrame:
+def _named(table: Table, names: Mapping[str, str]) -> pl.DataFrame:
     """The columns by our names, typed; one that bears such a name by chance makes way.
 
     Args:
-        frame: as it is in the file.
+        table: as it is in the file.
         names: our name -> the file's, of which some may be another file's.
-        text: whether all columns are text, of which some may be numbers.
     """
-    every = (frame[theirs].alias(ours) for ours, theirs in our_names(frame.columns, names).items())
-    return pl.DataFrame({c.name: _typed(c) if text else c for c in every})
+    return pl.DataFrame(
+        {
+            ours: _typed(table.frame[theirs].alias(ours), table.decimal)
+            if theirs in table.text
+            else table.frame[theirs].alias(ours)
+            for ours, theirs in our_names(table.frame.columns, names).items()
+        }
+    )
 
 
 def our_names(columns: Sequence[str], names: Mapping[str, str]) -> dict[str, str]:
@@ -261,8 +335,10 @@ def our_names(columns: Sequence[str], names: Mapping[str, str]) -> dict[str, str
     return renamed | {column: column for column in columns if column not in in_use}
 
 
-def _typed(text: pl.Series) -> pl.Series:
+def _typed(text: pl.Series, decimal: str = ".") -> pl.Series:
     """Numbers where nothing of the text is lost by it."""
+    if decimal == "," and text.name not in (*_IDS, *WORDS) and _all_match(text, _WITH_COMMA):
+        text = text.str.replace(",", ".", literal=True)
     some = text.head(_SAMPLE)
     if text.name in _AS_WRITTEN or not some.str.contains(_NUMBER).all():
         return text
@@ -275,97 +351,8 @@ def _typed(text: pl.Series) -> pl.Series:
     return text.cast(pl.Float64) if each.cast(pl.Float64).n_unique() == len(each) else text
 
 
-def timed_by(times: pl.Series, unit: str | None) -> pl.Series:
-    """Times counted from 1970 as Datetime; others as they are.
-
-    Raises:
-        DataError: a unit that is none or not that of the times, or times that look like counted
-            ones without a unit.
-    """
-    if unit not in (None, ORDER, *PER_SECOND):
-        raise DataError(f"data.time_unit={unit}: expected {', '.join(PER_SECOND)} or {ORDER}")
-    numbers = as_numbers(times)
-    if not numbers.dtype.is_numeric():
-        if unit is not None:
-            raise DataError(
-                f"data.time_unit={unit} is for timestamps in numbers; {_no_number(times)}; leave "
-                "it out for dates"
-            )
-        return times
-    likely = _likely_unit(numbers)
-    if likely is not None and unit not in (likely, ORDER):
-        raise DataError(
-            f"timestamps such as {numbers.drop_nulls()[0]} look like {_UNITS[likely]} since 1970; "
-            f"set data.time_unit={likely}, or data.time_unit={ORDER} if they only are in order"
-        )
-    if unit in (None, ORDER):
-        return numbers if numbers.dtype.is_integer() else times
-    _refuse_coarse(times)
-    return _from_epoch(numbers, unit)
-
-
-def _refuse_coarse(times: pl.Series) -> None:
-    """Raise a `DataError` where floats are too short to tell neighbouring times apart."""
-    if times.dtype not in (pl.Float32, pl.Float16):
-        return
-    digits = 24 if times.dtype == pl.Float32 else 11
-    far = times.filter(times.abs() > 2**digits)
-    if len(far):
-        raise DataError(
-            f"timestamps such as {far[0]:.0f} are beyond 2**{digits}, where {times.dtype} no "
-            "longer tells neighbours apart; store them as integers"
-        )
-
-
-def _no_number(times: pl.Series) -> str:
-    if times.dtype != pl.String:
-        return f"{TIME} is {times.dtype}"
-    broken = times.is_not_null() & times.cast(pl.Float64, strict=False).is_null()
-    row = broken.arg_true()[0]
-    return f"{times[row]!r} in row {row + 1} is none"
-
-
-def _seconds(year: int) -> int:
-    """From 1970 to the year."""
-    return int(datetime(year, 1, 1, tzinfo=UTC).timestamp())
-
-
-def _likely_unit(numbers: pl.Series) -> str | None:
-    """The unit in which the median lies in the years of which logs are; None if in none."""
-    middle = numbers.median()
-    first, end = map(_seconds, _USUAL_YEARS)
-    for unit, count in PER_SECOND.items():
-        if middle is not None and first * count <= middle < end * count:  # type: ignore[operator]
-            return unit
-    return None
-
-
-def _from_epoch(numbers: pl.Series, unit: str) -> pl.Series:
-    count = PER_SECOND[unit]
-    first, end = _seconds(FIRST_YEAR) * count, _seconds(LAST_YEAR) * count
-    outside = (numbers < first) | (numbers >= end)
-    if outside.any():
-        row = outside.arg_true()[0]
-        raise DataError(
-            f"data.time_unit={unit}: {outside.sum()} timestamps outside the years {FIRST_YEAR} to "
-            f"{LAST_YEAR - 1}, the first {numbers[row]} in row {row + 1}; choose the unit that "
-            f"fits, {', '.join(PER_SECOND)}, or leave such rows out"
-        )
-    return microseconds(numbers, count, is_float=numbers.dtype.is_float())
-
-
-Numbers = TypeVar("Numbers", pl.Series, pl.Expr)
-
-
-def microseconds(numbers: Numbers, per_second: int, *, is_float: bool) -> Numbers:
-    """Times that are counted from 1970, so many a second, as Datetime."""
-    if is_float:
-        counted = (numbers * (10**6 / per_second)).round()
-    elif per_second > 10**6:
-        counted = numbers // (per_second // 10**6)
-    else:
-        counted = numbers * (10**6 // per_second)
-    return counted.cast(pl.Int64, strict=False).cast(pl.Datetime("us"))
+def _all_match(text: pl.Series, pattern: str) -> bool:
+    return bool(text.str.contains(pattern).all())
 
 
 def columns_of_items(

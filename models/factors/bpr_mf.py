@@ -13,8 +13,11 @@ Shapes: B users, n items, D dimensions, P distinct pairs of a user and an item, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW
 from torch.utils.checkpoint import checkpoint
 
 from recsys import ranks
@@ -23,9 +26,10 @@ from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.nn import losses, negatives
 from recsys.nn.embedding import EmbeddingTable
+from recsys.nn.row_adam import RowAdamW
 from recsys.precision import wide
 from recsys.ranges import at_least
-from recsys.scoring.kinds import Divisible, VectorScorer
+from recsys.scoring.kinds import Separable, VectorScorer
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
@@ -34,7 +38,7 @@ VALUES_AT_ONCE = 2**26
 """Of the vectors of pairs."""
 
 
-class BPRMF(VectorScorer, Divisible):
+class BPRMF(VectorScorer, Separable):
     """A vector for each user and item; a score is their inner product.
 
     A user without training events, known to the log or not, is folded in: the mean vector of the
@@ -46,6 +50,8 @@ class BPRMF(VectorScorer, Divisible):
         num_users: users of the log, with training events or without.
         embedding_dim: D.
         num_negatives: M, drawn anew for each pair in each epoch.
+        sparse: whether a step changes, and decays, only the vectors that its batch asks for, by
+            `RowAdamW`.
         learning_rate, weight_decay: of AdamW.
     """
 
@@ -59,6 +65,7 @@ class BPRMF(VectorScorer, Divisible):
         *,
         embedding_dim: int = 64,
         num_negatives: int = 1,
+        sparse: bool = False,
         learning_rate: float = 0.02,
         weight_decay: float = 0.5,
     ) -> None:
@@ -66,8 +73,8 @@ class BPRMF(VectorScorer, Divisible):
         at_least(1, num_items=num_items, num_users=num_users)
         at_least(1, embedding_dim=embedding_dim, num_negatives=num_negatives)
         self.num_negatives = num_negatives
-        self.items = EmbeddingTable(num_items, embedding_dim)
-        self.users = EmbeddingTable(num_users, embedding_dim)
+        self.items = EmbeddingTable(num_items, embedding_dim, sparse=sparse)
+        self.users = EmbeddingTable(num_users, embedding_dim, sparse=sparse)
         self.register_buffer("trained", torch.zeros(num_users, dtype=torch.bool))
 
     def prepare(self, split: Split) -> Part:
@@ -92,6 +99,9 @@ class BPRMF(VectorScorer, Divisible):
         mean = torch.stack(sums).sum() / negative_items.numel()
         return ranks.weighed(mean, negative_items.numel())
 
+    def num_terms(self, part: Part) -> int:
+        return len(part.target.values)
+
     def _sum_of_losses(self, *pairs: Tensor) -> Tensor:
         return self._pair_losses(*pairs).sum()
 
@@ -103,6 +113,10 @@ class BPRMF(VectorScorer, Divisible):
         positive_scores = (user * self.items(positives).unsqueeze(1)).sum(-1)
         negative_scores = (user * self.items(negative_items)).sum(-1)
         return losses.bpr(positive_scores, negative_scores)
+
+    def optimizer(self, num_steps: int) -> Any:
+        kind = RowAdamW if self.items.sparse else AdamW
+        return kind(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
 
     def check_kept(self, histories: BasketBatch) -> None:
         super().check_kept(histories)

@@ -26,13 +26,13 @@ from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.losses import kl_standard_normal
 from recsys.precision import wide
 from recsys.ranges import at_least, decays, proper_share
-from recsys.scoring.kinds import Divisible, Generative, LogProbabilities, VectorScorer
+from recsys.scoring.kinds import Generative, LogProbabilities, Separable, VectorScorer
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, Scores, UserVectors
 
 
-class CountVAE(VectorScorer, LogProbabilities, Generative, Divisible):
+class CountVAE(VectorScorer, LogProbabilities, Generative, Separable):
     """Encodes a history to a normal distribution and decodes it to expected counts.
 
     Args:
@@ -108,6 +108,9 @@ class CountVAE(VectorScorer, LogProbabilities, Generative, Divisible):
 
     def loss(self, part: Part, progress: Progress) -> Tensor:
         return ranks.mean(self.reconstruct(part.history, progress)[1])
+
+    def num_terms(self, part: Part) -> int:
+        return len(part)
 
     def reconstruct(self, history: BasketBatch, progress: Progress) -> tuple[UserVectors, Tensor]:
         """A decoded sample (B, D), and the negative evidence lower bound of the counts (B,).

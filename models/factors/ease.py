@@ -57,6 +57,9 @@ class EASE(ClosedForm):
     def check_size(self, split: Split) -> None:
         check_ridge(split.num_items)
 
+    def size_to_fit(self, split: Split) -> int:
+        return ridge_size(split.num_items)
+
     def compute(self, split: Split) -> None:
         self.keep("item_weights", ridge_weights(held_items(split.training), self.l2))
 
@@ -70,6 +73,11 @@ class EASE(ClosedForm):
         return matmul(csr(rows, batch.num_items), self.item_weights)
 
 
+def ridge_size(num_items: int) -> int:
+    """Bytes that `ridge_weights` of n items takes."""
+    return 3 * 8 * num_items**2
+
+
 def check_ridge(num_items: int) -> None:
     """See that there is memory for `ridge_weights` of n items.
 
@@ -77,7 +85,7 @@ def check_ridge(num_items: int) -> None:
         DataError: there is not.
     """
     check_memory(
-        3 * 8 * num_items**2,
+        ridge_size(num_items),
         f"EASE on {num_items:,} items",
         "choose a sparse model (item_knn, ials), or leave out rare items (min_item_events)",
     )

@@ -85,7 +85,11 @@ class Language:
 
     def loss(self, streams: Sequence[TokenStream], states: TextStates) -> Tensor:
         """L1: mean cross-entropy of the next token, on rows drawn from the streams."""
-        tokens_RL, positions_RL = map(ranks.own, self.draw(streams, states.head.device))
+        every_RL, positions_RL = self.draw(streams, states.head.device)
+        tokens_RL, positions_RL = ranks.own(every_RL), ranks.own(positions_RL)
+        if not len(tokens_RL):  # more ranks than rows: a row of another, in which nothing follows
+            tokens_RL = every_RL[:1]
+            positions_RL = torch.zeros_like(tokens_RL)
         before, following = states.before_tokens(tokens_RL, positions_RL)
         mean = linear_cross_entropy(before, states.head, following)
         return ranks.weighed(mean, len(following))

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from recsys import ranks
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, gather_positions
 from recsys.batch.tokens import Documents
 from recsys.models.language._added import Added
 from recsys.models.language._texts import Beginnings, Texts
-from recsys.models.language.decoders import causal_of, logit_scale
+from recsys.models.language.decoders import causal_of, is_divided, logit_scale
 from recsys.nn.buffers import Memo
 
 T = TypeVar("T")
@@ -48,25 +50,43 @@ class TextStates:
         """(vocabulary, D), whose products with a scaled state are the logits of the next token."""
         return causal_of(self.decoder).get_output_embeddings().weight
 
-    def at_ends(self, documents: Documents) -> Tensor:
-        """(M, D): the state at each end."""
-        embed = causal_of(self.decoder).get_input_embeddings()
-        states, places = [], []
-        for which, group in documents.groups(TOKENS_AT_ONCE):
-            tokens_BL, ends_M = group.padded()
-            embedded_BLD = embed(tokens_BL)
-            if self.added:
-                flat = embedded_BLD.flatten(0, 1)
-                added_MD = self.added(group.items).to(flat.dtype)
-                embedded_BLD = flat.index_add(0, ends_M, added_MD).view_as(embedded_BLD)
-            # Padding stands at the right, where a causal decoder does not look.
-            hidden_BLD = self._hidden(inputs_embeds=embedded_BLD)
-            states.append(hidden_BLD.flatten(0, 1)[ends_M])
+    def at_ends(self, documents: Documents, *, by_rank: bool = False) -> Tensor:
+        """(M, D): the state at each end; by rank each reads some groups, and all get all."""
+        groups = list(documents.groups(TOKENS_AT_ONCE))
+        if by_rank:
+            groups = groups[ranks.rank() :: ranks.world()]
+        states = [self._of_nothing() for _ in range(self._most(len(groups)) - len(groups))]
+        places = [documents.end_offsets[:0]]
+        for which, group in groups:
+            states.append(self._of_padded(*group.padded(), group.items))
             places.append(gather_positions(documents.end_offsets, which)[0])
         if not states:
-            return self.head.new_zeros(0, self.head.shape[1])
-        states_MD = torch.cat(states)
-        return torch.empty_like(states_MD).index_copy(0, torch.cat(places), states_MD)
+            states = [self.head.new_zeros(0, self.head.shape[1])]
+        states_MD, places_M = torch.cat(states), torch.cat(places)
+        if by_rank:
+            states_MD, places_M = ranks.gather(states_MD), ranks.gather(places_M)
+        return torch.empty_like(states_MD).index_copy(0, places_M, states_MD)
+
+    def _most(self, number: int) -> int:
+        """Of groups: as many as the rank has that reads most, where all have to read as often."""
+        if not (torch.is_grad_enabled() and is_divided(self.decoder)):
+            return number
+        return int(ranks.largest(torch.tensor(number, device=self.head.device)))
+
+    def _of_nothing(self) -> Tensor:
+        """(0, D): no state, of a pass over one [EOS] that closes no item."""
+        end_M, no_item = self.texts.end.view(1) * 0, self.texts.items[-1:]
+        return self._of_padded(self.texts.end.view(1, 1), end_M, no_item)[:0]
+
+    def _of_padded(self, tokens_BL: Tensor, ends_M: Tensor, items_M: Tensor) -> Tensor:
+        """(M, D): the states at ends, with what is added there of items."""
+        embedded_BLD = causal_of(self.decoder).get_input_embeddings()(tokens_BL)
+        if self.added:
+            flat = embedded_BLD.flatten(0, 1)
+            added_MD = self.added(items_M).to(flat.dtype)
+            embedded_BLD = flat.index_add(0, ends_M, added_MD).view_as(embedded_BLD)
+        # Padding stands at the right, where a causal decoder does not look.
+        return self._hidden(inputs_embeds=embedded_BLD).flatten(0, 1)[ends_M]
 
     def before_tokens(self, tokens_RL: Tensor, positions_RL: Tensor) -> tuple[Tensor, Tensor]:
         """States (T, D) that a token of their own document follows, and that token (T,).
@@ -96,16 +116,16 @@ class TextStates:
         """(C, D): of each item's own text, behind the [EOS] that opens it."""
         return self._of_texts(items)
 
-    def of_catalogue(self) -> Tensor:
+    def of_catalogue(self, *, by_rank: bool = False) -> Tensor:
         """(n, D); items of the same words have the same state, to the last digit."""
         items = self.texts.every_item
         if self.added:  # the state is of the id, too
-            return self._of_texts(items)
+            return self._of_texts(items, by_rank=by_rank)
         first, which = self.texts.same_words(items)
-        return self._of_texts(first)[which]
+        return self._of_texts(first, by_rank=by_rank)[which]
 
-    def _of_texts(self, texts: Tensor) -> Tensor:
-        return self.at_ends(self.texts.alone(texts))[1::2]
+    def _of_texts(self, texts: Tensor, *, by_rank: bool = False) -> Tensor:
+        return self.at_ends(self.texts.alone(texts), by_rank=by_rank)[1::2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +135,7 @@ class WordlessStates(TextStates):
     def of_items(self, items: Tensor) -> Tensor:
         return self.added.of_texts[items]
 
-    def of_catalogue(self) -> Tensor:
+    def of_catalogue(self, *, by_rank: bool = False) -> Tensor:
         return self.added.of_texts
 
 
@@ -155,11 +175,12 @@ class FrozenStates(TextStates):
     def of_items(self, items: Tensor) -> Tensor:
         return self.of_catalogue()[items]
 
-    def of_catalogue(self) -> Tensor:
-        return self._once(self.remembered.of_catalogue, super().of_catalogue)
+    def of_catalogue(self, *, by_rank: bool = False) -> Tensor:
+        compute = partial(super().of_catalogue, by_rank=by_rank)
+        return self._once(self.remembered.of_catalogue, compute, by_rank=by_rank)
 
-    def _once(self, memo: Memo[T], compute: Callable[[], T]) -> T:
+    def _once(self, memo: Memo[T], compute: Callable[[], T], *, by_rank: bool = False) -> T:
         texts = self.texts
         read = [texts.tokens.values, texts.tokens.offsets, texts.items, texts.end]
         read += [] if texts.of_events is None else [texts.of_events]
-        return memo.get(compute, self.decoder, *read)
+        return memo.get(compute, self.decoder, *read, by_rank=by_rank)

@@ -15,6 +15,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -302,6 +303,18 @@ def causal_of(decoder: nn.Module) -> PreTrainedModel:
     """A decoder with its language head, without the wrapper of low-rank updates."""
     wrapped: Any = decoder
     return wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
+
+
+def blocks_of(decoder: nn.Module) -> list[nn.Module]:
+    """The layers of a decoder, in their order, as transformers' own classes name them."""
+    model = causal_of(decoder)
+    names = set(model._no_split_modules or ())
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
+def is_divided(decoder: nn.Module) -> bool:
+    """Whether ranks hold a part of each layer, and have to call it equally often."""
+    return any(isinstance(module, FSDPModule) for module in decoder.modules())
 
 
 def checkpointed(model: PreTrainedModel) -> None:

@@ -66,6 +66,7 @@ from recsys.models.language._texts import (
 from recsys.models.language.decoders import (
     Decoder,
     Pretrained,
+    blocks_of,
     causal_of,
     checkpointed,
     vocabulary_size,
@@ -80,7 +81,7 @@ from recsys.ranges import at_least, share
 from recsys.reading import read_json, read_tensors, reading
 from recsys.scoring import manifest
 from recsys.scoring.kinds import (
-    Divisible,
+    Blockwise,
     Exported,
     LogProbabilities,
     RepeatAware,
@@ -139,7 +140,7 @@ class Tuning:
         share(warmup=self.warmup)
 
 
-class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Divisible):
+class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Blockwise):
     """Scores are inner products of projected hidden states of a history's and an item's text.
 
     Args:
@@ -198,6 +199,7 @@ class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Divisible):
         self.language, self.ranking = language, ranking
         self.repeats = RepeatWeight() if ranking.repeats else None
         self.start, self.frozen, self.warmup = tuning.start, tuning.freeze, tuning.warmup
+        self.compiled = tuning.compile
         self.decoder: nn.Module = decoder.build()
         hidden = self.causal.config.hidden_size
         self.items = EmbeddingTable(num_items, hidden) if ids.use_ids else None
@@ -416,6 +418,11 @@ class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Divisible):
             return self.item_vectors(self.texts.every_item)
         return self._item_vectors.get(self._catalogue_vectors, self)
 
+    def encode_items_by_rank(self) -> ItemVectors:
+        """The same in evaluation mode; each rank reads some of the texts."""
+        compute = partial(self._catalogue_vectors, by_rank=True)
+        return self._item_vectors.get(compute, self, by_rank=True)
+
     def item_vectors(self, items: Tensor) -> Tensor:
         """(C, D) of item indices (C,)."""
         return self._vectors_of(items, states=self.states)
@@ -430,9 +437,9 @@ class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Divisible):
         """States of a decoder that may be held in fewer bits than what is learnt on top of it."""
         return projection(states.to(projection.weight.dtype))
 
-    def _catalogue_vectors(self) -> ItemVectors:
+    def _catalogue_vectors(self, *, by_rank: bool = False) -> ItemVectors:
         states = self.states
-        vectors = self._projected(self.item_projection, states.of_catalogue())
+        vectors = self._projected(self.item_projection, states.of_catalogue(by_rank=by_rank))
         return self._with_added(vectors, states.added, self.texts.every_item)
 
     def _with_added(self, vectors: Tensor, added: Added, items: Tensor) -> Tensor:
@@ -457,6 +464,15 @@ class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Divisible):
         optimizer = AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98), eps=1e-6)
         rate = LambdaLR(optimizer, partial(_rate, steps=num_steps, warmup=self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def blocks(self) -> list[nn.Module]:
+        """The decoder's layers."""
+        if self.frozen or self.compiled:
+            raise ConfigError(
+                f"freeze={self.frozen} compile={self.compiled}: a decoder that ranks divide is "
+                "trained, and not compiled; set both to false, or trainer.strategy=auto"
+            )
+        return blocks_of(self.decoder)
 
     def refuse_no_softmax(self) -> None:
         if not (self.ranking.softmax and self.ranking.weight):

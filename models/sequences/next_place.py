@@ -38,7 +38,7 @@ from recsys.models.sequences._own_pointer import NEVER, OwnPointer
 from recsys.models.sequences._recent import recent_items
 from recsys.precision import wide
 from recsys.ranges import above, at_least
-from recsys.scoring.kinds import Divisible
+from recsys.scoring.kinds import Separable
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import Scores
@@ -67,7 +67,7 @@ class Adjacency:
         above(0, km=self.km)
 
 
-class NextPlace(Divisible):
+class NextPlace(Separable):
     """Ranks by the last few items, and by the user's own events where `own` is given.
 
     Args:
@@ -210,6 +210,9 @@ class NextPlace(Divisible):
     def loss(self, part: Part, progress: Progress) -> Tensor:
         losses = F.cross_entropy(self.score(part.history), part.target.values, reduction="none")
         return ranks.mean(losses)
+
+    def num_terms(self, part: Part) -> int:
+        return len(part)
 
     def score(self, batch: BasketBatch) -> Scores:
         return wide(self.scores_of(*self._of_one(batch))[0])

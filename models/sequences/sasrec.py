@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -44,15 +44,19 @@ from recsys.errors import ConfigError
 from recsys.models.neighbours.text_tfidf import item_texts, tfidf
 from recsys.nn import losses, negatives
 from recsys.nn.attention import Layout
+from recsys.nn.buffers import Memo
 from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.repeats import RepeatWeight
+from recsys.nn.row_adam import RowAdamW
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share
-from recsys.scoring.kinds import Divisible, LogProbabilities, RepeatAware
+from recsys.scoring.kinds import LogProbabilities, RepeatAware, Separable
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
 
+ITEMS_AT_ONCE = 2**13
+"""Whose texts become vectors."""
 NUM_GROUPS = 8
 """Of users of about one length, which attention lays out side by side."""
 
@@ -121,7 +125,7 @@ class Ranking:
             )
 
 
-class SASRec(RepeatAware, LogProbabilities, Divisible):
+class SASRec(RepeatAware, LogProbabilities, Separable):
     """Encodes a history to the state after its last item; a score is its product with an item.
 
     Args:
@@ -132,6 +136,8 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
         text: how the items' texts become vectors; None reads no text.
         use_id: whether items have a learned vector of their own.
         shard: whether ranks that train together divide the table of these by rows.
+        sparse: whether a step changes only those of these that its batch and its drawn items ask
+            for, by `RowAdamW`.
         learning_rate, weight_decay: of AdamW.
         id_weight_decay: of the ids' vectors, where it is another. Beside texts, which say what
             items have in common, a large one keeps ids to what they alone tell.
@@ -158,6 +164,7 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
         text: TextVectors | None = None,
         use_id: bool = True,
         shard: bool = False,
+        sparse: bool = False,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
         id_weight_decay: float | None = None,
@@ -175,10 +182,16 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
                 "shard=true divides the vectors of ids under a softmax; set text=null, "
                 "ranking.softmax=true and ranking.repeats=false"
             )
+        if sparse and (text is not None or ranking.num_negatives is None or shard):
+            raise ConfigError(
+                "sparse=true steps the rows that a batch asks for; set ranking.num_negatives, "
+                "text=null and shard=false"
+            )
         self.items = ItemVectorTable(
-            num_items, embedding_dim, text=text, use_id=use_id, shard=shard
+            num_items, embedding_dim, text=text, use_id=use_id, shard=shard, sparse=sparse
         )
         self.encoder = CausalEncoder(embedding_dim, encoder)
+        self._item_vectors: Memo[Tensor] = Memo()
 
     def prepare(self, split: Split) -> Part:
         """Training users with at least two events; of these the last max_length + 1."""
@@ -199,15 +212,12 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
         offsets = sequences.offsets - torch.arange(len(sequences) + 1, device=is_last.device)
         inputs = Ragged(sequences.values[~is_last], offsets)
         targets_E = sequences.values[1:][~is_last[:-1]]
-        if self.items.id is not None and self.items.id.is_divided:
-            return self._divided_loss(self.items.id, inputs, targets_E)
+        ids = self.items.id
+        if ids is not None and (ids.is_divided or ids.sparse):
+            return self._loss_of_rows(ids, inputs, targets_E, sequences)
         items_nD = self.items()
         states_ED = self.compared(self.encoder(items_nD, inputs))
         items_nD = self.compared(items_nD)
-        if not self.ranking.softmax:
-            owners_E = inputs.owners()
-            bce_E = self._sampled_bce(states_ED, items_nD, targets_E, sequences, owners_E)
-            return ranks.mean(bce_E)
         if self.repeats is not None:
             scores_En = self.repeats(wide(states_ED) @ wide(items_nD).T, beginnings(inputs))
             return ranks.mean(F.cross_entropy(scores_En, targets_E, reduction="none"))
@@ -215,14 +225,37 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
             mean = losses.linear_cross_entropy(states_ED, items_nD, targets_E)
             return ranks.weighed(mean, len(targets_E))
         vectors_of = partial(F.embedding, weight=wide(items_nD))
-        return ranks.mean(self._sampled_softmax(states_ED, vectors_of, targets_E))
+        return ranks.mean(self._sampled(states_ED, vectors_of, inputs, targets_E, sequences))
 
-    def _divided_loss(self, items: EmbeddingTable, inputs: Ragged, targets_E: Tensor) -> Tensor:
-        """The softmaxes of `loss`, where no rank has all items."""
+    def _divided_table(self) -> EmbeddingTable | None:
+        """The items' vectors, where ranks divide them: then they have no others."""
+        table = self.items.id
+        return table if table is not None and table.is_divided else None
+
+    def num_terms(self, part: Part) -> int:
+        return len(part.history.items) - len(part)
+
+    def _loss_of_rows(
+        self, items: EmbeddingTable, inputs: Ragged, targets_E: Tensor, sequences: Ragged
+    ) -> Tensor:
+        """The losses of `loss`, of which none reads all items in one place."""
         states_ED = self.encoder(items, inputs)
         if self.ranking.num_negatives is None:
             return items.cross_entropy(states_ED, targets_E)
-        return ranks.mean(self._sampled_softmax(states_ED, items, targets_E))
+        return ranks.mean(self._sampled(states_ED, items, inputs, targets_E, sequences))
+
+    def _sampled(
+        self,
+        states_ED: Tensor,
+        vectors_of: Callable[[Tensor], Tensor],
+        inputs: Ragged,
+        targets_E: Tensor,
+        sequences: Ragged,
+    ) -> Tensor:
+        """(E,) of the drawn items, whose vectors `vectors_of` gives."""
+        if self.ranking.softmax:
+            return self._sampled_softmax(states_ED, vectors_of, targets_E)
+        return self._sampled_bce(states_ED, vectors_of, targets_E, sequences, inputs.owners())
 
     def _sampled_softmax(
         self, states_ED: Tensor, vectors_of: Callable[[Tensor], Tensor], targets_E: Tensor
@@ -240,35 +273,55 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
     def _sampled_bce(
         self,
         states_ED: Tensor,
-        items_nD: Tensor,
+        vectors_of: Callable[[Tensor], Tensor],
         targets_E: Tensor,
         sequences: Ragged,
         owners_E: Tensor,
     ) -> Tensor:
         """(E,), with negatives outside of the sequence that owns a target (section III-E)."""
-        states_ED, items_nD = wide(states_ED), wide(items_nD)
-        user_items = sequences.distinct(len(items_nD))
+        states_ED, num_items = wide(states_ED), self.items.num_items
+        user_items = sequences.distinct(num_items)
         num_negatives = cast(int, self.ranking.num_negatives)
-        negatives_EK = negatives.uniform(user_items, len(items_nD), num_negatives, rows=owners_E)
-        positive_E = (states_ED * F.embedding(targets_E, items_nD)).sum(1)
-        none_EK = negatives_EK == len(items_nD)  # of a user who had every item
-        negative_EKD = F.embedding(negatives_EK.masked_fill(none_EK, 0), items_nD)
+        negatives_EK = negatives.uniform(user_items, num_items, num_negatives, rows=owners_E)
+        positive_E = (states_ED * vectors_of(targets_E)).sum(1)
+        none_EK = negatives_EK == num_items  # of a user who had every item
+        negative_EKD = vectors_of(negatives_EK.masked_fill(none_EK, 0))
         negative_EK = (negative_EKD @ states_ED[:, :, None]).squeeze(2)
         negative_EK = negative_EK.masked_fill(none_EK, -torch.inf)
         return losses.binary_cross_entropy(positive_E, negative_EK)
 
     def encode_users(self, batch: BasketBatch) -> UserVectors:
         """(B, D): the state after the last event, and zeros for a user without any."""
-        histories, items = batch.ragged.last(self.max_length), self.items()
+        histories, table = batch.ragged.last(self.max_length), self._divided_table()
+        items = self._scored_items() if table is None else table.own_vectors
         (rows,) = (histories.lengths > 0).nonzero(as_tuple=True)
         vectors = items.new_zeros(len(batch), items.shape[1])
-        if len(rows):
-            states = self.encoder(items, histories)
-            vectors[rows] = self.compared(states[histories.offsets[1:][rows] - 1])
+        states = self.encoder(items if table is None else table, histories)
+        vectors[rows] = self.compared(states[histories.offsets[1:][rows] - 1])
         return vectors
 
     def encode_items(self) -> ItemVectors:
-        return self.compared(self.items())
+        return self.compared(self._scored_items())
+
+    def encode_items_by_rank(self) -> ItemVectors:
+        return self.compared(self._scored_items(by_rank=True))
+
+    def _scored_items(self, *, by_rank: bool = False) -> ItemVectors:
+        """(n, D): those of texts, where nothing is learnt, once until a parameter changes."""
+        if self.items.from_text is None or self.training or torch.is_grad_enabled():
+            return self.items()
+        compute = partial(self.items.in_blocks, by_rank=by_rank)
+        return self._item_vectors.get(compute, self.items, by_rank=by_rank)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode forgets the vectors of the items, which training may change."""
+        if mode:
+            self._item_vectors.clear()
+        return super().train(mode)
+
+    def own_items(self) -> ItemVectors | None:
+        table = self._divided_table()
+        return None if table is None else self.compared(table.own_vectors)
 
     def compared(self, vectors: Tensor) -> Tensor:
         """(N, D): states or items as their inner products are taken, here as they are."""
@@ -285,7 +338,9 @@ class SASRec(RepeatAware, LogProbabilities, Divisible):
             {"params": others, "weight_decay": self.weight_decay},
             {"params": ids, "weight_decay": self.id_weight_decay},
         ]
-        return AdamW(groups, lr=self.learning_rate, fused=True)
+        is_sparse = self.items.id is not None and self.items.id.sparse
+        kind = RowAdamW if is_sparse else AdamW
+        return kind(groups, lr=self.learning_rate, fused=True)
 
 
 @runtime_checkable
@@ -352,7 +407,7 @@ class ItemVectorTable(nn.Module):
         embedding_dim: D.
         text: how texts become vectors, or None without text.
         use_id: whether there is a vector of the id.
-        shard: of the table of these.
+        shard, sparse: of the table of these.
 
     Raises:
         ConfigError: neither.
@@ -368,12 +423,15 @@ class ItemVectorTable(nn.Module):
         text: TextVectors | None,
         use_id: bool,
         shard: bool = False,
+        sparse: bool = False,
     ) -> None:
         super().__init__()
         self.num_items = num_items
         if text is None and not use_id:
             raise ConfigError("use_id=false and text=null leave items without a vector")
-        self.id = EmbeddingTable(num_items, embedding_dim, shard=shard) if use_id else None
+        self.id = None
+        if use_id:
+            self.id = EmbeddingTable(num_items, embedding_dim, shard=shard, sparse=sparse)
         self.reader = text
         self.from_text: nn.Module | None = None
         if text is not None:
@@ -395,8 +453,21 @@ class ItemVectorTable(nn.Module):
         if self.from_text is None:
             assert self.id is not None
             return self.id.vectors
-        from_text = self.from_text(self.text.to(next(self.from_text.parameters()).dtype))
-        return from_text if self.id is None else self.id.vectors + from_text
+        return self._with_text(slice(None))
+
+    def in_blocks(self, *, by_rank: bool = False) -> ItemVectors:
+        """The same with texts, a block of items at a time; by rank each makes some of them."""
+        starts = torch.arange(0, self.num_items, ITEMS_AT_ONCE)
+        own = (ranks.own(starts) if by_rank else starts).tolist()
+        blocks = [slice(0), *(slice(start, start + ITEMS_AT_ONCE) for start in own)]
+        vectors = torch.cat([self._with_text(block) for block in blocks])
+        return ranks.gather(vectors) if by_rank else vectors
+
+    def _with_text(self, rows: slice) -> ItemVectors:
+        assert self.from_text is not None
+        text = self.text[rows].to(next(self.from_text.parameters()).dtype)
+        from_text = self.from_text(text)
+        return from_text if self.id is None else self.id.vectors[rows] + from_text
 
 
 def leading_vectors(texts: pl.Series, dim: int) -> Tensor:

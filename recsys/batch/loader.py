@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,7 +20,8 @@ class Loader:
         batch_size: users a batch; the last may be smaller.
         shuffle_seed: gives the order of the users; None keeps that of the part.
         by_rank: what is left to this rank: some `rows` of every batch, maybe none, or some
-            `batches`; None: all of it.
+            `batches`, or `turns`, which are batches, with one of nobody where other ranks have one
+            more; None: all of it.
 
     >>> history = BasketBatch.from_lists([[[0]], [[1]], [[2]]], num_items=3)
     >>> part = Part("train", history, Ragged.from_lists([[1], [2], [0]]))
@@ -33,7 +35,7 @@ class Loader:
         batch_size: int,
         *,
         shuffle_seed: int | None = None,
-        by_rank: Literal["rows", "batches"] | None = None,
+        by_rank: Literal["rows", "batches", "turns"] | None = None,
     ) -> None:
         self.part = part
         self.batch_size = batch_size
@@ -56,7 +58,56 @@ class Loader:
 
     def _starts(self) -> list[int]:
         starts = torch.arange(0, len(self.part), self.batch_size)
-        return (ranks.own(starts) if self.by_rank == "batches" else starts).tolist()
+        if self.by_rank not in ("batches", "turns"):
+            return starts.tolist()
+        most, starts = -(-len(starts) // ranks.world()), ranks.own(starts)
+        missing = most - len(starts) if self.by_rank == "turns" else 0
+        return [*starts.tolist(), *[len(self.part)] * missing]
+
+
+@dataclass(frozen=True, eq=False)
+class MicroBatch(Part):
+    """Some rows of a batch, maybe none.
+
+    Attributes:
+        weight: by which its loss is multiplied. The mean over the micro-batches of a batch is then
+            the batch's loss.
+    """
+
+    weight: float
+
+
+class MicroBatches:
+    """The batches of a loader, each as some rows after others.
+
+    Args:
+        loader: of this rank's rows; a micro-batch is then some rows of each rank.
+        number: of micro-batches in a batch.
+        num_terms: how many terms the loss of a part is a mean of.
+
+    >>> history = BasketBatch.from_lists([[[0]], [[1]], [[2]]], num_items=3)
+    >>> part = Part("train", history, Ragged.from_lists([[1], [2], [0]]))
+    >>> batches = MicroBatches(Loader(part, batch_size=3), number=2, num_terms=len)
+    >>> [(batch.history.items.tolist(), round(batch.weight, 2)) for batch in batches]
+    [([0, 1], 1.33), ([2], 0.67)]
+    """
+
+    def __init__(self, loader: Loader, number: int, num_terms: Callable[[Part], int]) -> None:
+        self.loader = loader
+        self.number = number
+        self.num_terms = num_terms
+
+    def __len__(self) -> int:
+        return len(self.loader) * self.number
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        for batch in self.loader:
+            rows = torch.arange(len(batch), device=batch.history.device)
+            parts = [batch.rows(index) for index in rows.tensor_split(self.number)]
+            terms = ranks.counts([self.num_terms(part) for part in parts])
+            for part, num_terms in zip(parts, terms, strict=True):
+                weight = num_terms * self.number / max(sum(terms), 1)
+                yield MicroBatch(part.name, part.history, part.target, weight)
 
 
 class KeptBatches:
@@ -65,7 +116,7 @@ class KeptBatches:
     What a batch has computed of itself (`functools.cached_property`) is kept with it.
     """
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Loader | MicroBatches) -> None:
         self.batches = list(loader)
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ from recsys.cli.compose import compose, merge, values
 from recsys.cli.quick import check_output, write_table
 from recsys.data.sources.table import typed_table
 from recsys.devices import device_of, running_on
-from recsys.errors import ConfigError, RunError, UnknownIdWarning
+from recsys.errors import ConfigError, RunError
 from recsys.evaluation import statistics
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.files import held, write_parquet, write_pieces, write_text
@@ -39,7 +39,9 @@ from recsys.run.retention import Backbone, Retention, measure
 from recsys.run.return_times import return_times_as_of
 from recsys.run.task_kinds import check_command, folder_with_config
 from recsys.scoring import profiles, saved_model, trust
+from recsys.scoring.ids import UnknownIdWarning
 from recsys.scoring.kinds import profile_encoder
+from recsys.scoring.reranking import MMR
 from recsys.scoring.saved_model import SavedModel
 from recsys.tasks.as_of import AS_OF
 
@@ -96,6 +98,10 @@ def recommend(given: Namespace) -> None:
     saved = _saved(given)
     with _warned():
         options = {"k": given.k, "unknown": given.unknown, **_filters(given)}
+        if given.diversity is not None:
+            options["rerank"] = MMR(given.diversity, given.by)
+        elif given.by is not None:
+            raise ConfigError(f"--by {given.by} is for --diversity; give both")
         if given.all_users:
             pieces = saved.recommend_all(**options)
             write_pieces(given.output, _shown(pieces, saved))

@@ -37,7 +37,8 @@ MISTAKES = (RecsysError, HydraException, OmegaConfBaseException, OSError)
 def train(arguments: Sequence[str], command: str = "train") -> int:
     """`recsys train`: one run, or with `--multirun` one for each combination of values.
 
-    A run of a sweep that fails is reported, and the others go on.
+    A run of a sweep that fails is reported, and the others go on, also where a launcher gives them
+    processes of their own.
 
     Args:
         arguments: of the command.
@@ -49,6 +50,7 @@ def train(arguments: Sequence[str], command: str = "train") -> int:
     swept = _swept(overrides)
     mistakes: dict[str, RecsysError] = {}
     done: dict[str, Path] = {}
+    process = os.getpid()
 
     @hydra.main(version_base="1.3", config_path="pkg://recsys.conf", config_name=command)
     def task(config: DictConfig) -> None:
@@ -68,6 +70,8 @@ def train(arguments: Sequence[str], command: str = "train") -> int:
             del done[name]
             reason = str(error).partition("\n")[0]
             mistakes[name] = RecsysError(f"{type(error).__name__}: {reason}")
+        if name in mistakes and os.getpid() != process:  # which sees nothing of what is noted here
+            raise RecsysError(f"{name} failed, and the others went on: {mistakes[name]}")
 
     try:
         task()

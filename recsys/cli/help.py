@@ -29,6 +29,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys search data=NAME model=NAME [n_trials=40]     settings by trials on the validation users
   recsys synthesise RUN [--users N] [--column COLUMN]  a log of drawn users, and checks of it
   recsys data list | describe NAME | audit NAME        the logs, and what is odd about one
+  recsys data guess FILE                               the command that reads a file of your own
   recsys data prepare data=table data.path=F out=F     a log of any size, for data=prepared
   recsys runs [FOLDER] [--by METRIC]                   what finished runs reached, side by side
   recsys models                                        the zoo

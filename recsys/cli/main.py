@@ -48,8 +48,8 @@ TRUSTING = (
     "synthesise",
 )
 """Commands that load a run's model, which a package of the user's own may define."""
-PREPARE = "prepare"
-"""What `recsys data` does with files of any size."""
+PREPARE, GUESS = "prepare", "guess"
+"""What `recsys data` does with files: a log of any size; what they may hold."""
 QUICK = ("data", PREPARE, "runs", "doctor")
 """Commands that need no torch, which takes seconds to import, before they answer."""
 COMPLETE = "complete"
@@ -122,6 +122,11 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if command == "completion":
         print(completion.BASH)
         return 0
+    if command == "data" and given.what == GUESS:
+        from recsys.cli import guess  # polars comes with it
+
+        guess.show(given.name)
+        return 0
     if command == "data" and given.what == PREPARE:
         command, given.overrides = PREPARE, [given.name, *given.overrides]
     elif command == "data" and given.name not in names("data"):
@@ -159,6 +164,10 @@ def _parser(command: str) -> Parser:
         every = "every user of the log; --output is then a .parquet file"
         who.add_argument("--all-users", action="store_true", help=every)
         parser.add_argument("-k", type=int, default=10, help="items a user (default: 10)")
+        more = "0 to 1: lists that are less of the same, by maximal marginal relevance"
+        parser.add_argument("--diversity", type=float, help=more)
+        by = "a column of the items whose values are to differ (default: the model's vectors)"
+        parser.add_argument("--by", metavar="COLUMN", help=by)
         _add_filters(parser, "or item_id and user_id, for each user")
     elif command == "similar":
         parser.add_argument("--items", nargs="+", metavar="ID", required=True)
@@ -221,8 +230,9 @@ def _parser(command: str) -> Parser:
         parser.add_argument("--part", default="test", choices=("validation", "test"))
         parser.add_argument("--output", type=Path, help="a .csv or .parquet file, of all figures")
     elif command == "data":
-        parser.add_argument("what", choices=("describe", "audit", PREPARE))
-        parser.add_argument("name", help="of the log; prepare takes data=table in its place")
+        parser.add_argument("what", choices=("describe", "audit", GUESS, PREPARE))
+        in_its_place = "of the log; guess takes a file or a folder, prepare data=table in its place"
+        parser.add_argument("name", help=in_its_place)
         options = (
             "such as data.path=events.csv; to prepare, out=FOLDER, and partitions=64 engine=ray "
             "task.filters.min_item_events=5"

@@ -26,6 +26,7 @@ from .preferences import SFT as SFT
 from .preferences import PreferenceLoss as PreferenceLoss
 from .preferences import Preferences as Preferences
 from .repeats import RepeatWeight as RepeatWeight
+from .row_adam import RowAdamW as RowAdamW
 from .sentences import SentenceVectors as SentenceVectors
 from .text_vectors import semantic_vectors as semantic_vectors
 from .text_vectors import tfidf_weights as tfidf_weights

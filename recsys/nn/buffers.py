@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from recsys import ranks
 from recsys.batch.histories import BasketBatch
 from recsys.devices import full_precision
 
@@ -80,19 +81,29 @@ class Memo(Generic[T]):
         """Forget the value."""
         self._state, self._value = [], None
 
-    def get(self, compute: Callable[[], T], module: nn.Module, *others: Tensor) -> T:
+    def get(
+        self,
+        compute: Callable[[], T],
+        module: nn.Module,
+        *others: Tensor,
+        by_rank: bool = False,
+    ) -> T:
         """The value kept, or what `compute` gives now.
 
         Args:
             compute: reads, of what can change, nothing but the two that follow.
             module: with all parameters and buffers.
             others: further tensors.
+            by_rank: whether `compute` is the work of all ranks, who then all ask for the value.
         """
         tensors = [*module.parameters(), *module.buffers(), *others]
         # Which tensor it is, where its numbers lie, and how often they were written.
         # Those of inference mode are never written, and have no version.
         state = [(id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-        if self._value is None or self._state != state:
+        is_stale = self._value is None or self._state != state
+        if by_rank:
+            is_stale = ranks.count(int(is_stale)) > 0
+        if self._value is None or is_stale:
             self._value = _as_scored(compute, module, tensors[0].device)
             self._state = state
         return self._value

@@ -31,6 +31,7 @@ class EmbeddingTable(nn.Module):
         embedding_dim: D.
         std: of the normal distribution that the vectors start from.
         shard: whether ranks divide it.
+        sparse: whether gradients are of the rows that a batch asks for alone, for `RowAdamW`.
 
     >>> table = EmbeddingTable(3, 4)
     >>> table(torch.tensor([[0, 1]])).shape
@@ -40,12 +41,18 @@ class EmbeddingTable(nn.Module):
     """
 
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, *, std: float = 0.02, shard: bool = False
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        std: float = 0.02,
+        shard: bool = False,
+        sparse: bool = False,
     ) -> None:
         super().__init__()
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
-        self.shard = shard
+        self.shard, self.sparse = shard, sparse
         self.weight = nn.Parameter(torch.randn(num_embeddings + 1, embedding_dim) * std)
         with torch.no_grad():
             self.weight[num_embeddings].zero_()
@@ -61,12 +68,25 @@ class EmbeddingTable(nn.Module):
         assert not self.is_divided, "no rank has all rows"
         return self.weight[: self.num_embeddings]
 
+    @property
+    def own_vectors(self) -> ItemVectors:
+        """(n_r, D): the real rows that this rank holds, maybe none, behind those of earlier ranks.
+
+        A view of the table's own storage.
+        """
+        if not self.is_divided:
+            return self.vectors
+        rows = cast(DTensor, self.weight).to_local()
+        first = ranks.rank() * -(-(self.num_embeddings + 1) // ranks.world())
+        return rows[: max(self.num_embeddings - first, 0)]
+
     def forward(self, index: Tensor) -> Tensor:
         """(..., D) vectors of `index` (...) int64; the padding row takes no gradient."""
         if self.is_divided:
             return self._rows_of_ranks(index.flatten()).view(*index.shape, self.embedding_dim)
         # A row's gradient is a sum over all its uses.
-        rows = F.embedding(index, wide(self.weight), padding_idx=self.num_embeddings)
+        weight, padding = wide(self.weight), self.num_embeddings
+        rows = F.embedding(index, weight, padding_idx=padding, sparse=self.sparse)
         return rows.to(self.weight.dtype)
 
     def _rows_of_ranks(self, index: Tensor) -> Tensor:
@@ -91,7 +111,9 @@ class EmbeddingTable(nn.Module):
         logits = self._for_all(states) @ self.weight.T
         no_padding = torch.zeros(self.num_embeddings + 1, device=states.device)
         no_padding[self.num_embeddings] = -torch.inf
-        loss = F.cross_entropy(logits + like(no_padding, self.weight), self._for_all(targets))
+        logits = logits + like(no_padding, self.weight)
+        every = self._for_all(targets)
+        loss = F.cross_entropy(logits, every, reduction="sum") / max(len(every), 1)
         return loss.to_local() if isinstance(loss, DTensor) else loss
 
     def _for_all(self, rows: Tensor) -> DTensor:
@@ -120,10 +142,14 @@ class EmbeddingTable(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+def tables_of(model: nn.Module) -> list[EmbeddingTable]:
+    """The tables of a model."""
+    return [module for module in model.modules() if isinstance(module, EmbeddingTable)]
+
+
 def sharded(model: nn.Module) -> list[EmbeddingTable]:
     """The tables of a model that ranks divide."""
-    tables = [module for module in model.modules() if isinstance(module, EmbeddingTable)]
-    return [table for table in tables if table.shard]
+    return [table for table in tables_of(model) if table.shard]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import polars as pl
-from rich import box
+from rich import box, get_console
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Column, Table
@@ -13,7 +13,8 @@ from rich.text import Text
 
 from recsys.errors import visible
 
-console = Console()
+console = get_console()
+"""That of the bar of a training, above which lines then stand."""
 WIDEST = 10_000
 """Columns of a table that a terminal would not show."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
-from recsys.retrieval.index import ItemIndex
+from recsys.retrieval.index import VectorIndex
 from recsys.retrieval.lists import TopK
 from recsys.retrieval.tiles import NEVER
 from recsys.types import ItemVectors
@@ -19,7 +19,7 @@ from recsys.types import ItemVectors
 _LONGEST_ON_GPU = 2048  # items of a list that FAISS's GPU indexes find
 
 
-class FaissIndex(ItemIndex):
+class FaissIndex(VectorIndex):
     """A FAISS index over a copy of the vectors, exact or approximate by its factory string.
 
     A flat or IVF index over vectors on a GPU is searched there, if FAISS is built for it; any other

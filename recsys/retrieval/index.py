@@ -29,7 +29,37 @@ _CELLS_AT_ONCE = 2**22
 
 
 class ItemIndex(ABC):
-    """Searches item vectors by inner product.
+    """Finds the items with the largest inner products, wherever their vectors lie."""
+
+    @property
+    @abstractmethod
+    def num_items(self) -> int:
+        """How many items there are."""
+
+    @abstractmethod
+    def best(self, queries: Tensor, k: int, exclude: Ragged | None) -> TopK:
+        """What `search` finds, with scores in float64: by these the lists of parts are merged."""
+
+    @torch.no_grad()
+    def search(self, queries: UserVectors, k: int, exclude: Ragged | None = None) -> TopK:
+        """The k items with the largest inner product for each query.
+
+        Args:
+            queries: (Q, D), on the device of the vectors.
+            k: 1 .. n.
+            exclude: Q rows of item indices that are no candidates.
+
+        Raises:
+            CatalogueError: k is not in 1 .. n.
+            DataError: a query is not finite, or `exclude` has not Q rows.
+        """
+        check_search(k, self.num_items, exclude, len(queries))
+        best = self.best(queries.float(), k, exclude)
+        return TopK(best.items, best.scores.float())
+
+
+class VectorIndex(ItemIndex):
+    """Searches vectors that all lie in one place.
 
     Args:
         vectors: (n, D). float32 is searched where it lies; other types are converted.
@@ -49,25 +79,15 @@ class ItemIndex(ABC):
         self.vectors = vectors.detach().float()
         self.longest = _norms(self.vectors, "item vectors").max().item()
 
+    @property
+    def num_items(self) -> int:
+        return len(self.vectors)
+
     @abstractmethod
     def shortlist(self, queries: Tensor, width: int, exclude: Ragged | None) -> TopK:
         """The `width` best in float32, best first; ties and rounding are left to `search`."""
 
-    @torch.no_grad()
-    def search(self, queries: UserVectors, k: int, exclude: Ragged | None = None) -> TopK:
-        """The k items with the largest inner product for each query.
-
-        Args:
-            queries: (Q, D), on the device of the vectors.
-            k: 1 .. n.
-            exclude: Q rows of item indices that are no candidates.
-
-        Raises:
-            CatalogueError: k is not in 1 .. n.
-            DataError: a query is not finite, or `exclude` has not Q rows.
-        """
-        check_search(k, len(self.vectors), exclude, len(queries))
-        queries = queries.float()
+    def best(self, queries: Tensor, k: int, exclude: Ragged | None) -> TopK:
         norms = _norms(queries, "queries")
         lists = []
         with _full_float32():
@@ -76,7 +96,7 @@ class ItemIndex(ABC):
                 excluded = None if exclude is None else exclude.rows(rows)
                 lists.append(self._search(queries[rows], norms[rows], k, excluded))
         items = torch.cat([top.items for top in lists])
-        return TopK(items, torch.cat([top.scores for top in lists]).float())
+        return TopK(items, torch.cat([top.scores for top in lists]))
 
     def _search(self, queries: Tensor, norms: Tensor, k: int, exclude: Ragged | None) -> TopK:
         width = min(len(self.vectors), k + max(k // 4, 16))
@@ -127,7 +147,7 @@ class ItemIndex(ABC):
         return torch.cat(scores)
 
 
-class ExactIndex(ItemIndex):
+class ExactIndex(VectorIndex):
     """Exact search where the vectors lie, on their device, tile by tile of the catalogue.
 
     >>> index = ExactIndex(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))

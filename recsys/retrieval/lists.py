@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,11 @@ class TopK:
 
     items: TopItems
     scores: Float[Tensor, "users k"]
+
+    def with_one_score(self) -> Tensor:
+        """(R,) the queries whose items all score alike."""
+        last = self.scores.masked_fill(self.items < 0, torch.inf).amin(1)
+        return (self.scores[:, 0] <= last).nonzero()[:, 0]
 
     @classmethod
     def cat(cls, pieces: Iterable[TopK], k: int) -> TopK:
@@ -82,6 +87,24 @@ def ordered(scores: Tensor, items: Tensor) -> TopK:
     items, order = items.sort(dim=1)
     scores, order = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
     return TopK(items.gather(1, order).masked_fill(scores == NEVER, -1), scores)
+
+
+def merged(lists: Sequence[TopK], k: int) -> TopK:
+    """The k best of a catalogue, of the k best of each of its parts, as one search would list them.
+
+    Args:
+        lists: of the same queries, a list for each part: items as the catalogue counts them, and
+            as many of the part's as it has, at most k.
+        k: at most the size of the catalogue.
+
+    >>> first = TopK(torch.tensor([[1, 0]]), torch.tensor([[5.0, 2.0]]))
+    >>> second = TopK(torch.tensor([[3]]), torch.tensor([[2.0]]))
+    >>> merged([second, first], 2).items.tolist()
+    [[1, 0]]
+    """
+    scores = torch.cat([top.scores for top in lists], dim=1)
+    best = ordered(scores, torch.cat([top.items for top in lists], dim=1))
+    return TopK(best.items[:, :k], best.scores[:, :k])
 
 
 def check_length(k: int, num_items: int) -> None:

@@ -125,6 +125,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         folder=folder,
         loggers=partial(ranking.loggers, config),
         progress=console.is_terminal,
+        tell=say,
     )
     built = plain(config.model)
     masked = task.protocol.mask_history

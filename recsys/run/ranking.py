@@ -205,13 +205,19 @@ def task_of(
 
 def _fit_and_save(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
     """Fit a model and save it."""
-    model = fitted(model_config, config, task, folder)
+    model = fitted(model_config, config, task, folder, say)
     built, masked = plain(model_config), task.protocol.mask_history
     saved_model.save(folder / "model", model, task.split, built, mask_history=masked)
     return model
 
 
-def fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
+def fitted(
+    model_config: DictConfig,
+    config: DictConfig,
+    task: Task,
+    folder: Path,
+    tell: Callable[[str], object] | None = None,
+) -> Scorer:
     """Build a model, and fit it in a folder.
 
     Args:
@@ -219,6 +225,7 @@ def fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Pat
         config: of the run: its seed, trainer and loggers.
         task: whose split it is fitted on.
         folder: for checkpoints; training goes on from those that it holds.
+        tell: is given lines on what fitting will take, as by `fit`.
     """
     # Each model starts from the seed, whatever was fitted before it.
     seed_everything(config.seed, verbose=False)
@@ -231,6 +238,7 @@ def fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Pat
         loggers=partial(loggers, config),
         progress=console.is_terminal,
         on_evaluation=partial(_say_epoch, config.trainer.monitor),
+        tell=tell,
     )
 
 

@@ -68,7 +68,9 @@ logger = logging.getLogger(__name__)
 TRIALS = 40
 """Of each model, where nothing else is given."""
 BUDGET = {"n_trials": int | None, "seconds": float | None, "models": Sequence[str] | None}
-KINDS = OF_A_RANKING | BUDGET | {"search.prune": bool, "search.space": Mapping[str, Any]}
+KINDS = (
+    OF_A_RANKING | BUDGET | {"search.prune_after": int | None, "search.space": Mapping[str, Any]}
+)
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ def run(config: DictConfig, folder: Path, entrants: Sequence[Entrant]) -> dict[s
         _check_kind(entrant.config)
     with at_work(config, folder, SEARCH, KINDS):
         budget = Budget.of(config)
+        at_least(1, prune_after=config.search.prune_after)
         spaces = [_checked(entrant, entrants[0]) for entrant in entrants]
         task = prepare(entrants[0].config)
         say(tables.describe(task.split, task.protocol))
@@ -217,7 +220,9 @@ def _search(
     """Try settings of a model until the budget is used up, and run the best."""
     config = sized(entrant.config, Sizes.of(task.split))
     claim(folder, _without_budget(config), about(task.split.log))
-    study = Study(folder / "study.db", spaces, seed=config.seed, prune=config.search.prune)
+    study = Study(
+        folder / "study.db", spaces, seed=config.seed, prune_after=config.search.prune_after
+    )
     with closing(study):
         _try(entrant.name, study, config, task, budget, folder / "trial")
         importances = study.importances()

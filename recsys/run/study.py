@@ -63,7 +63,7 @@ class Study:
         path: of the file, which is made where there is none.
         spaces: what may be tried, by option.
         seed: of what is tried.
-        prune: whether trials may be pruned by their epochs.
+        prune_after: epochs of a trial after which it may be pruned; None: it never is.
 
     Raises:
         ConfigError: Optuna is not installed.
@@ -71,10 +71,11 @@ class Study:
     """
 
     def __init__(
-        self, path: Path, spaces: Mapping[str, Space], *, seed: int, prune: bool = True
+        self, path: Path, spaces: Mapping[str, Space], *, seed: int, prune_after: int | None = 10
     ) -> None:
         self._optuna = optuna = _optuna()
-        self._path, self._spaces, self._seed, self._prune = path, spaces, seed, prune
+        self._path, self._spaces, self._seed = path, spaces, seed
+        self._prune_after = prune_after
         self._distributions = {name: self._distribution(of) for name, of in spaces.items()}
         with reading(path, remedy="remove it to begin the search again"):
             self._storage = optuna.storages.RDBStorage(
@@ -85,7 +86,9 @@ class Study:
                 study_name=NAME,
                 direction="maximize",
                 load_if_exists=True,
-                pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
+                pruner=optuna.pruners.MedianPruner(
+                    n_startup_trials=5, n_warmup_steps=self._prune_after or 0
+                ),
             )
             self._drop_unfinished()
             self.trials = self._ended()
@@ -168,7 +171,7 @@ class Study:
         def watch(epoch: int, value: float) -> None:
             reports[epoch] = value
             trial.report(value, epoch)
-            if self._prune and trial.should_prune():
+            if self._prune_after is not None and trial.should_prune():
                 raise Pruned
 
         options = {name: self._spaces[name].rounded(v) for name, v in trial.params.items()}

@@ -1,5 +1,6 @@
 from .forecaster import Forecast as Forecast
 from .forecaster import Forecaster as Forecaster
+from .ids import UnknownIdWarning as UnknownIdWarning
 from .kinds import Composite as Composite
 from .kinds import Exported as Exported
 from .kinds import Generative as Generative
@@ -16,6 +17,7 @@ from .predictor import Steps as Steps
 from .profiles import Profile as Profile
 from .recommender import Progress as Progress
 from .recommender import Recommender as Recommender
+from .reranking import MMR as MMR
 from .saved_model import SavedModel as SavedModel
 from .saved_model import load as load
 from .saved_model import save as save

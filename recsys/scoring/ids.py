@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import polars as pl
 from torch import Tensor
 
-from recsys.errors import ConfigError, UnknownIdError, UnknownIdWarning
+from recsys.errors import ConfigError, UnknownIdError
 from recsys.log.vocabulary import UNKNOWN, Vocabulary
 from recsys.tasks.tensors import tensor_of
 
@@ -18,6 +18,10 @@ Ids: TypeAlias = Id | Iterable[Id]
 """One id, or several."""
 Unknown: TypeAlias = Literal["skip", "refuse"]
 """What is done with unknown ids: left out, and said in a warning; or nothing is done at all."""
+
+
+class UnknownIdWarning(UserWarning):
+    """Some of the ids that were given are not known, and what was done without them."""
 
 
 def column_of(ids: Ids) -> pl.Series:

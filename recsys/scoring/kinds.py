@@ -2,7 +2,7 @@
 
 A model in closed form or with a loss names its kind first: `class IALS(VectorScorer, ClosedForm)`.
 
-Shapes: B users, n items, D dimensions.
+Shapes: B users, R of them, n items, n_r of this rank, D dimensions.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from typing import ClassVar
 
 import polars as pl
 import torch
+from torch import Tensor, nn
 
+from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
 from recsys.nn.repeats import RepeatWeight
 from recsys.precision import wide
+from recsys.retrieval.divided import DividedIndex
 from recsys.retrieval.index import ExactIndex, ItemIndex
 from recsys.retrieval.lists import TopK, ordered
 from recsys.scoring.recommender import Recommender
@@ -56,9 +59,27 @@ class VectorScorer(Scorer):
         # In double precision, so that the order of a product's sums does not show.
         return (users.double() @ items.double().T).to(wide(users).dtype)
 
-    def item_index(self, build: Callable[[ItemVectors], ItemIndex] = ExactIndex) -> ItemIndex:
-        """The vectors of all items, ready to be searched."""
-        vectors = self.encode_items()
+    def encode_items_by_rank(self) -> ItemVectors:
+        """The same on all ranks, of which each may encode some. All of them have to call it."""
+        return self.encode_items()
+
+    def own_items(self) -> ItemVectors | None:
+        """(n_r, D): of a table that ranks divide, those of this rank; None: it has all."""
+        return None
+
+    def item_index(
+        self, build: Callable[[ItemVectors], ItemIndex] = ExactIndex, *, by_rank: bool = False
+    ) -> ItemIndex:
+        """The vectors of all items, or of a table that ranks divide, ready to be searched.
+
+        Args:
+            build: makes the index of vectors.
+            by_rank: whether all ranks ask for it, to encode some items each.
+        """
+        vectors = self.own_items()
+        if vectors is not None:
+            return DividedIndex(self._finite(vectors, "item", terms=vectors.shape[1]), build)
+        vectors = self.encode_items_by_rank() if by_rank else self.encode_items()
         return build(self._finite(vectors, "item", terms=vectors.shape[1]))
 
     def _best(
@@ -67,6 +88,17 @@ class VectorScorer(Scorer):
         users = self.encode_users(batch)
         users = self._finite(users, "user", terms=users.shape[1])
         return (index or self.item_index()).search(users, k, exclude)
+
+    def _silent(
+        self, batch: BasketBatch, top: TopK, exclude: Ragged | None, index: ItemIndex | None
+    ) -> Tensor:
+        if not isinstance(index, DividedIndex):
+            return super()._silent(batch, top, exclude, index)
+        # No rank has all scores: the worst are searched, too, on all ranks, be it for nobody.
+        rows = top.with_one_score()
+        users = self.encode_users(batch.rows(rows))
+        worst = index.search(-users, 1, None if exclude is None else exclude.rows(rows))
+        return rows[-worst.scores[:, 0] == top.scores[rows, 0]]
 
 
 class RepeatAware(VectorScorer):
@@ -190,6 +222,30 @@ class Divisible(Recommender):
     """
 
     uses_every_weight: bool = False
+
+
+class Separable(Divisible):
+    """Its loss is a mean of terms, each of one example: its micro-batches add up to a batch."""
+
+    @abstractmethod
+    def num_terms(self, part: Part) -> int:
+        """How many terms the loss of a part is a mean of."""
+
+
+class Blockwise(Divisible):
+    """Most of its weights are in blocks, of each of which ranks may hold a part: `strategy=fsdp`.
+
+    In a step every rank calls each block as often as the others do, and has gradients for the same
+    weights.
+    """
+
+    @abstractmethod
+    def blocks(self) -> Sequence[nn.Module]:
+        """These, in the order in which they are called.
+
+        Raises:
+            ConfigError: an option does not let them be divided.
+        """
 
 
 class Generative(Scorer):

@@ -14,6 +14,7 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
 from recsys.devices import place_of
+from recsys.retrieval.divided import DividedIndex
 from recsys.retrieval.index import ExactIndex, ItemIndex
 from recsys.retrieval.lists import TopK
 from recsys.scoring.kinds import VectorScorer
@@ -48,7 +49,7 @@ def rank(
         progress: wraps the batches, for a progress bar.
 
     Each rank makes the lists of some batches, which are those of a process alone to the last bit,
-    and all get all of them.
+    and all get all of them. Where ranks divide the items' vectors, they search for each other.
 
     Raises:
         CatalogueError: k is larger than the catalogue.
@@ -58,13 +59,14 @@ def rank(
     index = None
     if isinstance(model, VectorScorer):  # once, and not with every batch
         with torch.inference_mode():
-            index = model.item_index(build_index or ExactIndex)
+            index = model.item_index(build_index or ExactIndex, by_rank=True)
     users = min(batch_size, model.users_at_once(part.history.num_items))
-    loader = Loader(part.to(place_of(model)), users, by_rank="batches")
+    together = isinstance(index, DividedIndex)
+    loader = Loader(part.to(place_of(model)), users, by_rank="turns" if together else "batches")
     options: Any = {"mask_history": mask_history, "candidates": candidates, "index": index}
 
     def top(history: BasketBatch) -> TopK:
-        of_users = {} if exclude is None else {"exclude": exclude(history)}
+        of_users: dict[str, Any] = {} if exclude is None else {"exclude": exclude(history)}
         return model.top_k(history, k, **options, **of_users)
 
     lists = TopK.cat((top(batch.history) for batch in progress(loader)), k)

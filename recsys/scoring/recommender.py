@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from recsys.batch.examples import Part
+from recsys.batch.loader import MicroBatch
+from recsys.precision import wide
 from recsys.ranges import at_least
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split
@@ -83,7 +85,8 @@ class Recommender(Scorer, LightningModule):
         return AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
 
     def training_step(self, part: Part, batch_index: int) -> Tensor:
-        return self.loss(part, self._progress())
+        loss = self.loss(part, self._progress())
+        return wide(loss) * part.weight if isinstance(part, MicroBatch) else loss
 
     def configure_optimizers(self) -> Any:
         return self.optimizer(self._progress().num_steps)

@@ -49,6 +49,7 @@ from recsys.scoring.ids import Id, Ids, Unknown, column_of, known
 from recsys.scoring.kinds import Exported, TextEncoder, VectorScorer
 from recsys.scoring.lists import rank
 from recsys.scoring.made_of import config_of
+from recsys.scoring.reranking import MMR
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.similar import similar_items
 from recsys.scoring.weights import loaded
@@ -122,6 +123,7 @@ class SavedModel(Summarised):
         allow: Filter | None = None,
         deny: Filter | None = None,
         unknown: Unknown = "skip",
+        rerank: MMR | None = None,
         progress: bool = False,
     ) -> pl.DataFrame:
         """The k best items for users of the log, or for histories that it has never seen.
@@ -140,6 +142,7 @@ class SavedModel(Summarised):
                 them by `item_id`, and by `user_id` where they differ (`recsys.scoring.filters`).
             unknown: what is done with ids that the log does not hold. "skip" leaves out such
                 users, and such items of histories and filters, and warns; "refuse" is an error.
+            rerank: how lists are diversified; None leaves them as they are.
             progress: whether to show a bar.
 
         Returns:
@@ -160,8 +163,10 @@ class SavedModel(Summarised):
             raise ConfigError("recommend takes user_ids, histories or texts; give one of them")
         check_length(k, len(self.item_table))
         if texts is not None:
-            if allow is not None or deny is not None:
-                raise ConfigError("allow and deny are for user_ids and histories, not for texts")
+            if any(one is not None for one in (allow, deny, rerank)):
+                raise ConfigError(
+                    "allow, deny and rerank are for user_ids and histories, not for texts"
+                )
             return self._recommend_in_words(list(texts), k)
         chosen = filters(self.users, self.items, allow, deny, unknown)
         if histories is None:
@@ -173,7 +178,8 @@ class SavedModel(Summarised):
             check_known_users(chosen)
             batch = self._batch(histories, unknown)
             keys = pl.Series("history", range(len(batch)))
-        return self._lists(keys, batch, k, mask_history, chosen, progress=progress)
+        model = self._asked(rerank)
+        return self._lists(model, keys, batch, k, mask_history, chosen, progress=progress)
 
     def recommend_all(
         self,
@@ -183,12 +189,13 @@ class SavedModel(Summarised):
         allow: Filter | None = None,
         deny: Filter | None = None,
         unknown: Unknown = "skip",
+        rerank: MMR | None = None,
         users_at_once: int = LISTS_AT_ONCE,
     ) -> Iterator[pl.DataFrame]:
         """What `recommend` gives for every user of the log, some users at a time.
 
         Args:
-            k, mask_history, allow, deny, unknown: as for `recommend`.
+            k, mask_history, allow, deny, unknown, rerank: as for `recommend`.
             users_at_once: of each frame, which bounds the memory and changes no list.
 
         >>> split = last_basket(checkerboard())
@@ -200,9 +207,10 @@ class SavedModel(Summarised):
         check_length(k, len(self.item_table))
         at_least(1, users_at_once=users_at_once)
         chosen = filters(self.users, self.items, allow, deny, unknown)
+        model = self._asked(rerank)
         for rows in torch.arange(len(self.users)).split(users_at_once):
             keys = self.users.ids[rows.numpy()].rename(USER)
-            yield self._lists(keys, self.histories.rows(rows), k, mask_history, chosen)
+            yield self._lists(model, keys, self.histories.rows(rows), k, mask_history, chosen)
 
     def similar(
         self,
@@ -240,8 +248,16 @@ class SavedModel(Summarised):
         lists = recommendations(keys, top.items, top.scores, self.item_table)
         return lists.rename({ITEM: "similar_id"}).rename({"of": ITEM})
 
+    def _asked(self, rerank: MMR | None) -> Scorer:
+        """The model, or one with its lists reranked."""
+        if rerank is None:
+            return self.model
+        with asking(self.model):
+            return rerank.of(self.model.eval(), self.item_table)
+
     def _lists(
         self,
+        model: Scorer,
         keys: pl.Series,
         batch: BasketBatch,
         k: int,
@@ -254,9 +270,9 @@ class SavedModel(Summarised):
         masked = self.mask_history if mask_history is None else mask_history
         none = Ragged(batch.items[:0], torch.zeros(len(batch) + 1, dtype=torch.int64))
         bar = partial(track, description="users", disable=not progress, transient=True)
-        with asking(self.model):
+        with asking(model):
             top = rank(
-                self.model,
+                model,
                 Part("users", batch, none),
                 k,
                 mask_history=masked,

@@ -131,7 +131,7 @@ class Scorer(Keeper, ABC):
         width = 2 if k == 1 < batch.num_items else k
         best = self._best(batch, width, exclude, index)
         if self.popularity is not None:
-            rows = self._silent(batch, best, exclude)
+            rows = self._silent(batch, best, exclude, index)
             excluded = None if exclude is None else exclude.rows(rows)
             popular = top_k(self.popularity.double().expand(len(rows), -1), width, excluded)
             best.items[rows], best.scores[rows] = popular.items, popular.scores.to(best.scores)
@@ -159,10 +159,11 @@ class Scorer(Keeper, ABC):
             )
         return values
 
-    def _silent(self, batch: BasketBatch, top: TopK, exclude: Ragged | None) -> Tensor:
+    def _silent(
+        self, batch: BasketBatch, top: TopK, exclude: Ragged | None, index: ItemIndex | None
+    ) -> Tensor:
         """The users (R,) whose candidates all score alike, given their best."""
-        last = top.scores.masked_fill(top.items < 0, torch.inf).amin(1)
-        (rows,) = (top.scores[:, 0] <= last).nonzero(as_tuple=True)
+        rows = top.with_one_score()
         if not len(rows):
             return rows
         scores = self.score(batch.rows(rows))
@@ -221,6 +222,10 @@ class ClosedForm(Scorer):
         self.keep_popularity(split)
         self.compute(split)
         return self
+
+    def size_to_fit(self, split: Split) -> int:
+        """Bytes that fitting takes at its largest; 0 where the model does not say."""
+        return 0
 
     @abstractmethod
     def compute(self, split: Split) -> None:

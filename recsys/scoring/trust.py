@@ -114,7 +114,11 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
 OF_ITS_FOLDER = ("recsys.models.language.Pretrained",)
 """What a saved model's own folder describes: the path that its config names is not followed."""
 
+ON_THIS_MACHINE = r"(?s)(?!.*(?<!file)://).*"
 WORDS: Mapping[str, Mapping[str, str]] = {
+    "recsys.data.sources.table.table": dict.fromkeys(
+        ("path", "items_path", "users_path", "join"), ON_THIS_MACHINE
+    ),
     "recsys.retrieval.FaissIndex": {
         "factory": r"(OPQ\d{1,3}(_\d{1,4})?,)?(IVF\d{1,6}(_HNSW\d{1,3})?,|HNSW\d{1,3},)?"
         r"(Flat|SQ[468]|SQfp16|PQ\d{1,3}(x\d)?(fs)?)|HNSW\d{1,3}",
@@ -122,7 +126,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Options that are a language of their own, and what a folder's config may say in it: with larger
-numbers FAISS takes any amount of memory."""
+numbers FAISS takes any amount of memory, and who owns an address hears that a folder was opened."""
 
 TARGET, PARTIAL = "_target_", "_partial_"
 

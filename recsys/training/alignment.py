@@ -186,11 +186,11 @@ class Aligned(Measured, Recommender):
         *,
         mask_history: bool = False,
         candidates: Tensor | None = None,
+        exclude: Ragged | None = None,
         index: ItemIndex | None = None,
     ) -> TopK:
-        return self.model.top_k(
-            batch, k, mask_history=mask_history, candidates=candidates, index=index
-        )
+        options: Any = {"mask_history": mask_history, "candidates": candidates, "index": index}
+        return self.model.top_k(batch, k, exclude=exclude, **options)
 
     def optimizer(self, num_steps: int) -> Any:
         weights = [p for p in self.model.parameters() if p.requires_grad]

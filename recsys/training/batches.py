@@ -8,7 +8,8 @@ from pytorch_lightning import (
 )
 
 from recsys.batch.examples import Part
-from recsys.batch.loader import KeptBatches, Loader
+from recsys.batch.loader import KeptBatches, Loader, MicroBatches
+from recsys.scoring.kinds import Separable
 from recsys.training.callbacks import epoch_seed
 from recsys.training.options import TrainingOptions
 
@@ -24,13 +25,23 @@ class Epochs(LightningDataModule):
         self.part = part
         self.training = training
 
-    def train_dataloader(self) -> Loader | KeptBatches:
+    def train_dataloader(self) -> Loader | MicroBatches | KeptBatches:
         assert self.trainer is not None
         self.part = self.part.to(self.trainer.strategy.root_device)
         epoch = self.trainer.current_epoch if self.training.reshuffle else 0
         seed = epoch_seed(self.training.seed, epoch)
-        loader = Loader(self.part, self.training.batch_size, shuffle_seed=seed, by_rank="rows")
+        loader = self._divided(
+            Loader(self.part, self.training.batch_size, shuffle_seed=seed, by_rank="rows")
+        )
         return loader if self.training.reshuffle else KeptBatches(loader)
+
+    def _divided(self, loader: Loader) -> Loader | MicroBatches:
+        if self.training.accumulate == 1:
+            return loader
+        assert self.trainer is not None
+        model = self.trainer.lightning_module
+        assert isinstance(model, Separable)
+        return MicroBatches(loader, self.training.accumulate, model.num_terms)
 
     def transfer_batch_to_device(self, batch: Part, device: torch.device, _: int) -> Part:
         """The batch as it is: its tensors are where the part's are."""

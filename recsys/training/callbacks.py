@@ -26,7 +26,6 @@ from recsys.errors import ConfigError, DataError
 from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import atomic_file, write_text
-from recsys.nn.embedding import joined_tables
 from recsys.reading import reading
 from recsys.scoring.kinds import Measured
 from recsys.scoring.recommender import Recommender
@@ -34,6 +33,7 @@ from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
 from recsys.timing import timed
+from recsys.training.divided import whole_weights
 from recsys.training.options import TrainingOptions
 
 logger = logging.getLogger(__name__)
@@ -62,12 +62,18 @@ class MeanLoss(Callback):
     Once, at its end: Lightning's own mean, logged in every step, takes longer than the step of a
     small model.
 
+    Args:
+        accumulate: micro-batches of a batch, whose losses add up to its own.
+
     Raises:
         DataError: at an epoch's end, the loss is not finite.
     """
 
     losses: list[Tensor]
     num_users: list[int]
+
+    def __init__(self, accumulate: int = 1) -> None:
+        self.accumulate = accumulate
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.losses, self.num_users = [], []
@@ -81,6 +87,7 @@ class MeanLoss(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         losses = ranks.total(torch.stack(self.losses)) / ranks.world()
         num_users = ranks.total(torch.tensor(self.num_users, device=losses.device))
+        losses, num_users = (x.view(-1, self.accumulate).sum(1) for x in (losses, num_users))
         loss = (losses * num_users).sum() / num_users.sum()
         if not loss.isfinite():
             raise DataError(
@@ -185,7 +192,7 @@ class Validate(Callback):
                 self._save(trainer, BEST, weights_only=True)
         elif (epoch + 1) % self.training.evaluate_every == 0:
             assert isinstance(pl_module, Recommender)
-            with joined_tables(pl_module):
+            with whole_weights(pl_module):
                 means = evaluate(pl_module, self.split.validation, self.protocol).means
                 if isinstance(pl_module, Measured):
                     means |= pl_module.measure(self.split, VALIDATION)

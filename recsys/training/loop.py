@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ from rich.console import Console
 from torch.nn.parallel import DistributedDataParallel
 
 from recsys import ranks
-from recsys.devices import device_of, running_on
+from recsys.devices import device_of, free_memory, running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation.ranking import Protocol
+from recsys.memory import in_bytes
+from recsys.nn.embedding import tables_of
+from recsys.precision import set_precision_as_saved
 from recsys.reading import read_checkpoint, reading
-from recsys.scoring.kinds import Divisible, members_of
+from recsys.scoring.kinds import Divisible, Separable, members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
@@ -46,7 +50,8 @@ from recsys.training.callbacks import (
     Validate,
     check_monitor,
 )
-from recsys.training.divided import DividedTables, divided_tables
+from recsys.training.divided import DividedBlocks, DividedTables, check_blocks, divided_tables
+from recsys.training.estimate import FirstSteps, tell_memory
 from recsys.training.options import TrainingOptions
 from recsys.training.processes import join
 from recsys.training.true_precision import TruePrecision
@@ -64,6 +69,7 @@ def fit(
     loggers: Callable[[Path], list[Logger]] = lambda folder: [],
     progress: bool = False,
     on_evaluation: Callable[[int, float], None] = lambda epoch, value: None,
+    tell: Callable[[str], object] | None = None,
 ) -> Scorer:
     """Fit a model and, before it, the models that it is made of.
 
@@ -78,6 +84,8 @@ def fit(
         progress: whether to show a bar.
         on_evaluation: is told the epoch and its `training.monitor` whenever the validation users
             have been asked; what it raises ends the training. Of members it is told nothing.
+        tell: is given lines on what the training will take of memory and time, `print` for one;
+            what does not fit is warned of before. None: nothing is estimated.
 
     Returns:
         The model, with the weights of its best epoch on the validation users, ready to score: all
@@ -97,7 +105,7 @@ def fit(
     """
     join(training.devices, training.num_nodes, training.device)
     with running_on(training.device) as device:
-        _fit(model, split, training, protocol, folder, loggers, progress, on_evaluation)
+        _fit(model, split, training, protocol, folder, loggers, progress, on_evaluation, tell)
     return model.to(device).eval()
 
 
@@ -110,25 +118,45 @@ def _fit(
     loggers: Callable[[Path], list[Logger]],
     progress: bool,
     on_evaluation: Callable[[int, float], None],
+    tell: Callable[[str], object] | None,
 ) -> None:
     model.check_size(split)
     for name, member in members_of(model):
         place = None if folder is None else folder / "members" / name
-        fit(member, split, training, protocol, folder=place, loggers=loggers, progress=progress)
+        fit(
+            member,
+            split,
+            training,
+            protocol,
+            folder=place,
+            loggers=loggers,
+            progress=progress,
+            tell=tell,
+        )
     if isinstance(model, ClosedForm):
+        if tell is not None and (size := model.size_to_fit(split)):
+            free = in_bytes(free_memory(torch.device("cpu")))
+            tell(f"{type(model).__name__} takes about {in_bytes(size)} to fit, of {free} free")
         with timed(logger, "fitted %s in closed form", type(model).__name__):
             model.fit(split)
     elif isinstance(model, Recommender):
         check_monitor(model, training.monitor, protocol)
+        check_blocks(model, training)
+        if training.accumulate > 1 and not isinstance(model, Separable):
+            raise ConfigError(
+                f"trainer.accumulate={training.accumulate}: the loss of {type(model).__name__} "
+                "reads a batch as a whole; set 1, and lower batch_size"
+            )
         if ranks.world() > 1 and not isinstance(model, Divisible):
             raise ConfigError(
                 f"trainer.devices={training.devices}: {type(model).__name__} trains in one "
                 "process; set trainer.devices=1 trainer.num_nodes=1"
             )
+        _check_sparse(model, training)
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(ranks.agreed(scratch)) if folder is None else folder
             made = loggers(place)
-            _train(model, split, training, protocol, place, made, progress, on_evaluation)
+            _train(model, split, training, protocol, place, made, progress, on_evaluation, tell)
             ranks.wait()  # until all have read the best epoch
 
 
@@ -141,6 +169,7 @@ def _train(
     loggers: list[Logger],
     progress: bool,
     on_evaluation: Callable[[int, float], None],
+    tell: Callable[[str], object] | None,
 ) -> None:
     """Train, and go back to the best epoch."""
     device = device_of()
@@ -149,12 +178,18 @@ def _train(
     model.to("cpu")  # where the split is; it may have been trained before
     model.keep_popularity(split)
     part = model.prepare(split)
+    # A copy, where weights are to be divided: they cannot be put together again.
+    is_divided = training.strategy == "fsdp" and ranks.is_joined()
+    trained = deepcopy(model) if is_divided else model
     validate = Validate(split, protocol, training, folder, on_evaluation)
-    callbacks = [Reseed(training.seed), MeanLoss(), validate]
+    if tell is not None:
+        tell_memory(model, part, split.validation.history, training, device, tell)
+    first = [] if tell is None else [FirstSteps(tell)]
+    callbacks = [Reseed(training.seed), MeanLoss(training.accumulate), *first, validate]
     bar = [progress_bar()] if progress else []
     is_true = training.precision in TruePrecision.DTYPES
     true = [TruePrecision(training.precision, device)] if is_true else []
-    with _quiet_lightning(), divided_tables(model, training) as tables:
+    with _quiet_lightning(), divided_tables(trained, training) as tables:
         trainer = Trainer(
             max_epochs=training.max_epochs,
             accelerator=device.type,
@@ -163,6 +198,7 @@ def _train(
             strategy=_strategy(training, model, divided=bool(tables)),
             precision=None if true else training.precision,
             gradient_clip_val=training.gradient_clip,
+            accumulate_grad_batches=training.accumulate,
             callbacks=[*callbacks, *bar],
             logger=loggers,
             plugins=[AtomicCheckpoints(), *true],
@@ -183,7 +219,7 @@ def _train(
         details = (type(model).__name__, num_weights, len(epochs.part), device)
         try:
             with timed(logger, "trained %s: %s weights, %s rows, on %s", *details):
-                trainer.fit(model, epochs, ckpt_path=start, weights_only=True)
+                trainer.fit(trained, epochs, ckpt_path=start, weights_only=True)
         except SystemExit as stopped:
             # What Lightning makes of Ctrl-C, and, as if all were well, of SIGTERM.
             raise KeyboardInterrupt from stopped
@@ -196,14 +232,33 @@ def _train(
             ) from error
     best = read_checkpoint(folder / BEST)
     with reading(folder / BEST, remedy="remove checkpoints/ to train from the start"):
+        dtypes = {name: value.dtype for name, value in best["state_dict"].items()}
+        set_precision_as_saved(model, dtypes)  # which a copy alone may have
         model.load_state_dict(best["state_dict"])
     # The run is over: without a trainer the model can be moved, saved and copied.
     model.trainer = None
 
 
 def progress_bar() -> ProgressBar:
-    """Rich's in a terminal; in a notebook tqdm's, which is a widget of the cell's own output."""
-    return TQDMProgressBar(leave=True) if Console().is_jupyter else RichProgressBar(leave=True)
+    """Rich's in a terminal; in a notebook tqdm's, a widget in the output of the cell."""
+    return TQDMProgressBar() if Console().is_jupyter else RichProgressBar(leave=True)
+
+
+def _check_sparse(model: Recommender, training: TrainingOptions) -> None:
+    """Refuse what sparse gradients cannot do."""
+    if not any(table.sparse for table in tables_of(model)):
+        return
+    if ranks.world() > 1:
+        raise ConfigError(
+            f"trainer.devices={training.devices}: a table with sparse=true trains in one process; "
+            "set trainer.devices=1 trainer.num_nodes=1, or sparse=false"
+        )
+    if training.gradient_clip is not None or training.precision not in ("32-true", "bf16-mixed"):
+        raise ConfigError(
+            f"trainer.gradient_clip={training.gradient_clip} trainer.precision="
+            f"{training.precision}: sparse=true needs null, and 32-true or bf16-mixed; set "
+            "sparse=false"
+        )
 
 
 def _devices(training: TrainingOptions, device: torch.device) -> int | list[int]:
@@ -213,13 +268,15 @@ def _devices(training: TrainingOptions, device: torch.device) -> int | list[int]
 
 def _strategy(training: TrainingOptions, model: Recommender, *, divided: bool) -> Strategy | str:
     """Lightning's, for the ranks that there are."""
-    together = ranks.world() > 1 or training.strategy == "ddp" or divided
+    together = ranks.world() > 1 or training.strategy != "auto" or divided
     if not (ranks.is_joined() and together):
         return "auto"
     # Buffers are computed alike on all ranks; older torch has another name for that.
     options = inspect.signature(DistributedDataParallel).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
     unused = not (isinstance(model, Divisible) and model.uses_every_weight)
+    if training.strategy == "fsdp":
+        return DividedBlocks()
     of_ddp: dict[str, Any] = {"find_unused_parameters": unused, buffers: False}
     return DividedTables(**of_ddp) if divided else DDPStrategy(**of_ddp)
 

@@ -11,7 +11,7 @@ from recsys.ranges import above, at_least
 Precision: TypeAlias = Literal[
     "32-true", "16-mixed", "bf16-mixed", "64-true", "16-true", "bf16-true"
 ]
-STRATEGIES = ("auto", "ddp")
+STRATEGIES = ("auto", "ddp", "fsdp")
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
@@ -22,6 +22,8 @@ class TrainingOptions:
     Attributes:
         max_epochs: at most so many passes over the training users.
         batch_size: training users a step, of all ranks together.
+        accumulate: micro-batches that a batch is computed in, for less memory. Their gradients add
+            up to that of the whole batch: a `Separable` model learns what it learns with 1.
         reshuffle: whether each epoch takes the users in an order of its own; otherwise one order is
             drawn, and its batches are kept for all epochs.
         monitor: the validation metric by which the best epoch is kept, and training is stopped:
@@ -32,7 +34,9 @@ class TrainingOptions:
         device: as `recsys.devices.device_of` takes it; of several, each rank takes one.
         devices, num_nodes: processes a machine, and machines, that train together, as `torchrun` or
             SLURM started them; `recsys.ranks`.
-        strategy: how they do: `auto` and `ddp` hold the whole model in each and average gradients.
+        strategy: how they do: `auto` and `ddp` hold the whole model in each and average gradients;
+            under `fsdp` each holds a part of every block of a `Blockwise` model, of its gradients
+            and of the optimiser's moments.
         precision: of `PRECISIONS`. The mixed ones hold weights in float32 and compute products in
             float16 (on a GPU) or bfloat16; the true ones hold weights, save them and compute in
             float64, float16 or bfloat16, with master weights for the steps (`TruePrecision`). It
@@ -50,6 +54,7 @@ class TrainingOptions:
 
     max_epochs: int = 100
     batch_size: int = 256
+    accumulate: int = 1
     reshuffle: bool = True
     monitor: str = "ndcg@10"
     patience: int = 10
@@ -75,6 +80,11 @@ class TrainingOptions:
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"strategy={self.strategy} {_refusal(self.strategy)}")
         at_least(1, batch_size=self.batch_size, patience=self.patience)
+        if not 1 <= self.accumulate <= self.batch_size:
+            raise ConfigError(
+                f"accumulate={self.accumulate} is not in 1 .. batch_size={self.batch_size}; each "
+                "micro-batch has a user at least"
+            )
         at_least(1, devices=self.devices, num_nodes=self.num_nodes)
         above(0, gradient_clip=self.gradient_clip)
 

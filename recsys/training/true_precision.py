@@ -15,6 +15,7 @@ from pytorch_lightning.plugins.precision import Precision
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from recsys.nn.embedding import like
 from recsys.precision import set_precision, wide
 
 FIRST_SCALE = 2.0**10
@@ -92,4 +93,4 @@ class TruePrecision(Precision):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.scaler.load_state_dict(state_dict["scaler"])
         for master, saved in zip(self.masters.values(), state_dict["masters"], strict=True):
-            master.copy_(saved)
+            master.copy_(like(saved, master))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -629,6 +630,29 @@ def test_one_bad_value_does_not_end_a_sweep(run: Run, csv: Path, tmp_path: Path)
     assert len(list((tmp_path / "sweep").glob("*/report.html"))) == 2
 
 
+def test_a_process_of_a_launcher_hands_on_how_its_run_failed(
+    run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_is_of_the_sweep = count(1)
+    monkeypatch.setattr("recsys.cli.compose.os.getpid", lambda: next(first_is_of_the_sweep))
+    values = ["model=decayed_personal", "model.decay=0.5,2.0"]
+    code, _, err = run(*table(csv, "--multirun", *values, f"hydra.sweep.dir={tmp_path / 'sweep'}"))
+    assert code == 2
+    last = err.splitlines()[-1]
+    assert last.startswith("recsys: run 1 (model.decay=2.0) failed, and the others went on: decay=")
+
+
+def test_runs_of_a_sweep_side_by_side(run: Run, csv: Path, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    values = ["model=decayed_personal", "model.decay=0.5,2.0,0.9"]
+    code, _, err = run(*table(csv, "--multirun", *values, sweep, *launcher))
+    assert (code, "run 1 (model.decay=2.0) failed, and the others went on" in err) == (2, True)
+    folders = {path.parent.name for path in (tmp_path / "sweep").glob("*/report.html")}
+    assert folders == {"0", "2"}
+
+
 def test_two_runs_of_one_moment_have_two_folders(
     run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -803,14 +827,14 @@ AFTER_RUN = {
     "vectors {run}": "the following arguments are required: output",
     "profile {run}": "Popularity makes no profiles",
     "profile {run} --output vectors.csv": "--output vectors.csv: give a .parquet file",
-    "profile {run} data=nothing": "data=nothing does not exist; there is amazon_domains",
+    "profile {run} data=nothing": "data=nothing does not exist; there is amazon2023",
     "profile {run} data=table": "data.path is not set; give it as data.path=VALUE",
     "compare {run}": "the following arguments are required: second",
     "compare {run} {run} --part train": "invalid choice: 'train'",
     "data": "",
     "data list all": "invalid choice: 'list'",
     "data describe": "the following arguments are required: name",
-    "data describe nothing": "there is no log nothing; there is amazon_domains",
+    "data describe nothing": "there is no log nothing; there is amazon2023",
     "data describe dc path": "path is no OPTION=VALUE",
     "data audit table": "data.path is not set; give it as data.path=VALUE",
     "data audit table data.path={csv} data.columns=5": "data.columns=5: expected options by name",

@@ -33,6 +33,10 @@ def test_source_and_options_agree(name: str) -> None:
 def test_every_log_brings_the_task_that_is_natural_to_it(name: str) -> None:
     expected = {
         "checkins": "last_share",
+        "dunnhumby": "last_basket",
+        "hm": "last_basket",
+        "instacart": "last_basket",
+        "uci_retail": "last_basket",
         "complete_journey": "global_time",
         "complete_journey_categories": "global_time",
         "dc": "user_holdout",

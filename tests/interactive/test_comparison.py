@@ -18,7 +18,7 @@ LOG = checkerboard()
 @pytest.fixture(scope="module")
 def result() -> Benchmark:
     small = ("sasrec", {"embedding_dim": 8})
-    models = {"popular": "popularity", "ease": EASE(l2=10.0), "small": small}
+    models: dict[str, Any] = {"popular": "popularity", "ease": EASE(l2=10.0), "small": small}
     return recsys.benchmark(LOG, models, task="next_basket", ks=[5, 10], trainer={"max_epochs": 1})
 
 

@@ -172,3 +172,23 @@ def test_ml_100k_as_other_implementations(public_data: Any) -> None:
     means = evaluate(model, split.validation, protocol).means
     assert means["recall@10"] > 0.123
     assert means["ndcg@10"] > 0.0636
+
+
+def test_sparse_tables_have_the_gradients_of_dense_ones(split: Split) -> None:
+    gradients = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = BPRMF(split.num_items, len(split.users), embedding_dim=4, sparse=sparse)
+        model.loss(model.prepare(split).rows(torch.tensor([3, 8])), START).backward()
+        weights = (model.users.weight, model.items.weight)
+        gradients.append([weight.grad.to_dense() for weight in weights if weight.grad is not None])
+    torch.testing.assert_close(*gradients)
+
+
+def test_only_users_and_items_of_a_batch_are_stepped(split: Split) -> None:
+    model = BPRMF(split.num_items, len(split.users), embedding_dim=4, sparse=True)
+    before = model.users.weight.detach().clone()
+    optimizer = model.optimizer(1)
+    model.loss(model.prepare(split).rows(torch.tensor([3, 8])), START).backward()
+    optimizer.step()
+    assert model.users.weight.ne(before).any(1).nonzero()[:, 0].tolist() == [3, 8]

@@ -831,6 +831,17 @@ def test_a_catalogue_of_one_item(ranking: Ranking) -> None:
     assert model.top_k(alone.test.history, 1).items.tolist() == [[0], [0]]
 
 
+@pytest.mark.parametrize("options", [{"freeze": True}, {"compile": True}])
+def test_decoders_that_ranks_do_not_divide(options: dict[str, bool], split: Split) -> None:
+    with pytest.raises(ConfigError, match=r"freeze=.* compile=.*: .* or trainer.strategy=auto"):
+        model_of(split, **options).blocks()
+
+
+def test_every_layer_is_a_block(split: Split) -> None:
+    model = model_of(split)
+    assert model.blocks() == list(model.causal.base_model.layers)
+
+
 def test_options_that_contradict_each_other(split: Split) -> None:
     with pytest.raises(ConfigError, match="freeze=true trains the projections alone"):
         model_of(split, freeze=True, use_ids=True)

@@ -236,6 +236,34 @@ def test_with_every_item_drawn_the_sampled_softmax_is_the_full_one() -> None:
     torch.testing.assert_close(sampled.loss(part, START), full.loss(part, START))
 
 
+@pytest.mark.parametrize("softmax", [True, False])
+def test_a_sparse_table_has_the_gradient_of_a_dense_one(softmax: bool) -> None:
+    gradients = []
+    for sparse in (False, True):
+        model, part = model_of(softmax=softmax, num_negatives=3, sparse=sparse), part_of(SEQUENCES)
+        torch.manual_seed(1)
+        model.loss(part, START).backward()
+        assert model.items.id is not None
+        gradient = model.items.id.weight.grad
+        assert gradient is not None
+        assert gradient.is_sparse == sparse
+        gradients.append(gradient.to_dense())
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sparse": True},
+        {"sparse": True, "num_negatives": 2, "shard": True},
+        {"sparse": True, "num_negatives": 2, "text": SingularVectors(2)},
+    ],
+)
+def test_a_sparse_table_needs_a_loss_of_some_rows(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"sparse=true .*; set ranking.num_negatives, text=null"):
+        model_of(**options)
+
+
 def test_the_sampled_softmax_estimates_the_full_one() -> None:
     """The sums over the catalogue agree in the mean over draws."""
     model = model_of(num_negatives=3)

@@ -9,9 +9,10 @@ from torch import Tensor
 from recsys.batch.ragged import Ragged
 from recsys.errors import CatalogueError, ConfigError, DataError
 from recsys.retrieval import tiles
+from recsys.retrieval.divided import within
 from recsys.retrieval.faiss import FaissIndex
 from recsys.retrieval.index import ExactIndex, ItemIndex
-from recsys.retrieval.lists import TopK, top_k
+from recsys.retrieval.lists import TopK, merged, top_k
 
 NEVER = -torch.inf
 EXACT = (ExactIndex, FaissIndex)
@@ -66,6 +67,29 @@ def test_top_k_is_a_sort_by_score_and_index(data: st.DataObject) -> None:
     exclude = data.draw(st.none() | out)
     top = top_k(scores, k, None if exclude is None else Ragged.from_lists(exclude))
     same(top, by_sorting(scores, k, exclude))
+
+
+@given(st.data())
+def test_lists_of_parts_are_merged_to_those_of_the_whole(data: st.DataObject) -> None:
+    n, k = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 12))
+    k = min(k, n)
+    cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=4)))
+    # Few values: many products tie, and some in float32 alone.
+    value = st.sampled_from([-1.0, 0.0, 1.0, 2.0**-30])
+    draw_rows = st.lists(st.tuples(value, value), min_size=n, max_size=n)
+    queries, vectors = torch.tensor([[1.0, 1.0], [0.0, 0.0], [-1.0, 1.0]]), data.draw(draw_rows)
+    whole = ExactIndex(torch.tensor(vectors))
+    out = st.lists(st.lists(st.integers(0, n - 1), max_size=n), min_size=3, max_size=3)
+    exclude = Ragged.from_lists(data.draw(out))
+    parts = []
+    for first, end in zip([0, *cuts], [*cuts, n], strict=True):
+        if end > first:
+            part, width = ExactIndex(whole.vectors[first:end]), min(k, end - first)
+            best = part.best(queries, width, within(exclude, first, end - first))
+            items = torch.where(best.items < 0, -1, best.items + first)
+            parts.append(TopK(items, best.scores))
+    parts = data.draw(st.permutations(parts))
+    same(merged(parts, k), whole.best(queries, k, exclude))
 
 
 def test_top_k_of_one_score_is_the_first_items() -> None:

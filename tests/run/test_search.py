@@ -221,7 +221,7 @@ SPACES = {"a": Space("float", (0.0, 1.0), 0.5), "b": Space("int", (1, 9), None)}
 @pytest.fixture
 def study(tmp_path: Path) -> Iterator[Study]:
     pytest.importorskip("optuna")
-    of = Study(tmp_path / "a ?#%b.db", SPACES, seed=0)
+    of = Study(tmp_path / "a ?#%b.db", SPACES, seed=0, prune_after=2)
     yield of
     of.close()
 

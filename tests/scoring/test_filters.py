@@ -5,8 +5,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recsys.errors import ConfigError, DataError, UnknownIdError, UnknownIdWarning
+from recsys.errors import ConfigError, DataError, UnknownIdError
 from recsys.models import EASE, IALS, ItemKNN
+from recsys.scoring.ids import UnknownIdWarning
 from recsys.scoring.saved_model import SavedModel
 from recsys.scoring.scorer import ClosedForm
 from recsys.tasks.splits import last_basket
@@ -88,7 +89,7 @@ def test_unknown_ids_are_left_out_and_said(saved: SavedModel) -> None:
         lists = saved.recommend([99, 3], k=2)
     assert lists.equals(saved.recommend([3], k=2))
     with pytest.warns(UnknownIdWarning, match="item_id: 2 of 3 .* first 'milk'; histories go"):
-        lists = saved.recommend(histories=[["milk", 4], ["tea"]], k=2)
+        lists = saved.recommend(histories=[["milk", "4"], ["tea"]], k=2)
     assert lists.equals(saved.recommend(histories=[[4], []], k=2))
     with pytest.warns(UnknownIdWarning, match="deny: item_id: 1 of 2 .* first 77; deny goes"):
         lists = saved.recommend(3, k=2, deny=[77, 4])

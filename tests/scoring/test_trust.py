@@ -251,3 +251,19 @@ def test_a_saved_model_reads_what_is_pretrained_from_its_own_folder(tmp_path: Pa
     }
     assert build(config, "model", folder=tmp_path) == Pretrained(str(tmp_path), read_weights=False)
     assert build(config) == Pretrained("/home/someone/private")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"path": "s3://theirs/log.parquet"},
+        {"path": "log.csv", "items_path": "https://theirs.example/items.csv"},
+        {"path": "log.csv", "join": [{"path": "HTTP://theirs.example/o.csv", "key": "o"}]},
+    ],
+)
+def test_a_folder_names_files_of_this_machine_alone(options: dict[str, Any]) -> None:
+    config = {"_target_": "recsys.data.sources.table.table", **options}
+    with pytest.raises(ConfigError, match=r"a folder's config may not say this"):
+        check(config, "data")
+    check(config, None)
+    check({**config, **dict.fromkeys(options, "file:///log.csv")}, "data")

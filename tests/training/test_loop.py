@@ -11,7 +11,9 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from pytorch_lightning.callbacks import RichProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger
+from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -27,7 +29,7 @@ from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split, last_basket
 from recsys.testing.logs import checkerboard
 from recsys.training.callbacks import epoch_seed
-from recsys.training.loop import fit
+from recsys.training.loop import fit, progress_bar
 from recsys.training.options import TrainingOptions
 from recsys.types import Scores
 
@@ -47,6 +49,10 @@ def training(**options: Any) -> TrainingOptions:
 
 def bpr_mf(split: Split) -> BPRMF:
     return BPRMF(split.num_items, len(split.users), embedding_dim=4)
+
+
+def sparse_bpr_mf(split: Split) -> BPRMF:
+    return BPRMF(split.num_items, len(split.users), embedding_dim=4, sparse=True)
 
 
 def count_vae(split: Split) -> CountVAE:
@@ -103,6 +109,8 @@ def curve(folder: Path) -> pl.DataFrame:
     ("make", "precision"),
     [
         (bpr_mf, "32-true"),
+        (sparse_bpr_mf, "32-true"),
+        (sparse_bpr_mf, "bf16-mixed"),
         (count_vae, "32-true"),
         (plateau, "32-true"),
         (count_vae, "64-true"),
@@ -395,3 +403,39 @@ def test_training_on_a_gpu_learns_as_on_the_cpu(cuda: str, split: Split) -> None
     fit(model, split, training(device=cuda, max_epochs=20, evaluate_every=5), PROTOCOL)
     best = model.to("cpu").top_k(split.test.history, 5).items
     assert (best % 2 == split.test.history.users[:, None] % 2).double().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"gradient_clip": 1.0},
+            r"trainer.gradient_clip=1.0 .*: sparse=true needs null, and 32-tr",
+        ),
+        ({"precision": "64-true"}, r"trainer.precision=64-true: sparse=true needs null, and 32-tr"),
+    ],
+)
+def test_what_sparse_tables_cannot_do_is_refused(
+    options: dict[str, Any], message: str, split: Split
+) -> None:
+    model = BPRMF(split.num_items, len(split.users), sparse=True)
+    with pytest.raises(ConfigError, match=message):
+        fit(model, split, training(**options), PROTOCOL)
+
+
+def test_sparse_tables_are_refused_on_several_ranks(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.ranks.world", lambda: 2)
+    model = BPRMF(split.num_items, len(split.users), sparse=True)
+    with pytest.raises(ConfigError, match=r"trainer.devices=1: a table with sparse=true trains in"):
+        fit(model, split, training(), PROTOCOL)
+
+
+@pytest.mark.parametrize(("is_jupyter", "bar"), [(False, RichProgressBar), (True, TQDMProgressBar)])
+def test_the_bar_is_one_that_a_terminal_or_a_notebook_draws(
+    monkeypatch: pytest.MonkeyPatch, is_jupyter: bool, bar: type
+) -> None:
+    monkeypatch.setattr(Console, "is_jupyter", is_jupyter, raising=False)
+    monkeypatch.setattr(Console, "__init__", lambda self: None)
+    assert isinstance(progress_bar(), bar)

@@ -20,8 +20,9 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
-from recsys.models import SASRec
+from recsys.models import LMRec, SASRec
 from recsys.models.sequences import Ranking
+from recsys.precision import set_precision
 from recsys.reading import read_json
 from recsys.run import folder
 from recsys.scoring.recommender import Progress, Recommender
@@ -105,9 +106,55 @@ def test_users_are_evaluated_as_by_one(name: str, one: Path, two: Path) -> None:
 
 
 @pytest.mark.slow
+def test_ranks_search_a_divided_table_for_each_other(two: Path, tmp_path: Path) -> None:
+    on_ranks.search_divided(tmp_path)
+    alone, together = (torch.load(folder / "lists.pt") for folder in (tmp_path, two))
+    assert (alone["5 ExactIndex True"][0] >= 0).sum(1).tolist() == [3, 4, 4, 4, 4]
+    for key, (items, scores) in alone.items():
+        assert together[key][0].equal(items), key
+        assert together[key][1].equal(scores), key
+
+
+@pytest.mark.slow
+def test_ranks_encode_some_items_each(split: Split, two: Path, tmp_path: Path) -> None:
+    with on_ranks.in_small_pieces():
+        on_ranks.encode_by_rank(split, tmp_path)
+    alone, together = (torch.load(folder / "items.pt") for folder in (tmp_path, two))
+    for name in ("unisrec", "lmrec"):
+        assert together[name].equal(alone[name])
+        pieces = int(alone[f"{name} calls"])
+        assert pieces > 2
+        assert together[f"{name} calls"] <= pieces / 2 + 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", on_ranks.RANKINGS)
 def test_a_divided_table_is_trained_as_a_plain_one(name: str, two: Path) -> None:
     assert_alike(two / "plain" / name, two / "divided" / name)
+
+
+@pytest.mark.slow
+def test_micro_batches_of_two_ranks_compute_what_a_batch_does(one: Path, two: Path) -> None:
+    accumulated = weights(two / "accumulated")
+    for key, weight in weights(one / "whole/sasrec").items():
+        assert (weight - accumulated[key]).abs().max() < 1e-12, key
+    assert_alike(two / "plain/whole", two / "divided/accumulated")
+
+
+@pytest.mark.slow
+def test_divided_blocks_go_on_with_what_a_whole_model_had_begun(two: Path) -> None:
+    resumed = weights(two / "resumed/from_whole")
+    for key, weight in weights(two / "whole/lmrec_fsdp").items():
+        assert (weight - resumed[key]).abs().max() < 1e-12, key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", on_ranks.MIXED)
+def test_two_ranks_in_mixed_precision(name: str, one: Path, two: Path) -> None:
+    curves = [pl.read_csv(f / "train.csv") for f in (one / "whole" / name, two / "mixed" / name)]
+    losses = [curve["train/loss"].to_torch() for curve in curves]
+    torch.testing.assert_close(*losses, rtol=0.01, atol=0.0)  # 8 bits
+    assert {weight.dtype for weight in weights(two / "mixed" / name).values()} == {torch.float32}
 
 
 @pytest.mark.slow
@@ -156,6 +203,7 @@ def test_every_rank_has_as_many_batches(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(ranks, "world", lambda: 2)
     rows: list[list[list[int]]] = []
     batches: list[list[int]] = []
+    turns: list[list[int]] = []
     for rank in range(2):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
         of_rank = Loader(part, 2, shuffle_seed=3, by_rank="rows")
@@ -163,10 +211,12 @@ def test_every_rank_has_as_many_batches(monkeypatch: pytest.MonkeyPatch) -> None
         lists = Loader(part, 2, by_rank="batches")
         assert len(lists) == len(list(lists))
         batches += [batch.history.items.tolist() for batch in lists]
+        turns.append([len(batch) for batch in Loader(part, 2, by_rank="turns")])
     whole = [batch.history.items.tolist() for batch in Loader(part, 2, shuffle_seed=3)]
     assert [first + second for first, second in zip(*rows, strict=True)] == whole
     assert [len(batch) for batch in rows[1]] == [1, 1, 0]
     assert batches == [[0, 1], [2, 3], [4]]
+    assert turns == [[2, 2], [1, 0]]
 
 
 @pytest.mark.parametrize(
@@ -205,6 +255,32 @@ def test_models_that_train_in_one_process(split: Split, monkeypatch: pytest.Monk
     options = TrainingOptions(devices=2, monitor="ndcg@5", device="cpu")
     with pytest.raises(ConfigError, match=r"devices=2: Whole trains in one process; set .*=1"):
         loop.fit(model, split, options, on_ranks.PROTOCOL)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("sasrec", {}, "strategy=fsdp divides the layers of a decoder, and SASRec has none"),
+        ("lmrec", {"precision": "16-true"}, "precision=16-true scales its gradients"),
+        ("lmrec", {"accumulate": 2}, "accumulate=2: the loss of LMRec reads a batch as a whole"),
+    ],
+)
+def test_what_is_not_divided_by_blocks(
+    name: str, options: dict[str, Any], message: str, split: Split, tmp_path: Path
+) -> None:
+    training = TrainingOptions(strategy="fsdp", monitor="ndcg@5", device="cpu", **options)
+    with pytest.raises(ConfigError, match=message):
+        loop.fit(on_ranks.model_of(name, split), split, training, on_ranks.PROTOCOL)
+
+
+def test_weights_of_two_precisions_are_not_divided(split: Split) -> None:
+    model = on_ranks.model_of("lmrec", split)
+    assert isinstance(model, LMRec)
+    set_precision(model.user_projection, torch.bfloat16)
+    training = TrainingOptions(strategy="fsdp", monitor="ndcg@5", device="cpu")
+    message = "weights in torch.bfloat16, torch.float32: .*decoder.dtype=float32"
+    with pytest.raises(ConfigError, match=message):
+        loop.fit(model, split, training, on_ranks.PROTOCOL)
 
 
 def test_tasks_that_are_done_in_one_process(

@@ -484,6 +484,14 @@ MISTAKES = {
     "engine": (["data=table", "data.path=x", "out=x", "engine=spark"], "engine=spark: expected"),
     "count": (["data=table", "data.path=x", "out=x", "partitions=0"], "partitions=0"),
     "option": (["data=table", "data.pth=x", "out=x"], "there is no option data.pth"),
+    "rows": (
+        ["data=table", "data.path=x", "out=x", "data.missing=drop"],
+        "data.missing is not for logs that are prepared; write Parquet files of the events",
+    ),
+    "dialect": (
+        ["data=table", "data.path=x", "out=x", "data.items.separator=tab"],
+        "data.items is not for logs that are prepared",
+    ),
     "minimum": (
         ["data=table", "data.path=log.parquet", "out=x", "task.filters.min_user_events=-1"],
         "min_user_events=-1 is below 0; 0 keeps every user",

@@ -60,7 +60,8 @@ def test_a_broken_file_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "log.tsv"
     path.write_bytes(b"a:token\tb:float\n\xff\t1\n")
     with pytest.raises(
-        DataError, match=r"^.*log\.tsv cannot be read: invalid utf-8 sequence; save it as UTF-8$"
+        DataError,
+        match=r"^.*log\.tsv cannot be read: invalid utf-8 sequence; save it as UTF-8, or .*cp1252$",
     ):
         read_tsv(path)
 

@@ -412,7 +412,7 @@ PARQUET = b"PAR1" + bytes(64)
         (
             "user_id;item_id\n1;2\n",
             "log.csv",
-            "one column, 'user_id;item_id', with ';' between its parts; save it with commas",
+            "one column, 'user_id;item_id', with .;. between its parts; set data.separator=semi",
         ),
         (CSV.replace("bob", ""), "log.csv", "user_id: 1 null, the first in row 2"),
         (
@@ -447,7 +447,7 @@ PARQUET = b"PAR1" + bytes(64)
             r"log\.parquet cannot be read: parquet: File out of specification",
         ),
         ("", "log.parquet", r"log\.parquet cannot be read: parquet: File out of specification"),
-        (CSV, "log.xlsx", r"\.xlsx is no kind of table that is read; give \.csv, \.tsv, \.jsonl"),
+        (CSV, "log.docx", r"\.docx is no kind of table that is read as it is; say what stands"),
         (CSV, "log", "a name without an ending is no kind of table"),
     ],
 )
@@ -470,7 +470,7 @@ def test_a_truncated_parquet_file(tmp_path: Path) -> None:
 def test_no_such_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no file .*nowhere\.csv"):
         table(str(tmp_path / "nowhere.csv"))
-    with pytest.raises(DataError, match="is a folder; name a file"):
+    with pytest.raises(DataError, match="no table in this folder; there is none in"):
         table(str(tmp_path))
 
 
@@ -493,7 +493,7 @@ def test_bad_tables_of_items(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("unit", "time", "message"),
     [
-        ("days", "1", "time_unit=days: expected s, ms, us, ns or order"),
+        ("days", "1", "time_unit=days: expected s, ms, us, ns, order or row"),
         ("s", "x", "time_unit=s is for timestamps in numbers; 'x' in row 1 is none"),
         ("order", "x", "time_unit=order is for timestamps in numbers; 'x' in row 1 is none"),
         ("s", "2024-01-01", "'2024-01-01' in row 1 is none"),
@@ -535,7 +535,8 @@ def test_errors_call_a_column_by_the_option_that_names_it(tmp_path: Path) -> Non
     assert str(caught.value) == (
         "log: data.columns.quantity=n: 1 negative, the first -1 in row 2; leave returns out; "
         "data.columns.value=paid: 1 are no numbers, the first '$2' in row 2; write plain numbers, "
-        "such as 2 or 1.50, or leave such rows out"
+        "such as 2 or 1.50, or leave such rows out; data.negative=drop or subtract says what "
+        "returns are"
     )
     with pytest.raises(DataError, match=r"data\.columns\.timestamp=at: 1 unreadable, .* in row 2"):
         table(written(tmp_path, content.replace("2024-01-02", "soon")), columns=columns)

@@ -1,0 +1,1 @@
+"""What diversified lists cost in accuracy."""

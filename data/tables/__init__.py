@@ -1,0 +1,1 @@
+"""Files of tables, as people have them: kinds, how text is written, which rows count."""
