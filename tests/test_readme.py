@@ -108,6 +108,20 @@ def test_a_model_of_ones_own(
     execute(contract, page)
 
 
+def composed() -> list[str]:
+    """Trainings that pages show and that would take long, or need files."""
+    pages = ("quickstart", "first_log", "choosing", "reproducing")
+    shown = [block for page in pages for block in blocks("sh", DOCS / f"{page}.md")]
+    lines = "".join(shown).replace("\\\n", " ").splitlines()
+    return [line for line in lines if re.match(r"recsys train (?!--multirun|.*start=)", line)]
+
+
+@pytest.mark.parametrize("line", composed())
+def test_trainings_that_pages_show_compose(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    assert main.main([*words, "--cfg", "job"]) == 0
+
+
 @pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
 def test_experiments_that_pages_name_exist(page: Path) -> None:
     known = names("experiment")
