@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import polars as pl
@@ -32,7 +33,7 @@ MODELS = {
     "gloie": "GLOIE, the paper's shape",
     "dnntsp": "DNNTSP",
 }
-STYLE = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 8.5,
     "svg.fonttype": "none",
@@ -57,9 +58,9 @@ def points(log: str) -> dict[str, Point]:
 
 
 def _point(per_user: Path) -> Point:
-    frame = pl.read_parquet(per_user).select(METRIC)
+    frame = pl.read_parquet(per_user, glob=False).select(METRIC)
     low, high = mean_intervals(frame, level=0.95, resamples=1000, seed=0)[METRIC]
-    return frame[METRIC].mean(), low, high
+    return frame.mean().item(), low, high
 
 
 @mpl.rc_context(STYLE)

@@ -80,16 +80,15 @@ def repository_pages() -> set[str]:
 
 def linked(files: Files) -> set[str]:
     """Files outside `docs/` that a page links to and that are no pages."""
-    targets = set()
-    for file in files.documentation_pages():
-        origin = origin_of(file.src_uri)
-        for link in LINK.findall(file.content_string) if origin else ():
-            targets.add(target_of(link, origin))
-    return {
-        target
-        for target in targets - repository_pages() - {None}
-        if not target.startswith("docs/") and (ROOT / target).is_file()
+    origins = ((file, origin_of(file.src_uri)) for file in files.documentation_pages())
+    targets = {
+        target_of(link, origin)
+        for file, origin in origins
+        if origin is not None
+        for link in LINK.findall(file.content_string)
     }
+    outside = {target for target in targets if target and not target.startswith("docs/")}
+    return {path for path in outside - repository_pages() if (ROOT / path).is_file()}
 
 
 def origin_of(place: str) -> str | None:
