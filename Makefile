@@ -1,6 +1,7 @@
 # make run    train and evaluate on the purchase log that comes with the package
 # make test   the whole test suite
 # make lint   style, types, import contracts, the benchmark table
+# make docs   the site, in build/site: pages and public names, without a network
 # make gpu    everything that a CUDA device has to show, in under eight minutes
 # make clean  remove what these made; runs/ stays
 #
@@ -14,7 +15,7 @@ GPU_PYTHON ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test lint gpu clean
+.PHONY: run test lint docs gpu clean
 
 run: .venv/installed
 	$(BIN)/recsys train experiment=quickstart $(ARGS)
@@ -28,6 +29,10 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m benchmarks.report --check
+
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@echo "The site is build/site/index.html; with its search: python3 -m http.server -d build/site"
 
 gpu: $(if $(GPU_PYTHON),,.venv/installed-test)
 	$(or $(GPU_PYTHON),$(BIN)/python) -m benchmarks.gpu $(ARGS)
@@ -48,4 +53,9 @@ clean:
 .venv/installed-test: pyproject.toml constraints.txt | .venv/pyvenv.cfg
 	@echo "Installing recsys, what it needs and its tests into .venv; torch makes this a few minutes"
 	@$(PIP) --editable ".[test]"
+	@touch .venv/installed $@
+
+.venv/installed-docs: pyproject.toml constraints.txt | .venv/pyvenv.cfg
+	@echo "Installing recsys and what makes its site into .venv"
+	@$(PIP) --editable ".[docs]"
 	@touch .venv/installed $@
