@@ -119,7 +119,9 @@ def trained(folder: Path, log: Path, *options: str) -> None:
 
 
 def evaluate_run(folder: Path, *overrides: str, output: Path | None = None) -> None:
-    commands.evaluate(Namespace(run=folder, overrides=list(overrides), output=output, device=None))
+    commands.evaluate(
+        Namespace(run=folder, overrides=list(overrides), output=output, device=None, trusted=())
+    )
 
 
 def test_what_was_checked_is_what_is_built(

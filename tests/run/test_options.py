@@ -85,7 +85,7 @@ TASK_OF = {
 
 def runs() -> Iterator[tuple[str, ...]]:
     """Overrides of runs that have every config but the experiments between them."""
-    at_a_path = {"table", "prepared"}
+    at_a_path = {"table", "prepared", "recbole"}
     yield from ((f"data={name}",) for name in names("data") if name not in at_a_path)
     yield ("data=prepared", "data.path=log")
     for name in names("model"):

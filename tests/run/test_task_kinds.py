@@ -99,7 +99,9 @@ def test_the_kind_of_a_config() -> None:
 
 
 def test_a_model_is_refused_before_its_options_and_the_log(run: Run, tmp_path: Path) -> None:
-    start = ["train", "data=table", "data.path=none.csv", f"hydra.run.dir={tmp_path / 'run'}"]
+    (tmp_path / "empty.csv").touch()
+    log = f"data.path={tmp_path / 'empty.csv'}"
+    start = ["train", "data=table", log, f"hydra.run.dir={tmp_path / 'run'}"]
     code, _, err = run(*start, "task=return_time", "model=deepar")
     assert (code, err.count("\n")) == (2, 1)
     assert "model=deepar: DeepAR forecasts series, and this task takes what predicts return" in err
