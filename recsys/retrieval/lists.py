@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from jaxtyping import Float
@@ -28,9 +29,12 @@ class TopK:
     scores: Float[Tensor, "users k"]
 
     def with_one_score(self) -> Tensor:
-        """(R,) the queries whose items all score alike."""
+        """(R,) the queries whose items all score alike; one item alone is like nothing."""
         last = self.scores.masked_fill(self.items < 0, torch.inf).amin(1)
-        return (self.scores[:, 0] <= last).nonzero()[:, 0]
+        alike = self.scores[:, 0] <= last
+        if self.items.shape[1] > 1:
+            alike &= self.items[:, 1] >= 0
+        return alike.nonzero()[:, 0]
 
     @classmethod
     def cat(cls, pieces: Iterable[TopK], k: int) -> TopK:
@@ -113,6 +117,8 @@ def check_length(k: int, num_items: int) -> None:
     Raises:
         CatalogueError: k is not in 1 .. n.
     """
+    if not isinstance(k, Integral):
+        raise CatalogueError(f"k={k!r} is not a length of list; expected an integer from 1")
     if k < 1:
         raise CatalogueError(f"k={k} is not a length of list; expected at least 1")
     if k > num_items:
