@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from jaxtyping import Float
@@ -117,8 +116,6 @@ def check_length(k: int, num_items: int) -> None:
     Raises:
         CatalogueError: k is not in 1 .. n.
     """
-    if not isinstance(k, Integral):
-        raise CatalogueError(f"k={k!r} is not a length of list; expected an integer from 1")
     if k < 1:
         raise CatalogueError(f"k={k} is not a length of list; expected at least 1")
     if k > num_items:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import recsys
-from recsys.errors import CatalogueError, ConfigError, DataError, RunError
+from recsys.errors import ConfigError, DataError, RunError
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.interactive import FittedModel
 from recsys.models import EASE, Hybrid, ItemKNN, SASRec
@@ -123,9 +123,6 @@ def test_mistakes_of_a_question_are_told_in_a_line(trained: FittedModel) -> None
         trained.evaluate("tset")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="a history is None; give a list of ids"):
         trained.recommend(histories=[None])  # type: ignore[list-item]
-    for k in ("5", 2.5):
-        with pytest.raises(CatalogueError, match=f"k={k!r} is not a length of list; expected an"):
-            trained.recommend(histories=[[]], k=k)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="log: events: NoneType is no table; give a frame"):
         recsys.fit(None, "ease")  # type: ignore[arg-type]
 
