@@ -185,12 +185,23 @@ def _known(vocabulary: Vocabulary, ids: Any, what: str, *, all_of_them: bool = T
     for one in _many(ids, what):
         if type(one) not in (int, str):
             raise BadRequestError(f"{what}: {json.dumps(one)[:80]} is no id; give text or integers")
+        if isinstance(one, str) and not one.isascii() and not _is_text(one):
+            raise BadRequestError(f"{what}: {json.dumps(one)[:80]} is no text of Unicode")
         if isinstance(one, int) and abs(one) >= 2**63:
             raise BadRequestError(f"{what}: {str(one)[:80]} is larger than any integer id")
     index = vocabulary.index_of(column_of(ids))
     if all_of_them and (index == UNKNOWN).any():
         raise UnknownIdError(f"{what}: {ids[(index == UNKNOWN).arg_max()]!r} is not known")
     return vocabulary.ids_of(index.filter(index != UNKNOWN)).to_list()
+
+
+def _is_text(word: str) -> bool:
+    """Whether UTF-8 has its letters; half a pair of surrogates it has not."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def app(saved: SavedModel) -> Starlette:

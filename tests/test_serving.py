@@ -124,6 +124,7 @@ def test_requests_at_once_are_answered_each_with_its_own(client: Client, saved: 
         ("/recommend", "[]", 400, "the body is no object"),
         ("/recommend", {"users": [1.5]}, 400, "users: 1.5 is no id; give text or integers"),
         ("/recommend", {"users": [10**40]}, 400, "is larger than any integer id"),
+        ("/recommend", '{"users": ["\\ud800"]}', 400, r'users: "\ud800" is no text of Unicode'),
         ("/recommend", {"users": []}, 400, "users: expected a list of 1 to 1000"),
         ("/recommend", {"users": [3], "histories": [[1]]}, 400, "give one of users, histories"),
         ("/recommend", {"histories": [["x"]]}, 404, 'of the history ["x"] no item is known'),

@@ -130,6 +130,8 @@ def table(
     others = {"items": (items_path, items), "users": (users_path, users)}
     renames, our = named_columns(columns)
     if time_unit == ROW:
+        if date_format is not None:
+            raise ConfigError("data.time_unit=row and data.date_format: give one of them")
         our = {name: theirs for name, theirs in our.items() if name != TIME}
     joined = [join] if isinstance(join, Mapping) else join or ()
     with _published(origin):

@@ -55,6 +55,7 @@ class Dialect:
     nulls: Sequence[str | None] | str = ()
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if self.letters is not None and (not self.letters or set(self.letters) & set('"\n')):
             raise ConfigError(
                 f"data.separator={self.separator!r}: expected what stands between fields, such as "
@@ -78,6 +79,19 @@ class Dialect:
             raise ConfigError(
                 f"data.encoding={self.encoding} is none; give such as utf-8, latin-1 or cp1252"
             ) from None
+
+    def _check_kinds(self) -> None:
+        """Raise a `ConfigError` where a value is of another kind: not all are checked by Hydra."""
+        kinds: dict[str, tuple[str, tuple[type, ...]]] = {
+            **dict.fromkeys(("separator", "decimal", "encoding"), ("text", (str,))),
+            "header": ("true or false", (bool,)),
+            "names": ("a list, [NAME,…]", (list, tuple)),
+            "nulls": (f"a list of words, or {USUAL}", (list, tuple, str)),
+        }
+        for name, (words, types) in kinds.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, types):
+                raise ConfigError(f"data.{name}={value}: expected {words}")
 
     @property
     def letters(self) -> str | None:

@@ -21,7 +21,7 @@ from urllib.request import url2pathname
 import polars as pl
 
 from recsys.data.sources.files import NoFileError, expanded, far_away, reading, record
-from recsys.data.tables.dialects import Dialect
+from recsys.data.tables.dialects import OPTIONS, Dialect
 from recsys.errors import ConfigError, DataError
 
 TYPED = (".inter", ".item", ".user")
@@ -323,10 +323,14 @@ def with_joined(table: Table, others: Sequence[Mapping[str, Any]], dialect: Dial
 def _joined(table: Table, other: Mapping[str, Any], dialect: Dialect) -> Table:
     options = dict(other)
     path, key = options.pop("path", None), options.pop("key", None)
-    if path is None or key is None:
+    keys = list(key.items()) if isinstance(key, Mapping) else [(key, key)]
+    if len(keys) != 1 or not all(isinstance(name, str) for name in (path, *keys[0])):
         raise ConfigError("data.join: expected [{path: FILE, key: COLUMN}]")
+    if other_names := [str(name) for name in options if name not in OPTIONS]:
+        known = ", ".join(("path", "key", *OPTIONS))
+        raise ConfigError(f"data.join: there is no option {other_names[0]}; there is {known}")
     from_file = read_table(path, dialect.but_for(options))
-    ((ours, theirs),) = key.items() if isinstance(key, Mapping) else [(key, key)]
+    ((ours, theirs),) = keys
     for of, column in ((table, ours), (from_file, theirs)):
         if column not in of.frame.columns:
             there = ", ".join(of.frame.columns)
@@ -335,9 +339,9 @@ def _joined(table: Table, other: Mapping[str, Any], dialect: Dialect) -> Table:
     names = {c: prefix + c if c in table.frame.columns else c for c in from_file.frame.columns}
     names[theirs] = ours
     right = from_file.frame.rename(names)
-    keys = right[ours].drop_nulls()
-    if keys.is_duplicated().any():
-        twice = keys.filter(keys.is_duplicated())[0]
+    known_keys = right[ours].drop_nulls()
+    if known_keys.is_duplicated().any():
+        twice = known_keys.filter(known_keys.is_duplicated())[0]
         raise DataError(f"{path}: {theirs} {twice!r} is there more than once; an event has one row")
     left = table.frame
     if left[ours].dtype != right[ours].dtype:

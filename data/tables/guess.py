@@ -66,6 +66,7 @@ _NO_MOMENT = ("hour", "minute", "dow", "week", "of", "spent", "since")
 _SAMPLE_BYTES = 2**18
 _SAMPLE_ROWS = 2000
 _MOST_KINDS = _SHOWN = 20
+_DAY = "%Y%m%d"
 _NUMBER = r"^[+-]?[0-9]+([.,][0-9]+)?$"
 _TIME_LIKE = re.compile(r"^\d{1,4}[-./]\d{1,2}[-./]\d{1,4}|^\d+([.,]\d+)?$")
 
@@ -188,7 +189,13 @@ def _of_text(path: str, start: bytes, found: Guess) -> pl.DataFrame:
         word = next((word for word, letters in WORDS.items() if letters == separator), separator)
         found.say("between fields", word, "all of the first lines have it", separator=word)
     rows = _divided(text, separator)
-    rows = [row for row in rows if len(row) == len(rows[0])][:_SAMPLE_ROWS]
+    width = len(rows[0])
+    if rows[1:] and all(len(row) != width for row in rows[1:]):
+        raise DataError(
+            f"{path}: the first line, {lines[0][:60]!r}, has other fields than those below it; "
+            "take it out, or give it as many"
+        )
+    rows = [row for row in rows if len(row) == width][:_SAMPLE_ROWS]
     head = [cell.partition(":")[0] for cell in rows[0]] if usual == "\t" else rows[0]
     if not _is_header(rows[0]):
         head = [f"column_{number}" for number in range(1, len(rows[0]) + 1)]
@@ -200,7 +207,12 @@ def _of_text(path: str, start: bytes, found: Guess) -> pl.DataFrame:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    return [name if name not in names[:n] else f"{name}_{n}" for n, name in enumerate(names)]
+    """Names as the reader has them where some are there twice."""
+    before = [list(names[:n]).count(name) for n, name in enumerate(names)]
+    return [
+        f"{name}_duplicated_{count - 1}" if count else name
+        for name, count in zip(names, before, strict=True)
+    ]
 
 
 def _decoded(start: bytes, found: Guess) -> str:
@@ -241,7 +253,9 @@ def _divided(text: str, separator: str) -> list[list[str]]:
 def _is_header(row: Sequence[str]) -> bool:
     is_value = [bool(_TIME_LIKE.match(cell.strip())) for cell in row]
     names = [cell for cell in row if cell]
-    return not any(is_value) and len(set(names)) == len(names)
+    known = {word for role in (USER, ITEM, TIME) for word in NAMES[role].split()}
+    telling = [name for name in set(names) if known & set(_words_of(name))]
+    return not any(is_value) and (len(set(names)) == len(names) or len(telling) > 1)
 
 
 def _cleaned(frame: pl.DataFrame, separator: str, found: Guess) -> pl.DataFrame:
@@ -344,6 +358,8 @@ def _time_of(column: pl.Series) -> tuple[str | None, dict[str, Any]]:
         return None, {}
     numbers = as_numbers(values)
     if numbers.dtype.is_numeric():
+        if _are_days(numbers):
+            return f"dates as {_DAY}", {"date_format": _DAY}
         unit = likely_unit(numbers)
         return (f"counted in {unit} since 1970", {"time_unit": unit}) if unit else (ORDER, {})
     some = values.head(200)
@@ -354,6 +370,13 @@ def _time_of(column: pl.Series) -> tuple[str | None, dict[str, Any]]:
         both = f" or {forms[1]}; look at a row" if len(forms) > 1 else ""
         return f"dates as {forms[0]}{both}", {"date_format": forms[0]}
     return None, {}
+
+
+def _are_days(numbers: pl.Series) -> bool:
+    """Whether integers are days such as 20240131."""
+    if not numbers.dtype.is_integer() or not numbers.is_between(19000101, 21001231).all():
+        return False
+    return not numbers.cast(pl.String).str.to_date(_DAY, strict=False).null_count()
 
 
 def _settle(look: _Look, roles: Mapping[str, str]) -> None:
@@ -483,10 +506,24 @@ def _own_options(
             yield f"data.{kind}.columns.{role}", column
     if names is not None:
         yield f"data.{kind}.names", names
+    for option, value in _unlike(of, options):
+        yield f"data.{kind}.{option}", value
+
+
+def _unlike(of: _Look, options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """How a file is written where it is not as that of the events, whose options it inherits."""
+    letters = SEPARATORS.get(kind_of(of.path))
+    usual = {"encoding": "utf-8", "decimal": "point", "separator": letters}
+    for word, separator in WORDS.items():
+        if separator == letters:
+            usual["separator"] = word
+            break
     for option in ("separator", "encoding", "decimal", "nulls"):
-        own = of.guess.options.get(f"data.{option}")
-        if own is not None and own != options.get(f"data.{option}"):
-            yield f"data.{kind}.{option}", own
+        own, inherited = of.guess.options.get(f"data.{option}"), options.get(f"data.{option}")
+        if own is None and inherited is not None and letters is not None:
+            own = usual.get(option)
+        if own is not None and own != inherited:
+            yield option, own
 
 
 def _joined(looks: Mapping[str, _Look]) -> _Look:
@@ -511,7 +548,8 @@ def _joined(looks: Mapping[str, _Look]) -> _Look:
             events.roles |= new | {BASKET: key}
             why = f"each {key} of {Path(events.path).name} has one row in it"
             events.guess.say("joined", Path(orders.path).name, why)
-            events.guess.options["data.join"] = {"path": orders.path, "key": key}
+            written = dict(_unlike(orders, events.guess.options))
+            events.guess.options["data.join"] = {"path": orders.path, "key": key, **written}
             keys = orders.frame.select(key, *dict.fromkeys(c for c in new.values() if c != key))
             events.frame = events.frame.join(keys, on=key, how="inner", maintain_order="left")
             return events

@@ -38,7 +38,7 @@ def times_of(
     """Times as a log's: as `timed_by`, or text in one of some forms.
 
     Raises:
-        DataError: text in none of the forms; and as `timed_by`.
+        DataError: text in none of the forms, or no form; and as `timed_by`.
 
     >>> times_of(pl.Series(["31.12.2024", "01.02.2025"]), formats="%d.%m.%Y").dt.month().to_list()
     [12, 2]
@@ -46,6 +46,8 @@ def times_of(
     if formats is not None:
         if unit is not None:
             raise DataError("data.time_unit and data.date_format: give one of them")
+        if not formats:
+            raise DataError("data.date_format names no form; name one, or leave it out")
         return _formatted(column, [formats] if isinstance(formats, str) else formats)
     times = timed_by(column, unit)
     return _dates(times) if times.dtype == pl.String else times

@@ -243,11 +243,19 @@ def _checked(overrides: Sequence[str]) -> list[str]:
 
 
 def _choices(override: Override) -> list[str]:
-    """An override as it is, or one for each baseline that it lists."""
+    """An override as it is, or one for each baseline that it lists.
+
+    Raises:
+        ConfigError: what is no name among them, or one twice.
+    """
     value = override.value()
     if override.key_or_group != "baselines" or not isinstance(value, str | list):
         return [str(override.input_line)]
     chosen = [value] if isinstance(value, str) else value
+    if other := [name for name in chosen if not isinstance(name, str)]:
+        raise ConfigError(f"baselines: {other[0]} is no name{nearest('', names('model'))}")
+    if twice := [name for name in chosen if chosen.count(name) > 1]:
+        raise ConfigError(f"baselines names {twice[0]} twice; name each once")
     return [f"+model@baselines.{name}={name}" for name in chosen]
 
 

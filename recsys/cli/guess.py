@@ -34,14 +34,10 @@ def _lines(found: Guess) -> Iterator[str]:
 
 def command(found: Guess) -> list[str]:
     """The words of the command that trains a first model on a log."""
-    options = dict(found.options)
-    task = ["task=next_basket"] if _has_basket(options) else []
-    words = [_argument(name, value) for name, value in options.items()]
+    has_baskets = any(what == BASKET for what, *_ in found.reasons)
+    task = ["task=next_basket"] if has_baskets else []
+    words = [_argument(name, value) for name, value in found.options.items()]
     return ["recsys", "train", "data=table", *words, *task, "model=item_knn"]
-
-
-def _has_basket(options: Mapping[str, Any]) -> bool:
-    return f"data.columns.{BASKET}" in options or BASKET in options.get("data.names", ())
 
 
 def _wrapped(words: Sequence[str]) -> Iterator[str]:
@@ -69,5 +65,6 @@ def _written(value: Any) -> str:
     is_plain = re.fullmatch(_PLAIN, text) and text == text.strip()
     if is_plain and not re.fullmatch(_NOT_TEXT, text):
         return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    # Backslashes are letters but in front of a quote, and ${ would name another option.
+    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + m[2].replace('"', '\\"'), text)
+    return '"{}"'.format(escaped.replace("${", "\\${"))

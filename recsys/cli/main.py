@@ -123,6 +123,11 @@ def _dispatch(arguments: Sequence[str]) -> int:
         print(completion.BASH)
         return 0
     if command == "data" and given.what == GUESS:
+        if given.overrides:
+            raise ConfigError(
+                f"recsys data guess takes a file or a folder alone, without {given.overrides[0]}; "
+                "recsys data describe table takes options"
+            )
         from recsys.cli import guess  # polars comes with it
 
         guess.show(given.name)

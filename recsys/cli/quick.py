@@ -24,6 +24,7 @@ from recsys.run.preparation import Preparation, prepared_log
 def data(given: Namespace) -> None:
     """Print what a log is, or what is odd about it."""
     config = compose([f"data={given.name}", *given.overrides])
+    values(config.data)  # what cannot be resolved is told of in one line
     log = read(config.data)
     findings = describe(log) if given.what == "describe" else audit(log)
     show(table_of(findings, title=log.name))

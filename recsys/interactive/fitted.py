@@ -47,9 +47,11 @@ class FittedModel(SavedModel):
         """What it reaches on the validation or the test users of its split.
 
         Raises:
-            ConfigError: there are none: it was refitted on the whole log.
+            ConfigError: there are none: it was refitted on the whole log; or another part.
         """
-        users = {"validation": self.task.split.validation, "test": self.task.split.test}[part]
+        if part not in ("validation", "test"):
+            raise ConfigError(f"part={part!r}; choose among validation, test")
+        users = self.task.split.test if part == "test" else self.task.split.validation
         if not len(users):
             raise ConfigError(
                 f"{self.plan.name} has learnt from the whole log, and has no {part} users; "

@@ -63,6 +63,8 @@ class Settings:
         check_models(config, LISTS)
         if self.ks is not None:
             ks = [self.ks] if isinstance(self.ks, int) else list(self.ks)
+            if not ks:
+                raise ConfigError("ks=[]: expected distinct lengths from 1, as [10,20]")
             with_values(config, "task", {"ks": ks})
         if self.mask_history is not None:
             with_values(config, "task", {"mask_history": self.mask_history})

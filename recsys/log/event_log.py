@@ -121,7 +121,7 @@ class EventLog(Summarised):
         given_tables = {
             table: as_polars(frame, f"{name}: {table}")
             for table, frame in tables.items()
-            if frame is not None
+            if frame is not None or table == "events"
         }
         check_columns(given_tables, item_columns, name=name, called=called)
         frames = normalised(given_tables)

@@ -28,9 +28,12 @@ class TopK:
     scores: Float[Tensor, "users k"]
 
     def with_one_score(self) -> Tensor:
-        """(R,) the queries whose items all score alike."""
+        """(R,) the queries whose items all score alike; one item alone is like nothing."""
         last = self.scores.masked_fill(self.items < 0, torch.inf).amin(1)
-        return (self.scores[:, 0] <= last).nonzero()[:, 0]
+        alike = self.scores[:, 0] <= last
+        if self.items.shape[1] > 1:
+            alike &= self.items[:, 1] >= 0
+        return alike.nonzero()[:, 0]
 
     @classmethod
     def cat(cls, pieces: Iterable[TopK], k: int) -> TopK:

@@ -450,6 +450,8 @@ def _history(history: History) -> History:
             f"the history {history!r} is an id; a history is a list of ids, [{history!r}], and "
             "histories a list of these"
         )
+    if history is None:
+        raise ConfigError("a history is None; give a list of ids, [] where nothing is known")
     return history
 
 

@@ -154,6 +154,13 @@ def test_baselines_are_named_in_a_list(run: Run) -> None:
     assert list(config.baselines) == ["popularity", "item_knn"]
     assert config.baselines.item_knn == compose(["model=item_knn"]).model
     assert list(compose(["baselines=ease"]).baselines) == ["ease"]
+    for given, said in {
+        "[ease,ease]": "baselines names ease twice; name each once",
+        "[1,null]": "baselines: 1 is no name; there is ",
+        "[{ease: 3}]": "baselines: {'ease': 3} is no name; there is ",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            compose([f"baselines={given}"])
     with pytest.raises(ConfigError, match="model=item_kn does not exist; did you mean item_knn"):
         compose(["baselines=[item_kn]"])
 

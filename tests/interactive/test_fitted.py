@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import recsys
-from recsys.errors import ConfigError, RunError
+from recsys.errors import ConfigError, DataError, RunError
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.interactive import FittedModel
 from recsys.models import EASE, Hybrid, ItemKNN, SASRec
@@ -108,6 +108,7 @@ def test_trained_members_are_not_refitted() -> None:
         ({"task": "next_basket_time"}, "task.split.test_start is not set"),
         ({"trainer": {"epochs": 3}}, "no option trainer.epochs; did you mean trainer.max_epochs"),
         ({"ks": [100]}, "k=100 exceeds the 40 items"),
+        ({"ks": []}, r"ks=\[\]: expected distinct lengths from 1"),
         ({"device": "tpu"}, "device=tpu: there is cpu"),
         ({"overrides": ["task.kss=3"]}, "there is no option task.kss; did you mean task.ks"),
     ],
@@ -115,6 +116,15 @@ def test_trained_members_are_not_refitted() -> None:
 def test_mistakes_are_told_in_a_line(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         recsys.fit(LOG, **given)
+
+
+def test_mistakes_of_a_question_are_told_in_a_line(trained: FittedModel) -> None:
+    with pytest.raises(ConfigError, match="part='tset'; choose among validation, test"):
+        trained.evaluate("tset")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a history is None; give a list of ids"):
+        trained.recommend(histories=[None])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="log: events: NoneType is no table; give a frame"):
+        recsys.fit(None, "ease")  # type: ignore[arg-type]
 
 
 def test_overrides_reach_what_has_no_argument() -> None:

@@ -157,6 +157,12 @@ def test_some_items_alone_are_ranked(kind: type[Scorer]) -> None:
     masked = model.top_k(batch, 2, candidates=some, mask_history=True).items
     assert masked.tolist() == [[1, -1], [0, 3], [1, 0], [1, 0]]
     assert model.top_k(batch, 1, candidates=some).items[:, 0].equal(top[:, 0])
+    # Where one item alone may be ranked it has the model's score, not the count of its events.
+    alone = torch.tensor([False, False, False, True])
+    for k in (1, 3):
+        only = model.top_k(batch, k, candidates=alone)
+        assert only.items[:, 0].tolist() == [3] * 4
+        assert only.scores[:, 0].equal(model.score(batch)[:, 3])
 
 
 def test_a_fitted_model_keeps_the_training_events_of_each_item() -> None:

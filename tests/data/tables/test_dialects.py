@@ -207,6 +207,14 @@ def test_forms_of_dates(tmp_path: Path, form: str) -> None:
     assert form in str(error.value)
 
 
+def test_forms_that_say_nothing(tmp_path: Path) -> None:
+    path = logged(tmp_path, ["31.12.2024", "02.01.2024"])
+    with pytest.raises(DataError, match=r"data\.date_format names no form; name one, or"):
+        table(path, separator="semicolon", date_format=[])
+    with pytest.raises(ConfigError, match=r"data\.time_unit=row and data\.date_format: give"):
+        table(path, separator="semicolon", time_unit="row", date_format="%d.%m.%Y")
+
+
 def test_months_that_look_like_days_are_asked_about(tmp_path: Path) -> None:
     path = logged(tmp_path, ["01/02/2024", "03/04/2024"])
     both = r'set \'data.date_format="%d/%m/%Y"\' or \'data.date_format="%m/%d/%Y"\''

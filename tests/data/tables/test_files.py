@@ -1,5 +1,6 @@
 """Several files of one table, folders that say something, addresses, and tables that are joined."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,16 @@ def test_three_tables_of_one_log(tmp_path: Path) -> None:
         )
     with pytest.raises(ConfigError, match=r"data\.join: expected \[\{path: FILE, key: COLUMN\}\]"):
         table(str(paths["rows"]), columns=columns, join={"path": join[0]["path"]})
+    for option, said in {
+        "wrong": "data.join: there is no option wrong; there is path, key, separator",
+        "separator": "data.separator=3: expected text",
+        "names": "data.names=3: expected a list",
+        "nulls": "data.nulls=3: expected a list of words, or usual",
+        "header": "data.header=3: expected true or false",
+        "key": "data.join: expected [{path: FILE, key: COLUMN}]",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            table(str(paths["rows"]), columns=columns, join=join[0] | {option: 3})
 
 
 def test_joined_files_of_another_kind(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_dialects(
         ("1700000{n:03}000", {"time_unit": "ms"}),
         ("2024-01-{d:02}T10:00:00Z", {}),
         ("{n}", {}),
+        ("202401{d:02}", {"date_format": "%Y%m%d"}),
     ],
 )
 def test_times(tmp_path: Path, form: str, expected: dict[str, str]) -> None:
@@ -125,6 +126,32 @@ def test_an_order_of_which_some_rows_have_none_is_no_basket(tmp_path: Path) -> N
     assert options(of(tmp_path, content)) == {}
 
 
+def test_baskets_of_any_name_are_a_task(tmp_path: Path) -> None:
+    for name in ("basket_id", "order_no"):
+        found = of(
+            tmp_path, f"user_id,item_id,timestamp,{name}\n" + rows("{u},{i},2024-01-{d:02},o{n}")
+        )
+        assert command(found)[-2:] == ["task=next_basket", "model=item_knn"]
+
+
+def test_a_header_that_names_a_column_twice_is_one(tmp_path: Path) -> None:
+    found = of(tmp_path, "user_id,item_id,item_id,timestamp\n" + rows("{u},{i},x,2024-01-{d:02}"))
+    assert options(found) == {}
+
+
+def test_tables_beside_the_events_in_plain_csv(tmp_path: Path) -> None:
+    (tmp_path / "lines.csv").write_text("order_id;product_id;v\n" + rows("{n};{i};1,5") * 3)
+    (tmp_path / "orders.csv").write_text("order_id,user_id,date\n" + rows("{n},{u},2024-01-{d:02}"))
+    (tmp_path / "products.csv").write_text('product_id,title\n1,"a, b"\n2,é\n')
+    found = guess(str(tmp_path))
+    plain = {"separator": "comma", "decimal": "point"}
+    join = {"path": str(tmp_path / "orders.csv"), "key": "order_id", **plain}
+    expected = {"join": join, "items.separator": "comma", "items.decimal": "point"}
+    assert {name: options(found).get(name) for name in expected} == expected
+    log = compose(shlex.split(" ".join(command(found)))[2:]).data
+    assert log.join.separator == "comma"
+
+
 def test_other_kinds_of_files(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user": [1, 2, 1], "item": ["a", "b", "b"], "day": [1, 2, 3]})
     frame = frame.with_columns(pl.date(2024, 1, pl.col("day")).alias("day"))
@@ -146,6 +173,8 @@ def test_what_nothing_can_be_seen_of(tmp_path: Path) -> None:
             of(tmp_path, content)
     with pytest.raises(DataError, match=r"no column looks like user_id \(there are: item_id, t"):
         of(tmp_path, "item_id,title\n1,Tea\n2,Milk\n")
+    with pytest.raises(DataError, match=r"the first line, '# of May', has other fields than"):
+        of(tmp_path, "# of May\nuser_id,item_id\n1,Tea\n2,Milk\n")
     with pytest.raises(DataError, match=r"no file .*nowhere\.csv"):
         guess(str(tmp_path / "nowhere.csv"))
     with pytest.raises(DataError, match=r"log\.npy: it is no text, and of no kind that is read"):
@@ -174,6 +203,11 @@ def test_the_command_is_one_that_a_shell_and_hydra_read(tmp_path: Path) -> None:
     assert config.columns.timestamp == "the date, new"
     assert config.date_format == "%d.%m.%Y"
     assert words[-1] == "model=item_knn"
+    for name in ("a${x}.csv", r"[a]\b 'c' \"d\".csv", "x\\.csv\\"):
+        path = Path("/logs") / name
+        words = command(Guess({"data.path": str(path)}))
+        config = compose(shlex.split(" ".join(words))[2:])
+        assert config.data.path == str(path)
 
 
 def test_the_command_line(tmp_path: Path, run: Run) -> None:
@@ -185,6 +219,11 @@ def test_the_command_line(tmp_path: Path, run: Run) -> None:
     assert lines[4].startswith("recsys train data=table")
     code, out, err = run("data", "guess", tmp_path / "no.csv")
     assert (code, out, err) == (2, "", f"recsys: no file {tmp_path / 'no.csv'}\n")
+    code, out, err = run("data", "guess", tmp_path / "log.csv", "data.separator=tab")
+    assert (code, out) == (2, "")
+    assert "takes a file or a folder alone, without data.separator=tab" in err
+    code, out, err = run("data", "describe", "table", 'data.path="${x}.csv"')
+    assert (code, out, err) == (2, "", "recsys: data.path is x, which this run has not\n")
 
 
 def test_nothing_waits_for_torch() -> None:
