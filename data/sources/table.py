@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import polars as pl
 
@@ -55,6 +55,10 @@ _SAMPLE = 1000
 _WORDS = {"::": "colons", ";": "semicolon", "\t": "tab", "|": "pipe"}
 
 
+Setting: TypeAlias = str | bool | Sequence[str] | Mapping[str, str | None] | None
+"""Of a table beside the events: what is said of a file's dialect, or its columns."""
+
+
 def table(
     path: str,
     *,
@@ -70,9 +74,9 @@ def table(
     decimal: str = "point",
     encoding: str = "utf-8",
     nulls: Sequence[str | None] | Literal["usual"] = (),
-    items: Mapping[str, Any] | None = None,
-    users: Mapping[str, Any] | None = None,
-    join: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    items: Mapping[str, Setting] | None = None,
+    users: Mapping[str, Setting] | None = None,
+    join: Mapping[str, Setting] | Sequence[Mapping[str, Setting]] | None = None,
     events: Mapping[str, float] | Sequence[str] | None = None,
     min_value: float | None = None,
     missing: Literal["error", "drop"] = "error",
