@@ -308,13 +308,34 @@ def compare(given: Namespace) -> None:
         elif of_tables:
             table = compare_tables(given.first, given.second)
         else:
-            frames = (_per_user(run, given.part) for run in (given.first, given.second))
-            table = statistics.compare(*frames)
+            first, second = (_per_user(run, given.part) for run in (given.first, given.second))
+            names = tables.main_metrics(first, second) if not given.all else None
+            table = statistics.compare(first, second, names=names)
     rows = "folds" if of_tables else "test" if of_series else given.part
-    show(table_of(table, title=f"{given.second} - {given.first} ({rows})"))
+    show(table_of(_compared(table), title=f"{given.second} - {given.first} ({rows})"))
+    say(*_about_comparison(table, "folds" if of_tables else "series" if of_series else "users"))
     for run in (given.first, given.second):
         if (run / "log.json").is_file():
             _warn(read_json(run / "log.json").get(UNLIKE), f"{run}: ")
+
+
+def _compared(table: pl.DataFrame) -> pl.DataFrame:
+    """What is printed of a comparison: what is detectable after the correction, as the p-value."""
+    kept = table.drop("pairs", "detectable", "detectable_holm")
+    return kept.with_columns(table["detectable_holm"].alias("detectable"))
+
+
+def _about_comparison(table: pl.DataFrame, of: str) -> Iterator[str]:
+    """How to read the column `detectable`, where there is a test."""
+    tests, pairs = table["p_value"].count(), table["pairs"]
+    if tests:
+        fewest, most = pairs.min(), pairs.max()
+        count = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+        level = f"5% after Holm's correction over {tests}" if tests > 1 else "5%"
+        yield (
+            f"detectable: the smallest true difference that a paired test of {count} {of} finds "
+            f"with 80% power at {level}; a smaller one can be there and not be seen"
+        )
 
 
 def _config(run: Path, overrides: list[str]) -> dict[str, Any]:

@@ -87,6 +87,16 @@ def history_rule(protocol: Protocol) -> str:
     return "history masked" if protocol.mask_history else "history kept"
 
 
+def main_metrics(first: pl.DataFrame, second: pl.DataFrame) -> list[str] | None:
+    """The metrics that a report shows, at the first length of list that two per-user frames hold.
+
+    None where they hold other metrics.
+    """
+    both = [column for column in first.columns if column in second.columns]
+    k = next((at for name, _, at in (c.partition("@") for c in both) if name == SHOWN[0]), "")
+    return [f"{name}@{k}" for name in SHOWN if f"{name}@{k}" in both] or None
+
+
 def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> Table:
     """A row per model: the test metrics at the first k with their 95% intervals."""
     k = protocol.ks[0]

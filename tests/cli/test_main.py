@@ -605,7 +605,11 @@ def test_compare_two_runs(run: Run, trained: Path, csv: Path, tmp_path: Path) ->
     code, out, err = run("compare", trained, other)
     assert code == 0, err
     assert "p_holm" in out
-    assert "ndcg@10" in out
+    assert "80% power at 5% after Holm's correction over 4;" in out
+    lines = [line.split()[0] for line in out.splitlines() if "@" in line]
+    assert lines == ["recall@10", "ndcg@10", "phr@10", "mrr@10"]
+    _, out, _ = run("compare", trained, other, "--all")
+    assert "explore/recall@20" in out
 
 
 def test_a_sweep_runs_every_value(run: Run, csv: Path, tmp_path: Path) -> None:
