@@ -57,6 +57,7 @@ def evaluate(given: Namespace) -> None:
         log = filtered_log(config["data"], config["task"]["filters"], "data")
         split = trust.build(config["task"]["split"], "split")(log)
         task = ranking.task_of(split, protocol, config["retrieval"], "index")
+    task = task.with_beyond(config["report"]["beyond"])
     results = _evaluations(saved, task)
     of_log = about(split.log)
     different = unlike_training(given.run, config["task"], of_log)
@@ -66,7 +67,10 @@ def evaluate(given: Namespace) -> None:
         write_text(given.output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
         ranking.write_results(given.output, results, split)
     label = f"{given.run} (test)"
-    show(tables.metrics({label: results["test"]}, split.log.name, task.protocol))
+    tests = {label: results["test"]}
+    show(tables.metrics(tests, split.log.name, task.protocol))
+    if task.beyond is not None:
+        show(tables.beyond(tests, task.beyond.names(task.protocol.ks[0])))
     _warn(different)
 
 
@@ -344,8 +348,10 @@ def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
         whole = folder_with_config(run)
         remedy = f"; it belongs to the run in {whole}, name that" if whole else ""
         raise RunError(f"{run} is no run's folder: it has no config.yaml{remedy}")
-    # It may have been trained elsewhere.
-    config = OmegaConf.create(read_config(run) | {"device": "auto"})
+    # It may have been trained elsewhere, and before a report had all of its options.
+    known = read_config(run)
+    report = {"beyond": None} | (known.get("report") or {})
+    config = OmegaConf.create(known | {"device": "auto", "report": report})
     OmegaConf.set_struct(config, True)
     merge(config, overrides)
     return values(config)
@@ -363,8 +369,8 @@ def _check(run: Path, config: Mapping[str, Any]) -> Protocol:
         trust.check(config["retrieval"]["index"], "index")
         names = [name.split(".")[1] for name in ranking.OF_A_TASK if name.startswith("task.")]
         task = {name: config["task"][name] for name in names}
-        options = {"data": config["data"], "task": task, "retrieval": config["retrieval"]}
-        check_options(options, ranking.OF_A_TASK)
+        sections = {name: config[name] for name in ("data", "retrieval", "report")}
+        check_options(sections | {"task": task}, ranking.OF_A_TASK | ranking.OF_A_REPORT)
         return ranking.protocol_of(task)
 
 

@@ -6,6 +6,7 @@ in which brackets and colons are no markup, and with control characters in sight
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from recsys.batch.examples import Part
 from recsys.evaluation.prediction import TableResult, best
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, WORDS, EventLog
-from recsys.report.screen import literal, short
+from recsys.report.screen import WideTable, literal, short
 from recsys.retrieval.lists import TopK
 from recsys.tasks.phases import TEST
 from recsys.tasks.splits import Split
@@ -102,16 +103,27 @@ def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> 
     k = protocol.ks[0]
     users = len(next(iter(results.values())).per_user)
     title = f"{log}, {users:,} test users, full catalogue, {history_rule(protocol)}"
-    table = Table(title=literal(title, "table.title"))
-    table.add_column("model")
     names = [f"{name}@{k}" for name in SHOWN]
-    for name in names:
-        table.add_column(name, justify="right")
     best = {name: max(result.means[name] for result in results.values()) for name in names}
+    return _means(Table(title=literal(title, "table.title")), results, names, best)
+
+
+def beyond(results: Mapping[str, Evaluation], names: Sequence[str]) -> Table:
+    """A row per model: figures beyond accuracy with their 95% intervals; more is not better."""
+    return _means(WideTable(title="beyond accuracy"), results, names, {})
+
+
+def _means(
+    table: Table, results: Mapping[str, Evaluation], names: Sequence[str], best: Mapping[str, float]
+) -> Table:
+    """A table with a row per model, a column per metric, the best of it in bold."""
+    table.add_column("model")
+    for name in names:
+        table.add_column(literal(name), justify="right")
     for model, result in results.items():
         intervals = result.intervals()
-        cells = (_cell(result.means[n], intervals[n], best[n]) for n in names)
-        table.add_row(literal(model), *cells)
+        figures = ((result.means.get(n, math.nan), intervals[n], best.get(n)) for n in names)
+        table.add_row(literal(model), *(_cell(*of) for of in figures))
     return table
 
 
@@ -147,7 +159,7 @@ def _lead(row: Mapping[str, Any]) -> Text:
     return Text.assemble(f"{row['difference']:+.4f} ", (p_value, "dim"))
 
 
-def _cell(mean: float, interval: tuple[float, float], best: float) -> Text:
+def _cell(mean: float, interval: tuple[float, float], best: float | None) -> Text:
     if mean != mean:
         return Text("–")
     low, high = map(short, interval)

@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import seed_everything
 from pytorch_lightning.loggers import Logger
 from rich.progress import track
@@ -37,6 +37,7 @@ from recsys import ranks
 from recsys.batch.examples import Part
 from recsys.batch.loader import Loader
 from recsys.errors import ConfigError
+from recsys.evaluation.beyond import Beyond
 from recsys.evaluation.figures import write_figures
 from recsys.evaluation.ranking import Evaluation, Protocol, evaluate
 from recsys.files import write_parquet
@@ -72,15 +73,21 @@ OF_A_TASK = {
     "retrieval.index": Callable[..., ItemIndex] | None,
 }
 """Options of a log, how it is split and how a model is evaluated, and their types."""
-KINDS = OF_A_TASK | {
-    "model": Scorer,
-    "trainer": TrainingOptions,
-    "baselines": Mapping[str, Scorer],
-    "logger.loggers": Sequence[Callable[..., Logger]],
-    "report.map_by": str | None,
-    "seed": int,
-    "device": str,
-}
+OF_A_REPORT: dict[str, Any] = {"report.beyond": Sequence[str] | None}
+"""Options of a report that say what is measured besides, and their types."""
+KINDS = (
+    OF_A_TASK
+    | OF_A_REPORT
+    | {
+        "model": Scorer,
+        "trainer": TrainingOptions,
+        "baselines": Mapping[str, Scorer],
+        "logger.loggers": Sequence[Callable[..., Logger]],
+        "report.map_by": str | None,
+        "seed": int,
+        "device": str,
+    }
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +99,24 @@ class Task:
         protocol: list lengths, and whether histories are masked.
         popularity: (n,) training events of each item.
         build_index: makes the retrieval index; None is an exact one, or scores.
+        beyond: for figures beyond accuracy, where there are to be any.
     """
 
     split: Split
     protocol: Protocol
     popularity: torch.Tensor
     build_index: Callable[..., Any] | None
+    beyond: Beyond | None = None
+
+    def with_beyond(self, columns: Sequence[str] | None) -> Task:
+        """The same with figures beyond accuracy by columns of the items; None: without.
+
+        Raises:
+            ConfigError: items have no such column.
+        """
+        if columns is None:
+            return self
+        return replace(self, beyond=Beyond.of(self.split.item_table, self.popularity, columns))
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
@@ -127,6 +146,8 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     results = {name_of(config.model): evaluations} | others
     tests = {name: parts["test"] for name, parts in results.items()}
     show(tables.metrics(tests, task.split.log.name, task.protocol))
+    if task.beyond is not None:
+        show(tables.beyond(tests, task.beyond.names(task.protocol.ks[0])))
     show(tables.samples(task.split.test, evaluations["test"].top, task.split))
     close(folder, config, task.split.log, *tables.ties(task.split))
     return {part: result.means for part, result in evaluations.items()}
@@ -174,7 +195,8 @@ def prepare(config: DictConfig) -> Task:
     log = filtered_log(plain(config.data), plain(config.task.filters))
     with timed(logger, "divided %s events into training, validation and test", log.num_events):
         split = trust.build(plain(config.task.split))(log)
-    return task_of(split, protocol, plain(config.retrieval))
+    task = task_of(split, protocol, plain(config.retrieval))
+    return task.with_beyond(OmegaConf.select(config, "report.beyond"))
 
 
 def protocol_of(task: Mapping[str, Any]) -> Protocol:
@@ -258,6 +280,7 @@ def evaluate_part(model: Scorer, part: Part, task: Task) -> Evaluation:
         part,
         task.protocol,
         popularity=task.popularity,
+        beyond=task.beyond,
         build_index=task.build_index,
         progress=partial(_bar, f"evaluating on {part.name}"),
     )

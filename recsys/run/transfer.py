@@ -38,7 +38,7 @@ from typing import Any
 
 import polars as pl
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from recsys.errors import ConfigError
@@ -171,6 +171,11 @@ def prepare(config: DictConfig, division: Division) -> Domains:
         raise ConfigError(
             f"baselines={{{', '.join(map(str, config.baselines))}: …}}: a model is compared with "
             "itself here; run recsys transfer for each of them"
+        )
+    if OmegaConf.select(config, "report.beyond") is not None:
+        raise ConfigError(
+            f"report.beyond={list(config.report.beyond)}: domains are compared by accuracy alone; "
+            "leave it out, or ask recsys train"
         )
     protocol = protocol_of(plain(config.task))
     log = log_of(plain(config.data))
