@@ -57,7 +57,7 @@ def evaluate(given: Namespace) -> None:
         log = filtered_log(config["data"], config["task"]["filters"], "data")
         split = trust.build(config["task"]["split"], "split")(log)
         task = ranking.task_of(split, protocol, config["retrieval"], "index")
-    task = task.with_beyond(config["report"]["beyond"])
+    task = task.with_report(config["report"])
     results = _evaluations(saved, task)
     of_log = about(split.log)
     different = unlike_training(given.run, config["task"], of_log)
@@ -65,12 +65,12 @@ def evaluate(given: Namespace) -> None:
         of_log |= {UNLIKE: different} if different else {}
         write_text(given.output / "log.json", json.dumps(of_log, indent=2))
         write_text(given.output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-        ranking.write_results(given.output, results, split)
+        ranking.write_results(given.output, results, task)
     label = f"{given.run} (test)"
     tests = {label: results["test"]}
     show(tables.metrics(tests, split.log.name, task.protocol))
-    if task.beyond is not None:
-        show(tables.beyond(tests, task.beyond.names(task.protocol.ks[0])))
+    for table in ranking.tables_besides(tests, task):
+        show(table)
     _warn(different)
 
 
@@ -350,7 +350,7 @@ def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
         raise RunError(f"{run} is no run's folder: it has no config.yaml{remedy}")
     # It may have been trained elsewhere, and before a report had all of its options.
     known = read_config(run)
-    report = {"beyond": None} | (known.get("report") or {})
+    report = {"beyond": None, "slices": None} | (known.get("report") or {})
     config = OmegaConf.create(known | {"device": "auto", "report": report})
     OmegaConf.set_struct(config, True)
     merge(config, overrides)

@@ -124,7 +124,7 @@ class Plan:
         check_options(as_values(config, "task", "retrieval", "report"), kinds)
         split = data if isinstance(data, Split) else _split(data, config)
         task = task_of(split, protocol_of(plain(config.task)), plain(config.retrieval))
-        return task.with_beyond(config.report.beyond)
+        return task.with_report(plain(config.report))
 
     def model_config(self, split: Split) -> dict[str, Any]:
         """From which the model is built, for a split; of an object by the options that it has.

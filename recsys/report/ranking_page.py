@@ -17,7 +17,7 @@ from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.evaluation.statistics import compare, with_holm
 from recsys.log.event_log import ITEM, USER
 from recsys.log.vocabulary import Vocabulary
-from recsys.reading import read_table, read_tensors
+from recsys.reading import read_json, read_table, read_tensors
 from recsys.report import page, plots, tables
 from recsys.report.page import name_of
 from recsys.report.plots import Bar, Plot
@@ -96,6 +96,7 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         "slices": list(_slices(f"recall@{k}", model, baselines)),
         "repeats": list(_bars([f"repeat/recall@{k}", f"explore/recall@{k}"], results)),
         "beyond": _beyond(config, k, model),
+        "by_column": read_json(at) if (at := folder / "slices.json").is_file() else {},
         "map": _map(folder, config.get("report", {}).get("map_by")),
         "samples": list(_samples(folder, model.per_user)),
     }

@@ -7,7 +7,7 @@ in which brackets and colons are no markup, and with control characters in sight
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -111,6 +111,43 @@ def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> 
 def beyond(results: Mapping[str, Evaluation], names: Sequence[str]) -> Table:
     """A row per model: figures beyond accuracy with their 95% intervals; more is not better."""
     return _means(WideTable(title="beyond accuracy"), results, names, {})
+
+
+def slices(title: str, values: pl.DataFrame, gaps: pl.DataFrame) -> Table:
+    """A row per value of a column of the users; last the largest gap of each metric, tested.
+
+    Args:
+        title: of the table.
+        values, gaps: as `recsys.evaluation.slices` makes them.
+    """
+    table = WideTable(title=literal(title, "table.title"))
+    metrics = values["metric"].unique(maintain_order=True)
+    table.add_column("value")
+    table.add_column("users", justify="right")
+    for metric in metrics:
+        table.add_column(literal(metric), justify="right")
+    for rows in values.partition_by("value", maintain_order=True):
+        value, users = rows.row(0, named=True)["value"], rows["users"][0]
+        figures = [(row["mean"], (row["low"], row["high"])) for row in rows.iter_rows(named=True)]
+        cells = [Text("–") if mean is None else _cell(mean, ends, None) for mean, ends in figures]
+        table.add_row(literal("unknown" if value is None else value), f"{users:,}", *cells)
+    of_metrics = {row["metric"]: row for row in gaps.iter_rows(named=True)}
+    for label, words in GAPS.items() if of_metrics else ():
+        cells = [words(of_metrics[m]) if m in of_metrics else "–" for m in metrics]
+        table.add_row(label, "", *map(literal, cells))
+        table.caption = (
+            "p of Welch's test and the smallest gap that it detects with 80% power, both after "
+            "Holm's correction over all pairs of values and all metrics"
+        )
+    return table
+
+
+GAPS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "largest gap": lambda row: f"{short(row['gap'])} {row['higher']} − {row['lower']}",
+    "p (Holm)": lambda row: "–" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
+    "detects": lambda row: "–" if row["p_holm"] is None else short(row["detectable_holm"]),
+}
+"""Rows about the largest gaps."""
 
 
 def _means(

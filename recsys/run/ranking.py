@@ -10,6 +10,7 @@ A run's folder holds
     metrics.json, intervals.json means and 95% intervals, by part and metric
     per_user.parquet             every test and validation user's metrics
     recommendations.parquet      what the test users were given
+    slices.json                  figures by columns of the users, where `report.slices` names some
     profiles.parquet             the training users' vectors, of a model that makes profiles
     baselines/<name>/            the same files for each model it is compared with
     report.html
@@ -19,6 +20,7 @@ and a file `.lock` while a process is at work on it.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,10 +30,11 @@ from typing import Any, Literal
 
 import polars as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 from pytorch_lightning.loggers import Logger
 from rich.progress import track
+from rich.table import Table
 
 from recsys import ranks
 from recsys.batch.examples import Part
@@ -40,7 +43,8 @@ from recsys.errors import ConfigError
 from recsys.evaluation.beyond import Beyond
 from recsys.evaluation.figures import write_figures
 from recsys.evaluation.ranking import Evaluation, Protocol, evaluate
-from recsys.files import write_parquet
+from recsys.evaluation.slices import MOST_VALUES, by_value, largest_gaps
+from recsys.files import write_parquet, write_text
 from recsys.log.event_log import USER, EventLog
 from recsys.log.filters import filtered
 from recsys.report import ranking_page, tables
@@ -73,7 +77,10 @@ OF_A_TASK = {
     "retrieval.index": Callable[..., ItemIndex] | None,
 }
 """Options of a log, how it is split and how a model is evaluated, and their types."""
-OF_A_REPORT: dict[str, Any] = {"report.beyond": Sequence[str] | None}
+OF_A_REPORT: dict[str, Any] = {
+    "report.beyond": Sequence[str] | None,
+    "report.slices": Sequence[str] | None,
+}
 """Options of a report that say what is measured besides, and their types."""
 KINDS = (
     OF_A_TASK
@@ -100,6 +107,7 @@ class Task:
         popularity: (n,) training events of each item.
         build_index: makes the retrieval index; None is an exact one, or scores.
         beyond: for figures beyond accuracy, where there are to be any.
+        slices: columns of the users by which figures are taken, too.
     """
 
     split: Split
@@ -107,16 +115,33 @@ class Task:
     popularity: torch.Tensor
     build_index: Callable[..., Any] | None
     beyond: Beyond | None = None
+    slices: Sequence[str] = ()
 
-    def with_beyond(self, columns: Sequence[str] | None) -> Task:
-        """The same with figures beyond accuracy by columns of the items; None: without.
+    def with_report(self, options: Mapping[str, Any]) -> Task:
+        """The same with what the section `report` of a config wants measured besides.
 
         Raises:
-            ConfigError: items have no such column.
+            ConfigError: items or users have no such column, or users too many values in it.
         """
+        columns, slices = options.get("beyond"), options.get("slices") or ()
+        for column in slices:
+            _check_slices(self.split.log.users, column)
         if columns is None:
-            return self
-        return replace(self, beyond=Beyond.of(self.split.item_table, self.popularity, columns))
+            return replace(self, slices=slices)
+        beyond = Beyond.of(self.split.item_table, self.popularity, columns)
+        return replace(self, beyond=beyond, slices=slices)
+
+
+def _check_slices(users: pl.DataFrame, column: str) -> None:
+    if column not in (known := attributes(users)):
+        raise ConfigError(
+            f"report.slices: users have no column {column}; there is {', '.join(known) or 'none'}"
+        )
+    if (count := users[column].drop_nulls().n_unique()) > MOST_VALUES:
+        raise ConfigError(
+            f"report.slices: {column} of the users has {count:,} values, and at most {MOST_VALUES} "
+            "are compared; name a column of groups, such as of ages by decade"
+        )
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
@@ -146,8 +171,8 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     results = {name_of(config.model): evaluations} | others
     tests = {name: parts["test"] for name, parts in results.items()}
     show(tables.metrics(tests, task.split.log.name, task.protocol))
-    if task.beyond is not None:
-        show(tables.beyond(tests, task.beyond.names(task.protocol.ks[0])))
+    for table in tables_besides(tests, task):
+        show(table)
     show(tables.samples(task.split.test, evaluations["test"].top, task.split))
     close(folder, config, task.split.log, *tables.ties(task.split))
     return {part: result.means for part, result in evaluations.items()}
@@ -196,7 +221,7 @@ def prepare(config: DictConfig) -> Task:
     with timed(logger, "divided %s events into training, validation and test", log.num_events):
         split = trust.build(plain(config.task.split))(log)
     task = task_of(split, protocol, plain(config.retrieval))
-    return task.with_beyond(OmegaConf.select(config, "report.beyond"))
+    return task.with_report(plain(config).get("report") or {})
 
 
 def protocol_of(task: Mapping[str, Any]) -> Protocol:
@@ -269,7 +294,7 @@ def evaluate_model(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluat
     if isinstance(model, Measured):
         for phase, result in enumerate(results.values(), start=VALIDATION):
             result.catalogue.update(model.measure(task.split, phase))
-    write_results(folder, results, task.split)
+    write_results(folder, results, task)
     return results
 
 
@@ -286,9 +311,12 @@ def evaluate_part(model: Scorer, part: Part, task: Task) -> Evaluation:
     )
 
 
-def write_results(folder: Path, results: dict[str, Evaluation], split: Split) -> None:
-    """`metrics.json`, `intervals.json`, `per_user.parquet` and `recommendations.parquet`."""
-    parts = []
+def write_results(folder: Path, results: dict[str, Evaluation], task: Task) -> None:
+    """`metrics.json`, `intervals.json`, `per_user.parquet`, `recommendations.parquet`.
+
+    And `slices.json`, where figures are taken by columns of the users.
+    """
+    split, parts = task.split, []
     for name, result in results.items():
         ids = split.users.ids_of(result.per_user["user"]).rename(USER)
         parts.append(
@@ -299,8 +327,32 @@ def write_results(folder: Path, results: dict[str, Evaluation], split: Split) ->
     lists = saved_model.recommendations(users, top.items, top.scores, split.item_table)
     write_parquet(folder / "per_user.parquet", pl.concat(parts, how="diagonal"))
     write_parquet(folder / "recommendations.parquet", lists)
+    if task.slices:
+        by_column = {
+            c: {n: t.to_dicts() for n, t in of.items()} for c, of in slices(results["test"], task)
+        }
+        write_text(folder / "slices.json", json.dumps(by_column, indent=2))
     means = {name: result.means for name, result in results.items()}
     write_figures(folder, means, {name: result.intervals() for name, result in results.items()})
+
+
+def slices(result: Evaluation, task: Task) -> Iterator[tuple[str, dict[str, pl.DataFrame]]]:
+    """By each column of the users the figures of its values, and the largest gaps between them."""
+    metrics = [f"{name}@{task.protocol.ks[0]}" for name in tables.SHOWN]
+    users = task.split.users.ids_of(result.per_user["user"]).rename(USER).to_frame()
+    known = users.join(task.split.log.users, on=USER, how="left", maintain_order="left")
+    for column in task.slices:
+        of = result.per_user, known[column], metrics
+        yield column, {"values": by_value(*of), "gaps": largest_gaps(*of)}
+
+
+def tables_besides(tests: Mapping[str, Evaluation], task: Task) -> Iterator[Table]:
+    """What is printed of the first model by columns of the users, and of all beyond accuracy."""
+    if task.beyond is not None:
+        yield tables.beyond(tests, task.beyond.names(task.protocol.ks[0]))
+    name, result = next(iter(tests.items()))
+    for column, of in slices(result, task):
+        yield tables.slices(f"{name} by {column} of the users", of["values"], of["gaps"])
 
 
 def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:

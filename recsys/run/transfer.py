@@ -172,11 +172,12 @@ def prepare(config: DictConfig, division: Division) -> Domains:
             f"baselines={{{', '.join(map(str, config.baselines))}: …}}: a model is compared with "
             "itself here; run recsys transfer for each of them"
         )
-    if OmegaConf.select(config, "report.beyond") is not None:
-        raise ConfigError(
-            f"report.beyond={list(config.report.beyond)}: domains are compared by accuracy alone; "
-            "leave it out, or ask recsys train"
-        )
+    for name in ("beyond", "slices"):
+        if (columns := OmegaConf.select(config, f"report.{name}")) is not None:
+            raise ConfigError(
+                f"report.{name}=[{','.join(columns)}]: domains are compared by accuracy "
+                "alone; leave it out, or ask recsys train"
+            )
     protocol = protocol_of(plain(config.task))
     log = log_of(plain(config.data))
     choice: dict[str, Any] = {"largest": division.largest, "names": division.names}
