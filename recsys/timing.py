@@ -1,11 +1,12 @@
-"""How long things take, for whoever asks with `recsys -v`."""
+"""How long things take: a line for whoever asks with `recsys -v`, and figures of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import Logger
-from time import perf_counter
+from time import perf_counter, process_time
+from typing import Any
 
 
 @contextmanager
@@ -20,3 +21,12 @@ def timed(logger: Logger, did: str, *values: object) -> Iterator[None]:
     start = perf_counter()
     yield
     logger.info("%s in %.1f s", did % values, perf_counter() - start)
+
+
+@contextmanager
+def clocked(figures: dict[str, Any]) -> Iterator[None]:
+    """Add `seconds` and `cpu_seconds`, of all threads of the process, of a block to a dict."""
+    start, cpu = perf_counter(), process_time()
+    yield
+    figures["seconds"] = round(perf_counter() - start, 3)
+    figures["cpu_seconds"] = round(process_time() - cpu, 3)

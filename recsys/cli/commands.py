@@ -331,9 +331,9 @@ def _compared(table: pl.DataFrame) -> pl.DataFrame:
 
 def _about_comparison(table: pl.DataFrame, of: str) -> Iterator[str]:
     """How to read the column `detectable`, where there is a test."""
-    tests, pairs = table["p_value"].count(), table["pairs"]
+    tests = table["p_value"].count()
     if tests:
-        fewest, most = pairs.min(), pairs.max()
+        fewest, *_, most = sorted(table["pairs"].to_list() * 2)
         count = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
         level = f"5% after Holm's correction over {tests}" if tests > 1 else "5%"
         yield (

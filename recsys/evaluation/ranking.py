@@ -190,8 +190,12 @@ def evaluate(
     rows = torch.arange(len(part))
     figures = None
     if beyond is not None:
-        rule = {"candidates": candidates, "mask_history": protocol.mask_history}
-        figures = partial(beyond.per_user, ks=protocol.ks, **rule)
+        figures = partial(
+            beyond.per_user,
+            ks=protocol.ks,
+            candidates=candidates,
+            mask_history=protocol.mask_history,
+        )
     frames = [
         _about_rows(
             part.rows(rows[piece]) if isinstance(part, Prefixes) else part,

@@ -21,6 +21,13 @@ from recsys.evaluation.statistics import LEVEL, detectable_errors, holm, mean_in
 
 MOST_VALUES = 30
 """How many values a column may have: pairs grow with their square, and groups shrink."""
+VALUES = {
+    "value": pl.String,
+    "users": pl.Int64,
+    "metric": pl.String,
+    **dict.fromkeys(("mean", "low", "high"), pl.Float64),
+}
+"""Columns of a table of values."""
 GAP = {
     "metric": pl.String,
     "higher": pl.String,
@@ -52,9 +59,7 @@ def by_value(per_user: pl.DataFrame, values: pl.Series, metrics: Sequence[str]) 
         for value, users in _groups(per_user, values, metrics)
         for metric, interval in mean_intervals(users, 0.95, 1000, 0).items()
     ]
-    names = {"value": pl.String, "users": pl.Int64, "metric": pl.String}
-    figures = dict.fromkeys(("mean", "low", "high"), pl.Float64)
-    return pl.DataFrame(rows, names | figures, orient="row").fill_nan(None)
+    return pl.DataFrame(rows, VALUES, orient="row").fill_nan(None)
 
 
 def largest_gaps(per_user: pl.DataFrame, values: pl.Series, metrics: Sequence[str]) -> pl.DataFrame:
@@ -77,12 +82,12 @@ def largest_gaps(per_user: pl.DataFrame, values: pl.Series, metrics: Sequence[st
         if value is not None and len(users) > 1
     }
     rows = [
-        _welch(metric, one, other, groups)
+        row
         for metric in metrics
-        for one, other in combinations(groups, 2)
+        for pair in combinations(groups, 2)
+        if (row := _welch(metric, *pair, groups)) is not None
     ]
-    rows = [row for row in rows if row is not None]
-    p_values = np.array([row["p_value"] for row in rows], dtype=float)
+    p_values = np.array([row["p_value"] for row in rows], dtype=np.float64)
     tests = max(int(np.count_nonzero(~np.isnan(p_values))), 1)
     for row, corrected in zip(rows, holm(p_values), strict=True):
         row["p_holm"] = None if math.isnan(corrected) else float(corrected)

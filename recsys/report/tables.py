@@ -133,8 +133,8 @@ def slices(title: str, values: pl.DataFrame, gaps: pl.DataFrame) -> Table:
         table.add_row(literal("unknown" if value is None else value), f"{users:,}", *cells)
     of_metrics = {row["metric"]: row for row in gaps.iter_rows(named=True)}
     for label, words in GAPS.items() if of_metrics else ():
-        cells = [words(of_metrics[m]) if m in of_metrics else "–" for m in metrics]
-        table.add_row(label, "", *map(literal, cells))
+        gaps_of = [words(of_metrics[m]) if m in of_metrics else "–" for m in metrics]
+        table.add_row(label, "", *map(literal, gaps_of))
         table.caption = (
             "p of Welch's test and the smallest gap that it detects with 80% power, both after "
             "Holm's correction over all pairs of values and all metrics"

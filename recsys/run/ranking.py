@@ -7,6 +7,7 @@ A run's folder holds
     train.csv                    a row per epoch, for models that are trained
     checkpoints/                 the last and the best epoch
     model/                       see `recsys.scoring.saved_model`
+    timing.json                  seconds of the fit and of the evaluation
     metrics.json, intervals.json means and 95% intervals, by part and metric
     per_user.parquet             every test and validation user's metrics
     recommendations.parquet      what the test users were given
@@ -47,6 +48,7 @@ from recsys.evaluation.slices import MOST_VALUES, by_value, largest_gaps
 from recsys.files import write_parquet, write_text
 from recsys.log.event_log import USER, EventLog
 from recsys.log.filters import filtered
+from recsys.reading import read_json
 from recsys.report import ranking_page, tables
 from recsys.report.page import name_of
 from recsys.report.screen import console, say, short, show
@@ -62,7 +64,7 @@ from recsys.scoring.kinds import Measured, ProfileEncoder, members_of
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
-from recsys.timing import timed
+from recsys.timing import clocked, timed
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
 
@@ -221,7 +223,7 @@ def prepare(config: DictConfig) -> Task:
     with timed(logger, "divided %s events into training, validation and test", log.num_events):
         split = trust.build(plain(config.task.split))(log)
     task = task_of(split, protocol, plain(config.retrieval))
-    return task.with_report(plain(config).get("report") or {})
+    return task.with_report(plain(config.report))
 
 
 def protocol_of(task: Mapping[str, Any]) -> Protocol:
@@ -251,11 +253,32 @@ def task_of(
 
 
 def _fit_and_save(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
-    """Fit a model and save it."""
-    model = fitted(model_config, config, task, folder)
+    """Fit a model and save it; and note the seconds of a fit, of the epochs that are new at least.
+
+    A process that is killed notes nothing: the epochs say what was measured.
+    """
+    figures: dict[str, Any] = {}
+    before = _epochs(folder)
+    with clocked(figures):
+        model = fitted(model_config, config, task, folder)
+    if (after := _epochs(folder)) != before or not after:
+        note_seconds(folder, "fit", figures | ({"epochs": [before + 1, after]} if after else {}))
     built, masked = plain(model_config), task.protocol.mask_history
     saved_model.save(folder / "model", model, task.split, built, mask_history=masked)
     return model
+
+
+def _epochs(folder: Path) -> int:
+    """How many epochs a model has been trained for, by its `train.csv`."""
+    path = folder / "train.csv"
+    return len(path.read_text("utf-8").splitlines()) - 1 if path.is_file() else 0
+
+
+def note_seconds(folder: Path, what: str, figures: Mapping[str, Any]) -> None:
+    """Add what something took to `timing.json`, beside what else took time."""
+    path = folder / "timing.json"
+    known = read_json(path) if path.is_file() else {}
+    write_text(path, json.dumps(known | {what: figures}, indent=2))
 
 
 def fitted(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
@@ -290,7 +313,10 @@ def _say_epoch(monitor: str, epoch: int, value: float) -> None:
 def evaluate_model(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
     """Evaluate a model on the validation and test users, and write what it reached."""
     parts = (task.split.validation, task.split.test)
-    results = {part.name: evaluate_part(model, part, task) for part in parts}
+    figures: dict[str, Any] = {"users": sum(len(part.last_of_users()) for part in parts)}
+    with clocked(figures):
+        results = {part.name: evaluate_part(model, part, task) for part in parts}
+    note_seconds(folder, "evaluate", figures)
     if isinstance(model, Measured):
         for phase, result in enumerate(results.values(), start=VALIDATION):
             result.catalogue.update(model.measure(task.split, phase))

@@ -81,8 +81,11 @@ def test_lists_have_a_line_for_every_config(run: Run) -> None:
 
 def test_a_run_leaves_its_folder(trained: Path) -> None:
     expected = {"config.yaml", "metrics.json", "intervals.json", "per_user.parquet", "model"}
-    expected |= {"recommendations.parquet", "report.html", "log.json"}
+    expected |= {"recommendations.parquet", "report.html", "log.json", "timing.json"}
     assert {path.name for path in trained.iterdir()} == expected
+    seconds = json.loads((trained / "timing.json").read_text())
+    assert seconds["evaluate"]["users"] == 80
+    assert min(seconds[what]["seconds"] for what in ("fit", "evaluate")) > 0
     metrics = json.loads((trained / "metrics.json").read_text())
     per_user = pl.read_parquet(trained / "per_user.parquet")
     test = per_user.filter(pl.col("part") == "test")

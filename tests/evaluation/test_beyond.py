@@ -113,7 +113,7 @@ def slowly(
     )
     result: dict[str, float | None] = {"serendipity": len(unexpected) / k, "popularity": mean}
     result["popularity_lift"] = None if mean is None or not had else mean / had - 1
-    values = {
+    values: dict[str, list[set[str | None]]] = {
         "kind": [{kind} - {None} for kind in KINDS],
         "tags": [set(tags or ()) for tags in TAGS],
     }

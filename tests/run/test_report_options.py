@@ -91,3 +91,18 @@ def test_what_is_not_known_is_refused_before_training(
     assert code != 0
     assert words in err
     assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_seconds_are_those_of_the_new_epochs(run: Run, command: list[str], tmp_path: Path) -> None:
+    trained = [*command, "model=bpr_mf", "trainer.patience=9"]
+    path = tmp_path / "run" / "timing.json"
+
+    def fit(epochs: int) -> dict[str, object]:
+        code, _, err = run(*trained, f"trainer.max_epochs={epochs}")
+        assert code == 0, err
+        return dict(json.loads(path.read_text())["fit"])
+
+    first = fit(2)
+    assert first["epochs"] == [1, 2]
+    assert fit(2) == first
+    assert fit(3)["epochs"] == [3, 3]
