@@ -34,6 +34,8 @@ seeds with the standard deviation where there are several. **Quoted** numbers ar
 from [`quoted.yaml`](quoted.yaml), not measured here. Repeated targets are those that the user's
 history holds, new ones the others. A paired test is Student's t over the users' differences, each
 user's metric being the mean over seeds; p (Holm) is corrected over all rows of its table.
+Detectable is the smallest true difference that such a test finds with 80% power at 5% / the rows of
+the table, the strictest level of that correction.
 """
 
 LONGER = tuple(f"{metric}@{k}" for k in (20, 30, 40) for metric in ("recall", "ndcg", "phr"))
@@ -175,16 +177,18 @@ def _paired(log: str, records: list[dict[str, Any]]) -> str:
 
 def _tests(titles: list[str], tests: pl.DataFrame) -> str:
     """A table of comparisons, named by the columns before `metric`."""
-    titles = [*titles, "metric", "difference", "95% interval", "p", "p (Holm)"]
+    titles = [*titles, "metric", "difference", "95% interval", "p", "p (Holm)", "detectable"]
     page = f"| {' | '.join(titles)} |\n" + "|---" * len(titles) + "|\n"
     names = tests.columns[: tests.columns.index("metric") + 1]
     for row in with_holm(tests).iter_rows(named=True):
         cells = [row[name] for name in names] + [f"{row['difference']:+.4f}"]
         if row["p_value"] is None:
-            cells += ["", "", ""]
+            cells += [""] * 4
         else:
             cells += [f"{row['low']:+.4f} to {row['high']:+.4f}"]
             cells += [f"{row['p_value']:.2g}", f"{row['p_holm']:.2g}"]
+            detectable = row.get("detectable_holm")  # not in older records of folds
+            cells += ["" if detectable is None else f"{detectable:.4f}"]
         page += f"| {' | '.join(cells)} |\n"
     return page
 
@@ -271,7 +275,7 @@ def _cell(spread: dict[str, float]) -> str:
 def _speed_rows() -> list[str]:
     rows = []
     for path in sorted((FOLDER / "speed" / "results").glob("*.json")):
-        for name, clocks in _read(path)["ratios"].items():
+        for name, clocks in _read(path).get("ratios", {}).items():
             cells = [
                 f"{r['median']:.3g} ({r['min']:.3g}–{r['max']:.3g})"
                 for r in (clocks["wall"], clocks["cpu"])

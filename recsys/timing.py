@@ -1,11 +1,12 @@
-"""How long things take, for whoever asks with `recsys -v`."""
+"""How long things take: a line for whoever asks with `recsys -v`, and figures of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import Logger
-from time import perf_counter
+from time import perf_counter, process_time
+from typing import Any
 
 
 @contextmanager
@@ -32,3 +33,12 @@ def in_words(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.{0 if unit == 'min' else 1}f} {unit}"
     return f"{seconds:.{0 if seconds >= 10 else 1}f} s"
+
+
+@contextmanager
+def clocked(figures: dict[str, Any]) -> Iterator[None]:
+    """Add `seconds` and `cpu_seconds`, of all threads of the process, of a block to a dict."""
+    start, cpu = perf_counter(), process_time()
+    yield
+    figures["seconds"] = round(perf_counter() - start, 3)
+    figures["cpu_seconds"] = round(process_time() - cpu, 3)

@@ -119,13 +119,18 @@ class Runs:
         return process.exitcode
 
     def files(self, name: str) -> dict[str, bytes]:
-        """What a folder holds, at any depth; bytes of checkpoints differ by their times."""
+        """What a folder holds, at any depth; bytes of checkpoints and of timing.json differ."""
         folder = self.place / name
+        paths = (path for path in folder.rglob("*") if path.is_file())
         return {
-            str(path.relative_to(folder)): b"" if path.suffix == ".ckpt" else path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file()
+            str(path.relative_to(folder)): b"" if differs(path) else path.read_bytes()
+            for path in paths
         }
+
+
+def differs(path: Path) -> bool:
+    """Whether a file says how long things took, and so is never the same twice."""
+    return path.suffix == ".ckpt" or path.name == "timing.json"
 
 
 # Forked from a process that has imported what a run needs and done nothing yet.

@@ -2,10 +2,11 @@
 
 import logging
 import re
+import time
 
 import pytest
 
-from recsys.timing import timed
+from recsys.timing import clocked, timed
 
 logger = logging.getLogger("recsys.test")
 
@@ -26,3 +27,11 @@ def test_says_nothing_of_a_block_that_fails(caplog: pytest.LogCaptureFixture) ->
     ):
         raise ValueError("no")
     assert not caplog.records
+
+
+def test_a_block_that_waits_takes_seconds_and_no_processor() -> None:
+    figures = {"users": 3.0}
+    with clocked(figures):
+        time.sleep(0.1)
+    assert figures["users"] == 3
+    assert figures["seconds"] >= 0.1 > figures["cpu_seconds"] >= 0

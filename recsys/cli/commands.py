@@ -59,6 +59,7 @@ def evaluate(given: Namespace) -> None:
         log = filtered_log(config["data"], config["task"]["filters"], "data")
         split = trust.build(config["task"]["split"], "split")(log)
         task = ranking.task_of(split, protocol, config["retrieval"], "index")
+    task = task.with_report(config["report"])
     results = _evaluations(saved, task)
     of_log = about(split.log)
     different = unlike_training(given.run, config["task"], of_log)
@@ -66,9 +67,12 @@ def evaluate(given: Namespace) -> None:
         of_log |= {UNLIKE: different} if different else {}
         write_text(given.output / "log.json", json.dumps(of_log, indent=2))
         write_text(given.output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-        ranking.write_results(given.output, results, split)
+        ranking.write_results(given.output, results, task)
     label = f"{given.run} (test)"
-    show(tables.metrics({label: results["test"]}, split.log.name, task.protocol))
+    tests = {label: results["test"]}
+    show(tables.metrics(tests, split.log.name, task.protocol))
+    for table in ranking.tables_besides(tests, task):
+        show(table)
     _warn(different)
 
 
@@ -314,13 +318,34 @@ def compare(given: Namespace) -> None:
         elif of_tables:
             table = compare_tables(given.first, given.second)
         else:
-            frames = (_per_user(run, given.part) for run in (given.first, given.second))
-            table = statistics.compare(*frames)
+            first, second = (_per_user(run, given.part) for run in (given.first, given.second))
+            names = tables.main_metrics(first, second) if not given.all else None
+            table = statistics.compare(first, second, names=names)
     rows = "folds" if of_tables else "test" if of_series else given.part
-    show(table_of(table, title=f"{given.second} - {given.first} ({rows})"))
+    show(table_of(_compared(table), title=f"{given.second} - {given.first} ({rows})"))
+    say(*_about_comparison(table, "folds" if of_tables else "series" if of_series else "users"))
     for run in (given.first, given.second):
         if (run / "log.json").is_file():
             _warn(read_json(run / "log.json").get(UNLIKE), f"{run}: ")
+
+
+def _compared(table: pl.DataFrame) -> pl.DataFrame:
+    """What is printed of a comparison: what is detectable after the correction, as the p-value."""
+    kept = table.drop("pairs", "detectable", "detectable_holm")
+    return kept.with_columns(table["detectable_holm"].alias("detectable"))
+
+
+def _about_comparison(table: pl.DataFrame, of: str) -> Iterator[str]:
+    """How to read the column `detectable`, where there is a test."""
+    tests = table["p_value"].count()
+    if tests:
+        fewest, *_, most = sorted(table["pairs"].to_list() * 2)
+        count = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+        level = f"5% after Holm's correction over {tests}" if tests > 1 else "5%"
+        yield (
+            f"detectable: the smallest true difference that a paired test of {count} {of} finds "
+            f"with 80% power at {level}; a smaller one can be there and not be seen"
+        )
 
 
 def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
@@ -329,8 +354,10 @@ def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
         whole = folder_with_config(run)
         remedy = f"; it belongs to the run in {whole}, name that" if whole else ""
         raise RunError(f"{run} is no run's folder: it has no config.yaml{remedy}")
-    # It may have been trained elsewhere.
-    config = OmegaConf.create(read_config(run) | {"device": "auto"})
+    # It may have been trained elsewhere, and before a report had all of its options.
+    known = read_config(run)
+    report = {"beyond": None, "slices": None} | (known.get("report") or {})
+    config = OmegaConf.create(known | {"device": "auto", "report": report})
     OmegaConf.set_struct(config, True)
     merge(config, overrides)
     return values(config)
@@ -348,8 +375,8 @@ def _check(run: Path, config: Mapping[str, Any]) -> Protocol:
         trust.check(config["retrieval"]["index"], "index")
         names = [name.split(".")[1] for name in ranking.OF_A_TASK if name.startswith("task.")]
         task = {name: config["task"][name] for name in names}
-        options = {"data": config["data"], "task": task, "retrieval": config["retrieval"]}
-        check_options(options, ranking.OF_A_TASK)
+        sections = {name: config[name] for name in ("data", "retrieval", "report")}
+        check_options(sections | {"task": task}, ranking.OF_A_TASK | ranking.OF_A_REPORT)
         return ranking.protocol_of(task)
 
 

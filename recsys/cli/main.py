@@ -225,6 +225,8 @@ def _parser(command: str) -> Parser:
         parser.add_argument("first", type=Path)
         parser.add_argument("second", type=Path)
         parser.add_argument("--part", default="test", choices=("validation", "test"))
+        every = "every metric, at every length (default: those of a report, at the first length)"
+        parser.add_argument("--all", action="store_true", help=every)
     elif command == "runs":
         parser.description = "What the finished runs of a folder and its folders reached."
         parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"))

@@ -1,3 +1,4 @@
+from .beyond import Beyond as Beyond
 from .binary_metrics import auroc as auroc
 from .binary_metrics import average_precision as average_precision
 from .forecasts import Backtest as Backtest

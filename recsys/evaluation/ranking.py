@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,7 @@ from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged, offsets_of
 from recsys.errors import ConfigError
 from recsys.evaluation import metrics
+from recsys.evaluation.beyond import Beyond
 from recsys.evaluation.statistics import mean_intervals
 from recsys.retrieval.lists import TopK
 from recsys.scoring.lists import BuildIndex, rank
@@ -143,6 +144,7 @@ def evaluate(
     *,
     popularity: Tensor | None = None,
     candidates: Tensor | None = None,
+    beyond: Beyond | None = None,
     build_index: BuildIndex | None = None,
     progress: Callable[[Loader], Iterable[Part]] = iter,
 ) -> Evaluation:
@@ -155,6 +157,7 @@ def evaluate(
         popularity: (n,) events of each item in training, for novelty and slices.
         candidates: (n,) bool, the items that are ranked, such as those of a domain; None: all. The
             figures of the catalogue are of all items either way.
+        beyond: for figures of each list beyond accuracy, with columns of their own per user.
         build_index: makes a retrieval index of item vectors `(n, D)`; by default an exact one.
         progress: wraps the batches, for a progress bar.
 
@@ -185,12 +188,21 @@ def evaluate(
     if isinstance(part, Prefixes):  # histories that rows share are copied for a few rows at once
         pieces = [slice(first, first + ROWS_AT_ONCE) for first in range(0, len(part), ROWS_AT_ONCE)]
     rows = torch.arange(len(part))
+    figures = None
+    if beyond is not None:
+        figures = partial(
+            beyond.per_user,
+            ks=protocol.ks,
+            candidates=candidates,
+            mask_history=protocol.mask_history,
+        )
     frames = [
         _about_rows(
             part.rows(rows[piece]) if isinstance(part, Prefixes) else part,
             top.items[piece],
             protocol.ks,
             popularity,
+            figures,
         )
         for piece in pieces
     ]
@@ -199,7 +211,11 @@ def evaluate(
 
 
 def _about_rows(
-    part: Part, items: Tensor, ks: Sequence[int], popularity: Tensor | None
+    part: Part,
+    items: Tensor,
+    ks: Sequence[int],
+    popularity: Tensor | None,
+    beyond: Callable[[Tensor, Tensor, Ragged], pl.DataFrame] | None,
 ) -> pl.DataFrame:
     """What `Evaluation.per_user` holds, a row per row of the part, with lists of `items` (U, k)."""
     targets, num_items = part.target, part.history.num_items
@@ -212,6 +228,8 @@ def _about_rows(
         _recalls("repeat", items, _where(targets, is_repeat), ks, num_items),
         _recalls("explore", items, _where(targets, ~is_repeat), ks, num_items),
     ]
+    if beyond is not None:
+        frames.append(beyond(items, hits, part.history.ragged))
     return pl.concat(frames, how="horizontal")
 
 

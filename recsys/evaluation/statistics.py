@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
-from scipy import stats
+from scipy import optimize, stats
 
 from recsys.errors import RunError
 
 PAIRED = {
     "metric": pl.String,
     **dict.fromkeys(("first", "second", "difference", "low", "high", "p_value"), pl.Float64),
+    "pairs": pl.Int64,
+    "detectable": pl.Float64,
 }
 """Columns of a comparison."""
+LEVEL, POWER = 0.05, 0.8
+"""How often a test may find a difference where there is none, and is to find the smallest one that
+is called detectable (Cohen's conventions)."""
 FOLD = ("repeat", "fold", "train", "test")
 """Columns of a frame of folds that are no metrics."""
 WITHOUT_LENGTH = ("log_likelihood",)
@@ -114,11 +120,15 @@ def compare(
 ) -> pl.DataFrame:
     """Paired comparison of two evaluations, or per-user frames, of the same users.
 
-    A row per metric that both hold: `metric, first, second, difference, low, high, p_value,
-    p_holm`, of the users for whom it is defined in both. The difference is second - first with its
-    95% interval of Student's t over the paired differences, `p_value` is the paired t-test's and
-    `p_holm` Holm's correction over all rows; interval and p-values are null where nothing can be
-    tested.
+    A row per metric that both hold: `metric, first, second, difference, low, high, p_value, pairs,
+    detectable, p_holm, detectable_holm`, of the users for whom it is defined in both. The
+    difference is second - first with its 95% interval of Student's t over the paired differences,
+    `p_value` is the paired t-test's and `p_holm` Holm's correction over all rows. `detectable` is
+    the smallest true difference, either way, that the t-test of so many `pairs` of users finds at
+    5% with a probability of 80% where differences spread as they do here: below it "no difference"
+    means little. `detectable_holm` is the same after the correction, at 5% / the number of rows,
+    which is the strictest level that Holm asks of any row. All but the means are null where nothing
+    can be tested.
 
     Args:
         first, second: what `evaluate` returns, of one split; or frames with a column `user_id` and
@@ -168,8 +178,8 @@ def _compared(
 def compare_folds(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
     """Paired comparison of two results over the same folds: corrected resampled t-test.
 
-    A row per metric: `metric, first, second, difference, low, high, p_value`; interval and p-value
-    are null where a fold has no figure.
+    A row per metric: `metric, first, second, difference, low, high, p_value, pairs, detectable`, as
+    in `compare`; interval, p-value and what is detectable are null where a fold has no figure.
 
     Args:
         first, second: `TableResult.folds`.
@@ -223,20 +233,64 @@ def paired_t(
     defined = pairs.filter(pl.all_horizontal(pl.all().is_not_nan()))
     difference = (defined["second"] - defined["first"]).to_numpy()
     count, mean = len(difference), float(difference.mean()) if len(difference) else None
-    row = {"metric": name, **defined.mean().row(0, named=True), "difference": mean}
+    means = defined.mean().row(0, named=True)
+    row = {"metric": name, **means, "difference": mean, "pairs": count}
     if mean is None or count < max(len(pairs), 2):
-        return row | dict.fromkeys(("low", "high", "p_value"))
+        return row | dict.fromkeys(("low", "high", "p_value", "detectable"))
     error = float(difference.std(ddof=1)) * math.sqrt(1 / count + test_train_ratio)
     # Where all differ alike, it is by nothing, or surely.
     p_value = float(2 * stats.t.sf(abs(mean / error), count - 1)) if error > 0 else float(mean == 0)
-    margin = float(stats.t.ppf(0.975, count - 1)) * error
-    return row | {"low": mean - margin, "high": mean + margin, "p_value": p_value}
+    margin = float(stats.t.isf(LEVEL / 2, count - 1)) * error
+    # Without any spread nothing tells how far chance moves a difference.
+    detectable = detectable_errors(count - 1) * error or None
+    return row | {
+        "low": mean - margin,
+        "high": mean + margin,
+        "p_value": p_value,
+        "detectable": detectable,
+    }
 
 
 def with_holm(table: pl.DataFrame) -> pl.DataFrame:
-    """Comparisons with `p_holm`, Holm's correction of `p_value` over all rows that have one."""
+    """Comparisons with Holm's correction over all rows that have a `p_value`.
+
+    It is `p_holm`; and `detectable_holm`, where the table has `pairs` and `detectable`, is what a
+    row's test detects at the strictest level of the correction, 5% / the number of tests. A row
+    with a larger true difference is found that often at least, whatever the other rows say.
+    """
     corrected = holm(table["p_value"].to_numpy())
-    return table.with_columns(pl.Series("p_holm", corrected).fill_nan(None))
+    table = table.with_columns(pl.Series("p_holm", corrected).fill_nan(None))
+    if not {"pairs", "detectable"} <= {*table.columns}:
+        return table
+    level = LEVEL / max(table["p_value"].count(), 1)
+    detectable = [
+        None if d is None else d * detectable_errors(n - 1, level) / detectable_errors(n - 1)
+        for n, d in table.select("pairs", "detectable").iter_rows()
+    ]
+    return table.with_columns(pl.Series("detectable_holm", detectable, pl.Float64))
+
+
+@cache
+def detectable_errors(freedom: int | float, level: float = LEVEL, power: float = POWER) -> float:
+    """The smallest difference that a two-sided t-test detects, in standard errors of the mean.
+
+    The noncentrality at which Student's t is beyond the critical value with the probability
+    `power`: exact under normal differences (Cohen 1988, section 2), and the sum of two normal
+    quantiles where there are many. That t is beyond it on the other side is below 1e-6 and left
+    out.
+
+    >>> round(detectable_errors(9), 3), round(detectable_errors(100_000), 3)
+    (3.15, 2.802)
+    """
+    critical = float(stats.t.isf(level / 2, freedom))
+
+    def missing(noncentrality: float) -> float:
+        return float(stats.nct.sf(critical, freedom, noncentrality)) - power
+
+    highest = critical + 1
+    while missing(highest) < 0:
+        highest *= 2
+    return float(optimize.brentq(missing, 0.0, highest))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

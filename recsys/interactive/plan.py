@@ -16,7 +16,7 @@ from recsys.log.frames import AnyFrame
 from recsys.report.screen import console
 from recsys.run.config import Sizes, as_values, plain, sized
 from recsys.run.options import check_options
-from recsys.run.ranking import KINDS, OF_A_TASK, Task, protocol_of, task_of
+from recsys.run.ranking import KINDS, OF_A_REPORT, OF_A_TASK, Task, protocol_of, task_of
 from recsys.run.task_kinds import LISTS, check_models, kind_of
 from recsys.scoring import trust
 from recsys.scoring.made_of import config_of
@@ -122,10 +122,11 @@ class Plan:
     def task(self, data: Data) -> Task:
         """The data split as the config's task says, and how models are evaluated on it."""
         config = self.config
-        kinds = {name: kind for name, kind in OF_A_TASK.items() if name != "data"}
-        check_options(as_values(config, "task", "retrieval"), kinds)
+        kinds = {n: kind for n, kind in (OF_A_TASK | OF_A_REPORT).items() if n != "data"}
+        check_options(as_values(config, "task", "retrieval", "report"), kinds)
         split = data if isinstance(data, Split) else _split(data, config)
-        return task_of(split, protocol_of(plain(config.task)), plain(config.retrieval))
+        task = task_of(split, protocol_of(plain(config.task)), plain(config.retrieval))
+        return task.with_report(plain(config.report))
 
     def model_config(self, split: Split) -> dict[str, Any]:
         """From which the model is built, for a split; of an object by the options that it has.

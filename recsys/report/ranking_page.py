@@ -11,12 +11,13 @@ import numpy as np
 import polars as pl
 import torch
 
+from recsys.evaluation.beyond import names
 from recsys.evaluation.figures import read_figures
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.evaluation.statistics import compare, with_holm
 from recsys.log.event_log import ITEM, USER
 from recsys.log.vocabulary import Vocabulary
-from recsys.reading import read_table, read_tensors
+from recsys.reading import read_json, read_table, read_tensors
 from recsys.report import page, plots, tables
 from recsys.report.page import name_of
 from recsys.report.plots import Bar, Plot
@@ -94,6 +95,8 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         "curves": list(_curves(folder, f"validation/{config['trainer']['monitor']}")),
         "slices": list(_slices(f"recall@{k}", model, baselines)),
         "repeats": list(_bars([f"repeat/recall@{k}", f"explore/recall@{k}"], results)),
+        "beyond": _beyond(config, k, model),
+        "by_column": read_json(at) if (at := folder / "slices.json").is_file() else {},
         "map": _map(folder, config.get("report", {}).get("map_by")),
         "samples": list(_samples(folder, model.per_user)),
     }
@@ -145,6 +148,12 @@ def _slices(metric: str, model: Result, baselines: Sequence[Result]) -> Iterator
     ):
         groups = {result.name: result.slices(by, metric) for result in [model, *best]}
         yield plots.slices(label, metric, groups, unit=unit)
+
+
+def _beyond(config: dict[str, Any], k: int, model: Result) -> list[str]:
+    """Figures of each user's list beyond accuracy, where they were measured."""
+    columns = config.get("report", {}).get("beyond")
+    return [] if columns is None else [n for n in names(columns, k) if n in model.intervals]
 
 
 def _map(folder: Path, by: str | None) -> UserMap | None:

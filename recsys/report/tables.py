@@ -6,7 +6,8 @@ in which brackets and colons are no markup, and with control characters in sight
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -17,7 +18,7 @@ from recsys.batch.examples import Part
 from recsys.evaluation.prediction import TableResult, best
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, WORDS, EventLog
-from recsys.report.screen import literal, short
+from recsys.report.screen import WideTable, literal, short
 from recsys.retrieval.lists import TopK
 from recsys.tasks.phases import TEST
 from recsys.tasks.splits import Split
@@ -87,21 +88,79 @@ def history_rule(protocol: Protocol) -> str:
     return "history masked" if protocol.mask_history else "history kept"
 
 
+def main_metrics(first: pl.DataFrame, second: pl.DataFrame) -> list[str] | None:
+    """The metrics that a report shows, at the first length of list that two per-user frames hold.
+
+    None where they hold other metrics.
+    """
+    both = [column for column in first.columns if column in second.columns]
+    k = next((at for name, _, at in (c.partition("@") for c in both) if name == SHOWN[0]), "")
+    return [f"{name}@{k}" for name in SHOWN if f"{name}@{k}" in both] or None
+
+
 def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> Table:
     """A row per model: the test metrics at the first k with their 95% intervals."""
     k = protocol.ks[0]
     users = len(next(iter(results.values())).per_user)
     title = f"{log}, {users:,} test users, full catalogue, {history_rule(protocol)}"
-    table = Table(title=literal(title, "table.title"))
-    table.add_column("model")
     names = [f"{name}@{k}" for name in SHOWN]
-    for name in names:
-        table.add_column(name, justify="right")
     best = {name: max(result.means[name] for result in results.values()) for name in names}
+    return _means(Table(title=literal(title, "table.title")), results, names, best)
+
+
+def beyond(results: Mapping[str, Evaluation], names: Sequence[str]) -> Table:
+    """A row per model: figures beyond accuracy with their 95% intervals; more is not better."""
+    return _means(WideTable(title="beyond accuracy"), results, names, {})
+
+
+def slices(title: str, values: pl.DataFrame, gaps: pl.DataFrame) -> Table:
+    """A row per value of a column of the users; last the largest gap of each metric, tested.
+
+    Args:
+        title: of the table.
+        values, gaps: as `recsys.evaluation.slices` makes them.
+    """
+    table = WideTable(title=literal(title, "table.title"))
+    metrics = values["metric"].unique(maintain_order=True)
+    table.add_column("value")
+    table.add_column("users", justify="right")
+    for metric in metrics:
+        table.add_column(literal(metric), justify="right")
+    for rows in values.partition_by("value", maintain_order=True):
+        value, users = rows.row(0, named=True)["value"], rows["users"][0]
+        figures = [(row["mean"], (row["low"], row["high"])) for row in rows.iter_rows(named=True)]
+        cells = [Text("–") if mean is None else _cell(mean, ends, None) for mean, ends in figures]
+        table.add_row(literal("unknown" if value is None else value), f"{users:,}", *cells)
+    of_metrics = {row["metric"]: row for row in gaps.iter_rows(named=True)}
+    for label, words in GAPS.items() if of_metrics else ():
+        gaps_of = [words(of_metrics[m]) if m in of_metrics else "–" for m in metrics]
+        table.add_row(label, "", *map(literal, gaps_of))
+        table.caption = (
+            "p of Welch's test and the smallest gap that it detects with 80% power, both after "
+            "Holm's correction over all pairs of values and all metrics"
+        )
+    return table
+
+
+GAPS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "largest gap": lambda row: f"{short(row['gap'])} {row['higher']} − {row['lower']}",
+    "p (Holm)": lambda row: "–" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
+    "detects": lambda row: "–" if row["p_holm"] is None else short(row["detectable_holm"]),
+}
+"""Rows about the largest gaps."""
+
+
+def _means(
+    table: Table, results: Mapping[str, Evaluation], names: Sequence[str], best: Mapping[str, float]
+) -> Table:
+    """A table with a row per model, a column per metric, the best of it in bold."""
+    table.add_column("model")
+    for name in names:
+        table.add_column(literal(name), justify="right")
     for model, result in results.items():
         intervals = result.intervals()
-        cells = (_cell(result.means[n], intervals[n], best[n]) for n in names)
-        table.add_row(literal(model), *cells)
+        figures = ((result.means.get(n, math.nan), intervals[n], best.get(n)) for n in names)
+        table.add_row(literal(model), *(_cell(*of) for of in figures))
     return table
 
 
@@ -137,7 +196,7 @@ def _lead(row: Mapping[str, Any]) -> Text:
     return Text.assemble(f"{row['difference']:+.4f} ", (p_value, "dim"))
 
 
-def _cell(mean: float, interval: tuple[float, float], best: float) -> Text:
+def _cell(mean: float, interval: tuple[float, float], best: float | None) -> Text:
     if mean != mean:
         return Text("–")
     low, high = map(short, interval)

@@ -75,6 +75,7 @@ KINDS = {
     "model": Scorer,
     "trainer": TrainingOptions,
     "retrieval.index": Callable[..., ItemIndex] | None,
+    **ranking.OF_A_REPORT,
     "seed": int,
     "device": str,
 }
@@ -112,6 +113,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     config = sized(config, Sizes.of(split))
     claim(folder, config, about(log) | {NAME: table.fingerprint})
     task = ranking.task_of(split, ranking.protocol_of(plain(config.task)), plain(config.retrieval))
+    task = task.with_report(plain(config.report))
     say(tables.describe(split, task.protocol), *_describe(table))
     seed_everything(config.seed, verbose=False)
     aligned = _aligned(config, saved.model, table, folder, split)

@@ -7,9 +7,11 @@ A run's folder holds
     train.csv                    a row per epoch, for models that are trained
     checkpoints/                 the last and the best epoch
     model/                       see `recsys.scoring.saved_model`
+    timing.json                  seconds of the fit and of the evaluation
     metrics.json, intervals.json means and 95% intervals, by part and metric
     per_user.parquet             every test and validation user's metrics
     recommendations.parquet      what the test users were given
+    slices.json                  figures by columns of the users, where `report.slices` names some
     profiles.parquet             the training users' vectors, of a model that makes profiles
     baselines/<name>/            the same files for each model it is compared with
     report.html
@@ -19,9 +21,10 @@ and a file `.lock` while a process is at work on it.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -32,16 +35,20 @@ from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
 from pytorch_lightning.loggers import Logger
 from rich.progress import track
+from rich.table import Table
 
 from recsys import ranks
 from recsys.batch.examples import Part
 from recsys.batch.loader import Loader
 from recsys.errors import ConfigError
+from recsys.evaluation.beyond import Beyond
 from recsys.evaluation.figures import write_figures
 from recsys.evaluation.ranking import Evaluation, Protocol, evaluate
-from recsys.files import write_parquet
+from recsys.evaluation.slices import MOST_VALUES, by_value, largest_gaps
+from recsys.files import write_parquet, write_text
 from recsys.log.event_log import USER, EventLog
 from recsys.log.filters import filtered
+from recsys.reading import read_json
 from recsys.report import ranking_page, tables
 from recsys.report.page import name_of
 from recsys.report.screen import console, say, short, show
@@ -57,7 +64,7 @@ from recsys.scoring.kinds import Measured, ProfileEncoder, members_of
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
-from recsys.timing import timed
+from recsys.timing import clocked, timed
 from recsys.training.loop import fit
 from recsys.training.options import TrainingOptions
 
@@ -72,15 +79,24 @@ OF_A_TASK = {
     "retrieval.index": Callable[..., ItemIndex] | None,
 }
 """Options of a log, how it is split and how a model is evaluated, and their types."""
-KINDS = OF_A_TASK | {
-    "model": Scorer,
-    "trainer": TrainingOptions,
-    "baselines": Mapping[str, Scorer],
-    "logger.loggers": Sequence[Callable[..., Logger]],
-    "report.map_by": str | None,
-    "seed": int,
-    "device": str,
+OF_A_REPORT: dict[str, Any] = {
+    "report.beyond": Sequence[str] | None,
+    "report.slices": Sequence[str] | None,
 }
+"""Options of a report that say what is measured besides, and their types."""
+KINDS = (
+    OF_A_TASK
+    | OF_A_REPORT
+    | {
+        "model": Scorer,
+        "trainer": TrainingOptions,
+        "baselines": Mapping[str, Scorer],
+        "logger.loggers": Sequence[Callable[..., Logger]],
+        "report.map_by": str | None,
+        "seed": int,
+        "device": str,
+    }
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +108,42 @@ class Task:
         protocol: list lengths, and whether histories are masked.
         popularity: (n,) training events of each item.
         build_index: makes the retrieval index; None is an exact one, or scores.
+        beyond: for figures beyond accuracy, where there are to be any.
+        slices: columns of the users by which figures are taken, too.
     """
 
     split: Split
     protocol: Protocol
     popularity: torch.Tensor
     build_index: Callable[..., Any] | None
+    beyond: Beyond | None = None
+    slices: Sequence[str] = ()
+
+    def with_report(self, options: Mapping[str, Any]) -> Task:
+        """The same with what the section `report` of a config wants measured besides.
+
+        Raises:
+            ConfigError: items or users have no such column, or users too many values in it.
+        """
+        columns, slices = options.get("beyond"), options.get("slices") or ()
+        for column in slices:
+            _check_slices(self.split.log.users, column)
+        if columns is None:
+            return replace(self, slices=slices)
+        beyond = Beyond.of(self.split.item_table, self.popularity, columns)
+        return replace(self, beyond=beyond, slices=slices)
+
+
+def _check_slices(users: pl.DataFrame, column: str) -> None:
+    if column not in (known := attributes(users)):
+        raise ConfigError(
+            f"report.slices: users have no column {column}; there is {', '.join(known) or 'none'}"
+        )
+    if (count := users[column].drop_nulls().n_unique()) > MOST_VALUES:
+        raise ConfigError(
+            f"report.slices: {column} of the users has {count:,} values, and at most {MOST_VALUES} "
+            "are compared; name a column of groups, such as of ages by decade"
+        )
 
 
 def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
@@ -127,6 +173,8 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     results = {name_of(config.model): evaluations} | others
     tests = {name: parts["test"] for name, parts in results.items()}
     show(tables.metrics(tests, task.split.log.name, task.protocol))
+    for table in tables_besides(tests, task):
+        show(table)
     show(tables.samples(task.split.test, evaluations["test"].top, task.split))
     close(folder, config, task.split.log, *tables.ties(task.split))
     return {part: result.means for part, result in evaluations.items()}
@@ -174,7 +222,8 @@ def prepare(config: DictConfig) -> Task:
     log = filtered_log(plain(config.data), plain(config.task.filters))
     with timed(logger, "divided %s events into training, validation and test", log.num_events):
         split = trust.build(plain(config.task.split))(log)
-    return task_of(split, protocol, plain(config.retrieval))
+    task = task_of(split, protocol, plain(config.retrieval))
+    return task.with_report(plain(config.report))
 
 
 def protocol_of(task: Mapping[str, Any]) -> Protocol:
@@ -204,11 +253,32 @@ def task_of(
 
 
 def _fit_and_save(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
-    """Fit a model and save it."""
-    model = fitted(model_config, config, task, folder, say)
+    """Fit a model and save it; and note the seconds of a fit, of the epochs that are new at least.
+
+    A process that is killed notes nothing: the epochs say what was measured.
+    """
+    figures: dict[str, Any] = {}
+    before = _epochs(folder)
+    with clocked(figures):
+        model = fitted(model_config, config, task, folder, say)
+    if (after := _epochs(folder)) != before or not after:
+        note_seconds(folder, "fit", figures | ({"epochs": [before + 1, after]} if after else {}))
     built, masked = plain(model_config), task.protocol.mask_history
     saved_model.save(folder / "model", model, task.split, built, mask_history=masked)
     return model
+
+
+def _epochs(folder: Path) -> int:
+    """How many epochs a model has been trained for, by its `train.csv`."""
+    path = folder / "train.csv"
+    return len(path.read_text("utf-8").splitlines()) - 1 if path.is_file() else 0
+
+
+def note_seconds(folder: Path, what: str, figures: Mapping[str, Any]) -> None:
+    """Add what something took to `timing.json`, beside what else took time."""
+    path = folder / "timing.json"
+    known = read_json(path) if path.is_file() else {}
+    write_text(path, json.dumps(known | {what: figures}, indent=2))
 
 
 def fitted(
@@ -251,11 +321,14 @@ def _say_epoch(monitor: str, epoch: int, value: float) -> None:
 def evaluate_model(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
     """Evaluate a model on the validation and test users, and write what it reached."""
     parts = (task.split.validation, task.split.test)
-    results = {part.name: evaluate_part(model, part, task) for part in parts}
+    figures: dict[str, Any] = {"users": sum(len(part.last_of_users()) for part in parts)}
+    with clocked(figures):
+        results = {part.name: evaluate_part(model, part, task) for part in parts}
+    note_seconds(folder, "evaluate", figures)
     if isinstance(model, Measured):
         for phase, result in enumerate(results.values(), start=VALIDATION):
             result.catalogue.update(model.measure(task.split, phase))
-    write_results(folder, results, task.split)
+    write_results(folder, results, task)
     return results
 
 
@@ -266,14 +339,18 @@ def evaluate_part(model: Scorer, part: Part, task: Task) -> Evaluation:
         part,
         task.protocol,
         popularity=task.popularity,
+        beyond=task.beyond,
         build_index=task.build_index,
         progress=partial(_bar, f"evaluating on {part.name}"),
     )
 
 
-def write_results(folder: Path, results: dict[str, Evaluation], split: Split) -> None:
-    """`metrics.json`, `intervals.json`, `per_user.parquet` and `recommendations.parquet`."""
-    parts = []
+def write_results(folder: Path, results: dict[str, Evaluation], task: Task) -> None:
+    """`metrics.json`, `intervals.json`, `per_user.parquet`, `recommendations.parquet`.
+
+    And `slices.json`, where figures are taken by columns of the users.
+    """
+    split, parts = task.split, []
     for name, result in results.items():
         ids = split.users.ids_of(result.per_user["user"]).rename(USER)
         parts.append(
@@ -284,8 +361,32 @@ def write_results(folder: Path, results: dict[str, Evaluation], split: Split) ->
     lists = saved_model.recommendations(users, top.items, top.scores, split.item_table)
     write_parquet(folder / "per_user.parquet", pl.concat(parts, how="diagonal"))
     write_parquet(folder / "recommendations.parquet", lists)
+    if task.slices:
+        by_column = {
+            c: {n: t.to_dicts() for n, t in of.items()} for c, of in slices(results["test"], task)
+        }
+        write_text(folder / "slices.json", json.dumps(by_column, indent=2))
     means = {name: result.means for name, result in results.items()}
     write_figures(folder, means, {name: result.intervals() for name, result in results.items()})
+
+
+def slices(result: Evaluation, task: Task) -> Iterator[tuple[str, dict[str, pl.DataFrame]]]:
+    """By each column of the users the figures of its values, and the largest gaps between them."""
+    metrics = [f"{name}@{task.protocol.ks[0]}" for name in tables.SHOWN]
+    users = task.split.users.ids_of(result.per_user["user"]).rename(USER).to_frame()
+    known = users.join(task.split.log.users, on=USER, how="left", maintain_order="left")
+    for column in task.slices:
+        of = result.per_user, known[column], metrics
+        yield column, {"values": by_value(*of), "gaps": largest_gaps(*of)}
+
+
+def tables_besides(tests: Mapping[str, Evaluation], task: Task) -> Iterator[Table]:
+    """What is printed of the first model by columns of the users, and of all beyond accuracy."""
+    if task.beyond is not None:
+        yield tables.beyond(tests, task.beyond.names(task.protocol.ks[0]))
+    name, result = next(iter(tests.items()))
+    for column, of in slices(result, task):
+        yield tables.slices(f"{name} by {column} of the users", of["values"], of["gaps"])
 
 
 def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:

@@ -38,7 +38,7 @@ from typing import Any
 
 import polars as pl
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from recsys.errors import ConfigError
@@ -172,6 +172,12 @@ def prepare(config: DictConfig, division: Division) -> Domains:
             f"baselines={{{', '.join(map(str, config.baselines))}: …}}: a model is compared with "
             "itself here; run recsys transfer for each of them"
         )
+    for name in ("beyond", "slices"):
+        if (columns := OmegaConf.select(config, f"report.{name}")) is not None:
+            raise ConfigError(
+                f"report.{name}=[{','.join(columns)}]: domains are compared by accuracy "
+                "alone; leave it out, or ask recsys train"
+            )
     protocol = protocol_of(plain(config.task))
     log = log_of(plain(config.data))
     choice: dict[str, Any] = {"largest": division.largest, "names": division.names}

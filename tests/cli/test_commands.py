@@ -33,7 +33,8 @@ CONFIG = {
 
 def evaluate(folder: Path, config: object) -> None:
     OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-    commands.evaluate(Namespace(run=folder, overrides=[], output=None, device=None, trusted=()))
+    given = Namespace(run=folder, overrides=[], output=None, device=None, trusted=[], by=[])
+    commands.evaluate(given)
 
 
 def test_functions_and_classes_of_logs_splits_and_indices_may_be_called(tmp_path: Path) -> None:
@@ -119,9 +120,9 @@ def trained(folder: Path, log: Path, *options: str) -> None:
 
 
 def evaluate_run(folder: Path, *overrides: str, output: Path | None = None) -> None:
-    commands.evaluate(
-        Namespace(run=folder, overrides=list(overrides), output=output, device=None, trusted=())
-    )
+    given = Namespace(run=folder, overrides=list(overrides), output=output, device=None)
+    given.trusted, given.by = [], []
+    commands.evaluate(given)
 
 
 def test_what_was_checked_is_what_is_built(
@@ -282,7 +283,7 @@ def test_a_folder_from_before_logs_had_fingerprints(purchases: Path, tmp_path: P
 
 
 def compared(first: Path, second: Path, part: str = "test") -> None:
-    commands.compare(Namespace(first=first, second=second, part=part))
+    commands.compare(Namespace(first=first, second=second, part=part, all=False))
 
 
 def test_runs_that_were_asked_the_same_are_compared(

@@ -82,8 +82,11 @@ def test_lists_have_a_line_for_every_config(run: Run) -> None:
 
 def test_a_run_leaves_its_folder(trained: Path) -> None:
     expected = {"config.yaml", "metrics.json", "intervals.json", "per_user.parquet", "model"}
-    expected |= {"recommendations.parquet", "report.html", "log.json"}
+    expected |= {"recommendations.parquet", "report.html", "log.json", "timing.json"}
     assert {path.name for path in trained.iterdir()} == expected
+    seconds = json.loads((trained / "timing.json").read_text())
+    assert seconds["evaluate"]["users"] == 80
+    assert min(seconds[what]["seconds"] for what in ("fit", "evaluate")) > 0
     metrics = json.loads((trained / "metrics.json").read_text())
     per_user = pl.read_parquet(trained / "per_user.parquet")
     test = per_user.filter(pl.col("part") == "test")
@@ -606,7 +609,11 @@ def test_compare_two_runs(run: Run, trained: Path, csv: Path, tmp_path: Path) ->
     code, out, err = run("compare", trained, other)
     assert code == 0, err
     assert "p_holm" in out
-    assert "ndcg@10" in out
+    assert "80% power at 5% after Holm's correction over 4;" in out
+    lines = [line.split()[0] for line in out.splitlines() if "@" in line]
+    assert lines == ["recall@10", "ndcg@10", "phr@10", "mrr@10"]
+    _, out, _ = run("compare", trained, other, "--all")
+    assert "explore/recall@20" in out
 
 
 def test_a_sweep_runs_every_value(run: Run, csv: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from recsys.evaluation.statistics import (
     bootstrap,
     compare,
     compare_folds,
+    detectable_errors,
     draws_at_once,
     draws_of_users,
     holm,
@@ -134,6 +135,50 @@ def test_comparison_is_the_paired_t_test() -> None:
     assert table["p_holm"].to_numpy() == pytest.approx(holm(table["p_value"].to_numpy()))
 
 
+@pytest.mark.parametrize(
+    ("pairs", "level", "in_deviations"),
+    [
+        (5, 0.05, 1.6819970833232674),
+        (10, 0.05, 0.9960019107624178),
+        (10, 0.0125, 1.2842966050271774),
+        (300, 0.05, 0.16227121662192304),
+        (5000, 0.0125, 0.047240082613675884),
+    ],
+)
+def test_the_detectable_difference_is_that_of_statsmodels(
+    pairs: int, level: float, in_deviations: float
+) -> None:
+    """`TTestPower().solve_power(nobs=pairs, alpha=level, power=0.8)` of statsmodels 0.14."""
+    errors = detectable_errors(pairs - 1, level)
+    assert errors / math.sqrt(pairs) == pytest.approx(in_deviations, rel=1e-5)
+
+
+def test_the_detectable_difference_is_found_four_times_in_five() -> None:
+    generator = np.random.default_rng(0)
+    pairs, deviation = 12, 0.3
+    for level in (0.05, 0.05 / 4):
+        difference = detectable_errors(pairs - 1, level) * deviation / math.sqrt(pairs)
+        samples = generator.normal(difference, deviation, (20_000, pairs))
+        found = np.mean(stats.ttest_1samp(samples, 0, axis=1).pvalue < level)
+        assert found == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_comparison_tells_what_it_could_have_seen() -> None:
+    generator = np.random.default_rng(0)
+    names = ["recall@10", "ndcg@10"]
+    first, second = generator.random((2, 40, 2))
+    ids = pl.Series("user_id", range(40))
+    one, two = (pl.DataFrame(v, schema=names).with_columns(ids) for v in (first, second))
+    table = compare(one, two)
+    errors = (second - first).std(0, ddof=1) / math.sqrt(40)
+    assert table["pairs"].to_list() == [40, 40]
+    assert table["detectable"].to_numpy() == pytest.approx(detectable_errors(39) * errors)
+    expected = detectable_errors(39, 0.025) * errors
+    assert table["detectable_holm"].to_numpy() == pytest.approx(expected)
+    alone = compare(one, two, names=names[:1])
+    assert alone["detectable_holm"].item() == pytest.approx(alone["detectable"].item())
+
+
 def test_evaluations_are_compared_as_their_users_are() -> None:
     split = last_basket(checkerboard())
     first, second = (evaluate(m.fit(split), split.test) for m in (Popularity(), EASE()))
@@ -168,6 +213,7 @@ def test_differences_without_spread(difference: list[float], p_value: float) -> 
     (row,) = compare(one, two).iter_rows(named=True)
     assert row["p_value"] == p_value
     assert row["low"] == row["high"] == row["difference"] == difference[0]
+    assert row["detectable"] is row["detectable_holm"] is None
 
 
 @pytest.mark.parametrize(
@@ -192,6 +238,7 @@ def test_without_a_test_there_is_no_p_value(
     row = compare(one, two).row(0, named=True)
     assert row["difference"] == difference
     assert (row["low"], row["high"], row["p_value"], row["p_holm"]) == (None,) * 4
+    assert (row["detectable"], row["detectable_holm"]) == (None, None)
 
 
 def test_runs_of_different_users_are_not_compared() -> None:

@@ -1,5 +1,6 @@
 """A run's page, of runs made from a small log."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from recsys.batch.histories import BasketBatch
 from recsys.errors import RunError
-from recsys.evaluation.ranking import Protocol, evaluate
+from recsys.evaluation.ranking import Protocol
 from recsys.evaluation.statistics import compare, holm
 from recsys.log.event_log import EventLog
 from recsys.report import ranking_page
@@ -78,19 +79,20 @@ def shop(*, titles: bool = True) -> EventLog:
 
 
 def write_run(
-    folder: Path, *, splitter: Callable[[EventLog], Split] = last_basket, titles: bool = True
+    folder: Path,
+    *,
+    splitter: Callable[[EventLog], Split] = last_basket,
+    titles: bool = True,
+    report: dict[str, list[str]] | None = None,
 ) -> pl.DataFrame:
     """The files of a run with two baselines; returns the test users' metrics."""
     split = splitter(shop(titles=titles))
+    task = ranking.task_of(split, PROTOCOL, {"index": None}).with_report(report or {})
     for place, model in (("", Again()), ("baselines/a<b$c$", Fixed()), ("baselines/twin", Again())):
-        results = {
-            part.name: evaluate(
-                model, part, PROTOCOL, popularity=torch.bincount(split.training.items, minlength=12)
-            )
-            for part in (split.validation, split.test)
-        }
+        parts = split.validation, split.test
+        results = {part.name: ranking.evaluate_part(model, part, task) for part in parts}
         (folder / place).mkdir(parents=True, exist_ok=True)
-        ranking.write_results(folder / place, results, split)
+        ranking.write_results(folder / place, results, task)
     saved_model.save(folder / "model", Again(), split, {}, mask_history=False)
     (folder / "config.yaml").write_text(CONFIG % '{"a<b$c$": {}, twin: {}}')
     return pl.read_parquet(folder / "per_user.parquet").filter(part="test")
@@ -269,6 +271,20 @@ def test_map_of_users_in_the_colours_of_what_is_known_of_them(run: Path) -> None
     assert legend == [(EVIL, "10"), ("b", "20"), ("unknown", "10")]
     (run / "config.yaml").write_text(CONFIG % "{}" + "report: {map_by: kids}")
     assert "map of 40 users by kids" in page(run)
+
+
+def test_what_was_measured_besides_is_shown(tmp_path: Path) -> None:
+    report = {"beyond": ["title"], "slices": ["split"]}
+    write_run(tmp_path, report=report)
+    config = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(config + "report: {beyond: [title], slices: [split]}")
+    text = page(tmp_path)
+    assert "<th>miscalibration/title@3</th>" in text
+    for value in ("train", "validation", "test"):
+        assert f"<td>{value}</td>" in text
+    gaps = json.loads((tmp_path / "slices.json").read_text())["split"]["gaps"]
+    assert f"{gaps[0]['higher']} − {gaps[0]['lower']}" in text
+    assert "detects" in text
 
 
 def test_run_without_baselines(run: Path) -> None:
