@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from recsys.cli.main import main
 from recsys.models import EASE, SASRec
 from recsys.scoring.saved_model import SavedModel
 from recsys.tasks import last_basket
@@ -182,3 +183,8 @@ def test_no_more_wait_than_are_to(saved: SavedModel) -> None:
             await service.ask(service.question("users", [3], {}))
 
     asyncio.run(full())
+
+
+def test_a_port_that_is_none_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "nowhere", "--port", "99999"]) == 2
+    assert capsys.readouterr().err == "recsys: --port 99999: expected at most 65535\n"

@@ -408,6 +408,8 @@ def serve(given: Namespace) -> None:
         raise ConfigError(
             f"recsys serve needs the package {error.name}; pip install 'recsys[serve]'"
         ) from error
+    if not 0 <= given.port < 2**16:
+        raise ConfigError(f"--port {given.port}: expected at most 65535")
     check_command(given.run, "recommend")
     saved = saved_model.load(given.run, device=given.device or "auto", trusted=given.trusted)
     service = app(saved)
