@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -45,6 +46,8 @@ from recsys.ranges import distinct
 
 _OF_EVENTS = (*REQUIRED, BASKET, QUANTITY, VALUE, "event")
 _AS_WRITTEN = (TIME, QUANTITY, VALUE, *WORDS)
+MOST = 20
+"""Columns that an error lists."""
 _IDS = (USER, ITEM, BASKET)
 _KEYS = {"items": ITEM, "users": USER}
 # Integers of more digits do not fit into a Float64.
@@ -133,6 +136,7 @@ def table(
     distinct(**{"data.item_columns": item_columns})
     others = {"items": (items_path, items), "users": (users_path, users)}
     renames, our = named_columns(columns)
+    _check_roles(our)
     if time_unit == ROW:
         if date_format is not None:
             raise ConfigError("data.time_unit=row and data.date_format: give one of them")
@@ -245,6 +249,15 @@ def named_columns(
     return renames, {ours: ours for ours in REQUIRED} | renames
 
 
+def _check_roles(our: Mapping[str, str]) -> None:
+    """Refuse a column that is to be two of what every event has."""
+    for one, other in combinations(REQUIRED, 2):
+        if one in our and our.get(other) == our[one]:
+            raise ConfigError(
+                f"data.columns.{one} and data.columns.{other} are both {our[one]!r}; name two"
+            )
+
+
 def called_columns(renames: Mapping[str, str]) -> dict[str, str]:
     """What errors call columns: as the user named them, and by which option."""
     columns = {ours: f"data.columns.{ours}={theirs}" for ours, theirs in renames.items()}
@@ -303,9 +316,10 @@ def _no_column(
     near = get_close_matches(theirs, columns, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     untimed = f", or data.time_unit={ROW} where rows stand in order of time"
+    there = ", ".join([*columns[:MOST], *["…"] * (len(columns) > MOST)])
     return DataError(
         f"{path}: no column {theirs!r}; {hint}set data.{option}.{ours}=NAME"
-        f"{untimed if ours == TIME else ''} (there are: {', '.join(columns)})"
+        f"{untimed if ours == TIME else ''} (there are: {there})"
     )
 
 

@@ -27,7 +27,7 @@ from recsys.data.tables.files import (
     paths_of,
     read_table,
 )
-from recsys.data.tables.times import ISO, ORDER, ROW, likely_forms, likely_unit
+from recsys.data.tables.times import DAY, ISO, ORDER, ROW, are_days, likely_forms, likely_unit
 from recsys.errors import DataError, RecsysError
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, as_numbers
 
@@ -66,7 +66,6 @@ _NO_MOMENT = ("hour", "minute", "dow", "week", "of", "spent", "since")
 _SAMPLE_BYTES = 2**18
 _SAMPLE_ROWS = 2000
 _MOST_KINDS = _SHOWN = 20
-_DAY = "%Y%m%d"
 _NUMBER = r"^[+-]?[0-9]+([.,][0-9]+)?$"
 _TIME_LIKE = re.compile(r"^\d{1,4}[-./]\d{1,2}[-./]\d{1,4}|^\d+([.,]\d+)?$")
 
@@ -358,8 +357,8 @@ def _time_of(column: pl.Series) -> tuple[str | None, dict[str, Any]]:
         return None, {}
     numbers = as_numbers(values)
     if numbers.dtype.is_numeric():
-        if _are_days(numbers):
-            return f"dates as {_DAY}", {"date_format": _DAY}
+        if are_days(numbers):
+            return f"dates as {DAY}", {"date_format": DAY}
         unit = likely_unit(numbers)
         return (f"counted in {unit} since 1970", {"time_unit": unit}) if unit else (ORDER, {})
     some = values.head(200)
@@ -370,13 +369,6 @@ def _time_of(column: pl.Series) -> tuple[str | None, dict[str, Any]]:
         both = f" or {forms[1]}; look at a row" if len(forms) > 1 else ""
         return f"dates as {forms[0]}{both}", {"date_format": forms[0]}
     return None, {}
-
-
-def _are_days(numbers: pl.Series) -> bool:
-    """Whether integers are days such as 20240131."""
-    if not numbers.dtype.is_integer() or not numbers.is_between(19000101, 21001231).all():
-        return False
-    return not numbers.cast(pl.String).str.to_date(_DAY, strict=False).null_count()
 
 
 def _settle(look: _Look, roles: Mapping[str, str]) -> None:

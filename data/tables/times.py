@@ -12,6 +12,8 @@ from recsys.errors import DataError
 from recsys.log.event_log import FIRST_YEAR, LAST_YEAR, TIME, as_numbers, readable_times
 
 ORDER, ROW = "order", "row"
+DAY = "%Y%m%d"
+"""Days as integers, 20240131."""
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _USUAL_YEARS = (1990, 2100)
@@ -107,6 +109,15 @@ def _listed(formats: Sequence[str]) -> str:
     return formats[0] if len(formats) == 1 else str(list(formats))
 
 
+def are_days(numbers: pl.Series) -> bool:
+    """Whether integers are days such as 20240131."""
+    if not numbers.dtype.is_integer() or not len(numbers):
+        return False
+    if not numbers.is_between(19000101, 21001231).all():
+        return False
+    return not numbers.cast(pl.String).str.to_date(DAY, strict=False).null_count()
+
+
 def timed_by(times: pl.Series, unit: str | None) -> pl.Series:
     """Times counted from 1970 as Datetime; others as they are.
 
@@ -131,6 +142,11 @@ def timed_by(times: pl.Series, unit: str | None) -> pl.Series:
         raise DataError(
             f"timestamps such as {numbers.drop_nulls()[0]} look like {_UNITS[likely]} since 1970; "
             f"set data.time_unit={likely}, or data.time_unit={ORDER} if they only are in order"
+        )
+    if unit is None and are_days(numbers.drop_nulls()):
+        raise DataError(
+            f"timestamps such as {numbers.drop_nulls()[0]} look like days; set "
+            f"'data.date_format=\"{DAY}\"', or data.time_unit={ORDER} if they only are in order"
         )
     if unit in (None, ORDER):
         return numbers if numbers.dtype.is_integer() else times

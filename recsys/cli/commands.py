@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
@@ -413,5 +414,17 @@ def serve(given: Namespace) -> None:
     check_command(given.run, "recommend")
     saved = saved_model.load(given.run, device=given.device or "auto", trusted=given.trusted)
     service = app(saved)
+    _check_free(given.host, given.port)
     say(f"{given.run}: http://{given.host}:{given.port}/recommend, /similar and /health")
     uvicorn.run(service, host=given.host, port=given.port, log_level="warning", access_log=False)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse an address that cannot be had, before one is named."""
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"--host {host} --port {port}: {error.strerror or error}; choose another port"
+        ) from error

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -154,6 +155,16 @@ def test_runs_lists_what_a_sweep_reached(run: Run, csv: Path, tmp_path: Path) ->
     assert reached == [pytest.approx(of["test"]["ndcg@10"]) for of in figures]
     code, _, err = run("runs", tmp_path / "runs", "--model", "EASE")
     assert (code, "holds no such run" in err) == (2, True)
+
+
+def test_a_port_that_is_taken_is_a_line(run: Run, trained: Path) -> None:
+    pytest.importorskip("uvicorn")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, out, err = run("serve", trained, "--port", port)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"--port {port}: " in err
+    assert "choose another port" in err
 
 
 def test_doctor_says_what_there_is(run: Run) -> None:

@@ -549,3 +549,25 @@ def test_a_file_with_other_separators_or_a_longer_row(tmp_path: Path) -> None:
         table(written(tmp_path, "user_id;item_id\n1;2\n"))
     with pytest.raises(DataError, match="row 3 has 4 fields, and the header 3; quote fields"):
         table(written(tmp_path, CSV.rstrip() + ",4\n"))
+
+
+def test_days_as_integers_are_asked_about(tmp_path: Path) -> None:
+    path = written(tmp_path, "user_id,item_id,timestamp\n1,7,20240131\n2,8,20240201\n")
+    with pytest.raises(DataError, match="timestamps such as 20240131 look like days; set"):
+        table(path)
+    assert table(path, date_format="%Y%m%d").events[TIME].dt.day().to_list() == [31, 1]
+    assert table(path, time_unit="order").events[TIME].to_list() == [20240131, 20240201]
+
+
+def test_a_column_is_one_thing(tmp_path: Path) -> None:
+    path = written(tmp_path, "user_id,item_id,timestamp\n1,7,2024-01-01\n2,8,2024-01-02\n")
+    with pytest.raises(ConfigError, match=r"user_id and data\.columns\.item_id are both"):
+        table(path, columns={"user_id": "item_id"})
+    with pytest.raises(ConfigError, match=r"item_id and data\.columns\.timestamp are both"):
+        table(path, columns={"item_id": "timestamp"})
+
+
+def test_an_error_lists_some_columns(tmp_path: Path) -> None:
+    names = ",".join(f"c{number}" for number in range(30))
+    with pytest.raises(DataError, match=r"\(there are: c0, .*, c19, …\)"):
+        table(written(tmp_path, f"{names}\n{names}\n"))
