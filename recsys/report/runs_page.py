@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +93,7 @@ def _data(run: Shown, config: Mapping[str, Any]) -> str:
 
 def _metrics(results: Sequence[Result]) -> list[str]:
     """The metrics of a report at the first length that all runs have."""
-    shared = reduce(lambda one, other: one & other, (result.means.keys() for result in results))
-    of_all = [name for name in results[0].means if name in shared]
+    of_all = [name for name in results[0].means if all(name in r.means for r in results)]
     frame = pl.DataFrame(schema=dict.fromkeys(of_all, pl.Float64))
     names = tables.main_metrics(frame, frame)
     if names is None:
