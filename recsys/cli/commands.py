@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import warnings
 from argparse import Namespace
@@ -26,10 +27,11 @@ from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.files import held, write_parquet, write_pieces, write_text
 from recsys.log.event_log import EventLog
 from recsys.reading import read_config, read_json, read_table, reading
-from recsys.report import tables
+from recsys.report import runs_page, tables
 from recsys.report.screen import console, say, show, table_of
 from recsys.run import ranking, synthesis
 from recsys.run.alike import UNLIKE, check_alike, unlike_training
+from recsys.run.config import flat
 from recsys.run.folder import about
 from recsys.run.forecasting import compare_forecasts
 from recsys.run.log import filtered_log, log_of, read
@@ -38,7 +40,7 @@ from recsys.run.prediction import compare_tables
 from recsys.run.refitting import refit_run
 from recsys.run.retention import Backbone, Retention, measure
 from recsys.run.return_times import return_times_as_of
-from recsys.run.task_kinds import check_command, folder_with_config
+from recsys.run.task_kinds import check_command, folder_with_config, kind_of_run
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.ids import UnknownIdWarning
 from recsys.scoring.kinds import profile_encoder
@@ -309,7 +311,14 @@ def synthesise(given: Namespace) -> None:
 
 
 def compare(given: Namespace) -> None:
-    """Print the paired differences of two runs, metric by metric."""
+    """Print the paired differences of two runs, metric by metric, or write a page of several."""
+    if given.html is not None:
+        _compare_on_page(given.html, [given.first, given.second, *given.more], given.part)
+        return
+    if given.more:
+        raise ConfigError(
+            f"{given.more[0]}: two runs are compared in a table; --html FILE.html compares more"
+        )
     check_alike(given.first, given.second)
     of_tables = all((run / "tables").is_dir() for run in (given.first, given.second))
     of_series = all((run / "per_series.parquet").is_file() for run in (given.first, given.second))
@@ -328,6 +337,41 @@ def compare(given: Namespace) -> None:
     for run in (given.first, given.second):
         if (run / "log.json").is_file():
             _warn(read_json(run / "log.json").get(UNLIKE), f"{run}: ")
+
+
+def _compare_on_page(path: Path, runs: list[Path], part: str) -> None:
+    """Write a page of runs that rank items, side by side."""
+    if path.suffix != ".html" or part != "test":
+        raise ConfigError(
+            f"--html {path} --part {part}: give a .html file; it is of the test users"
+        )
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise ConfigError(f"{' '.join(map(str, runs))}: give each run once")
+    for run in runs:
+        kind = kind_of_run(run)
+        if kind is not None and "evaluate" not in kind.commands:
+            raise RunError(
+                f"{run} {kind.does}, and --html compares runs that rank items; recsys compare RUN "
+                "RUN compares two such runs"
+            )
+        check_alike(runs[0], run)
+    with reading(runs[-1], fault="cannot be compared"):
+        common = os.path.commonpath([run.resolve().parent for run in runs])
+        names = [str(run.resolve().relative_to(common)) for run in runs]
+        configs = [dict(flat(_options_of(run))) for run in runs]
+        shown = list(map(runs_page.Shown, names, runs, configs))
+        best = runs_page.write(path, shown)
+    say(f"{path}: {len(runs)} runs, each minus {best}")
+
+
+def _options_of(run: Path) -> dict[str, Any]:
+    """The config of a run; that of a baseline has the baseline as its model."""
+    place = folder_with_config(run)
+    config = read_config(place) if place is not None else {}
+    baselines = config.pop("baselines", None) or {}
+    if run.parent.name == "baselines" and run.name in baselines:
+        config["model"] = baselines[run.name]
+    return config
 
 
 def _compared(table: pl.DataFrame) -> pl.DataFrame:

@@ -224,6 +224,8 @@ def _parser(command: str) -> Parser:
     elif command == "compare":
         parser.add_argument("first", type=Path)
         parser.add_argument("second", type=Path)
+        parser.add_argument("more", type=Path, nargs="*", default=[], help="of --html alone")
+        parser.add_argument("--html", type=Path, metavar="FILE", help="a page of all the runs")
         parser.add_argument("--part", default="test", choices=("validation", "test"))
         every = "every metric, at every length (default: those of a report, at the first length)"
         parser.add_argument("--all", action="store_true", help=every)

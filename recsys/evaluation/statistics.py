@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -270,7 +269,6 @@ def with_holm(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(pl.Series("detectable_holm", detectable, pl.Float64))
 
 
-@cache
 def detectable_errors(freedom: int | float, level: float = LEVEL, power: float = POWER) -> float:
     """The smallest difference that a two-sided t-test detects, in standard errors of the mean.
 

@@ -41,8 +41,13 @@ def write(
             "config": (folder / "config.yaml").read_text("utf-8"),
             "colours": plots.COLOURS,
         }
-        page = _environment().get_template(template).render(shown | content(folder, config))
+        page = render(template, shown | content(folder, config))
     write_text(folder / "report.html", page)
+
+
+def render(template: str, content: Mapping[str, Any]) -> str:
+    """A page of what a template in `templates/` shows."""
+    return _environment().get_template(template).render(content)
 
 
 def _environment() -> Environment:

@@ -119,6 +119,30 @@ def curve(label: str, epochs: pl.Series, values: pl.Series, *, best: float) -> P
 
 
 @mpl.rc_context(STYLE)
+def curves(label: str, models: Mapping[str, pl.DataFrame]) -> Plot:
+    """A value by epoch, a line per model.
+
+    Args:
+        label: of the value.
+        models: name -> `epoch` and `value`.
+    """
+    figure, axes = _axes(height=2.9)
+    palette = list(CATEGORIES.values())
+    for n, (name, rows) in enumerate(models.items()):
+        marker = "o" if len(rows) < 20 else None
+        colour = palette[n % len(palette)]
+        axes.plot(
+            rows["epoch"], rows["value"], color=colour, lw=1.3, marker=marker, ms=3, label=name
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.grid(axis="y")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    figure.legend(loc="outside upper left", ncols=1)
+    return _plot(figure, f"{label} by epoch of each run")
+
+
+@mpl.rc_context(STYLE)
 def trials(words: str, metric: str, rows: pl.DataFrame) -> Plot:
     """A dot per trial, and the best of the completed ones so far.
 

@@ -33,7 +33,7 @@ CONFIG = {
 
 def evaluate(folder: Path, config: object) -> None:
     OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-    given = Namespace(run=folder, overrides=[], output=None, device=None, trusted=[], by=[])
+    given = Namespace(run=folder, overrides=[], output=None, device=None, trusted=[])
     commands.evaluate(given)
 
 
@@ -121,7 +121,7 @@ def trained(folder: Path, log: Path, *options: str) -> None:
 
 def evaluate_run(folder: Path, *overrides: str, output: Path | None = None) -> None:
     given = Namespace(run=folder, overrides=list(overrides), output=output, device=None)
-    given.trusted, given.by = [], []
+    given.trusted = []
     commands.evaluate(given)
 
 
@@ -283,7 +283,9 @@ def test_a_folder_from_before_logs_had_fingerprints(purchases: Path, tmp_path: P
 
 
 def compared(first: Path, second: Path, part: str = "test") -> None:
-    commands.compare(Namespace(first=first, second=second, part=part, all=False))
+    commands.compare(
+        Namespace(first=first, second=second, more=[], part=part, all=False, html=None)
+    )
 
 
 def test_runs_that_were_asked_the_same_are_compared(

@@ -354,6 +354,7 @@ def damaged(number: int, place: Path) -> tuple[str, str, Path]:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(place / "runs" / name, copy)
     unread = ("report.html", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+    unread += ("timing.json",)
     files = sorted(p for p in copy.rglob("*") if p.is_file() and p.name not in unread)
     path = chance.choice(files)
     kinds = BY_KIND.get(path.suffix, [])
