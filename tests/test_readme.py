@@ -102,6 +102,7 @@ def test_a_model_of_ones_own(
     (folder / "my_conf/model").mkdir(parents=True)
     (folder / "my_conf/model/latest.yaml").write_text(*blocks("yaml", page))
     monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "my_models", raising=False)  # that of another test
     run(*blocks("bash", page))
     execute(in_python, page)
     assert "latest" in capsys.readouterr().out

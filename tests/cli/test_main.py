@@ -269,13 +269,13 @@ def test_users_that_nobody_knows_are_left_out_with_a_line(run: Run, trained: Pat
 def test_a_model_of_ones_own_package_is_asked_where_it_is_trusted(
     run: Run, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / "my_models"
+    package = tmp_path / "mine_alone"
     (tmp_path / "conf/model").mkdir(parents=True)
     package.mkdir()
     (package / "__init__.py").write_text(
         "from recsys.models import Popularity\nclass Mine(Popularity):\n    pass\n"
     )
-    (tmp_path / "conf/model/mine.yaml").write_text("_target_: my_models.Mine\n")
+    (tmp_path / "conf/model/mine.yaml").write_text("_target_: mine_alone.Mine\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     folder = tmp_path / "run"
     options = ["model=mine", "--config-dir", tmp_path / "conf", f"hydra.run.dir={folder}"]
@@ -285,7 +285,7 @@ def test_a_model_of_ones_own_package_is_asked_where_it_is_trusted(
         code, _, err = run(*command)
         assert code == 2
         assert "if you trust its package, name that: --trusted PACKAGE" in err
-        code, _, err = run(*command, "--trusted", "my_models")
+        code, _, err = run(*command, "--trusted", "mine_alone")
         assert code == 0, err
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import logsumexp
 from torch import Tensor
-from torch.distributions import Multinomial
+from torch.distributions import Distribution, Multinomial
 
 from recsys.errors import ConfigError
 from recsys.nn.distributions import (
@@ -24,6 +24,13 @@ from recsys.nn.distributions import (
     TweedieHead,
     tweedie_loss,
 )
+
+
+@pytest.fixture(autouse=True)
+def _validated() -> None:
+    """The compiler, which other tests of this process may have used, turns the checks off."""
+    Distribution.set_default_validate_args(True)
+
 
 SETTINGS = [(0.02, 1.0, 1.5), (1.0, 0.5, 1.2), (3.0, 2.0, 1.7), (40.0, 1.5, 1.05)]
 HEADS: list[OutputHead] = [
