@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recsys.data.cache import cached
 from recsys.errors import DataError
@@ -20,8 +20,8 @@ from recsys.scoring import trust
 from recsys.timing import timed
 
 logger = logging.getLogger(__name__)
-PATTERN = re.compile(r"://|[*?\[]")
-"""In a path that may stand for several files, or for one elsewhere."""
+PATTERN = re.compile(r"://|[*?\[]|\$\{")
+"""In a path that may stand for several files, for one elsewhere, or for another option."""
 
 
 def filtered_log(
@@ -46,7 +46,9 @@ def check_data(data: DictConfig) -> None:
     Raises:
         DataError: no such file.
     """
-    for name, value in data.items():
+    options = OmegaConf.to_container(data, resolve=False)
+    assert isinstance(options, dict)
+    for name, value in options.items():
         names_one = name == "path" or str(name).endswith("_path")
         if not (names_one and isinstance(value, str)) or value == MISSING or PATTERN.search(value):
             continue

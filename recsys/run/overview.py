@@ -94,9 +94,10 @@ def shown(table: pl.DataFrame, metrics: Sequence[str] = (), by: str | None = Non
 def _first(table: pl.DataFrame) -> list[str]:
     """What lists are known by, and a few figures of runs that make no lists."""
     figures = [name for name in table.columns if name not in ABOUT]
-    lists = [name for name in figures if name.partition("@")[0] in SHOWN]
-    lists.sort(key=lambda name: int(name.partition("@")[2]))
-    names = [n for m in SHOWN for n in [n for n in lists if n.startswith(f"{m}@")][:1]]
-    others = table.filter(pl.all_horizontal(pl.col(name).is_null() for name in names))
-    few = [name for name in figures if others[name].count()][:FEW] if len(others) else []
-    return names + few
+    parts = {name: name.partition("@") for name in figures}
+    lists = [name for name, (metric, _, k) in parts.items() if metric in SHOWN and k.isdigit()]
+    lists.sort(key=lambda name: int(parts[name][2]))
+    names = [n for m in SHOWN for n in [n for n in lists if parts[n][0] == m][:1]]
+    has_lists = pl.any_horizontal(pl.lit(False), *(pl.col(name).is_not_null() for name in names))
+    others = table.filter(~has_lists)
+    return names + [name for name in figures if others[name].count()][:FEW]

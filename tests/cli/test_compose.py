@@ -200,6 +200,13 @@ def test_a_part_of_the_config_that_is_left_out_is_named(run: Run) -> None:
         assert not Path("run").exists()
 
 
+def test_a_path_that_is_not_set_or_another_option_s(run: Run) -> None:
+    code, _, err = run("train", "data=table")
+    assert (code, err) == (2, "recsys: data.path is not set; give it as data.path=VALUE\n")
+    code, _, err = run("train", "data=table", "data.path=${seed}", "model=cox")
+    assert (code, "model=cox: Cox predicts return times" in err) == (2, True)
+
+
 def test_features_of_a_task_that_has_none(run: Run) -> None:
     code, _, err = run("train", *TABLE, "model=lightgbm", "hydra.run.dir=run")
     assert (code, err.count("\n")) == (2, 1)

@@ -52,6 +52,11 @@ def test_runs_without_lists_show_their_first_figures(runs: Path) -> None:
     assert columns == ["recall@5", "ndcg@5", "concordance", "log_likelihood"]
 
 
+def test_no_run_makes_lists(tmp_path: Path) -> None:
+    finished(tmp_path / "a", "Cox", concordance=0.7, recall=0.1)
+    assert shown(overview(runs_below(tmp_path))).columns[4:] == ["concordance", "recall"]
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is no folder"):
         runs_below(tmp_path / "none")
