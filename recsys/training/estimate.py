@@ -122,8 +122,9 @@ def memory_of(
             copy = _copy_of(model, training.precision).to(device)
             step = _of_steps(copy, part, training, device, left)
             lists = _of_lists(copy.eval(), histories, device, left)
-    # A checkpoint is in memory before it is written.
-    checkpoint = held.weights + held.moments if device.type == "cpu" else 0
+    # A checkpoint is in memory before it is written, but for one of what ranks divide.
+    in_memory = device.type == "cpu" and not divided
+    checkpoint = held.weights + held.moments if in_memory else 0
     return replace(held, step=step, ending=max(lists, checkpoint))
 
 

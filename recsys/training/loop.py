@@ -28,13 +28,14 @@ from rich.console import Console
 from torch.nn.parallel import DistributedDataParallel
 
 from recsys import ranks
+from recsys.checkpoints import read_checkpoint
 from recsys.devices import device_of, free_memory, running_on
-from recsys.errors import ConfigError, RunError
+from recsys.errors import ConfigError, RecsysError, RunError
 from recsys.evaluation.ranking import Protocol
 from recsys.memory import in_bytes
 from recsys.nn.embedding import tables_of
 from recsys.precision import set_precision_as_saved
-from recsys.reading import read_checkpoint, reading
+from recsys.reading import reading
 from recsys.scoring.kinds import Divisible, Separable, members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
@@ -50,7 +51,13 @@ from recsys.training.callbacks import (
     Validate,
     check_monitor,
 )
-from recsys.training.divided import DividedBlocks, DividedTables, check_blocks, divided_tables
+from recsys.training.divided import (
+    DividedBlocks,
+    DividedTables,
+    check_blocks,
+    divided_tables,
+    load_weights,
+)
 from recsys.training.estimate import FirstSteps, tell_memory
 from recsys.training.options import TrainingOptions
 from recsys.training.processes import join
@@ -213,13 +220,15 @@ def _train(
         last = folder / LAST
         start = last if last.exists() else None
         if start is not None:
-            read_checkpoint(start)
+            read_checkpoint(start, whole=False)  # what is none is no fault of the model
             logger.info("going on from %s", start)
         num_weights = sum(parameter.numel() for parameter in model.parameters())
         details = (type(model).__name__, num_weights, len(epochs.part), device)
         try:
             with timed(logger, "trained %s: %s weights, %s rows, on %s", *details):
                 trainer.fit(trained, epochs, ckpt_path=start, weights_only=True)
+        except RecsysError:
+            raise
         except SystemExit as stopped:
             # What Lightning makes of Ctrl-C, and, as if all were well, of SIGTERM.
             raise KeyboardInterrupt from stopped
@@ -230,13 +239,18 @@ def _train(
                 f"{start} is no checkpoint of this model ({' '.join(str(error).split())}); remove "
                 "checkpoints/ to train from the start"
             ) from error
-    best = read_checkpoint(folder / BEST)
-    with reading(folder / BEST, remedy="remove checkpoints/ to train from the start"):
-        dtypes = {name: value.dtype for name, value in best["state_dict"].items()}
-        set_precision_as_saved(model, dtypes)  # which a copy alone may have
-        model.load_state_dict(best["state_dict"])
+        _load_best(model, folder / BEST)
     # The run is over: without a trainer the model can be moved, saved and copied.
     model.trainer = None
+
+
+def _load_best(model: Recommender, path: Path) -> None:
+    """Take the weights of the best epoch."""
+    best = read_checkpoint(path, whole=False)["state_dict"]
+    with reading(path, remedy="remove checkpoints/ to train from the start"):
+        dtypes = {name: value.dtype for name, value in best.items()}
+        set_precision_as_saved(model, dtypes)  # which a copy alone may have
+        load_weights(model, best)
 
 
 def progress_bar() -> ProgressBar:

@@ -19,6 +19,7 @@ from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
+from recsys.checkpoints import read_checkpoint
 from recsys.errors import ConfigError
 from recsys.models import LMRec, SASRec
 from recsys.models.sequences import Ranking
@@ -70,7 +71,7 @@ def one(split: Split, two: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def weights(folder: Path) -> dict[str, Tensor]:
     """After the last step."""
-    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    state = read_checkpoint(folder / "checkpoints/last.ckpt")["state_dict"]
     return {name: value for name, value in state.items() if value.is_floating_point()}
 
 
