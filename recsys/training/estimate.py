@@ -31,7 +31,7 @@ from recsys.memory import in_bytes
 from recsys.nn.embedding import sharded, tables_of
 from recsys.precision import set_precision
 from recsys.retrieval.tiles import CELLS_ON_GPU, CELLS_PER_THREAD
-from recsys.scoring.kinds import VectorScorer
+from recsys.scoring.kinds import TwoPass, VectorScorer
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.timing import in_words
@@ -180,7 +180,8 @@ def _of_steps(
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             return _of_a_step(model, part.rows(largest[rows]), progress)
 
-    return _extended(of_rows, math.ceil(len(largest) / training.accumulate), device, free)
+    by_loader = 1 if isinstance(model, TwoPass) else training.accumulate
+    return _extended(of_rows, math.ceil(len(largest) / by_loader), device, free)
 
 
 def _of_a_step(model: Recommender, batch: Part, progress: Progress) -> int:

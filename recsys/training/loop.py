@@ -36,7 +36,7 @@ from recsys.memory import in_bytes
 from recsys.nn.embedding import tables_of
 from recsys.precision import set_precision_as_saved
 from recsys.reading import reading
-from recsys.scoring.kinds import Divisible, Separable, members_of
+from recsys.scoring.kinds import Divisible, Separable, TwoPass, members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
@@ -149,7 +149,7 @@ def _fit(
     elif isinstance(model, Recommender):
         check_monitor(model, training.monitor, protocol)
         check_blocks(model, training)
-        if training.accumulate > 1 and not isinstance(model, Separable):
+        if training.accumulate > 1 and not isinstance(model, (Separable, TwoPass)):
             raise ConfigError(
                 f"trainer.accumulate={training.accumulate}: the loss of {type(model).__name__} "
                 "reads a batch as a whole; set 1, and lower batch_size"
@@ -185,6 +185,10 @@ def _train(
     model.to("cpu")  # where the split is; it may have been trained before
     model.keep_popularity(split)
     part = model.prepare(split)
+    # Of a batch that the model does not divide by itself.
+    micro_batches = 1 if isinstance(model, TwoPass) else training.accumulate
+    if isinstance(model, TwoPass):
+        model.micro_batches = training.accumulate
     # A copy, where weights are to be divided: they cannot be put together again.
     is_divided = training.strategy == "fsdp" and ranks.is_joined()
     trained = deepcopy(model) if is_divided else model
@@ -192,7 +196,7 @@ def _train(
     if tell is not None:
         tell_memory(model, part, split.validation.history, training, device, tell)
     first = [] if tell is None else [FirstSteps(tell)]
-    callbacks = [Reseed(training.seed), MeanLoss(training.accumulate), *first, validate]
+    callbacks = [Reseed(training.seed), MeanLoss(micro_batches), *first, validate]
     bar = [progress_bar()] if progress else []
     is_true = training.precision in TruePrecision.DTYPES
     true = [TruePrecision(training.precision, device)] if is_true else []
@@ -205,7 +209,7 @@ def _train(
             strategy=_strategy(training, model, divided=bool(tables)),
             precision=None if true else training.precision,
             gradient_clip_val=training.gradient_clip,
-            accumulate_grad_batches=training.accumulate,
+            accumulate_grad_batches=micro_batches,
             callbacks=[*callbacks, *bar],
             logger=loggers,
             plugins=[AtomicCheckpoints(), *true],

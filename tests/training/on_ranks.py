@@ -47,6 +47,8 @@ FSDP: dict[str, Any] = {"strategy": "fsdp", "gradient_clip": 1.0}
 MODELS = (*KILLED, "bpr_mf", "count_vae", "dnntsp", "next_place")
 MIXED = ("sasrec", "lmrec_fsdp")
 RANKINGS = {"whole": Ranking(), "sampled": Ranking(num_negatives=10)}
+FIRST = {"from_plain": False, "from_divided": True, "from_divided_by_two": True}
+"""Whether the table of what is gone on with was divided."""
 PROTOCOL = Protocol(ks=(5,), batch_size=16)
 
 
@@ -246,9 +248,10 @@ def main(folder: Path) -> None:
         for kind, shard in (("plain", False), ("divided", True)):
             train_divided(split, folder / kind / name, ranking=ranking, shard=shard)
     train_divided(split, folder / "divided/accumulated", shard=True, accumulate=3)
-    for name, first in (("from_plain", False), ("from_divided", True)):
+    for name, first in FIRST.items():
         train_divided(split, folder / name, max_epochs=20, shard=first)
-    train_divided(split, folder / "from_plain", shard=True)  # the other is gone on with alone
+    for name in ("from_plain", "from_divided_by_two"):
+        train_divided(split, folder / name, shard=True)  # the other is gone on with alone
     # Ranks that start at different moments think of different folders.
     of_rank = command(folder, f"run_of_{os.environ['RANK']}")
     assert recsys([*of_rank, "trainer.devices=2"]) == 0

@@ -43,7 +43,7 @@ def trained(
     return training
 
 
-@pytest.mark.parametrize("name", ["sasrec", "next_place"])
+@pytest.mark.parametrize("name", ["sasrec", "next_place", "lmrec"])
 def test_micro_batches_compute_what_the_batch_does(
     name: str, trained: Callable[[str, int], tuple[dict[str, Tensor], pl.DataFrame]]
 ) -> None:
@@ -73,7 +73,7 @@ def test_a_batch_without_terms_weighs_nothing() -> None:
     assert [batch.weight for batch in batches] == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("name", ["lmrec", "gloie", "dnntsp"])
+@pytest.mark.parametrize("name", ["gloie", "dnntsp"])
 def test_losses_that_read_a_batch_as_a_whole(name: str, split: Split, tmp_path: Path) -> None:
     options = TrainingOptions(accumulate=2, monitor="ndcg@5", device="cpu")
     model = on_ranks.model_of(name, split)

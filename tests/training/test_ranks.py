@@ -159,11 +159,20 @@ def test_two_ranks_in_mixed_precision(name: str, one: Path, two: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_whole_whoever_wrote_it(split: Split, two: Path, tmp_path: Path) -> None:
-    assert_alike(two / "plain/whole", two / "from_plain")  # gone on with a divided table
+def test_a_checkpoint_is_read_whoever_wrote_it(split: Split, two: Path, tmp_path: Path) -> None:
+    """With a divided table from either kind, and alone from that of rows."""
+    for name in ("from_plain", "from_divided_by_two"):
+        assert_alike(two / "plain/whole", two / name)
+        assert len(rows_in(two / name)) == 4  # of two ranks the last epoch's and the best one's
     shutil.copytree(two / "from_divided", tmp_path, dirs_exist_ok=True)
+    assert len(rows_in(tmp_path)) == 4
     on_ranks.train_divided(split, tmp_path)  # alone
     assert_alike(two / "plain/whole", tmp_path)
+    assert not [name for name in rows_in(tmp_path) if name.startswith("last")]
+
+
+def rows_in(folder: Path) -> list[str]:
+    return [path.name for path in (folder / "checkpoints").glob("*.safetensors")]
 
 
 def assert_alike(first: Path, second: Path) -> None:
