@@ -46,6 +46,7 @@ KILLED = ("sasrec", "gloie", "lmrec", "lmrec_fsdp")
 FSDP: dict[str, Any] = {"strategy": "fsdp", "gradient_clip": 1.0}
 MODELS = (*KILLED, "bpr_mf", "count_vae", "dnntsp", "next_place")
 MIXED = ("sasrec", "lmrec_fsdp")
+ACCUMULATED = ("sasrec", "lmrec", "lmrec_fsdp")
 RANKINGS = {"whole": Ranking(), "sampled": Ranking(num_negatives=10)}
 FIRST = {"from_plain": False, "from_divided": True, "from_divided_by_two": True}
 """Whether the table of what is gone on with was divided."""
@@ -174,13 +175,12 @@ def train(name: str, split: Split, folder: Path, **others: Any) -> None:
     """Train a model, or go on with it, and write its weights and what it reaches."""
     others = (FSDP if name == "lmrec_fsdp" else {}) | others
     options = TrainingOptions(
-        max_epochs=12,
         batch_size=59,
         monitor="ndcg@5",
         patience=99,
         device="cpu",
         devices=ranks.world(),
-        **({"precision": "64-true"} | others),
+        **({"precision": "64-true", "max_epochs": 12} | others),
     )
     with mock.patch.object(_states, "TOKENS_AT_ONCE", 256):  # not as many groups on each rank
         model = fit(model_of(name, split), split, options, PROTOCOL, folder=folder, tell=print)
@@ -241,7 +241,8 @@ def main(folder: Path) -> None:
         train(name, split, folder / "resumed" / name)
     begin("lmrec_fsdp", split, folder / "resumed/from_whole", strategy="auto")
     train("lmrec_fsdp", split, folder / "resumed/from_whole")
-    train("sasrec", split, folder / "accumulated", accumulate=3)
+    for name in ACCUMULATED:
+        train(name, split, folder / "accumulated" / name, accumulate=3)
     for name in MIXED:
         train(name, split, folder / "mixed" / name, precision="bf16-mixed")
     for name, ranking in RANKINGS.items():

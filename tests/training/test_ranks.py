@@ -135,10 +135,17 @@ def test_a_divided_table_is_trained_as_a_plain_one(name: str, two: Path) -> None
 
 
 @pytest.mark.slow
-def test_micro_batches_of_two_ranks_compute_what_a_batch_does(one: Path, two: Path) -> None:
-    accumulated = weights(two / "accumulated")
-    for key, weight in weights(one / "whole/sasrec").items():
+@pytest.mark.parametrize("name", on_ranks.ACCUMULATED)
+def test_micro_batches_of_two_ranks_compute_what_a_batch_does(
+    name: str, one: Path, two: Path
+) -> None:
+    accumulated = weights(two / "accumulated" / name)
+    for key, weight in weights(one / "whole" / name).items():
         assert (weight - accumulated[key]).abs().max() < 1e-12, key
+
+
+@pytest.mark.slow
+def test_micro_batches_with_a_divided_table(two: Path) -> None:
     assert_alike(two / "plain/whole", two / "divided/accumulated")
 
 
@@ -272,7 +279,6 @@ def test_models_that_train_in_one_process(split: Split, monkeypatch: pytest.Monk
     [
         ("sasrec", {}, "strategy=fsdp divides the layers of a decoder, and SASRec has none"),
         ("lmrec", {"precision": "16-true"}, "precision=16-true scales its gradients"),
-        ("lmrec", {"accumulate": 2}, "accumulate=2: the loss of LMRec reads a batch as a whole"),
     ],
 )
 def test_what_is_not_divided_by_blocks(
