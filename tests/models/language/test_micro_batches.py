@@ -32,7 +32,7 @@ def split() -> Split:
 
 
 def made(split: Split, *, dropout: float = 0.0, **options: Any) -> tuple[LMRec, Part]:
-    """A model in float64, and a batch of 20 users."""
+    """A model in float64, and a batch of 12 users."""
     torch.manual_seed(0)
     model = LMRec(
         split.num_items,
@@ -42,7 +42,7 @@ def made(split: Split, *, dropout: float = 0.0, **options: Any) -> tuple[LMRec, 
         **({"ranking": Ranking(num_negatives=4)} | options),
     )
     part = model.prepare(split)
-    return model.double().train(), part.rows(torch.arange(20))
+    return model.double().train(), part.rows(torch.arange(12))
 
 
 def gradients(model: LMRec, batch: Part, micro_batches: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -60,7 +60,7 @@ def gradients(model: LMRec, batch: Part, micro_batches: int) -> tuple[Tensor, di
 def test_gradients_are_those_of_the_whole_batch(name: str, split: Split) -> None:
     model, batch = made(split, **OPTIONS[name])
     loss, of_whole = gradients(model, batch, 1)
-    for number in (4, 30):  # more than there are rows of language
+    for number in (2, 9):  # more than there are rows of language
         of_pieces, divided = gradients(model, batch, number)
         assert abs(of_pieces - loss) < 1e-12
         assert divided.keys() == of_whole.keys()
@@ -87,8 +87,8 @@ def test_less_is_held_at_once(split: Split) -> None:
         return counted.most
 
     model, batch = made(split)
-    whole, divided = most(1), most(5)
-    assert divided < 0.5 * whole
+    whole, divided = most(1), most(3)
+    assert divided < 0.6 * whole
 
 
 def test_in_mixed_precision(split: Split) -> None:
