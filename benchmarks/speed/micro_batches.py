@@ -2,9 +2,10 @@
 
     python -m benchmarks.speed.micro_batches
 
-A step forward and back of 64 users of Complete Journey, by the experiment's model of two layers.
-`tensors_mib` are the most that live at once, gradients among them, as `recsys train` counts them
-for its estimate; `peak_mib` is by how much the process grows. Seconds are taken turn by turn.
+A step forward and back of 128 users of a checkerboard, by a decoder of four layers and 64
+dimensions, with 16 rows of the language loss. `tensors_mib` are the most that live at once,
+gradients among them, as `recsys train` counts them for its estimate; `peak_mib` is by how much the
+process grows. Seconds are taken turn by turn.
 """
 
 from __future__ import annotations
@@ -13,24 +14,22 @@ import ctypes
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from pytorch_lightning import seed_everything
 
 from benchmarks.record import ROOT, alternate, ratio, write
 from recsys.batch.examples import Part
-from recsys.cli.compose import compose
+from recsys.log.words import Template
 from recsys.models import LMRec
-from recsys.run.config import Sizes, plain, sized
-from recsys.run.ranking import prepare
-from recsys.scoring import saved_model
+from recsys.models.language import Decoder, Language, Ranking
 from recsys.scoring.recommender import Progress
+from recsys.tasks.splits import last_basket
+from recsys.testing.logs import checkerboard
 from recsys.training.estimate import Made
 
 RESULT = ROOT / "benchmarks/speed/results/micro_batches.json"
 NUMBERS = (1, 4, 16)
-USERS, REPEATS = 64, 3
+USERS, REPEATS = 128, 3
 STATUS = Path("/proc/self/status")
 
 
@@ -64,19 +63,29 @@ def _status(name: str) -> int:
 
 def main() -> None:
     torch.set_num_threads(1)
-    config = compose(["experiment=lmrec/complete_journey", "device=cpu"])
-    task = prepare(config)
-    config = sized(config, Sizes.of(task.split))
-    seed_everything(config.seed, verbose=False)
-    model: Any = saved_model.build(plain(config.model))
-    batch = model.prepare(task.split).rows(torch.arange(USERS))
+    torch.manual_seed(0)
+    split = last_basket(checkerboard(num_users=USERS))
+    model = LMRec(
+        split.num_items,
+        decoder=Decoder(num_layers=4, vocab_size=512),
+        template=Template(),
+        language=Language(batch_size=16, row_length=64),
+        ranking=Ranking(num_negatives=64),
+    )
+    batch = model.prepare(split)
     model.train()
     memory = {str(number): memory_of(model, batch, number) for number in NUMBERS}
     steps = {str(number): partial(step, model, batch, number) for number in NUMBERS}
     sides = alternate(steps, repeats=REPEATS)
     ratios = {f"{number}/1": ratio(sides, str(number), "1") for number in NUMBERS[1:]}
-    measured = {"users": USERS, "memory": memory, "sides": sides, "ratios": ratios}
-    write(RESULT, measured, packages=["torch", "transformers"], seed=config.seed)
+    measured = {
+        "users": len(batch),
+        "events": len(batch.history.items),
+        "memory": memory,
+        "sides": sides,
+        "ratios": ratios,
+    }
+    write(RESULT, measured, packages=["torch", "transformers"], seed=0)
     for number in NUMBERS:
         print(number, memory[str(number)], sides[str(number)]["cpu"]["median"])
 

@@ -17,11 +17,16 @@ from recsys.testing.logs import checkerboard
 from recsys.training.estimate import Made
 
 SIZES: dict[str, Any] = {"num_layers": 2, "embedding_dim": 16, "num_heads": 2, "ffn_dim": 32}
+LOSSES: dict[str, Any] = {
+    "language": Language(batch_size=5, row_length=24),
+    "ranking": Ranking(num_negatives=4),
+}
 OPTIONS: dict[str, dict[str, Any]] = {
     "within the batch": {"ids": Ids(use_ids=True), "ranking": Ranking(repeats=True)},
     "whole catalogue": {"ranking": Ranking(num_negatives=None)},
     "binary": {"ranking": Ranking(softmax=False, num_negatives=3)},
     "language alone": {"ranking": Ranking(weight=0.0)},
+    "frozen": {"language": Language(batch_size=0), "tuning": Tuning(freeze=True)},
     "layers again": {"tuning": Tuning(checkpoint_activations=True)},
 }
 
@@ -38,8 +43,7 @@ def made(split: Split, *, dropout: float = 0.0, **options: Any) -> tuple[LMRec, 
         split.num_items,
         decoder=Decoder(vocab_size=300, dropout=dropout, **SIZES),
         template=Template(),
-        language=Language(batch_size=5, row_length=24),
-        **({"ranking": Ranking(num_negatives=4)} | options),
+        **(LOSSES | options),
     )
     part = model.prepare(split)
     return model.double().train(), part.rows(torch.arange(12))
