@@ -50,7 +50,7 @@ class SavedRows:
         if not isinstance(self.dtype, torch.dtype):
             raise TypeError(f"{name} is of no type: {self.dtype}")
         self._name, self._files = name, files
-        self._parts = [(*part["rows"], part["file"]) for part in description["parts"]]
+        self._parts = [(*_pair(part["rows"]), part["file"]) for part in description["parts"]]
         ends = [0, *(stop for _, stop, _ in self._parts)]
         if [start for start, _, _ in self._parts] != ends[:-1] or ends[-1] != self.shape[0]:
             raise ValueError(f"{name} lacks rows, or has some twice")
@@ -81,6 +81,11 @@ class SavedRows:
         if rows.dtype != self.dtype:
             raise ValueError(f"{self._name} is {rows.dtype} in {file}; expected {self.dtype}")
         return rows
+
+
+def _pair(rows: Sequence[int]) -> tuple[int, int]:
+    start, stop = rows
+    return start, stop
 
 
 class _Files:
@@ -213,8 +218,8 @@ class _Tensors:
 
     def num_rows(self) -> dict[str, int]:
         """Of each divided tensor how many rows this rank holds."""
-        divided = {n: t for n, t in self.every.items() if isinstance(t, DTensor)}
-        return {name: len(tensor.to_local()) for name, tensor in divided.items()}
+        divided = (name for name, tensor in self.every.items() if isinstance(tensor, DTensor))
+        return {name: len(_local(self.every[name])) for name in divided}
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def trained(
     def training(name: str, accumulate: int) -> tuple[dict[str, Tensor], pl.DataFrame]:
         folder = tmp_path_factory.mktemp(name)
         # The second batch of an epoch has one user, and so two micro-batches without any.
-        epochs = {"max_epochs": 2} if name == "lmrec" else {}
+        epochs = {"max_epochs": 1} if name == "lmrec" else {}
         on_ranks.train(name, split, folder, accumulate=accumulate, **epochs)
         state = torch.load(folder / "weights.pt", weights_only=True)
         return state, pl.read_csv(folder / "train.csv")
