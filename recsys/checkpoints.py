@@ -227,7 +227,7 @@ def _local(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, DTensor):
         return tensor.detach()
     assert all(placement.is_shard(0) for placement in tensor.placements), "divided, but by rows"
-    return tensor.detach().to_local()
+    return tensor.to_local().detach()
 
 
 def _described(

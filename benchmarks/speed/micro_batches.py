@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def main() -> None:
     batch = model.prepare(split)
     model.train()
     memory = {str(number): memory_of(model, batch, number) for number in NUMBERS}
-    steps = {str(number): partial(step, model, batch, number) for number in NUMBERS}
+    steps: dict[str, Callable[[], object]] = {
+        str(number): partial(step, model, batch, number) for number in NUMBERS
+    }
     sides = alternate(steps, repeats=REPEATS)
     ratios = {f"{number}/1": ratio(sides, str(number), "1") for number in NUMBERS[1:]}
     measured = {
