@@ -4,12 +4,14 @@ What is written stands beside its place first, as `.NAME.PID.scratch`, and is mo
 whole and on the disk. A killed process leaves no more than such a name; whoever takes the folder up
 again, by `held`, removes it.
 
-Of several ranks (`recsys.ranks`) the first writes for all; what others write is dropped.
+Of several ranks (`recsys.ranks`) the first writes for all; what others write is dropped, unless
+each writes a file of its own.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import os
 import re
@@ -19,6 +21,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -57,13 +60,17 @@ def write_pieces(path: Path, pieces: Iterable[pl.DataFrame]) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, by_rank: bool = False) -> Iterator[Path]:
     """Where to write a file that is moved to `path` once the block has ended without an error.
+
+    Args:
+        path: its place.
+        by_rank: whether each rank writes a file, which has a name of its own.
 
     Raises:
         OSError: the disk is full, the folder cannot be written, …
     """
-    if not _is_first():
+    if not (by_rank or _is_first()):
         with tempfile.TemporaryDirectory() as dropped:
             yield Path(dropped) / path.name
         return
@@ -99,6 +106,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 os.replace(scratch, path)
         else:
             os.replace(scratch, path)
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """A file's size and SHA-256, by which it is told from any other."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def may_replace(folder: Path, names: Collection[str], mark: str) -> bool:

@@ -153,6 +153,14 @@ def agreed(thing: T) -> T:
     return things[0]
 
 
+def gathered(thing: T) -> list[T]:
+    """The objects of all ranks, in their order, on all of them."""
+    things = [thing] * world()
+    if world() > 1:
+        dist.all_gather_object(things, thing)
+    return things
+
+
 def wait() -> None:
     """Go on once all ranks have come here."""
     total(torch.zeros((), device=_place()))

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
-from zipfile import ZipFile
 
 import polars as pl
 import yaml
@@ -192,25 +191,6 @@ def _without_panics() -> Iterator[None]:
             os.dup2(standard_error, 2)
             os.close(standard_error)
             os.close(nowhere)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of training, as torch saves it; nothing that it names is called.
-
-    Raises:
-        RunError: it is none, or not as it was written.
-    """
-    import torch  # which takes seconds
-
-    check_file(path)
-    with reading(path, remedy="remove checkpoints/ to train from the start"):
-        with ZipFile(path) as file:
-            if (name := file.testzip()) is not None:  # torch itself does not look
-                raise ValueError(f"{name} is not as it was written")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-            raise TypeError("no state of a model")
-        return checkpoint
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

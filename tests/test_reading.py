@@ -15,12 +15,12 @@ import yaml
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from recsys.checkpoints import read_checkpoint
 from recsys.cli.compose import compose
 from recsys.cli.names import CONF, names
 from recsys.errors import ConfigError, RunError
 from recsys.reading import (
     ConfigLoader,
-    read_checkpoint,
     read_config,
     read_json,
     read_table,

@@ -90,7 +90,9 @@ class Language:
         if not len(tokens_RL):  # more ranks than rows: a row of another, in which nothing follows
             tokens_RL = every_RL[:1]
             positions_RL = torch.zeros_like(tokens_RL)
-        before, following = states.before_tokens(tokens_RL, positions_RL)
+        # No part without rows, and on all ranks as many.
+        parts = max(1, min(states.micro_batches, len(every_RL) // ranks.world()))
+        before, following = states.before_tokens(tokens_RL, positions_RL, parts=parts)
         mean = linear_cross_entropy(before, states.head, following)
         return ranks.weighed(mean, len(following))
 

@@ -9,13 +9,15 @@ predicted, C items, D dimensions. A suffix gives those of a tensor: `hidden_BLD`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from recsys import ranks
 from recsys.batch.histories import BasketBatch
@@ -39,11 +41,19 @@ class TextStates:
         decoder: a causal language model, which may be wrapped in low-rank updates.
         added: vectors that are added to the [EOS] that closes an item.
         texts: of the log.
+        micro_batches: in which texts are read where gradients are wanted. With more than one, what
+            the gradients of a micro-batch need is made again when it is gone back through.
     """
 
     decoder: nn.Module
     added: Added
     texts: Texts
+    micro_batches: int = field(default=1, kw_only=True)
+
+    @property
+    def reads_twice(self) -> bool:
+        """Whether micro-batches are read now, and then again for their gradients."""
+        return self.micro_batches > 1 and torch.is_grad_enabled()
 
     @property
     def head(self) -> Tensor:
@@ -52,7 +62,7 @@ class TextStates:
 
     def at_ends(self, documents: Documents, *, by_rank: bool = False) -> Tensor:
         """(M, D): the state at each end; by rank each reads some groups, and all get all."""
-        groups = list(documents.groups(TOKENS_AT_ONCE))
+        groups = list(documents.groups(self._tokens_at_once(len(documents.tokens))))
         if by_rank:
             groups = groups[ranks.rank() :: ranks.world()]
         states = [self._of_nothing() for _ in range(self._most(len(groups)) - len(groups))]
@@ -67,6 +77,12 @@ class TextStates:
             states_MD, places_M = ranks.gather(states_MD), ranks.gather(places_M)
         return torch.empty_like(states_MD).index_copy(0, places_M, states_MD)
 
+    def _tokens_at_once(self, number: int) -> int:
+        """Of so many tokens."""
+        if not self.reads_twice:
+            return TOKENS_AT_ONCE
+        return min(TOKENS_AT_ONCE, math.ceil(number / self.micro_batches))
+
     def _most(self, number: int) -> int:
         """Of groups: as many as the rank has that reads most, where all have to read as often."""
         if not (torch.is_grad_enabled() and is_divided(self.decoder)):
@@ -80,6 +96,16 @@ class TextStates:
 
     def _of_padded(self, tokens_BL: Tensor, ends_M: Tensor, items_M: Tensor) -> Tensor:
         """(M, D): the states at ends, with what is added there of items."""
+        return self._read(self._at_ends_of, tokens_BL, ends_M, items_M)
+
+    def _read(self, read: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """States, with what their gradients need, or to be read again with the same dropout."""
+        if not self.reads_twice:
+            return read(*inputs)
+        states: Tensor = checkpoint(read, *inputs, use_reentrant=False)
+        return states
+
+    def _at_ends_of(self, tokens_BL: Tensor, ends_M: Tensor, items_M: Tensor) -> Tensor:
         embedded_BLD = causal_of(self.decoder).get_input_embeddings()(tokens_BL)
         if self.added:
             flat = embedded_BLD.flatten(0, 1)
@@ -88,16 +114,23 @@ class TextStates:
         # Padding stands at the right, where a causal decoder does not look.
         return self._hidden(inputs_embeds=embedded_BLD).flatten(0, 1)[ends_M]
 
-    def before_tokens(self, tokens_RL: Tensor, positions_RL: Tensor) -> tuple[Tensor, Tensor]:
+    def before_tokens(
+        self, tokens_RL: Tensor, positions_RL: Tensor, *, parts: int = 1
+    ) -> tuple[Tensor, Tensor]:
         """States (T, D) that a token of their own document follows, and that token (T,).
 
-        The states are scaled so that their products with `head` are the logits.
+        The states are scaled so that their products with `head` are the logits. They are read in so
+        many parts of the rows.
         """
-        hidden_RLD = self._hidden(input_ids=tokens_RL, position_ids=positions_RL)
-        follows = positions_RL[:, 1:] > 0
+        rows = zip(tokens_RL.tensor_split(parts), positions_RL.tensor_split(parts), strict=True)
+        before_TD = torch.cat([self._read(self._before_tokens_of, *part) for part in rows])
         scale = logit_scale(self.decoder)
-        before_TD = hidden_RLD[:, :-1][follows]
-        return before_TD if scale == 1.0 else before_TD * scale, tokens_RL[:, 1:][follows]
+        following_T = tokens_RL[:, 1:][positions_RL[:, 1:] > 0]
+        return before_TD if scale == 1.0 else before_TD * scale, following_T
+
+    def _before_tokens_of(self, tokens_RL: Tensor, positions_RL: Tensor) -> Tensor:
+        hidden_RLD = self._hidden(input_ids=tokens_RL, position_ids=positions_RL)
+        return hidden_RLD[:, :-1][positions_RL[:, 1:] > 0]
 
     def _hidden(self, **inputs: Tensor) -> Tensor:
         return causal_of(self.decoder).base_model(**inputs, use_cache=False).last_hidden_state

@@ -86,6 +86,7 @@ from recsys.scoring.kinds import (
     LogProbabilities,
     RepeatAware,
     TextEncoder,
+    TwoPass,
 )
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
@@ -140,7 +141,7 @@ class Tuning:
         share(warmup=self.warmup)
 
 
-class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Blockwise):
+class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Blockwise, TwoPass):
     """Scores are inner products of projected hidden states of a history's and an item's text.
 
     Args:
@@ -240,11 +241,12 @@ class LMRec(RepeatAware, TextEncoder, LogProbabilities, Exported, Blockwise):
     def states(self) -> TextStates:
         """Of these texts, as the decoder reads them now."""
         added = Added(self.items, self.item_texts)
+        decoder, texts, number = self.decoder, self.texts, self.micro_batches
         if self._remembered is not None:
-            return FrozenStates(self.decoder, added, self.texts, self._remembered)
+            return FrozenStates(decoder, added, texts, self._remembered, micro_batches=number)
         if self.reads_words:
-            return TextStates(self.decoder, added, self.texts)
-        return WordlessStates(self.decoder, added, self.texts.without_words())
+            return TextStates(decoder, added, texts, micro_batches=number)
+        return WordlessStates(decoder, added, texts.without_words(), micro_batches=number)
 
     @property
     def tokenizer(self) -> Tokenizer:

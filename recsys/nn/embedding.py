@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from recsys import ranks
+from recsys.checkpoints import SavedRows
 from recsys.precision import wide
 from recsys.types import ItemVectors
 
@@ -24,7 +25,7 @@ class EmbeddingTable(nn.Module):
     same storage: an optimiser steps it once, and a saved model holds it once.
 
     A sharded table is divided by rows while it is trained on several ranks (`divided`): each holds,
-    and steps, some rows. What is saved is whole, and read by either kind.
+    steps and saves some rows. What is saved is read by either kind.
 
     Args:
         num_embeddings: n; index n is the padding.
@@ -77,7 +78,7 @@ class EmbeddingTable(nn.Module):
         if not self.is_divided:
             return self.vectors
         rows = cast(DTensor, self.weight).to_local()
-        first = ranks.rank() * -(-(self.num_embeddings + 1) // ranks.world())
+        first, _ = _own_rows(self.num_embeddings + 1)
         return rows[: max(self.num_embeddings - first, 0)]
 
     def forward(self, index: Tensor) -> Tensor:
@@ -131,10 +132,6 @@ class EmbeddingTable(nn.Module):
         """Hold all rows again."""
         self.weight = nn.Parameter(whole(self.weight.detach()))
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}weight"] = whole(destination[f"{prefix}weight"])
-
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         name = f"{prefix}weight"
         if name in state_dict:
@@ -168,9 +165,31 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor, or the rows of it that this rank holds of the other."""
+def like(tensor: Tensor | SavedRows, other: Tensor) -> Tensor:
+    """A whole tensor, or the rows of it that this rank holds of the other.
+
+    Raises:
+        ValueError: what is in files has another shape than what is divided.
+    """
+    if isinstance(tensor, SavedRows):
+        return _read(tensor, other) if isinstance(other, DTensor) else tensor.whole()
     if not isinstance(other, DTensor) or isinstance(tensor, DTensor):
         return tensor
     on = tensor.to(other.device)
     return distribute_tensor(on, other.device_mesh, other.placements, src_data_rank=None)
+
+
+def _read(saved: SavedRows, other: DTensor) -> Tensor:
+    """From files the rows that this rank holds of the other, and no more."""
+    if saved.shape != other.shape:
+        raise ValueError(f"shape {tuple(saved.shape)}; expected {tuple(other.shape)}")
+    rows = saved.rows(*_own_rows(len(other))).to(other.device)
+    of_all: Any = {"shape": other.shape, "stride": other.stride(), "run_check": False}
+    return DTensor.from_local(rows, other.device_mesh, other.placements, **of_all)
+
+
+def _own_rows(number: int) -> tuple[int, int]:
+    """From which to which of so many rows a rank holds, as `DTensor` divides them."""
+    each = -(-number // ranks.world())
+    first = min(ranks.rank() * each, number)
+    return first, min(first + each, number)

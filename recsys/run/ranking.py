@@ -5,7 +5,7 @@ A run's folder holds
     config.yaml                  the composed config
     log.json                     which log it is of: its sizes and fingerprint
     train.csv                    a row per epoch, for models that are trained
-    checkpoints/                 the last and the best epoch
+    checkpoints/                 the last and the best epoch, see `recsys.checkpoints`
     model/                       see `recsys.scoring.saved_model`
     timing.json                  seconds of the fit and of the evaluation
     metrics.json, intervals.json means and 95% intervals, by part and metric

@@ -14,9 +14,9 @@ from typing import Any
 
 from pytorch_lightning import seed_everything
 
+from recsys.checkpoints import read_checkpoint
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation.ranking import Protocol
-from recsys.reading import read_checkpoint
 from recsys.renamed import renamed
 from recsys.report.screen import console
 from recsys.run.config import Sizes
@@ -131,7 +131,7 @@ def _epochs(run: Path) -> int:
     """How many epochs the best one of a run came after."""
     if not (run / BEST).is_file():
         raise RunError(f"{run} holds no {BEST}, which says for how many epochs to train")
-    epoch = read_checkpoint(run / BEST).get("epoch")
+    epoch = read_checkpoint(run / BEST, whole=False).get("epoch")
     if type(epoch) is not int or not 0 <= epoch < MOST_EPOCHS:
         raise RunError(f"{run / BEST}: its epoch is {epoch!r}, no number of epochs")
     return epoch + 1

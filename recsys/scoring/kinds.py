@@ -232,6 +232,21 @@ class Separable(Divisible):
         """How many terms the loss of a part is a mean of."""
 
 
+class TwoPass(Divisible):
+    """Its loss reads vectors of the whole batch, each made of a few rows: in micro-batches.
+
+    First all vectors are made without what their gradients need, then the loss of all, and, once
+    the gradient of a micro-batch's vectors is known, these are made again, with it: gradient
+    caching (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
+    RepL4NLP 2021). The same random numbers are drawn both times.
+
+    Attributes:
+        micro_batches: of a batch.
+    """
+
+    micro_batches: int = 1
+
+
 class Blockwise(Divisible):
     """Most of its weights are in blocks, of each of which ranks may hold a part: `strategy=fsdp`.
 

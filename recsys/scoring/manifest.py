@@ -6,11 +6,11 @@ say who made the folder: whoever changes a file on purpose can change the manife
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 from recsys.errors import RunError
+from recsys.files import facts_of
 from recsys.reading import read_json
 
 NAME = "manifest.json"
@@ -19,7 +19,7 @@ NAME = "manifest.json"
 def write(folder: Path) -> None:
     """Write the manifest of all files that are in a folder."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != NAME)
-    facts = {p.name: {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in files}
+    facts = {path.name: facts_of(path) for path in files}
     (folder / NAME).write_text(json.dumps({"files": facts}, indent=2))
 
 
@@ -42,10 +42,5 @@ def check(folder: Path, *names: str) -> None:
         path = folder / name
         if path.parent != folder or not path.is_file():
             raise RunError(f"{path} is missing, which {NAME} names; make the run again")
-        if facts != {"bytes": path.stat().st_size, "sha256": _digest(path)}:
+        if facts != facts_of(path):
             raise RunError(f"{path} is not the file that was written; make the run again")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

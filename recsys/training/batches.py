@@ -36,11 +36,10 @@ class Epochs(LightningDataModule):
         return loader if self.training.reshuffle else KeptBatches(loader)
 
     def _divided(self, loader: Loader) -> Loader | MicroBatches:
-        if self.training.accumulate == 1:
-            return loader
         assert self.trainer is not None
         model = self.trainer.lightning_module
-        assert isinstance(model, Separable)
+        if self.training.accumulate == 1 or not isinstance(model, Separable):
+            return loader
         return MicroBatches(loader, self.training.accumulate, model.num_terms)
 
     def transfer_batch_to_device(self, batch: Part, device: torch.device, _: int) -> Part:

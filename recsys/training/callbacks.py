@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recsys import ranks
 from recsys.batch.examples import Part
+from recsys.checkpoints import read_checkpoint, remove_others
 from recsys.errors import ConfigError, DataError
 from recsys.evaluation.metrics import METRICS
 from recsys.evaluation.ranking import Protocol, evaluate
@@ -242,3 +243,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         with atomic_file(Path(path)) as scratch:
             scratch.write_bytes(buffer.getbuffer())
+        remove_others(Path(path))
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return read_checkpoint(Path(path))

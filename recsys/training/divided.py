@@ -1,4 +1,4 @@
-"""Training with weights that ranks divide: whole in checkpoints, which any number of them reads.
+"""Training with weights that ranks divide: each writes its own, and any number of them reads all.
 
 Tables are divided by rows, where a model asks for it. Of a `Blockwise` model under `strategy=fsdp`
 every weight is divided (Zhao et al., "PyTorch FSDP", VLDB 2023; Rajbhandari et al., "ZeRO", SC
@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import loss_parallel
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils import _pytree as pytree
 
 from recsys import ranks
+from recsys.checkpoints import SavedRows, read_checkpoint, write_divided
 from recsys.devices import device_of
 from recsys.errors import ConfigError
 from recsys.nn.embedding import EmbeddingTable, joined_tables, like, sharded
@@ -37,8 +37,14 @@ class DividedTables(DDPStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
     ) -> None:
-        whole = pytree.tree_map_only(DTensor, _on_first, checkpoint)
-        super().save_checkpoint(whole, filepath, storage_options)
+        write_divided(Path(filepath), checkpoint)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: Any = None) -> dict[str, Any]:
+        return read_checkpoint(Path(checkpoint_path), whole=False)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        assert self.lightning_module is not None
+        load_weights(self.lightning_module, checkpoint["state_dict"])
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         super().load_optimizer_state_dict(checkpoint)
@@ -86,10 +92,15 @@ def _average(weight: Tensor) -> None:
     weight.grad = ranks.total(weight.grad) / ranks.world()
 
 
-def _on_first(tensor: DTensor) -> Tensor:
-    """All of a tensor on rank 0, which writes it, and nothing on the others."""
-    values = tensor.full_tensor()
-    return values.cpu() if ranks.is_first() else values.new_empty(0)
+def load_weights(model: nn.Module, saved: Mapping[str, Tensor | SavedRows]) -> None:
+    """Take the weights of a checkpoint: of what is divided the rows of this rank.
+
+    Raises:
+        RuntimeError, ValueError: they are another model's.
+    """
+    weights = model.state_dict()
+    state = {name: like(saved[name], weights[name]) for name in saved.keys() & weights.keys()}
+    model.load_state_dict({**saved, **state})
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from recsys.memory import in_bytes
 from recsys.nn.embedding import sharded, tables_of
 from recsys.precision import set_precision
 from recsys.retrieval.tiles import CELLS_ON_GPU, CELLS_PER_THREAD
-from recsys.scoring.kinds import VectorScorer
+from recsys.scoring.kinds import TwoPass, VectorScorer
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.timing import in_words
@@ -122,8 +122,9 @@ def memory_of(
             copy = _copy_of(model, training.precision).to(device)
             step = _of_steps(copy, part, training, device, left)
             lists = _of_lists(copy.eval(), histories, device, left)
-    # A checkpoint is in memory before it is written.
-    checkpoint = held.weights + held.moments if device.type == "cpu" else 0
+    # A checkpoint is in memory before it is written, but for one of what ranks divide.
+    in_memory = device.type == "cpu" and not divided
+    checkpoint = held.weights + held.moments if in_memory else 0
     return replace(held, step=step, ending=max(lists, checkpoint))
 
 
@@ -179,7 +180,8 @@ def _of_steps(
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             return _of_a_step(model, part.rows(largest[rows]), progress)
 
-    return _extended(of_rows, math.ceil(len(largest) / training.accumulate), device, free)
+    by_loader = 1 if isinstance(model, TwoPass) else training.accumulate
+    return _extended(of_rows, math.ceil(len(largest) / by_loader), device, free)
 
 
 def _of_a_step(model: Recommender, batch: Part, progress: Progress) -> int:

@@ -28,14 +28,15 @@ from rich.console import Console
 from torch.nn.parallel import DistributedDataParallel
 
 from recsys import ranks
+from recsys.checkpoints import read_checkpoint
 from recsys.devices import device_of, free_memory, running_on
-from recsys.errors import ConfigError, RunError
+from recsys.errors import ConfigError, RecsysError, RunError
 from recsys.evaluation.ranking import Protocol
 from recsys.memory import in_bytes
 from recsys.nn.embedding import tables_of
 from recsys.precision import set_precision_as_saved
-from recsys.reading import read_checkpoint, reading
-from recsys.scoring.kinds import Divisible, Separable, members_of
+from recsys.reading import reading
+from recsys.scoring.kinds import Divisible, Separable, TwoPass, members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
@@ -50,7 +51,13 @@ from recsys.training.callbacks import (
     Validate,
     check_monitor,
 )
-from recsys.training.divided import DividedBlocks, DividedTables, check_blocks, divided_tables
+from recsys.training.divided import (
+    DividedBlocks,
+    DividedTables,
+    check_blocks,
+    divided_tables,
+    load_weights,
+)
 from recsys.training.estimate import FirstSteps, tell_memory
 from recsys.training.options import TrainingOptions
 from recsys.training.processes import join
@@ -142,7 +149,7 @@ def _fit(
     elif isinstance(model, Recommender):
         check_monitor(model, training.monitor, protocol)
         check_blocks(model, training)
-        if training.accumulate > 1 and not isinstance(model, Separable):
+        if training.accumulate > 1 and not isinstance(model, (Separable, TwoPass)):
             raise ConfigError(
                 f"trainer.accumulate={training.accumulate}: the loss of {type(model).__name__} "
                 "reads a batch as a whole; set 1, and lower batch_size"
@@ -178,6 +185,10 @@ def _train(
     model.to("cpu")  # where the split is; it may have been trained before
     model.keep_popularity(split)
     part = model.prepare(split)
+    # Of a batch that the model does not divide by itself.
+    micro_batches = 1 if isinstance(model, TwoPass) else training.accumulate
+    if isinstance(model, TwoPass):
+        model.micro_batches = training.accumulate
     # A copy, where weights are to be divided: they cannot be put together again.
     is_divided = training.strategy == "fsdp" and ranks.is_joined()
     trained = deepcopy(model) if is_divided else model
@@ -185,7 +196,7 @@ def _train(
     if tell is not None:
         tell_memory(model, part, split.validation.history, training, device, tell)
     first = [] if tell is None else [FirstSteps(tell)]
-    callbacks = [Reseed(training.seed), MeanLoss(training.accumulate), *first, validate]
+    callbacks = [Reseed(training.seed), MeanLoss(micro_batches), *first, validate]
     bar = [progress_bar()] if progress else []
     is_true = training.precision in TruePrecision.DTYPES
     true = [TruePrecision(training.precision, device)] if is_true else []
@@ -198,7 +209,7 @@ def _train(
             strategy=_strategy(training, model, divided=bool(tables)),
             precision=None if true else training.precision,
             gradient_clip_val=training.gradient_clip,
-            accumulate_grad_batches=training.accumulate,
+            accumulate_grad_batches=micro_batches,
             callbacks=[*callbacks, *bar],
             logger=loggers,
             plugins=[AtomicCheckpoints(), *true],
@@ -213,13 +224,15 @@ def _train(
         last = folder / LAST
         start = last if last.exists() else None
         if start is not None:
-            read_checkpoint(start)
+            read_checkpoint(start, whole=False)  # what is none is no fault of the model
             logger.info("going on from %s", start)
         num_weights = sum(parameter.numel() for parameter in model.parameters())
         details = (type(model).__name__, num_weights, len(epochs.part), device)
         try:
             with timed(logger, "trained %s: %s weights, %s rows, on %s", *details):
                 trainer.fit(trained, epochs, ckpt_path=start, weights_only=True)
+        except RecsysError:
+            raise
         except SystemExit as stopped:
             # What Lightning makes of Ctrl-C, and, as if all were well, of SIGTERM.
             raise KeyboardInterrupt from stopped
@@ -230,13 +243,18 @@ def _train(
                 f"{start} is no checkpoint of this model ({' '.join(str(error).split())}); remove "
                 "checkpoints/ to train from the start"
             ) from error
-    best = read_checkpoint(folder / BEST)
-    with reading(folder / BEST, remedy="remove checkpoints/ to train from the start"):
-        dtypes = {name: value.dtype for name, value in best["state_dict"].items()}
-        set_precision_as_saved(model, dtypes)  # which a copy alone may have
-        model.load_state_dict(best["state_dict"])
+        _load_best(model, folder / BEST)
     # The run is over: without a trainer the model can be moved, saved and copied.
     model.trainer = None
+
+
+def _load_best(model: Recommender, path: Path) -> None:
+    """Take the weights of the best epoch."""
+    best = read_checkpoint(path, whole=False)["state_dict"]
+    with reading(path, remedy="remove checkpoints/ to train from the start"):
+        dtypes = {name: value.dtype for name, value in best.items()}
+        set_precision_as_saved(model, dtypes)  # which a copy alone may have
+        load_weights(model, best)
 
 
 def progress_bar() -> ProgressBar:

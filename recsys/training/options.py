@@ -23,7 +23,8 @@ class TrainingOptions:
         max_epochs: at most so many passes over the training users.
         batch_size: training users a step, of all ranks together.
         accumulate: micro-batches that a batch is computed in, for less memory. Their gradients add
-            up to that of the whole batch: a `Separable` model learns what it learns with 1.
+            up to that of the whole batch: a `Separable` model, or one in `TwoPass`, learns what it
+            learns with 1.
         reshuffle: whether each epoch takes the users in an order of its own; otherwise one order is
             drawn, and its batches are kept for all epochs.
         monitor: the validation metric by which the best epoch is kept, and training is stopped:

@@ -46,7 +46,10 @@ KILLED = ("sasrec", "gloie", "lmrec", "lmrec_fsdp")
 FSDP: dict[str, Any] = {"strategy": "fsdp", "gradient_clip": 1.0}
 MODELS = (*KILLED, "bpr_mf", "count_vae", "dnntsp", "next_place")
 MIXED = ("sasrec", "lmrec_fsdp")
+ACCUMULATED = ("sasrec", "lmrec", "lmrec_fsdp")
 RANKINGS = {"whole": Ranking(), "sampled": Ranking(num_negatives=10)}
+FIRST = {"from_plain": False, "from_divided": True, "from_divided_by_two": True}
+"""Whether the table of what is gone on with was divided."""
 PROTOCOL = Protocol(ks=(5,), batch_size=16)
 
 
@@ -172,13 +175,12 @@ def train(name: str, split: Split, folder: Path, **others: Any) -> None:
     """Train a model, or go on with it, and write its weights and what it reaches."""
     others = (FSDP if name == "lmrec_fsdp" else {}) | others
     options = TrainingOptions(
-        max_epochs=12,
         batch_size=59,
         monitor="ndcg@5",
         patience=99,
         device="cpu",
         devices=ranks.world(),
-        **({"precision": "64-true"} | others),
+        **({"precision": "64-true", "max_epochs": 12} | others),
     )
     with mock.patch.object(_states, "TOKENS_AT_ONCE", 256):  # not as many groups on each rank
         model = fit(model_of(name, split), split, options, PROTOCOL, folder=folder, tell=print)
@@ -239,16 +241,18 @@ def main(folder: Path) -> None:
         train(name, split, folder / "resumed" / name)
     begin("lmrec_fsdp", split, folder / "resumed/from_whole", strategy="auto")
     train("lmrec_fsdp", split, folder / "resumed/from_whole")
-    train("sasrec", split, folder / "accumulated", accumulate=3)
+    for name in ACCUMULATED:
+        train(name, split, folder / "accumulated" / name, accumulate=3)
     for name in MIXED:
         train(name, split, folder / "mixed" / name, precision="bf16-mixed")
     for name, ranking in RANKINGS.items():
         for kind, shard in (("plain", False), ("divided", True)):
             train_divided(split, folder / kind / name, ranking=ranking, shard=shard)
     train_divided(split, folder / "divided/accumulated", shard=True, accumulate=3)
-    for name, first in (("from_plain", False), ("from_divided", True)):
+    for name, first in FIRST.items():
         train_divided(split, folder / name, max_epochs=20, shard=first)
-    train_divided(split, folder / "from_plain", shard=True)  # the other is gone on with alone
+    for name in ("from_plain", "from_divided_by_two"):
+        train_divided(split, folder / name, shard=True)  # the other is gone on with alone
     # Ranks that start at different moments think of different folders.
     of_rank = command(folder, f"run_of_{os.environ['RANK']}")
     assert recsys([*of_rank, "trainer.devices=2"]) == 0

@@ -19,6 +19,7 @@ from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
+from recsys.checkpoints import read_checkpoint
 from recsys.errors import ConfigError
 from recsys.models import LMRec, SASRec
 from recsys.models.sequences import Ranking
@@ -70,7 +71,7 @@ def one(split: Split, two: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def weights(folder: Path) -> dict[str, Tensor]:
     """After the last step."""
-    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    state = read_checkpoint(folder / "checkpoints/last.ckpt")["state_dict"]
     return {name: value for name, value in state.items() if value.is_floating_point()}
 
 
@@ -134,10 +135,17 @@ def test_a_divided_table_is_trained_as_a_plain_one(name: str, two: Path) -> None
 
 
 @pytest.mark.slow
-def test_micro_batches_of_two_ranks_compute_what_a_batch_does(one: Path, two: Path) -> None:
-    accumulated = weights(two / "accumulated")
-    for key, weight in weights(one / "whole/sasrec").items():
+@pytest.mark.parametrize("name", on_ranks.ACCUMULATED)
+def test_micro_batches_of_two_ranks_compute_what_a_batch_does(
+    name: str, one: Path, two: Path
+) -> None:
+    accumulated = weights(two / "accumulated" / name)
+    for key, weight in weights(one / "whole" / name).items():
         assert (weight - accumulated[key]).abs().max() < 1e-12, key
+
+
+@pytest.mark.slow
+def test_micro_batches_with_a_divided_table(two: Path) -> None:
     assert_alike(two / "plain/whole", two / "divided/accumulated")
 
 
@@ -158,11 +166,20 @@ def test_two_ranks_in_mixed_precision(name: str, one: Path, two: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_whole_whoever_wrote_it(split: Split, two: Path, tmp_path: Path) -> None:
-    assert_alike(two / "plain/whole", two / "from_plain")  # gone on with a divided table
+def test_a_checkpoint_is_read_whoever_wrote_it(split: Split, two: Path, tmp_path: Path) -> None:
+    """With a divided table from either kind, and alone from that of rows."""
+    for name in ("from_plain", "from_divided_by_two"):
+        assert_alike(two / "plain/whole", two / name)
+        assert len(rows_in(two / name)) == 4  # of two ranks the last epoch's and the best one's
     shutil.copytree(two / "from_divided", tmp_path, dirs_exist_ok=True)
+    assert len(rows_in(tmp_path)) == 4
     on_ranks.train_divided(split, tmp_path)  # alone
     assert_alike(two / "plain/whole", tmp_path)
+    assert not [name for name in rows_in(tmp_path) if name.startswith("last")]
+
+
+def rows_in(folder: Path) -> list[str]:
+    return [path.name for path in (folder / "checkpoints").glob("*.safetensors")]
 
 
 def assert_alike(first: Path, second: Path) -> None:
@@ -262,7 +279,6 @@ def test_models_that_train_in_one_process(split: Split, monkeypatch: pytest.Monk
     [
         ("sasrec", {}, "strategy=fsdp divides the layers of a decoder, and SASRec has none"),
         ("lmrec", {"precision": "16-true"}, "precision=16-true scales its gradients"),
-        ("lmrec", {"accumulate": 2}, "accumulate=2: the loss of LMRec reads a batch as a whole"),
     ],
 )
 def test_what_is_not_divided_by_blocks(
