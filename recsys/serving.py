@@ -37,7 +37,7 @@ from recsys.log.vocabulary import UNKNOWN, Vocabulary
 from recsys.retrieval.lists import check_length
 from recsys.scoring.ids import column_of
 from recsys.scoring.kinds import VectorScorer
-from recsys.scoring.saved_model import SavedModel, asking
+from recsys.scoring.trained_model import SavedModel, asking
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import pytest
 
 from recsys.cli.main import main
 from recsys.models import EASE, SASRec
-from recsys.scoring.saved_model import SavedModel
+from recsys.scoring.trained_model import SavedModel
 from recsys.tasks import last_basket
 from recsys.testing import checkerboard
 

@@ -44,8 +44,9 @@ from recsys.run.task_kinds import check_command, folder_with_config, kind_of_run
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.ids import UnknownIdWarning
 from recsys.scoring.kinds import profile_encoder
+from recsys.scoring.other_logs import check_catalogue, known_parts
 from recsys.scoring.reranking import MMR
-from recsys.scoring.saved_model import SavedModel
+from recsys.scoring.trained_model import LISTS_AT_ONCE, SavedModel, asking
 from recsys.tasks.as_of import AS_OF
 
 SHOWN_USERS = 20
@@ -88,8 +89,8 @@ def _warn(different: str | None, run: str = "") -> None:
 def _evaluations(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]:
     """Evaluations of the validation and the test users, who keep the indices of the task's log."""
     results = {}
-    for part, known in saved.known_parts(task.split):
-        with saved_model.asking(saved.model):
+    for part, known in known_parts(saved, task.split):
+        with asking(saved.model):
             result = ranking.evaluate_part(saved.model, known, task)
         user = pl.Series("user", part.last_of_users().history.users.numpy())
         results[part.name] = replace(result, per_user=result.per_user.with_columns(user))
@@ -186,7 +187,7 @@ def _warned() -> Iterator[None]:
 
 
 def _shown(pieces: Iterable[pl.DataFrame], saved: SavedModel) -> Iterable[pl.DataFrame]:
-    total = -(-len(saved.users) // saved_model.LISTS_AT_ONCE)
+    total = -(-len(saved.users) // LISTS_AT_ONCE)
     quiet = not console.is_terminal
     return track(pieces, "users", total, console=console, disable=quiet, transient=True)
 
@@ -232,7 +233,7 @@ def profile(given: Namespace) -> None:
     rows = profiles.everyone(log, moments[-1] if moments else None)
     with running_on(given.device or device):
         model = profile_encoder(saved_model.load(given.run, trusted=given.trusted).model)
-        with saved_model.asking(model):
+        with asking(model):
             vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
     name = "_".join([log.name, *moments[-1:]])
@@ -299,8 +300,8 @@ def synthesise(given: Namespace) -> None:
     with reading(given.run / "config.yaml"):
         log = filtered_log(config["data"], config["task"]["filters"], "data")
         split = trust.build(config["task"]["split"], "split")(log)
-    saved.check_catalogue(split)
-    with saved_model.asking(model):
+    check_catalogue(saved, split)
+    with asking(model):
         drawn = synthesis.synthetic_log(model, split, options)
     classes = synthesis.class_table(split, drawn, options.column)
     found = synthesis.checks(split, drawn, options, protocol)

@@ -61,6 +61,7 @@ from recsys.run.options import check_options
 from recsys.run.task_kinds import LISTS
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.kinds import Measured, ProfileEncoder, members_of
+from recsys.scoring.lists import table_of_lists
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
@@ -358,7 +359,7 @@ def write_results(folder: Path, results: dict[str, Evaluation], task: Task) -> N
         )
     users = split.users.ids_of(results["test"].per_user["user"]).rename(USER)
     top = results["test"].top
-    lists = saved_model.recommendations(users, top.items, top.scores, split.item_table)
+    lists = table_of_lists(users, top.items, top.scores, split.item_table)
     write_parquet(folder / "per_user.parquet", pl.concat(parts, how="diagonal"))
     write_parquet(folder / "recommendations.parquet", lists)
     if task.slices:

@@ -18,7 +18,6 @@ from .profiles import Profile as Profile
 from .recommender import Progress as Progress
 from .recommender import Recommender as Recommender
 from .reranking import MMR as MMR
-from .saved_model import SavedModel as SavedModel
 from .saved_model import load as load
 from .saved_model import save as save
 from .scorer import ClosedForm as ClosedForm
@@ -26,3 +25,4 @@ from .scorer import Scorer as Scorer
 from .survival import Durations as Durations
 from .survival import SurvivalCurves as SurvivalCurves
 from .survival import SurvivalPredictor as SurvivalPredictor
+from .trained_model import SavedModel as SavedModel

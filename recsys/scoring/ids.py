@@ -9,13 +9,17 @@ from typing import Literal, TypeAlias
 import polars as pl
 from torch import Tensor
 
+from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError, UnknownIdError
+from recsys.log.event_log import ITEM
 from recsys.log.vocabulary import UNKNOWN, Vocabulary
 from recsys.tasks.tensors import tensor_of
 
 Id: TypeAlias = int | str
 Ids: TypeAlias = Id | Iterable[Id]
 """One id, or several."""
+History: TypeAlias = Iterable[Id] | Iterable[Iterable[Id]]
+"""Items, or baskets of items, oldest first."""
 Unknown: TypeAlias = Literal["skip", "refuse"]
 """What is done with unknown ids: left out, and said in a warning; or nothing is done at all."""
 
@@ -70,3 +74,39 @@ def known(
             stacklevel=3,
         )
     return tensor_of(index.filter(is_known)), is_known
+
+
+def histories_of(items: Vocabulary, histories: Iterable[History], unknown: Unknown) -> BasketBatch:
+    """The histories of users whom no log knows, given as items' ids.
+
+    Raises:
+        UnknownIdError, ConfigError: as `known`; or a history is none.
+    """
+    baskets = [[_basket(entry) for entry in _history(history)] for history in histories]
+    flat = column_of([item for history in baskets for basket in history for item in basket])
+    index, is_known = known(items, flat, ITEM, "histories go without them", unknown)
+    indices, keep = iter(index.tolist()), iter(is_known)
+    indexed = [
+        [[next(indices) for _ in basket if next(keep)] for basket in history] for history in baskets
+    ]
+    return BasketBatch.from_lists(indexed, len(items))
+
+
+def _history(history: History) -> History:
+    """A list of items or baskets; a text is neither, and would be read letter by letter.
+
+    Raises:
+        ConfigError: it is an id by itself.
+    """
+    if isinstance(history, (str, int)):
+        raise ConfigError(
+            f"the history {history!r} is an id; a history is a list of ids, [{history!r}], and "
+            "histories a list of these"
+        )
+    if history is None:
+        raise ConfigError("a history is None; give a list of ids, [] where nothing is known")
+    return history
+
+
+def _basket(entry: Id | Iterable[Id]) -> list[Id]:
+    return list(entry) if isinstance(entry, Iterable) and not isinstance(entry, str) else [entry]

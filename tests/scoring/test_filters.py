@@ -8,8 +8,8 @@ import pytest
 from recsys.errors import ConfigError, DataError, UnknownIdError
 from recsys.models import EASE, IALS, ItemKNN
 from recsys.scoring.ids import UnknownIdWarning
-from recsys.scoring.saved_model import SavedModel
 from recsys.scoring.scorer import ClosedForm
+from recsys.scoring.trained_model import SavedModel
 from recsys.tasks.splits import last_basket
 from recsys.testing.logs import checkerboard
 
