@@ -14,6 +14,9 @@ Shapes: B users, U training users, n items.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import polars as pl
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -24,12 +27,14 @@ from recsys.batch.sparse import csr, matmul
 from recsys.memory import check_memory
 from recsys.models.neighbours._item_rows import held_items
 from recsys.ranges import above
+from recsys.scoring.kinds import Explainable
+from recsys.scoring.parts import Parts
 from recsys.scoring.scorer import ClosedForm
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
 
-class EASE(ClosedForm):
+class EASE(Explainable, ClosedForm):
     """Item-to-item weights by ridge regression of each item on all others.
 
     Fitting takes O(n³) time and three (n, n) matrices of float64.
@@ -71,6 +76,11 @@ class EASE(ClosedForm):
     def score(self, batch: BasketBatch) -> Scores:
         rows = batch.ragged.distinct(batch.num_items)
         return matmul(csr(rows, batch.num_items), self.item_weights)
+
+    def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
+        rows = batch.ragged.distinct(batch.num_items)
+        values = self.item_weights[rows.values, items[rows.owners()]]
+        return [Parts.summed("history", rows.owners(), rows.values, values)]
 
 
 def ridge_size(num_items: int) -> int:

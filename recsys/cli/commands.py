@@ -25,7 +25,7 @@ from recsys.errors import ConfigError, RunError
 from recsys.evaluation import statistics
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.files import held, write_parquet, write_pieces, write_text
-from recsys.log.event_log import EventLog
+from recsys.log.event_log import ITEM, USER, EventLog
 from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import runs_page, tables
 from recsys.report.screen import console, say, show, table_of
@@ -131,6 +131,35 @@ def similar(given: Namespace) -> None:
     with _warned():
         lists = saved.similar(given.items, given.k, unknown=given.unknown, **_filters(given))
     _show_or_write(lists, given.output)
+
+
+def score(given: Namespace) -> None:
+    """Print or write the rows of a table with the model's score of each user and item."""
+    check_output(given.output)
+    check_command(given.run, "score")
+    pairs = typed_table(str(given.pairs))
+    saved = _saved(given)
+    with _warned():
+        scored = saved.score(pairs, unknown=given.unknown)
+    _show_or_write(scored, given.output)
+
+
+def explain(given: Namespace) -> None:
+    """Print or write what brought items to users."""
+    check_output(given.output)
+    check_command(given.run, "explain")
+    if given.pairs is not None and given.items:
+        raise ConfigError("--items goes with --users; --pairs names items of its own")
+    pairs = None if given.pairs is None else typed_table(str(given.pairs))
+    saved = _saved(given)
+    with _warned():
+        if pairs is None and given.items is None:
+            pairs = saved.recommend(given.users, k=given.k, unknown=given.unknown)
+        elif pairs is None:
+            users, items = pl.DataFrame({USER: given.users}), pl.DataFrame({ITEM: given.items})
+            pairs = users.join(items, how="cross")
+        parts = saved.explain(pairs, parts=given.parts, unknown=given.unknown)
+    _show_or_write(parts, given.output)
 
 
 def refit(given: Namespace) -> None:

@@ -18,6 +18,8 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys recommend RUN --users ID … | --history ID …   its lists, for users or any history
   recsys recommend RUN --all-users --output FILE       its lists for every user, as Parquet
   recsys similar RUN --items ID …                      items like an item
+  recsys score RUN FILE                                scores of given users and items
+  recsys explain RUN --users ID … | --pairs FILE       what brought items to users, part by part
   recsys serve RUN [--port 8000]                       its lists over HTTP, as JSON
   recsys refit RUN                                     its model for use, fitted on the whole log
   recsys vectors RUN FOLDER                            its item and user vectors, as Parquet

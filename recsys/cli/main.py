@@ -21,6 +21,8 @@ COMMANDS = (
     "evaluate",
     "recommend",
     "similar",
+    "score",
+    "explain",
     "serve",
     "refit",
     "vectors",
@@ -41,6 +43,8 @@ TRUSTING = (
     "evaluate",
     "recommend",
     "similar",
+    "score",
+    "explain",
     "serve",
     "refit",
     "vectors",
@@ -178,6 +182,25 @@ def _parser(command: str) -> Parser:
         parser.add_argument("--items", nargs="+", metavar="ID", required=True)
         parser.add_argument("-k", type=int, default=10, help="items an item (default: 10)")
         _add_filters(parser, "")
+    elif command == "score":
+        parser.description = "The rows of a table with the model's score of each user and item."
+        pairs = "a table, .csv or .parquet, with the columns user_id and item_id"
+        parser.add_argument("pairs", type=Path, help=pairs)
+        _add_unknown(parser)
+    elif command == "explain":
+        parser.description = (
+            "What brought items to users: parts that add up to the score, the largest first."
+        )
+        who = parser.add_mutually_exclusive_group(required=True)
+        who.add_argument("--users", nargs="+", metavar="ID")
+        pairs = "a table, .csv or .parquet, with the columns user_id and item_id"
+        who.add_argument("--pairs", type=Path, metavar="FILE", help=pairs)
+        lists = "of each of the users (default: the first of its list)"
+        parser.add_argument("--items", nargs="+", metavar="ID", help=lists)
+        parser.add_argument("-k", type=int, default=3, help="items of a list (default: 3)")
+        most = "of a score, the others as one more (default: 5)"
+        parser.add_argument("--parts", type=int, default=5, help=most)
+        _add_unknown(parser)
     elif command == "refit":
         parser.description = (
             "Fits the run's model again, on the events that it held out, too: a trained one for as "
@@ -255,6 +278,11 @@ def _add_filters(parser: Parser, by_user: str) -> None:
     for name, does in (("allow", "the only items in lists"), ("deny", "items in no list")):
         table = f"{does}: ids, or one .csv or .parquet file with the column item_id {by_user}"
         parser.add_argument(f"--{name}", nargs="+", metavar="ID", help=table.strip())
+    _add_unknown(parser)
+
+
+def _add_unknown(parser: Parser) -> None:
+    """What is done with unknown ids, and where the table goes."""
     unknown = "ids that the model does not know: left out with a line, or an error (default: skip)"
     parser.add_argument("--unknown", default="skip", choices=("skip", "refuse"), help=unknown)
     parser.add_argument("--output", type=Path, help="a .csv or .parquet file")

@@ -2,6 +2,7 @@ from .forecaster import Forecast as Forecast
 from .forecaster import Forecaster as Forecaster
 from .ids import UnknownIdWarning as UnknownIdWarning
 from .kinds import Composite as Composite
+from .kinds import Explainable as Explainable
 from .kinds import Exported as Exported
 from .kinds import Generative as Generative
 from .kinds import LogProbabilities as LogProbabilities
@@ -10,6 +11,7 @@ from .kinds import ProfileEncoder as ProfileEncoder
 from .kinds import TextEncoder as TextEncoder
 from .kinds import VectorScorer as VectorScorer
 from .made_of import config_of as config_of
+from .parts import Parts as Parts
 from .predictor import FeaturePredictor as FeaturePredictor
 from .predictor import HistoryPredictor as HistoryPredictor
 from .predictor import Predictor as Predictor

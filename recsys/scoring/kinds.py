@@ -25,6 +25,7 @@ from recsys.precision import wide
 from recsys.retrieval.divided import DividedIndex
 from recsys.retrieval.index import ExactIndex, ItemIndex
 from recsys.retrieval.lists import TopK, ordered
+from recsys.scoring.parts import Parts
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split
@@ -254,6 +255,28 @@ class Generative(Scorer):
     @abstractmethod
     def draw_preferences(self, num_users: int) -> Scores:
         """(B, n): of each drawn user how likely each item is in an event; a row sums to 1."""
+
+
+class Explainable(Scorer):
+    """Says what brought a score.
+
+    >>> split = last_basket(checkerboard())
+    >>> model, history = ItemKNN().fit(split), split.test.history.rows(torch.tensor([7]))
+    >>> (parts,) = model.parts(history, torch.tensor([15]), split.item_table)
+    >>> score = model.score(history)[0, 15].double()
+    >>> parts.kind, len(parts.sources), bool(parts.sum(1).isclose(score))
+    ('history', 9, True)
+    """
+
+    @abstractmethod
+    def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
+        """What brought the score of one item for each user: parts that add up to it.
+
+        Args:
+            batch: histories of B users, on the model's device.
+            items: (B,) the item of each.
+            item_table: the catalogue, a row per item index.
+        """
 
 
 class Exported(Scorer):

@@ -19,13 +19,16 @@ from recsys.batch.ragged import Ragged
 from recsys.devices import device_of, place_of
 from recsys.errors import ConfigError, RecsysError, RunError
 from recsys.log.event_log import ITEM, USER
+from recsys.log.frames import AnyFrame
 from recsys.log.vocabulary import Vocabulary
 from recsys.ranges import at_least
 from recsys.retrieval.lists import TopK, check_length
+from recsys.scoring.explanations import NO_PARTS, explainable, largest, named, parts_of_pairs
 from recsys.scoring.filters import Filter, Filters, check_known_users, filters
 from recsys.scoring.ids import History, Ids, Unknown, column_of, histories_of, known
 from recsys.scoring.kinds import TextEncoder, VectorScorer
 from recsys.scoring.lists import rank, table_of_lists
+from recsys.scoring.pairs import known_pairs, scores_of_pairs
 from recsys.scoring.reranking import MMR
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.similar import similar_items
@@ -210,6 +213,85 @@ class SavedModel(Summarised):
         keys = self.item_table[ITEM][index.numpy()].rename("of")
         lists = table_of_lists(keys, top.items, top.scores, self.item_table)
         return lists.rename({ITEM: "similar_id"}).rename({"of": ITEM})
+
+    def score(self, pairs: AnyFrame, *, unknown: Unknown = "skip") -> pl.DataFrame:
+        """The scores of given pairs of a user and an item, those by which lists rank.
+
+        Args:
+            pairs: a table with the columns `user_id` and `item_id`.
+            unknown: what is done with pairs of which the model does not know the user or the item.
+                "skip" gives them no score, and warns; "refuse" is an error.
+
+        Returns:
+            The rows as they are, with `score` behind them; one that is there is replaced.
+
+        Raises:
+            DataError: a column is not there.
+            UnknownIdError: no user or no item is known, or not all and they are to be refused.
+            RunError: as `recommend`.
+
+        >>> split = last_basket(checkerboard())
+        >>> model = EASE().fit(split)
+        >>> saved = SavedModel(model, split.item_table, split.users, split.latest, False)
+        >>> lists = saved.recommend(7, k=2)
+        >>> saved.score(lists.drop("score"))["score"].equals(lists["score"])
+        True
+        """
+        then = "they have no score"
+        table, is_known, users, items = known_pairs(pairs, self.users, self.items, then, unknown)
+        with asking(self.model):
+            scores = scores_of_pairs(self.model, self.histories, users, items)
+        of_known = pl.DataFrame({"row": is_known.arg_true(), "score": scores.numpy()})
+        rows = table.drop("score", strict=False).with_row_index("row")
+        return rows.join(of_known, on="row", how="left", maintain_order="left").drop("row")
+
+    def explain(
+        self, pairs: AnyFrame, *, parts: int | None = 10, unknown: Unknown = "skip"
+    ) -> pl.DataFrame:
+        """What brought given items to given users: parts that add up to the score.
+
+        Args:
+            pairs: a table with the columns `user_id` and `item_id`, such as `recommend` gives.
+            parts: so many of each score, the largest without their sign; the others are one more
+                row, `others`. None: all.
+            unknown: what is done with pairs of which the model does not know the user or the item:
+                "skip" leaves them out, and warns; "refuse" is an error.
+
+        Returns:
+            A row per part: `user_id`, `item_id`, its `title` where the log has one, `score`, then
+            `kind` ("history", "user", "word", "member", "popularity", "others", or "nothing"
+            where a score of 0 has no part), `source`: an item of the user's history, a user of the
+            training, a word or the name of a model, `source_title`, `part`, and for items of the
+            history in how many `events` and when `last` the user had them.
+
+        Raises:
+            ConfigError: the model does not say what brings its scores, or parts is below 1.
+            DataError, UnknownIdError, RunError: as `score`.
+
+        >>> split = last_basket(checkerboard())
+        >>> model = ItemKNN().fit(split)
+        >>> saved = SavedModel(model, split.item_table, split.users, split.latest, False)
+        >>> parts = saved.explain(saved.recommend(7, k=1), parts=2)
+        >>> parts["kind"].to_list(), bool(parts["part"].sum() - parts["score"][0] < 1e-5)
+        (['history', 'history', 'others'], True)
+        """
+        at_least(1, parts=parts)
+        model = explainable(self.model.eval())
+        then = "they are not explained"
+        table, is_known, users, items = known_pairs(pairs, self.users, self.items, then, unknown)
+        titles = ["title"] if "title" in self.item_table.columns else []
+        with asking(model):
+            scores = scores_of_pairs(model, self.histories, users, items)
+            pieces = parts_of_pairs(model, self.histories, users, items, self.item_table)
+            shown = table.filter(is_known).select(USER, ITEM)
+            shown = shown.with_columns(
+                *(self.item_table[name].gather(items.numpy()) for name in titles),
+                score=pl.Series(scores.numpy()),
+                user=pl.Series(users.numpy()),
+                item=pl.Series(items.numpy()),
+            )
+            whole = largest(pl.concat([NO_PARTS, *pieces]), parts)
+        return named(whole, shown, self.users, self.histories, self.item_table)
 
     def _asked(self, rerank: MMR | None) -> Scorer:
         """The model, or one with its lists reranked."""

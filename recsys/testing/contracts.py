@@ -35,7 +35,7 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.retrieval.index import ExactIndex
 from recsys.retrieval.lists import top_k
 from recsys.scoring import saved_model, trust
-from recsys.scoring.kinds import Measured, VectorScorer, members_of
+from recsys.scoring.kinds import Explainable, Measured, VectorScorer, members_of
 from recsys.scoring.predictor import Predictor
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.scoring.scorer import Scorer
@@ -51,6 +51,10 @@ from recsys.training.options import TrainingOptions
 
 TableAndRows = tuple[LabelTable, Tensor, Tensor]
 """A table, the rows to learn from and those to predict."""
+
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+"""Of sums in another order, of which one may have been taken in float32."""
 
 
 class ModelContract:
@@ -119,6 +123,16 @@ class ModelContract:
         assert not history.multi_hot().gather(1, top.items).any()
         scores = _ranked(model, history)
         torch.testing.assert_close(top.scores, scores.gather(1, top.items))
+
+    def test_parts_add_up_to_the_score(self, model: Scorer, split: Split) -> None:
+        if not isinstance(model, Explainable):
+            pytest.skip("this model does not say what brought a score")
+        history = split.test.history
+        items = model.top_k(history, self.k).items[:, -1]
+        with torch.inference_mode():
+            parts = model.parts(history, items, split.item_table)
+            scores = model.score(history).gather(1, items[:, None])[:, 0].double()
+        torch.testing.assert_close(sum(p.sum(len(history)) for p in parts), scores, **CLOSE)
 
     def test_a_list_for_users_without_a_history(self, model: Scorer, split: Split) -> None:
         newcomers = BasketBatch.from_lists([[], []], split.num_items)

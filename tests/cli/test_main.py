@@ -229,6 +229,27 @@ def test_lists_of_all_users_and_similar_items(run: Run, trained: Path, tmp_path:
     assert "similar_id" in out
 
 
+def test_scores_of_pairs_and_what_brought_them(run: Run, trained: Path, tmp_path: Path) -> None:
+    pairs, path = tmp_path / "pairs.csv", tmp_path / "scores.parquet"
+    rows = {"user_id": ["u03", "u03", "new"], "item_id": ["item01", "item02", "item01"], "n": 1}
+    pl.DataFrame(rows).write_csv(pairs)
+    code, out, err = run("score", trained, pairs, "--output", path)
+    assert code == 0, err
+    assert "pairs: user_id: 1 of 3 not among the 40 that the model knows, the first 'new'" in out
+    scored = pl.read_parquet(path)
+    assert scored.columns == ["user_id", "item_id", "n", "score"]
+    assert scored["score"].is_null().to_list() == [False, False, True]
+    for which in (["--pairs", pairs], ["--users", "u03", "--items", "item01", "item02"]):
+        code, _, err = run("explain", trained, *which, "--output", path)
+        assert code == 0, err
+        parts = pl.read_parquet(path)
+        assert parts["kind"].unique().to_list() == ["popularity"]
+        assert parts["part"].to_list() == scored["score"].drop_nulls().to_list()
+    code, out, err = run("explain", trained, "--users", "u03", "-k", 2)
+    assert code == 0, err
+    assert out.count("popularity") >= 2
+
+
 def test_a_run_is_refitted_on_the_whole_log(run: Run, csv: Path, tmp_path: Path) -> None:
     for model, options in (
         ("popularity", []),
@@ -841,6 +862,12 @@ AFTER_RUN = {
     "recommend {run} --users u01 --deny nowhere.csv": "nowhere.csv",
     "similar {run}": "the following arguments are required: --items",
     "similar {run} --items nothing": "item_id 'nothing' is not among the 30",
+    "score {run}": "the following arguments are required: pairs",
+    "score {run} nowhere.csv": "nowhere.csv",
+    "score {run} {csv} --output scores.txt": "--output scores.txt: give a .csv or .parquet",
+    "explain {run}": "one of the arguments --users --pairs is required",
+    "explain {run} --pairs {csv} --items item01": "--items goes with --users",
+    "explain {run} --users u01 --parts 0": "parts=0: expected at least 1",
     "recommend --users u01 {run}": "the following arguments are required: run",
     "vectors {run}": "the following arguments are required: output",
     "profile {run}": "Popularity makes no profiles",
