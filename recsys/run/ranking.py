@@ -15,6 +15,7 @@ A run's folder holds
     profiles.parquet             the training users' vectors, of a model that makes profiles
     baselines/<name>/            the same files for each model it is compared with
     report.html
+    MODEL.md                     what the model is, what it reached, and how to load it
 
 and a file `.lock` while a process is at work on it.
 """
@@ -54,6 +55,7 @@ from recsys.report.page import name_of
 from recsys.report.screen import console, say, short, show
 from recsys.report.user_map import attributes
 from recsys.retrieval.index import ItemIndex
+from recsys.run import model_card
 from recsys.run.config import Sizes, as_values, plain, sized
 from recsys.run.folder import about, at_work, claim, close
 from recsys.run.log import filtered_log
@@ -208,6 +210,7 @@ def finished(
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     if ranks.is_first():
         ranking_page.write(folder)
+        model_card.write(folder, task.split, [name for name, _ in members_of(model)])
     return evaluations, others
 
 

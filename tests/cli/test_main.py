@@ -84,6 +84,7 @@ def test_lists_have_a_line_for_every_config(run: Run) -> None:
 def test_a_run_leaves_its_folder(trained: Path) -> None:
     expected = {"config.yaml", "metrics.json", "intervals.json", "per_user.parquet", "model"}
     expected |= {"recommendations.parquet", "report.html", "log.json", "timing.json"}
+    expected |= {"MODEL.md"}
     assert {path.name for path in trained.iterdir()} == expected
     seconds = json.loads((trained / "timing.json").read_text())
     assert seconds["evaluate"]["users"] == 80
