@@ -7,7 +7,7 @@ import os
 import socket
 import warnings
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from recsys.evaluation import statistics
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.files import held, write_parquet, write_pieces, write_text
 from recsys.log.event_log import ITEM, USER, EventLog
+from recsys.ranges import Number
 from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import runs_page, tables
 from recsys.report.screen import console, say, show, table_of
@@ -45,7 +46,8 @@ from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.ids import UnknownIdWarning
 from recsys.scoring.kinds import profile_encoder
 from recsys.scoring.other_logs import check_catalogue, known_parts
-from recsys.scoring.reranking import MMR
+from recsys.scoring.reranking import MMR, Reranking
+from recsys.scoring.rules import AtLeast, AtMost, Boost
 from recsys.scoring.trained_model import LISTS_AT_ONCE, SavedModel, asking
 from recsys.tasks.as_of import AS_OF
 
@@ -106,10 +108,7 @@ def recommend(given: Namespace) -> None:
     saved = _saved(given)
     with _warned():
         options = {"k": given.k, "unknown": given.unknown, **_filters(given)}
-        if given.diversity is not None:
-            options["rerank"] = MMR(given.diversity, given.by)
-        elif given.by is not None:
-            raise ConfigError(f"--by {given.by} is for --diversity; give both")
+        options["rerank"] = list(_rerankings(given))
         if given.all_users:
             pieces = saved.recommend_all(**options)
             write_pieces(given.output, _shown(pieces, saved))
@@ -121,6 +120,39 @@ def recommend(given: Namespace) -> None:
             baskets = [entry.split(",") for entry in given.history]
             lists = saved.recommend(histories=[baskets], **options)
     _show_or_write(lists, given.output)
+
+
+def _rerankings(given: Namespace) -> Iterator[Reranking]:
+    """What is done with lists: boosts, diversity, quotas, and last what is at most of a kind."""
+    for text in given.boost:
+        yield Boost(*_by_value("--boost", text, float, "brand=ours:0.2"))
+    if given.diversity is not None:
+        yield MMR(given.diversity, given.by)
+    elif given.by is not None:
+        raise ConfigError(f"--by {given.by} is for --diversity; give both")
+    for text in given.at_least:
+        yield AtLeast(*_by_value("--at-least", text, int, "brand=ours:3"))
+    for text in given.at_most:
+        column, equals, count = text.rpartition("=")
+        if not equals or not column or not count.isdecimal():
+            raise ConfigError(f"--at-most {text}: expected COLUMN=COUNT, such as category=2")
+        yield AtMost(int(count), column)
+
+
+def _by_value(
+    option: str, text: str, number: Callable[[str], Number], example: str
+) -> tuple[Any, str, str]:
+    """The number, the column and the value of `COLUMN=VALUE:NUMBER`."""
+    column, _, rest = text.partition("=")
+    value, colon, count = rest.rpartition(":")
+    try:
+        if not (column and value and colon):
+            raise ValueError
+        return number(count), column, value
+    except ValueError:
+        raise ConfigError(
+            f"{option} {text}: expected COLUMN=VALUE:NUMBER, such as {example}"
+        ) from None
 
 
 def similar(given: Namespace) -> None:
@@ -426,9 +458,7 @@ def _about_comparison(table: pl.DataFrame, of: str) -> Iterator[str]:
 def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
     """A run's config with the overrides, as dicts, lists and values that stand for themselves."""
     if not (run / "config.yaml").is_file():
-        whole = folder_with_config(run)
-        remedy = f"; it belongs to the run in {whole}, name that" if whole else ""
-        raise RunError(f"{run} is no run's folder: it has no config.yaml{remedy}")
+        raise RunError(f"{run} is no run's folder: it has no config.yaml{_where_instead(run)}")
     # It may have been trained elsewhere, and before a report had all of its options.
     known = read_config(run)
     report = {"beyond": None, "slices": None} | (known.get("report") or {})
@@ -436,6 +466,20 @@ def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
     OmegaConf.set_struct(config, True)
     merge(config, overrides)
     return values(config)
+
+
+def _where_instead(run: Path) -> str:
+    """What there is to do with a folder that has no config."""
+    if whole := folder_with_config(run):
+        return f"; it belongs to the run in {whole}, name that"
+    if not (run / "model").is_dir():
+        return ""
+    if (run.parent / "config.yaml").is_file():
+        return (
+            f"; its model has learnt from the whole log, which leaves nobody to evaluate it on: "
+            f"name the run that it was refitted from, {run.parent}"
+        )
+    return "; it holds a model alone, which recsys recommend, similar, score and explain take"
 
 
 def _check(run: Path, config: Mapping[str, Any]) -> Protocol:

@@ -177,6 +177,14 @@ def _parser(command: str) -> Parser:
         parser.add_argument("--diversity", type=float, help=more)
         by = "a column of the items whose values are to differ (default: the model's vectors)"
         parser.add_argument("--by", metavar="COLUMN", help=by)
+        few = "so many items of each value of a column in a list"
+        parser.add_argument("--at-most", nargs="+", metavar="COLUMN=N", default=[], help=few)
+        quota = "so many items of a value in a list"
+        parser.add_argument(
+            "--at-least", nargs="+", metavar="COLUMN=VALUE:N", default=[], help=quota
+        )
+        up = "move items of a value up, by a share of the scores' range; below 0 down"
+        parser.add_argument("--boost", nargs="+", metavar="COLUMN=VALUE:W", default=[], help=up)
         _add_filters(parser, "or item_id and user_id, for each user")
     elif command == "similar":
         parser.add_argument("--items", nargs="+", metavar="ID", required=True)

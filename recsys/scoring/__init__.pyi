@@ -20,6 +20,9 @@ from .profiles import Profile as Profile
 from .recommender import Progress as Progress
 from .recommender import Recommender as Recommender
 from .reranking import MMR as MMR
+from .rules import AtLeast as AtLeast
+from .rules import AtMost as AtMost
+from .rules import Boost as Boost
 from .saved_model import load as load
 from .saved_model import save as save
 from .scorer import ClosedForm as ClosedForm

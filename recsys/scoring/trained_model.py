@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Self, TypeAlias
 
 import polars as pl
 import torch
@@ -21,7 +21,7 @@ from recsys.errors import ConfigError, RecsysError, RunError
 from recsys.log.event_log import ITEM, USER
 from recsys.log.frames import AnyFrame
 from recsys.log.vocabulary import Vocabulary
-from recsys.ranges import at_least
+from recsys.ranges import at_least, integers
 from recsys.retrieval.lists import TopK, check_length
 from recsys.scoring.explanations import NO_PARTS, explainable, largest, named, parts_of_pairs
 from recsys.scoring.filters import Filter, Filters, check_known_users, filters
@@ -29,11 +29,13 @@ from recsys.scoring.ids import History, Ids, Unknown, column_of, histories_of, k
 from recsys.scoring.kinds import TextEncoder, VectorScorer
 from recsys.scoring.lists import rank, table_of_lists
 from recsys.scoring.pairs import known_pairs, scores_of_pairs
-from recsys.scoring.reranking import MMR
+from recsys.scoring.reranking import Reranking, reranked
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.similar import similar_items
 from recsys.summary import Summarised
 
+Rerank: TypeAlias = Reranking | Sequence[Reranking]
+"""One way to rerank, or several, one after the other."""
 LISTS_AT_ONCE = 2**16
 """Users whose lists are one frame, where those of all are asked for."""
 
@@ -89,7 +91,7 @@ class SavedModel(Summarised):
         allow: Filter | None = None,
         deny: Filter | None = None,
         unknown: Unknown = "skip",
-        rerank: MMR | None = None,
+        rerank: Rerank | None = None,
         progress: bool = False,
     ) -> pl.DataFrame:
         """The k best items for users of the log, or for histories that it has never seen.
@@ -108,7 +110,8 @@ class SavedModel(Summarised):
                 them by `item_id`, and by `user_id` where they differ (`recsys.scoring.filters`).
             unknown: what is done with ids that the log does not hold. "skip" leaves out such
                 users, and such items of histories and filters, and warns; "refuse" is an error.
-            rerank: how lists are diversified; None leaves them as they are.
+            rerank: how lists are chosen from the model's best items: `MMR`, `AtMost`, `AtLeast`
+                or `Boost`, or several in their order; None leaves them as they are.
             progress: whether to show a bar.
 
         Returns:
@@ -127,6 +130,7 @@ class SavedModel(Summarised):
         """
         if sum(argument is not None for argument in (user_ids, histories, texts)) != 1:
             raise ConfigError("recommend takes user_ids, histories or texts; give one of them")
+        integers(k=k)
         check_length(k, len(self.item_table))
         if texts is not None:
             if any(one is not None for one in (allow, deny, rerank)):
@@ -155,7 +159,7 @@ class SavedModel(Summarised):
         allow: Filter | None = None,
         deny: Filter | None = None,
         unknown: Unknown = "skip",
-        rerank: MMR | None = None,
+        rerank: Rerank | None = None,
         users_at_once: int = LISTS_AT_ONCE,
     ) -> Iterator[pl.DataFrame]:
         """What `recommend` gives for every user of the log, some users at a time.
@@ -170,7 +174,9 @@ class SavedModel(Summarised):
         >>> [len(lists) for lists in saved.recommend_all(k=2, users_at_once=40)]
         [80, 40]
         """
+        integers(k=k)
         check_length(k, len(self.item_table))
+        integers(users_at_once=users_at_once)
         at_least(1, users_at_once=users_at_once)
         chosen = filters(self.users, self.items, allow, deny, unknown)
         model = self._asked(rerank)
@@ -204,6 +210,7 @@ class SavedModel(Summarised):
         Raises:
             UnknownIdError, CatalogueError, ConfigError, DataError, RunError: as `recommend`.
         """
+        integers(k=k)
         check_length(k, len(self.item_table))
         chosen = filters(self.users, self.items, allow, deny, unknown)
         check_known_users(chosen)
@@ -275,6 +282,7 @@ class SavedModel(Summarised):
         >>> parts["kind"].to_list(), bool(parts["part"].sum() - parts["score"][0] < 1e-5)
         (['history', 'history', 'others'], True)
         """
+        integers(parts=10 if parts is None else parts)
         at_least(1, parts=parts)
         model = explainable(self.model.eval())
         then = "they are not explained"
@@ -293,12 +301,15 @@ class SavedModel(Summarised):
             whole = largest(pl.concat([NO_PARTS, *pieces]), parts)
         return named(whole, shown, self.users, self.histories, self.item_table)
 
-    def _asked(self, rerank: MMR | None) -> Scorer:
+    def _asked(self, rerank: Rerank | None) -> Scorer:
         """The model, or one with its lists reranked."""
-        if rerank is None:
+        rerankings = [rerank] if isinstance(rerank, Reranking) else list(rerank or ())
+        if not rerankings:
             return self.model
+        if other := [one for one in rerankings if not isinstance(one, Reranking)]:
+            raise ConfigError(f"rerank={other[0]!r:.80}: expected MMR(…), AtMost(…), or a list")
         with asking(self.model):
-            return rerank.of(self.model.eval(), self.item_table)
+            return reranked(self.model.eval(), rerankings, self.item_table)
 
     def _lists(
         self,
@@ -313,6 +324,8 @@ class SavedModel(Summarised):
     ) -> pl.DataFrame:
         """The k best for the users of a batch, who are called by the keys."""
         masked = self.mask_history if mask_history is None else mask_history
+        if not isinstance(masked, bool):
+            raise ConfigError(f"mask_history={masked!r:.80}: expected True or False")
         none = Ragged(batch.items[:0], torch.zeros(len(batch) + 1, dtype=torch.int64))
         bar = partial(track, description="users", disable=not progress, transient=True)
         with asking(model):
