@@ -270,6 +270,11 @@ def test_a_run_is_refitted_on_the_whole_log(run: Run, csv: Path, tmp_path: Path)
     assert int(counts.sum()) == 320
     code, _, err = run("evaluate", tmp_path / "popularity/refit")
     assert code == 2
+    assert f"nobody to evaluate it on: name the run that it was refitted from, {tmp_path}" in err
+    (tmp_path / "popularity/refit").rename(tmp_path / "alone")
+    assert (
+        "a model alone, which recsys recommend, similar" in run("evaluate", tmp_path / "alone")[2]
+    )
     assert "it has no config.yaml" in err
     (tmp_path / "sasrec/checkpoints/best.ckpt").unlink()
     code, _, err = run("refit", tmp_path / "sasrec", "--output", tmp_path / "other")
@@ -861,6 +866,10 @@ AFTER_RUN = {
     "recommend {run} --all-users --output lists.csv": "give --output FILE.parquet",
     "recommend {run} --users u01 --allow {csv} item01": "give ids, or one file",
     "recommend {run} --users u01 --deny nowhere.csv": "nowhere.csv",
+    "recommend {run} --users u01 --at-most price": "--at-most price: expected COLUMN=COUNT",
+    "recommend {run} --users u01 --at-most price=2": "by=price: items have no columns",
+    "recommend {run} --users u01 --at-least own:3": "--at-least own:3: expected COLUMN=VALUE:NUM",
+    "recommend {run} --users u01 --boost own=yes:up": "--boost own=yes:up: expected COLUMN=VALUE",
     "similar {run}": "the following arguments are required: --items",
     "similar {run} --items nothing": "item_id 'nothing' is not among the 30",
     "score {run}": "the following arguments are required: pairs",
