@@ -46,6 +46,7 @@ from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.ids import UnknownIdWarning
 from recsys.scoring.kinds import profile_encoder
 from recsys.scoring.other_logs import check_catalogue, known_parts
+from recsys.scoring.portable import portable, write_onnx
 from recsys.scoring.reranking import MMR, Reranking
 from recsys.scoring.rules import AtLeast, AtMost, Boost
 from recsys.scoring.trained_model import LISTS_AT_ONCE, SavedModel, asking
@@ -275,6 +276,20 @@ def vectors(given: Namespace) -> None:
         path = given.output / f"{name}.parquet"
         write_parquet(path, frame)
         say(f"{path}: {len(frame):,} vectors")
+
+
+def export(given: Namespace) -> None:
+    """Write a model's scores as ONNX."""
+    if given.output.suffix != ".onnx":
+        raise ConfigError(f"{given.output}: give a .onnx file")
+    check_command(given.run, "export")
+    model = portable(_saved(given, "cpu").model)
+    with asking(model):
+        write_onnx(given.output, model)
+    say(
+        f"{given.output}: the scores of {type(model).__name__}; {given.run}/model/items.parquet "
+        "has the items in their order"
+    )
 
 
 def profile(given: Namespace) -> None:

@@ -23,6 +23,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys serve RUN [--port 8000]                       its lists over HTTP, as JSON
   recsys refit RUN                                     its model for use, fitted on the whole log
   recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
+  recsys export RUN FILE.onnx                          its scores, for software without torch
   recsys profile RUN [data=NAME] [as_of=DATE]          vectors of users for any task, as Parquet
   recsys return-times RUN [--as-of DATE]               when each user will be back, as a table
   recsys retention RUN tasks=[NAME] | questions=FILE   what its language model forgot

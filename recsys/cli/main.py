@@ -26,6 +26,7 @@ COMMANDS = (
     "serve",
     "refit",
     "vectors",
+    "export",
     "profile",
     "return-times",
     "retention",
@@ -48,6 +49,7 @@ TRUSTING = (
     "serve",
     "refit",
     "vectors",
+    "export",
     "profile",
     "synthesise",
 )
@@ -222,6 +224,9 @@ def _parser(command: str) -> Parser:
     elif command == "vectors":
         tables = "a folder for items.parquet and users.parquet"
         parser.add_argument("output", type=Path, help=tables)
+    elif command == "export":
+        parser.description = "Writes the model as ONNX: scores of padded rows of item indices."
+        parser.add_argument("output", type=Path, help="a .onnx file")
     elif command == "profile":
         options = "such as data=table data.path=F as_of=DATE"
         parser.add_argument("overrides", nargs="*", default=[], help=options)

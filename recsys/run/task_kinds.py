@@ -80,6 +80,7 @@ LISTS = TaskKind(
         "explain",
         "refit",
         "vectors",
+        "export",
         "profile",
         "retention",
         "synthesise",

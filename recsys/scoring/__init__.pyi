@@ -7,6 +7,7 @@ from .kinds import Exported as Exported
 from .kinds import Generative as Generative
 from .kinds import LogProbabilities as LogProbabilities
 from .kinds import Measured as Measured
+from .kinds import Portable as Portable
 from .kinds import ProfileEncoder as ProfileEncoder
 from .kinds import TextEncoder as TextEncoder
 from .kinds import VectorScorer as VectorScorer

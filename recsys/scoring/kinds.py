@@ -279,6 +279,18 @@ class Explainable(Scorer):
         """
 
 
+class Portable(Scorer):
+    """Computes its scores from plain tensors alone, so that it can be written as ONNX."""
+
+    @abstractmethod
+    def portable(self) -> nn.Module:
+        """A function of `items` (B, L) int64 and `lengths` (B,) int64 to the scores (B, n).
+
+        Items are indices, oldest first, each a basket of its own; behind the length of a row may
+        stand any.
+        """
+
+
 class Exported(Scorer):
     """Is written for other software, too."""
 
