@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 from numbers import Integral, Real
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from recsys.errors import ConfigError
 
@@ -72,11 +72,11 @@ def _nearest_divisor(number: int, goal: int) -> int:
 def integers(**options: object) -> None:
     """Raises ConfigError where an option is no integer, `k="5"`."""
     for name, value in options.items():
-        if not isinstance(value, Integral) or isinstance(value, bool):
+        if not isinstance(value, Integral) or type(value) is bool:
             raise ConfigError(f"{name}={value!r}: expected an integer, such as {name}=10")
 
 
-def _numbers(options: Mapping[str, Number | None]) -> Iterator[tuple[str, Number]]:
+def _numbers(options: Mapping[str, Any]) -> Iterator[tuple[str, Number]]:
     """The options that are given, all of which are numbers."""
     for name, value in options.items():
         if value is None:
