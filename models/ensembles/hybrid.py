@@ -80,7 +80,7 @@ class Hybrid(Explainable, Composite, ClosedForm):
         return [Parts.of_each("member", torch.cat(columns, 1), list(self.weights))]
 
 
-def _largest(scores: Scores) -> Tensor:
+def _largest(scores: Tensor) -> Tensor:
     """(B, 1): the largest score of each user, without its sign; 1 where all are 0."""
     largest = torch.maximum(scores.amax(1, keepdim=True), -scores.amin(1, keepdim=True))
     return torch.where(largest > 0, largest, 1)

@@ -94,14 +94,15 @@ class Shallow(nn.Module):
         item_weights: W (n, n).
     """
 
+    item_weights: Tensor
+
     def __init__(self, item_weights: Tensor) -> None:
         super().__init__()
         self.register_buffer("item_weights", item_weights)
 
     def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
         """(B, n) of items (B, L), of which `lengths` (B,) are held."""
-        weights = self.get_buffer("item_weights")
-        return multi_hot(items, lengths, weights.shape[0]) @ weights
+        return multi_hot(items, lengths, self.item_weights.shape[0]) @ self.item_weights
 
 
 def ridge_size(num_items: int) -> int:

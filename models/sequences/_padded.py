@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,6 +49,10 @@ class PaddedRows(nn.Module):
         repeats: () what the items of a history get; None: nothing.
     """
 
+    vectors: Tensor
+    compared: Tensor
+    repeats: Tensor | None
+
     def __init__(
         self,
         vectors: Tensor,
@@ -65,8 +70,8 @@ class PaddedRows(nn.Module):
 
     def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
         """(B, n) of items (B, L), of which `lengths` (B,) are the history."""
-        vectors, compared = self.get_buffer("vectors"), self.get_buffer("compared")
-        encoder = self.encoder
+        vectors, compared = self.vectors, self.compared
+        encoder: Any = self.encoder  # SASRec's, whose file imports this one
         x_BLD = F.embedding(items, vectors) * vectors.shape[1] ** 0.5
         x = (x_BLD + encoder.positions.weight[: items.shape[1]]).flatten(0, 1)
         layout = Rectangle(items)

@@ -53,10 +53,6 @@ TableAndRows = tuple[LabelTable, Tensor, Tensor]
 """A table, the rows to learn from and those to predict."""
 
 
-CLOSE = {"rtol": 1e-5, "atol": 1e-6}
-"""Of sums in another order, of which one may have been taken in float32."""
-
-
 class ModelContract:
     """What every model must do. A subclass says how its model is built.
 
@@ -132,7 +128,9 @@ class ModelContract:
         with torch.inference_mode():
             parts = model.parts(history, items, split.item_table)
             scores = model.score(history).gather(1, items[:, None])[:, 0].double()
-        torch.testing.assert_close(sum(p.sum(len(history)) for p in parts), scores, **CLOSE)
+        total = torch.stack([p.sum(len(history)) for p in parts]).sum(0)
+        # Sums in another order, of which one may have been taken in float32.
+        torch.testing.assert_close(total, scores, rtol=1e-5, atol=1e-6)
 
     def test_a_list_for_users_without_a_history(self, model: Scorer, split: Split) -> None:
         newcomers = BasketBatch.from_lists([[], []], split.num_items)
