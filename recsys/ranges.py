@@ -69,10 +69,10 @@ def _nearest_divisor(number: int, goal: int) -> int:
     return min(divisors, key=lambda divisor: abs(divisor - goal))
 
 
-def integers(**options: object) -> None:
+def integers(**options: Any) -> None:
     """Raises ConfigError where an option is no integer, `k="5"`."""
     for name, value in options.items():
-        if not isinstance(value, Integral) or type(value) is bool:
+        if value is True or value is False or not isinstance(value, Integral):
             raise ConfigError(f"{name}={value!r}: expected an integer, such as {name}=10")
 
 
@@ -81,7 +81,8 @@ def _numbers(options: Mapping[str, Any]) -> Iterator[tuple[str, Number]]:
     for name, value in options.items():
         if value is None:
             continue
-        if not isinstance(value, Real):
+        is_number = isinstance(value, Real)  # of numpy, too, which are no float by their type
+        if not is_number:
             raise ConfigError(f"{name}={value!r}: expected a number")
         yield name, value
 
