@@ -5,9 +5,10 @@ Numbers are given by the names of their options; None, which stands for a defaul
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
-from typing import TypeAlias
+from numbers import Integral, Real
+from typing import Any, TypeAlias
 
 from recsys.errors import ConfigError
 
@@ -16,31 +17,31 @@ Number: TypeAlias = int | float
 
 def at_least(low: Number, /, **options: Number | None) -> None:
     """Raises ConfigError where an option is less, infinite or no number."""
-    for name, value in options.items():
-        _refuse_unless(value is None or value >= low, f"at least {low}", name, value)
+    for name, value in _numbers(options):
+        _refuse_unless(value >= low, f"at least {low}", name, value)
 
 
 def above(low: Number, /, **options: Number | None) -> None:
     """Raises ConfigError where an option is not more, infinite or no number."""
-    for name, value in options.items():
-        _refuse_unless(value is None or value > low, f"above {low}", name, value)
+    for name, value in _numbers(options):
+        _refuse_unless(value > low, f"above {low}", name, value)
 
 
 def share(**options: Number | None) -> None:
     """Raises ConfigError where an option is not in 0 .. 1."""
-    for name, value in options.items():
-        _refuse_unless(value is None or 0 <= value <= 1, "a share, 0 to 1", name, value)
+    for name, value in _numbers(options):
+        _refuse_unless(0 <= value <= 1, "a share, 0 to 1", name, value)
 
 
 def proper_share(**options: Number) -> None:
     """Raises ConfigError where an option is not in 0 .. 1, or is 1, which would leave nothing."""
-    for name, value in options.items():
+    for name, value in _numbers(options):
         _refuse_unless(0 <= value < 1, "from 0 to below 1", name, value)
 
 
 def decays(**options: Number) -> None:
     """Raises ConfigError where a factor that is taken to the power of an age is not in (0, 1]."""
-    for name, value in options.items():
+    for name, value in _numbers(options):
         _refuse_unless(0 < value <= 1, "above 0, to 1", name, value)
 
 
@@ -68,6 +69,24 @@ def _nearest_divisor(number: int, goal: int) -> int:
     return min(divisors, key=lambda divisor: abs(divisor - goal))
 
 
-def _refuse_unless(fits: bool, expected: str, name: str, value: Number | None) -> None:
-    if not fits or (value is not None and not isfinite(value)):
+def integers(**options: Any) -> None:
+    """Raises ConfigError where an option is no integer, `k="5"`."""
+    for name, value in options.items():
+        if value is True or value is False or not isinstance(value, Integral):
+            raise ConfigError(f"{name}={value!r}: expected an integer, such as {name}=10")
+
+
+def _numbers(options: Mapping[str, Any]) -> Iterator[tuple[str, Number]]:
+    """The options that are given, all of which are numbers."""
+    for name, value in options.items():
+        if value is None:
+            continue
+        is_number = isinstance(value, Real)  # of numpy, too, which are no float by their type
+        if not is_number:
+            raise ConfigError(f"{name}={value!r}: expected a number")
+        yield name, value
+
+
+def _refuse_unless(fits: bool, expected: str, name: str, value: Number) -> None:
+    if not fits or not isfinite(value):
         raise ConfigError(f"{name}={value}: expected {expected}; leave it out for the default")

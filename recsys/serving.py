@@ -37,7 +37,7 @@ from recsys.log.vocabulary import UNKNOWN, Vocabulary
 from recsys.retrieval.lists import check_length
 from recsys.scoring.ids import column_of
 from recsys.scoring.kinds import VectorScorer
-from recsys.scoring.saved_model import SavedModel, asking
+from recsys.scoring.trained_model import SavedModel, asking
 
 logger = logging.getLogger(__name__)
 
@@ -164,12 +164,19 @@ class Service:
         return Question(kind, known, k, filters)
 
     def _history(self, history: Any) -> list[list[Any]]:
-        """Baskets of the items that the model knows; others are left out."""
+        """Baskets of the items that the model knows; others are left out.
+
+        A history may be empty, and is ranked by popularity; one of unknown items alone is refused.
+        """
+        if history == []:
+            return []
         baskets = [b if isinstance(b, list) else [b] for b in _many(history, "a history")]
         known = [
-            _known(self.saved.items, basket, "a basket", all_of_them=False) for basket in baskets
+            _known(self.saved.items, basket, "a basket", all_of_them=False)
+            for basket in baskets
+            if basket
         ]
-        if not any(known):
+        if known and not any(known):
             raise UnknownIdError(f"of the history {json.dumps(history)[:80]} no item is known")
         return [basket for basket in known if basket]
 

@@ -131,19 +131,34 @@ def test_figures_of_decisions_are_those_of_the_records() -> None:
         )
 
 
-def test_the_cost_of_diversity_is_that_of_the_record() -> None:
+LABELS = {
+    "at most": "`AtMost({})` of a category",
+    "at least": "`AtLeast({})` of own brands",
+    "boost": "`Boost({})` of own brands",
+    "mmr": "`MMR({})`",
+}
+
+
+def label_of(model: str) -> str:
+    """What a row of the table of rules is called."""
+    _, _, rule = model.partition(", ")
+    if ", " in rule:
+        return "`AtLeast(5)`, then `AtMost(2)`"
+    kind, _, number = rule.lower().rpartition(" ")
+    return LABELS[kind].format(number) if rule else {"Popularity": "popularity"}.get(model, model)
+
+
+def test_the_cost_of_rules_is_that_of_the_record() -> None:
     page = (ROOT / "docs/python.md").read_text()
     record = json.loads((ROOT / "benchmarks/reranking/results/complete_journey.json").read_text())
     assert f"{record['users']:,} test users" in page
     for model, reached in record["models"].items():
-        name, _, weight = model.lower().partition(", mmr ")
-        label = f"`MMR({weight})`" if weight else {"tifuknn": "TIFUKNN"}.get(name, name)
-        names = ("diversity@10", "recall@10", "ndcg@10")
+        names = ("diversity@10", "own_brands@10", "recall@10", "ndcg@10")
         figures = " | ".join(f"{reached[n]:.4f}".removeprefix("0") for n in names)
-        assert f"| {label} | {figures} |" in page
-        if weight:
-            difference = reached["ndcg@10 difference"]["difference"]
-            assert f"{difference:.4f}".replace("0.", ".") in page
+        row = f"| {label_of(model)} | {figures} | "
+        if "ndcg@10 difference" in reached:
+            row += f"{reached['ndcg@10 difference']['difference']:.4f}".replace("0.", ".")
+        assert row in page
 
 
 def test_the_version_is_one() -> None:

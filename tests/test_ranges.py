@@ -229,3 +229,17 @@ def test_a_list_names_nothing_twice() -> None:
     ranges.distinct(x=[1, 2], y="ab", z=None, empty=[])
     with pytest.raises(ConfigError, match=r"^task\.x=\[7,5,7\] names 7 twice; name each once$"):
         ranges.distinct(**{"task.x": [7, 5, 7]})
+
+
+def test_what_is_no_number_is_a_line() -> None:
+    for check, message in (
+        (lambda: ranges.at_least(1, k="5"), "k='5': expected a number"),
+        (lambda: ranges.above(0, k=[5]), r"k=\[5\]: expected a number"),
+        (lambda: ranges.share(k="a"), "k='a': expected a number"),
+        (lambda: ranges.decays(k="a"), "k='a': expected a number"),
+        (lambda: ranges.integers(k=None), "k=None: expected an integer, such as k=10"),
+        (lambda: ranges.integers(k=True), "k=True: expected an integer"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check()
+    ranges.integers(k=torch.arange(3).numpy()[1])

@@ -14,7 +14,7 @@ import pytest
 
 from recsys.cli.main import main
 from recsys.models import EASE, SASRec
-from recsys.scoring.saved_model import SavedModel
+from recsys.scoring.trained_model import SavedModel
 from recsys.tasks import last_basket
 from recsys.testing import checkerboard
 
@@ -99,6 +99,13 @@ def test_histories_filters_and_similar_items(client: Client, saved: SavedModel) 
     assert items_of(client.post("/recommend", body)) == [expected]
     allowed = client.post("/recommend", {"users": [3], "k": 9, "allow": [7, 8]})
     assert sorted(items_of(allowed)[0]) == [7, 8]
+    popular = saved.recommend(histories=[[]], k=4)["item_id"].to_list()
+    expected = saved.recommend(histories=[[1]], k=4)["item_id"].to_list()
+    for body in ([[], [1]], [[[]], [[], 1]]):
+        assert items_of(client.post("/recommend", {"histories": body, "k": 4})) == [
+            popular,
+            expected,
+        ]
     similar = saved.similar([6], k=3)
     found = client.get("/similar?item=6&k=3")[1]["lists"][0]
     assert [entry["similar_id"] for entry in found] == similar["similar_id"].to_list()

@@ -29,8 +29,9 @@ from recsys.batch.ragged import Ragged
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.log.vocabulary import Vocabulary
 from recsys.models import BPRMF
-from recsys.scoring.saved_model import SavedModel, recommendations
+from recsys.scoring.lists import table_of_lists
 from recsys.scoring.scorer import USERS_AT_ONCE, Scorer
+from recsys.scoring.trained_model import SavedModel
 
 RESULT = ROOT / "benchmarks/speed/results/memory.json"
 SIZES = {"recommend": (20_000, 10_000), "evaluate": (2_000, 200_000)}
@@ -69,7 +70,7 @@ def ask(case: str, side: str) -> None:
         return
     if side == "fixed" and case == "recommend":
         top = model.top_k(batch, 10, mask_history=True)
-        recommendations(saved.users.ids.rename("user_id"), top.items, top.scores, items)
+        table_of_lists(saved.users.ids.rename("user_id"), top.items, top.scores, items)
         return
     if side == "fixed":
         Scorer.users_at_once = lambda self, num_items: USERS_AT_ONCE  # type: ignore[method-assign]

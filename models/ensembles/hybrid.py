@@ -10,22 +10,24 @@ the history is masked or not. A user of whom no member says anything gets popula
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
+import polars as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError
 from recsys.ranges import above
-from recsys.scoring.kinds import Composite
+from recsys.scoring.kinds import Composite, Explainable
+from recsys.scoring.parts import Parts
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
 
-class Hybrid(Composite, ClosedForm):
+class Hybrid(Explainable, Composite, ClosedForm):
     """Adds the scores of its members, whatever they are.
 
     `recsys.training.fit` fits the members first, each in its own way; `fit` itself takes them as
@@ -65,6 +67,20 @@ class Hybrid(Composite, ClosedForm):
         total = torch.zeros(len(batch), batch.num_items, device=batch.device)
         for name, member in self.members():
             scores = member.score(batch)
-            largest = torch.maximum(scores.amax(1, keepdim=True), -scores.amin(1, keepdim=True))
-            total.addcmul_(scores, self.weights[name] / torch.where(largest > 0, largest, 1))
+            total.addcmul_(scores, self.weights[name] / _largest(scores))
         return total
+
+    def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
+        """By member."""
+        columns = []
+        for name, member in self.members():
+            scores = member.score(batch)
+            shares = scores * (self.weights[name] / _largest(scores))
+            columns.append(shares.gather(1, items[:, None]))
+        return [Parts.of_each("member", torch.cat(columns, 1), list(self.weights))]
+
+
+def _largest(scores: Tensor) -> Tensor:
+    """(B, 1): the largest score of each user, without its sign; 1 where all are 0."""
+    largest = torch.maximum(scores.amax(1, keepdim=True), -scores.amin(1, keepdim=True))
+    return torch.where(largest > 0, largest, 1)

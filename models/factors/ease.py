@@ -14,22 +14,28 @@ Shapes: B users, U training users, n items.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import polars as pl
 import torch
 from scipy.sparse import csr_array
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys.batch.bounds import check_tensor
 from recsys.batch.histories import BasketBatch
+from recsys.batch.padded import multi_hot
 from recsys.batch.sparse import csr, matmul
 from recsys.memory import check_memory
 from recsys.models.neighbours._item_rows import held_items
 from recsys.ranges import above
+from recsys.scoring.kinds import Explainable, Portable
+from recsys.scoring.parts import Parts
 from recsys.scoring.scorer import ClosedForm
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
 
-class EASE(ClosedForm):
+class EASE(Explainable, Portable, ClosedForm):
     """Item-to-item weights by ridge regression of each item on all others.
 
     Fitting takes O(n³) time and three (n, n) matrices of float64.
@@ -71,6 +77,32 @@ class EASE(ClosedForm):
     def score(self, batch: BasketBatch) -> Scores:
         rows = batch.ragged.distinct(batch.num_items)
         return matmul(csr(rows, batch.num_items), self.item_weights)
+
+    def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
+        rows = batch.ragged.distinct(batch.num_items)
+        values = self.item_weights[rows.values, items[rows.owners()]]
+        return [Parts.summed("history", rows.owners(), rows.values, values)]
+
+    def portable(self) -> nn.Module:
+        return Shallow(self.item_weights)
+
+
+class Shallow(nn.Module):
+    """EASE of padded rows.
+
+    Args:
+        item_weights: W (n, n).
+    """
+
+    item_weights: Tensor
+
+    def __init__(self, item_weights: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("item_weights", item_weights)
+
+    def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """(B, n) of items (B, L), of which `lengths` (B,) are held."""
+        return multi_hot(items, lengths, self.item_weights.shape[0]) @ self.item_weights
 
 
 def ridge_size(num_items: int) -> int:

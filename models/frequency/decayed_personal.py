@@ -11,17 +11,22 @@ A user without a history gets this popularity, too, whatever its weight.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import polars as pl
 import torch
 from torch import Tensor
 
 from recsys.batch.histories import BasketBatch
 from recsys.ranges import at_least, decays
+from recsys.scoring.kinds import Explainable
+from recsys.scoring.parts import Parts
 from recsys.scoring.scorer import ClosedForm
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
 
-class DecayedPersonal(ClosedForm):
+class DecayedPersonal(Explainable, ClosedForm):
     """A user's items, recent ones first, with popular ones behind or between them.
 
     Args:
@@ -48,3 +53,7 @@ class DecayedPersonal(ClosedForm):
     def score(self, batch: BasketBatch) -> Scores:
         personal = batch.sum(self.decay ** batch.age().float())
         return personal + self.popularity_weight * self.popularity
+
+    def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
+        own = Parts.of_own(batch, items, self.decay ** batch.age().float())
+        return [own, Parts.of_popularity(self.popularity_weight * self.popularity[items])]

@@ -9,17 +9,22 @@ A user without a history gets popularity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import polars as pl
 import torch
 from torch import Tensor
 
 from recsys.batch.bounds import check_tensor
 from recsys.batch.histories import BasketBatch
+from recsys.scoring.kinds import Explainable
+from recsys.scoring.parts import Parts
 from recsys.scoring.scorer import ClosedForm
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
 
-class PersonalTop(ClosedForm):
+class PersonalTop(Explainable, ClosedForm):
     """In how many of a user's baskets an item occurs.
 
     Args:
@@ -44,3 +49,7 @@ class PersonalTop(ClosedForm):
     def score(self, batch: BasketBatch) -> Scores:
         # Doubles: a share below 1 beside counts in the hundreds would lose digits in floats.
         return batch.counts() + self.popularity_share
+
+    def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
+        own = Parts.of_own(batch, items, torch.ones(len(batch.items), device=batch.device))
+        return [own, Parts.of_popularity(self.popularity_share[items])]

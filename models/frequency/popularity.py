@@ -6,18 +6,23 @@ ago it was. A user without a history gets the same list as everyone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import polars as pl
 import torch
 from torch import Tensor
 
 from recsys.batch.histories import BasketBatch
 from recsys.errors import ConfigError
 from recsys.ranges import decays
+from recsys.scoring.kinds import Explainable
+from recsys.scoring.parts import Parts
 from recsys.scoring.scorer import ClosedForm
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
 
-class Popularity(ClosedForm):
+class Popularity(Explainable, ClosedForm):
     """How many training baskets hold an item.
 
     Args:
@@ -53,3 +58,6 @@ class Popularity(ClosedForm):
 
     def score(self, batch: BasketBatch) -> Scores:
         return self.popularity.expand(len(batch), -1)
+
+    def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
+        return [Parts.of_popularity(self.popularity[items])]

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from recsys.batch.bounds import check_index, check_offsets, check_tensor
 from recsys.batch.histories import BasketBatch
-from recsys.batch.ragged import Ragged
+from recsys.batch.ragged import Ragged, gather_positions
 from recsys.batch.sparse import csr, matmul
 from recsys.memory import check_memory
+from recsys.scoring.parts import Parts
 from recsys.scoring.scorer import ClosedForm
 
 
@@ -72,3 +73,13 @@ class ItemRows(ClosedForm):
     def sum_rows(self, batch: BasketBatch, weights: Tensor) -> Tensor:
         """(B, C): the rows of each user's items, each times the weight (E,) of its event."""
         return matmul(csr(batch.ragged, batch.num_items, weights), self.rows)
+
+    def event_parts(self, batch: BasketBatch, items: Tensor, weights: Tensor) -> Parts:
+        """What each user's events, of the weights (E,), bring to the column `items` (B,) names."""
+        owners = batch.owners()
+        cells, offsets = gather_positions(self.offsets, batch.items)
+        event = Ragged(cells, offsets).owners()
+        is_item = self.columns[cells] == items[owners[event]]
+        cells, event = cells[is_item], event[is_item]
+        values = self.values[cells].double() * weights[event]
+        return Parts.summed("history", owners[event], batch.items[event], values)

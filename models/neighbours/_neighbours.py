@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from recsys.batch.bounds import check_index, check_offsets, check_tensor
 from recsys.batch.histories import BasketBatch
-from recsys.batch.ragged import offsets_of
+from recsys.batch.ragged import Ragged, gather_positions, offsets_of
+from recsys.scoring.parts import Parts
 from recsys.scoring.scorer import ClosedForm
 
 
@@ -79,6 +80,13 @@ class UserNeighbours(ClosedForm):
     def mix(self, shares: Tensor) -> Tensor:
         """(B, n): sums of the training users' weighted items, each taken `shares` (B, U) times."""
         return _sums(shares, self.item_owners, self.item_offsets, self.item_weights)
+
+    def neighbour_parts(self, shares: Tensor, items: Tensor) -> Parts:
+        """What each training user brings to the item (B,) of each row of `mix(shares)`."""
+        pairs, offsets = gather_positions(self.item_offsets, items)
+        rows, owners = Ragged(pairs, offsets).owners(), self.item_owners[pairs]
+        values = shares[rows, owners].double() * self.item_weights[pairs]
+        return Parts.summed("user", rows, self.users[owners], values)
 
     def same_user(self, batch: BasketBatch) -> Tensor:
         """(B, U) bool: where a training user is the one asked, who is no neighbour."""

@@ -17,16 +17,22 @@ Shapes: n items, E pairs of similar items.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import polars as pl
 import torch
 from rich.console import Console
 from rich.progress import track
 from scipy.sparse import csr_array, vstack
+from torch import Tensor
 
 from recsys.batch.histories import BasketBatch
 from recsys.models.neighbours._item_rows import ItemRows, check_pairs, held_items
 from recsys.ranges import at_least, decays
 from recsys.retrieval.lists import top_k
+from recsys.scoring.kinds import Explainable
+from recsys.scoring.parts import Parts
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
@@ -36,7 +42,7 @@ _SPARSE = 8  # rows with fewer than one value in so many cells
 console = Console(stderr=True)
 
 
-class ItemKNN(ItemRows):
+class ItemKNN(Explainable, ItemRows):
     """Sums the similarities to the items of a history.
 
     Args:
@@ -90,6 +96,9 @@ class ItemKNN(ItemRows):
 
     def score(self, batch: BasketBatch) -> Scores:
         return self.sum_rows(batch, self.decay ** batch.age().float())
+
+    def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
+        return [self.event_parts(batch, items, self.decay ** batch.age().float())]
 
 
 def _most_pairs(user_items: csr_array) -> np.ndarray:

@@ -16,17 +16,23 @@ Shapes: B users, N baskets, n items.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import polars as pl
 import torch
 from scipy.sparse import csr_array, diags_array
+from torch import Tensor
 
 from recsys.batch.histories import BasketBatch
 from recsys.models.neighbours._item_rows import ItemRows, check_pairs
+from recsys.scoring.kinds import Explainable
+from recsys.scoring.parts import Parts
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
 
-class Markov(ItemRows):
+class Markov(Explainable, ItemRows):
     """Transition probabilities from the last basket.
 
     Raises:
@@ -48,6 +54,10 @@ class Markov(ItemRows):
         last = batch.last(1)
         size = last.lengths()[last.owners()]
         return self.sum_rows(last, 1 / size)
+
+    def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
+        last = batch.last(1)
+        return [self.event_parts(last, items, 1 / last.lengths()[last.owners()])]
 
 
 def _transitions(history: BasketBatch) -> tuple[csr_array, csr_array]:

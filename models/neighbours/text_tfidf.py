@@ -15,21 +15,27 @@ Shapes: B users, n items, V words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 import torch
 from scipy.sparse import csr_array
+from torch import Tensor
 
 from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged, gather_positions
 from recsys.batch.sparse import matmul
 from recsys.errors import DataError
 from recsys.models.neighbours._item_rows import ItemRows
 from recsys.nn.text_vectors import tfidf_weights
 from recsys.ranges import decays
+from recsys.scoring.kinds import Explainable
+from recsys.scoring.parts import Parts
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
 
-class TextTFIDF(ItemRows):
+class TextTFIDF(Explainable, ItemRows):
     """Cosine between item texts and the decayed sum of the texts of a history.
 
     Args:
@@ -53,9 +59,22 @@ class TextTFIDF(ItemRows):
         return max(num_items, int(self.num_columns))
 
     def score(self, batch: BasketBatch) -> Scores:
+        return matmul(self.rows, self._profile(batch).T).T.contiguous()
+
+    def _profile(self, batch: BasketBatch) -> Tensor:
+        """(B, V), of length 1."""
         profile = self.sum_rows(batch, self.decay ** batch.age().float())
-        profile = torch.nn.functional.normalize(profile, dim=1)
-        return matmul(self.rows, profile.T).T.contiguous()
+        return torch.nn.functional.normalize(profile, dim=1)
+
+    def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
+        """By the words that an item shares with the history."""
+        names = words_of(item_table["text"])
+        if len(names) != int(self.num_columns):
+            raise DataError("items have other texts than those that the model was fitted on")
+        cells, offsets = gather_positions(self.offsets, items)
+        rows, words = Ragged(cells, offsets).owners(), self.columns[cells]
+        values = self._profile(batch)[rows, words] * self.values[cells]
+        return [Parts.summed("word", rows, words, values, names)]
 
 
 def item_texts(split: Split) -> pl.Series:
@@ -75,10 +94,18 @@ def item_texts(split: Split) -> pl.Series:
 
 def tfidf(texts: pl.Series) -> csr_array:
     """(n, V) TF-IDF rows of length 1, zero for a text that is null or shares no word."""
-    words = texts.str.to_lowercase().str.extract_all(r"\w+")
-    text_words = pl.DataFrame({"text": pl.int_range(len(texts), eager=True), "word": words})
-    cells = tfidf_weights(text_words.explode("word").drop_nulls()).with_columns(
-        word=pl.col("word").rank("dense") - 1
-    )
+    cells = _cells(texts).with_columns(word=pl.col("word").rank("dense") - 1)
     values, row, column = (cells[name].to_numpy() for name in ("weight", "text", "word"))
     return csr_array((values, (row, column)), shape=(len(texts), cells["word"].n_unique()))
+
+
+def words_of(texts: pl.Series) -> list[str]:
+    """(V,): what the columns of `tfidf` stand for."""
+    return _cells(texts)["word"].unique().sort().to_list()
+
+
+def _cells(texts: pl.Series) -> pl.DataFrame:
+    """A row for each word of a text, with its weight."""
+    words = texts.str.to_lowercase().str.extract_all(r"\w+")
+    text_words = pl.DataFrame({"text": pl.int_range(len(texts), eager=True), "word": words})
+    return tfidf_weights(text_words.explode("word").drop_nulls())

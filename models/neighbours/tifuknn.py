@@ -22,6 +22,9 @@ A user without a history is near nobody and gets popularity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -31,11 +34,13 @@ from recsys.batch.ragged import Ragged
 from recsys.models.neighbours._neighbours import UserNeighbours
 from recsys.ranges import at_least, share
 from recsys.retrieval.lists import top_k
+from recsys.scoring.kinds import Explainable
+from recsys.scoring.parts import Parts
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
 
-class TIFUKNN(UserNeighbours):
+class TIFUKNN(Explainable, UserNeighbours):
     """Own decayed frequencies mixed with the neighbours' mean.
 
     Args:
@@ -92,6 +97,12 @@ class TIFUKNN(UserNeighbours):
         return self.alpha * user_vectors + (1 - self.alpha) * self.mix(
             self._neighbours(batch, user_vectors)
         )
+
+    def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
+        weights = self._decayed(batch)
+        shares = (1 - self.alpha) * self._neighbours(batch, batch.sum(weights))
+        own = Parts.of_own(batch, items, self.alpha * weights)
+        return [own, self.neighbour_parts(shares, items)]
 
     def _neighbours(self, batch: BasketBatch, user_vectors: Tensor) -> Tensor:
         """(B, U): 1/k for the nearest k training users, 0 for the others and without a history."""

@@ -16,16 +16,21 @@ A user without a history has no neighbours and gets popularity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import polars as pl
 from torch import Tensor
 
 from recsys.batch.histories import BasketBatch
 from recsys.models.neighbours._neighbours import UserNeighbours
 from recsys.ranges import above, at_least, share
+from recsys.scoring.kinds import Explainable
+from recsys.scoring.parts import Parts
 from recsys.tasks.splits import Split
 from recsys.types import Scores
 
 
-class UPCF(UserNeighbours):
+class UPCF(Explainable, UserNeighbours):
     """Own recent frequency, and that of users with similar items.
 
     Args:
@@ -52,14 +57,20 @@ class UPCF(UserNeighbours):
         self.remember(split.training, self._recent_share(split.training))
 
     def score(self, batch: BasketBatch) -> Scores:
+        return batch.sum(self._recent_share(batch)) + self.mix(self._shares(batch))
+
+    def _shares(self, batch: BasketBatch) -> Tensor:
+        """(B, U): w(u, v)^q."""
         held_items = batch.multi_hot()
         own_size = held_items.sum(1, keepdim=True).clamp(min=1)
         similarity = self.match(held_items) / (
             own_size**self.asymmetry * self.offsets.diff() ** (1 - self.asymmetry)
         )
-        similarity = similarity.masked_fill(self.same_user(batch), 0)
-        personal = batch.sum(self._recent_share(batch))
-        return personal + self.mix(similarity**self.locality)
+        return similarity.masked_fill(self.same_user(batch), 0) ** self.locality
+
+    def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
+        own = Parts.of_own(batch, items, self._recent_share(batch))
+        return [own, self.neighbour_parts(self._shares(batch), items)]
 
     def _recent_share(self, batch: BasketBatch) -> Tensor:
         """(E,): what an event adds to UWP@r."""

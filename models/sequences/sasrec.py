@@ -42,6 +42,7 @@ from recsys.batch.ragged import Ragged, beginnings, ranges
 from recsys.batch.sparse import right_singular_vectors
 from recsys.errors import ConfigError
 from recsys.models.neighbours.text_tfidf import item_texts, tfidf
+from recsys.models.sequences._padded import PaddedRows, Rectangle
 from recsys.nn import losses, negatives
 from recsys.nn.attention import Layout
 from recsys.nn.buffers import Memo
@@ -50,7 +51,7 @@ from recsys.nn.repeats import RepeatWeight
 from recsys.nn.row_adam import RowAdamW
 from recsys.precision import wide
 from recsys.ranges import at_least, heads, proper_share
-from recsys.scoring.kinds import LogProbabilities, RepeatAware, Separable
+from recsys.scoring.kinds import LogProbabilities, Portable, RepeatAware, Separable
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
 from recsys.types import ItemVectors, UserVectors
@@ -125,7 +126,7 @@ class Ranking:
             )
 
 
-class SASRec(RepeatAware, LogProbabilities, Separable):
+class SASRec(RepeatAware, LogProbabilities, Portable, Separable):
     """Encodes a history to the state after its last item; a score is its product with an item.
 
     Args:
@@ -326,6 +327,23 @@ class SASRec(RepeatAware, LogProbabilities, Separable):
     def compared(self, vectors: Tensor) -> Tensor:
         """(N, D): states or items as their inner products are taken, here as they are."""
         return vectors
+
+    def portable(self) -> nn.Module:
+        """Its scores of padded rows.
+
+        Raises:
+            ConfigError: ranks divide its items.
+        """
+        if self._divided_table() is not None:
+            raise ConfigError("the items are divided among ranks; export the saved model")
+        repeats = None if self.repeats is None else self.repeats.value.detach()
+        return PaddedRows(
+            self._scored_items().detach(),
+            self.encode_items().detach(),
+            self.encoder,
+            self.compared,
+            repeats,
+        )
 
     def refuse_no_softmax(self) -> None:
         if not self.ranking.softmax:
@@ -555,7 +573,7 @@ class Block(nn.Module):
         )
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout | Rectangle) -> Tensor:
         """(E, D) to (E, D)."""
         queries_keys_values = self.projections(self.attention_norm(x))
         context = layout.attention(queries_keys_values, self.num_heads, causal=True)

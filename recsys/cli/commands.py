@@ -7,7 +7,7 @@ import os
 import socket
 import warnings
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,7 +25,8 @@ from recsys.errors import ConfigError, RunError
 from recsys.evaluation import statistics
 from recsys.evaluation.ranking import Evaluation, Protocol
 from recsys.files import held, write_parquet, write_pieces, write_text
-from recsys.log.event_log import EventLog
+from recsys.log.event_log import ITEM, USER, EventLog
+from recsys.ranges import Number
 from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import runs_page, tables
 from recsys.report.screen import console, say, show, table_of
@@ -44,8 +45,11 @@ from recsys.run.task_kinds import check_command, folder_with_config, kind_of_run
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.ids import UnknownIdWarning
 from recsys.scoring.kinds import profile_encoder
-from recsys.scoring.reranking import MMR
-from recsys.scoring.saved_model import SavedModel
+from recsys.scoring.other_logs import check_catalogue, known_parts
+from recsys.scoring.portable import portable, write_onnx
+from recsys.scoring.reranking import MMR, Reranking
+from recsys.scoring.rules import AtLeast, AtMost, Boost
+from recsys.scoring.trained_model import LISTS_AT_ONCE, SavedModel, asking
 from recsys.tasks.as_of import AS_OF
 
 SHOWN_USERS = 20
@@ -88,8 +92,8 @@ def _warn(different: str | None, run: str = "") -> None:
 def _evaluations(saved: SavedModel, task: ranking.Task) -> dict[str, Evaluation]:
     """Evaluations of the validation and the test users, who keep the indices of the task's log."""
     results = {}
-    for part, known in saved.known_parts(task.split):
-        with saved_model.asking(saved.model):
+    for part, known in known_parts(saved, task.split):
+        with asking(saved.model):
             result = ranking.evaluate_part(saved.model, known, task)
         user = pl.Series("user", part.last_of_users().history.users.numpy())
         results[part.name] = replace(result, per_user=result.per_user.with_columns(user))
@@ -105,10 +109,7 @@ def recommend(given: Namespace) -> None:
     saved = _saved(given)
     with _warned():
         options = {"k": given.k, "unknown": given.unknown, **_filters(given)}
-        if given.diversity is not None:
-            options["rerank"] = MMR(given.diversity, given.by)
-        elif given.by is not None:
-            raise ConfigError(f"--by {given.by} is for --diversity; give both")
+        options["rerank"] = list(_rerankings(given))
         if given.all_users:
             pieces = saved.recommend_all(**options)
             write_pieces(given.output, _shown(pieces, saved))
@@ -122,6 +123,39 @@ def recommend(given: Namespace) -> None:
     _show_or_write(lists, given.output)
 
 
+def _rerankings(given: Namespace) -> Iterator[Reranking]:
+    """What is done with lists: boosts, diversity, quotas, and last what is at most of a kind."""
+    for text in given.boost:
+        yield Boost(*_by_value("--boost", text, float, "brand=ours:0.2"))
+    if given.diversity is not None:
+        yield MMR(given.diversity, given.by)
+    elif given.by is not None:
+        raise ConfigError(f"--by {given.by} is for --diversity; give both")
+    for text in given.at_least:
+        yield AtLeast(*_by_value("--at-least", text, int, "brand=ours:3"))
+    for text in given.at_most:
+        column, equals, count = text.rpartition("=")
+        if not equals or not column or not count.isdecimal():
+            raise ConfigError(f"--at-most {text}: expected COLUMN=COUNT, such as category=2")
+        yield AtMost(int(count), column)
+
+
+def _by_value(
+    option: str, text: str, number: Callable[[str], Number], example: str
+) -> tuple[Any, str, str]:
+    """The number, the column and the value of `COLUMN=VALUE:NUMBER`."""
+    column, _, rest = text.partition("=")
+    value, colon, count = rest.rpartition(":")
+    try:
+        if not (column and value and colon):
+            raise ValueError
+        return number(count), column, value
+    except ValueError:
+        raise ConfigError(
+            f"{option} {text}: expected COLUMN=VALUE:NUMBER, such as {example}"
+        ) from None
+
+
 def similar(given: Namespace) -> None:
     """Print or write the items like each of some items."""
     check_output(given.output)
@@ -130,6 +164,35 @@ def similar(given: Namespace) -> None:
     with _warned():
         lists = saved.similar(given.items, given.k, unknown=given.unknown, **_filters(given))
     _show_or_write(lists, given.output)
+
+
+def score(given: Namespace) -> None:
+    """Print or write the rows of a table with the model's score of each user and item."""
+    check_output(given.output)
+    check_command(given.run, "score")
+    pairs = typed_table(str(given.pairs))
+    saved = _saved(given)
+    with _warned():
+        scored = saved.score(pairs, unknown=given.unknown)
+    _show_or_write(scored, given.output)
+
+
+def explain(given: Namespace) -> None:
+    """Print or write what brought items to users."""
+    check_output(given.output)
+    check_command(given.run, "explain")
+    if given.pairs is not None and given.items:
+        raise ConfigError("--items goes with --users; --pairs names items of its own")
+    pairs = None if given.pairs is None else typed_table(str(given.pairs))
+    saved = _saved(given)
+    with _warned():
+        if pairs is None and given.items is None:
+            pairs = saved.recommend(given.users, k=given.k, unknown=given.unknown)
+        elif pairs is None:
+            users, items = pl.DataFrame({USER: given.users}), pl.DataFrame({ITEM: given.items})
+            pairs = users.join(items, how="cross")
+        parts = saved.explain(pairs, parts=given.parts, unknown=given.unknown)
+    _show_or_write(parts, given.output)
 
 
 def refit(given: Namespace) -> None:
@@ -186,7 +249,7 @@ def _warned() -> Iterator[None]:
 
 
 def _shown(pieces: Iterable[pl.DataFrame], saved: SavedModel) -> Iterable[pl.DataFrame]:
-    total = -(-len(saved.users) // saved_model.LISTS_AT_ONCE)
+    total = -(-len(saved.users) // LISTS_AT_ONCE)
     quiet = not console.is_terminal
     return track(pieces, "users", total, console=console, disable=quiet, transient=True)
 
@@ -215,6 +278,20 @@ def vectors(given: Namespace) -> None:
         say(f"{path}: {len(frame):,} vectors")
 
 
+def export(given: Namespace) -> None:
+    """Write a model's scores as ONNX."""
+    if given.output.suffix != ".onnx":
+        raise ConfigError(f"{given.output}: give a .onnx file")
+    check_command(given.run, "export")
+    model = portable(_saved(given, "cpu").model)
+    with asking(model):
+        write_onnx(given.output, model)
+    say(
+        f"{given.output}: the scores of {type(model).__name__}; {given.run}/model/items.parquet "
+        "has the items in their order"
+    )
+
+
 def profile(given: Namespace) -> None:
     """Write the vectors of all users of a log as of a moment, as Parquet."""
     if given.output is not None and given.output.suffix != ".parquet":
@@ -232,7 +309,7 @@ def profile(given: Namespace) -> None:
     rows = profiles.everyone(log, moments[-1] if moments else None)
     with running_on(given.device or device):
         model = profile_encoder(saved_model.load(given.run, trusted=given.trusted).model)
-        with saved_model.asking(model):
+        with asking(model):
             vectors = profiles.profiles(model, log, rows, progress=console.is_terminal)
     table = rows.with_columns(pl.Series(profiles.VECTOR, vectors.numpy()))
     name = "_".join([log.name, *moments[-1:]])
@@ -299,8 +376,8 @@ def synthesise(given: Namespace) -> None:
     with reading(given.run / "config.yaml"):
         log = filtered_log(config["data"], config["task"]["filters"], "data")
         split = trust.build(config["task"]["split"], "split")(log)
-    saved.check_catalogue(split)
-    with saved_model.asking(model):
+    check_catalogue(saved, split)
+    with asking(model):
         drawn = synthesis.synthetic_log(model, split, options)
     classes = synthesis.class_table(split, drawn, options.column)
     found = synthesis.checks(split, drawn, options, protocol)
@@ -396,9 +473,7 @@ def _about_comparison(table: pl.DataFrame, of: str) -> Iterator[str]:
 def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
     """A run's config with the overrides, as dicts, lists and values that stand for themselves."""
     if not (run / "config.yaml").is_file():
-        whole = folder_with_config(run)
-        remedy = f"; it belongs to the run in {whole}, name that" if whole else ""
-        raise RunError(f"{run} is no run's folder: it has no config.yaml{remedy}")
+        raise RunError(f"{run} is no run's folder: it has no config.yaml{_where_instead(run)}")
     # It may have been trained elsewhere, and before a report had all of its options.
     known = read_config(run)
     report = {"beyond": None, "slices": None} | (known.get("report") or {})
@@ -406,6 +481,20 @@ def _config(run: Path, overrides: list[str]) -> dict[str, Any]:
     OmegaConf.set_struct(config, True)
     merge(config, overrides)
     return values(config)
+
+
+def _where_instead(run: Path) -> str:
+    """What there is to do with a folder that has no config."""
+    if whole := folder_with_config(run):
+        return f"; it belongs to the run in {whole}, name that"
+    if not (run / "model").is_dir():
+        return ""
+    if (run.parent / "config.yaml").is_file():
+        return (
+            f"; its model has learnt from the whole log, which leaves nobody to evaluate it on: "
+            f"name the run that it was refitted from, {run.parent}"
+        )
+    return "; it holds a model alone, which recsys recommend, similar, score and explain take"
 
 
 def _check(run: Path, config: Mapping[str, Any]) -> Protocol:

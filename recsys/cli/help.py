@@ -18,9 +18,12 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys recommend RUN --users ID … | --history ID …   its lists, for users or any history
   recsys recommend RUN --all-users --output FILE       its lists for every user, as Parquet
   recsys similar RUN --items ID …                      items like an item
+  recsys score RUN FILE                                scores of given users and items
+  recsys explain RUN --users ID … | --pairs FILE       what brought items to users, part by part
   recsys serve RUN [--port 8000]                       its lists over HTTP, as JSON
   recsys refit RUN                                     its model for use, fitted on the whole log
   recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
+  recsys export RUN FILE.onnx                          its scores, for software without torch
   recsys profile RUN [data=NAME] [as_of=DATE]          vectors of users for any task, as Parquet
   recsys return-times RUN [--as-of DATE]               when each user will be back, as a table
   recsys retention RUN tasks=[NAME] | questions=FILE   what its language model forgot

@@ -21,9 +21,12 @@ COMMANDS = (
     "evaluate",
     "recommend",
     "similar",
+    "score",
+    "explain",
     "serve",
     "refit",
     "vectors",
+    "export",
     "profile",
     "return-times",
     "retention",
@@ -41,9 +44,12 @@ TRUSTING = (
     "evaluate",
     "recommend",
     "similar",
+    "score",
+    "explain",
     "serve",
     "refit",
     "vectors",
+    "export",
     "profile",
     "synthesise",
 )
@@ -173,11 +179,38 @@ def _parser(command: str) -> Parser:
         parser.add_argument("--diversity", type=float, help=more)
         by = "a column of the items whose values are to differ (default: the model's vectors)"
         parser.add_argument("--by", metavar="COLUMN", help=by)
+        few = "so many items of each value of a column in a list"
+        parser.add_argument("--at-most", nargs="+", metavar="COLUMN=N", default=[], help=few)
+        quota = "so many items of a value in a list"
+        parser.add_argument(
+            "--at-least", nargs="+", metavar="COLUMN=VALUE:N", default=[], help=quota
+        )
+        up = "move items of a value up, by a share of the scores' range; below 0 down"
+        parser.add_argument("--boost", nargs="+", metavar="COLUMN=VALUE:W", default=[], help=up)
         _add_filters(parser, "or item_id and user_id, for each user")
     elif command == "similar":
         parser.add_argument("--items", nargs="+", metavar="ID", required=True)
         parser.add_argument("-k", type=int, default=10, help="items an item (default: 10)")
         _add_filters(parser, "")
+    elif command == "score":
+        parser.description = "The rows of a table with the model's score of each user and item."
+        pairs = "a table, .csv or .parquet, with the columns user_id and item_id"
+        parser.add_argument("pairs", type=Path, help=pairs)
+        _add_unknown(parser)
+    elif command == "explain":
+        parser.description = (
+            "What brought items to users: parts that add up to the score, the largest first."
+        )
+        who = parser.add_mutually_exclusive_group(required=True)
+        who.add_argument("--users", nargs="+", metavar="ID")
+        pairs = "a table, .csv or .parquet, with the columns user_id and item_id"
+        who.add_argument("--pairs", type=Path, metavar="FILE", help=pairs)
+        lists = "of each of the users (default: the first of its list)"
+        parser.add_argument("--items", nargs="+", metavar="ID", help=lists)
+        parser.add_argument("-k", type=int, default=3, help="items of a list (default: 3)")
+        most = "of a score, the others as one more (default: 5)"
+        parser.add_argument("--parts", type=int, default=5, help=most)
+        _add_unknown(parser)
     elif command == "refit":
         parser.description = (
             "Fits the run's model again, on the events that it held out, too: a trained one for as "
@@ -191,6 +224,9 @@ def _parser(command: str) -> Parser:
     elif command == "vectors":
         tables = "a folder for items.parquet and users.parquet"
         parser.add_argument("output", type=Path, help=tables)
+    elif command == "export":
+        parser.description = "Writes the model as ONNX: scores of padded rows of item indices."
+        parser.add_argument("output", type=Path, help="a .onnx file")
     elif command == "profile":
         options = "such as data=table data.path=F as_of=DATE"
         parser.add_argument("overrides", nargs="*", default=[], help=options)
@@ -255,6 +291,11 @@ def _add_filters(parser: Parser, by_user: str) -> None:
     for name, does in (("allow", "the only items in lists"), ("deny", "items in no list")):
         table = f"{does}: ids, or one .csv or .parquet file with the column item_id {by_user}"
         parser.add_argument(f"--{name}", nargs="+", metavar="ID", help=table.strip())
+    _add_unknown(parser)
+
+
+def _add_unknown(parser: Parser) -> None:
+    """What is done with unknown ids, and where the table goes."""
     unknown = "ids that the model does not know: left out with a line, or an error (default: skip)"
     parser.add_argument("--unknown", default="skip", choices=("skip", "refuse"), help=unknown)
     parser.add_argument("--output", type=Path, help="a .csv or .parquet file")

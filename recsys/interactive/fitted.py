@@ -21,8 +21,8 @@ from recsys.interactive.plan import Data, Plan, Settings
 from recsys.run.ranking import Task, evaluate_part
 from recsys.run.refitting import refitted
 from recsys.scoring import saved_model
-from recsys.scoring.saved_model import SavedModel
 from recsys.scoring.scorer import Scorer
+from recsys.scoring.trained_model import SavedModel
 from recsys.tasks.splits import whole
 from recsys.training import loop
 

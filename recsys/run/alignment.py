@@ -44,6 +44,7 @@ from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.run.task_kinds import ALIGNMENT
 from recsys.scoring import saved_model, trust
+from recsys.scoring.other_logs import check_catalogue
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.as_of import AS_OF, PHASE
 from recsys.tasks.feedback import FeedbackTable
@@ -108,7 +109,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     saved = saved_model.load(start)
     table = trust.build(plain(config.task.feedback))(log, NAME)
     split = trust.build(plain(config.task.split))(log)
-    saved.check_catalogue(split)
+    check_catalogue(saved, split)
     _check_leak(start, log, table)
     config = sized(config, Sizes.of(split))
     claim(folder, config, about(log) | {NAME: table.fingerprint})

@@ -15,6 +15,7 @@ A run's folder holds
     profiles.parquet             the training users' vectors, of a model that makes profiles
     baselines/<name>/            the same files for each model it is compared with
     report.html
+    MODEL.md                     what the model is, what it reached, and how to load it
 
 and a file `.lock` while a process is at work on it.
 """
@@ -54,6 +55,7 @@ from recsys.report.page import name_of
 from recsys.report.screen import console, say, short, show
 from recsys.report.user_map import attributes
 from recsys.retrieval.index import ItemIndex
+from recsys.run import model_card
 from recsys.run.config import Sizes, as_values, plain, sized
 from recsys.run.folder import about, at_work, claim, close
 from recsys.run.log import filtered_log
@@ -61,6 +63,7 @@ from recsys.run.options import check_options
 from recsys.run.task_kinds import LISTS
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.kinds import Measured, ProfileEncoder, members_of
+from recsys.scoring.lists import table_of_lists
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.phases import VALIDATION
 from recsys.tasks.splits import Split
@@ -207,6 +210,7 @@ def finished(
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     if ranks.is_first():
         ranking_page.write(folder)
+        model_card.write(folder, task.split, [name for name, _ in members_of(model)])
     return evaluations, others
 
 
@@ -358,7 +362,7 @@ def write_results(folder: Path, results: dict[str, Evaluation], task: Task) -> N
         )
     users = split.users.ids_of(results["test"].per_user["user"]).rename(USER)
     top = results["test"].top
-    lists = saved_model.recommendations(users, top.items, top.scores, split.item_table)
+    lists = table_of_lists(users, top.items, top.scores, split.item_table)
     write_parquet(folder / "per_user.parquet", pl.concat(parts, how="diagonal"))
     write_parquet(folder / "recommendations.parquet", lists)
     if task.slices:

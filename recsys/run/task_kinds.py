@@ -72,7 +72,19 @@ LISTS = TaskKind(
     "recommends items",
     "task=next_item",
     "recsys recommend {run} --users ID gives its lists",
-    ("evaluate", "recommend", "similar", "refit", "vectors", "profile", "retention", "synthesise"),
+    (
+        "evaluate",
+        "recommend",
+        "similar",
+        "score",
+        "explain",
+        "refit",
+        "vectors",
+        "export",
+        "profile",
+        "retention",
+        "synthesise",
+    ),
 )
 ALIGNMENT = TaskKind(
     "feedback",

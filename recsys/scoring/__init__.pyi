@@ -2,14 +2,17 @@ from .forecaster import Forecast as Forecast
 from .forecaster import Forecaster as Forecaster
 from .ids import UnknownIdWarning as UnknownIdWarning
 from .kinds import Composite as Composite
+from .kinds import Explainable as Explainable
 from .kinds import Exported as Exported
 from .kinds import Generative as Generative
 from .kinds import LogProbabilities as LogProbabilities
 from .kinds import Measured as Measured
+from .kinds import Portable as Portable
 from .kinds import ProfileEncoder as ProfileEncoder
 from .kinds import TextEncoder as TextEncoder
 from .kinds import VectorScorer as VectorScorer
 from .made_of import config_of as config_of
+from .parts import Parts as Parts
 from .predictor import FeaturePredictor as FeaturePredictor
 from .predictor import HistoryPredictor as HistoryPredictor
 from .predictor import Predictor as Predictor
@@ -18,7 +21,9 @@ from .profiles import Profile as Profile
 from .recommender import Progress as Progress
 from .recommender import Recommender as Recommender
 from .reranking import MMR as MMR
-from .saved_model import SavedModel as SavedModel
+from .rules import AtLeast as AtLeast
+from .rules import AtMost as AtMost
+from .rules import Boost as Boost
 from .saved_model import load as load
 from .saved_model import save as save
 from .scorer import ClosedForm as ClosedForm
@@ -26,3 +31,4 @@ from .scorer import Scorer as Scorer
 from .survival import Durations as Durations
 from .survival import SurvivalCurves as SurvivalCurves
 from .survival import SurvivalPredictor as SurvivalPredictor
+from .trained_model import SavedModel as SavedModel

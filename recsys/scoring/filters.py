@@ -72,7 +72,8 @@ def filters(
     """What may be recommended by what is allowed and denied.
 
     Raises:
-        UnknownIdError: no item is known; or one is not, or a user, and `unknown` is "refuse".
+        UnknownIdError: no item is known that would be allowed; or one is not, or a user, and
+            `unknown` is "refuse". Where none is known that is denied, nothing is.
         DataError: a table without the column `item_id`.
     """
     candidates, rows = None, {}
@@ -115,7 +116,15 @@ def _by_user(
 def _known_items(
     name: str, table: pl.DataFrame, items: Vocabulary, unknown: Unknown
 ) -> tuple[Tensor, pl.Series]:
-    return known(items, table[ITEM], f"{name}: {ITEM}", f"{name} goes without them", unknown)
+    is_deny = name == "deny"
+    return known(
+        items,
+        table[ITEM],
+        f"{name}: {ITEM}",
+        f"{name} goes without them",
+        unknown,
+        may_be_none=is_deny,
+    )
 
 
 def check_known_users(chosen: Filters) -> None:

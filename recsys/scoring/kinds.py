@@ -25,6 +25,7 @@ from recsys.precision import wide
 from recsys.retrieval.divided import DividedIndex
 from recsys.retrieval.index import ExactIndex, ItemIndex
 from recsys.retrieval.lists import TopK, ordered
+from recsys.scoring.parts import Parts
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.splits import Split
@@ -269,6 +270,40 @@ class Generative(Scorer):
     @abstractmethod
     def draw_preferences(self, num_users: int) -> Scores:
         """(B, n): of each drawn user how likely each item is in an event; a row sums to 1."""
+
+
+class Explainable(Scorer):
+    """Says what brought a score.
+
+    >>> split = last_basket(checkerboard())
+    >>> model, history = ItemKNN().fit(split), split.test.history.rows(torch.tensor([7]))
+    >>> (parts,) = model.parts(history, torch.tensor([15]), split.item_table)
+    >>> score = model.score(history)[0, 15].double()
+    >>> parts.kind, len(parts.sources), bool(parts.sum(1).isclose(score))
+    ('history', 9, True)
+    """
+
+    @abstractmethod
+    def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
+        """What brought the score of one item for each user: parts that add up to it.
+
+        Args:
+            batch: histories of B users, on the model's device.
+            items: (B,) the item of each.
+            item_table: the catalogue, a row per item index.
+        """
+
+
+class Portable(Scorer):
+    """Computes its scores from plain tensors alone, so that it can be written as ONNX."""
+
+    @abstractmethod
+    def portable(self) -> nn.Module:
+        """A function of `items` (B, L) int64 and `lengths` (B,) int64 to the scores (B, n).
+
+        Items are indices, oldest first, each a basket of its own; behind the length of a row may
+        stand any.
+        """
 
 
 class Exported(Scorer):

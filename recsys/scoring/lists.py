@@ -1,10 +1,12 @@
-"""The lists of a model for many users: as many at once as memory allows."""
+"""The lists of a model for many users, as many at once as memory allows; and as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged
 from recsys.devices import place_of
+from recsys.log.event_log import ITEM
 from recsys.retrieval.divided import DividedIndex
 from recsys.retrieval.index import ExactIndex, ItemIndex
 from recsys.retrieval.lists import TopK
@@ -73,3 +76,23 @@ def rank(
     model.train(was_training)
     dtype = ranks.agreed(lists.scores.dtype)  # a rank may have no list that would tell
     return TopK(ranks.gather(lists.items), ranks.gather(lists.scores.to(dtype)))
+
+
+def table_of_lists(
+    keys: pl.Series, items: Tensor, scores: Tensor, item_table: pl.DataFrame
+) -> pl.DataFrame:
+    """Ranked lists (U, k) as a row per user and rank; places without an item are left out."""
+    users, k = items.shape
+    frame = pl.DataFrame(
+        {
+            keys.name: keys[np.repeat(np.arange(users), k)],
+            "rank": np.tile(np.arange(1, k + 1), users),
+            "index": items.flatten().numpy(),
+            "score": scores.flatten().numpy(),
+        }
+    ).filter(pl.col("index") >= 0)
+    columns = [column for column in (ITEM, "title") if column in item_table.columns]
+    attributes = item_table.select(columns)[frame["index"]]
+    return pl.concat(
+        [frame.drop("index", "score"), attributes, frame.select("score")], how="horizontal"
+    )

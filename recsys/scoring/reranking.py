@@ -1,4 +1,7 @@
-"""Lists that are less of the same: maximal marginal relevance over a model's best items.
+"""Lists in another order than a model's: chosen from its best items, by one step or several.
+
+Maximal marginal relevance gives lists that are less of the same; rules of a business are in
+`recsys.scoring.rules`.
 
 Paper: Carbonell & Goldstein, "The Use of MMR, Diversity-Based Reranking", SIGIR 1998.
 
@@ -14,7 +17,8 @@ Shapes: B users, P items of a pool, n items, D dimensions, k places.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -26,7 +30,7 @@ from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
 from recsys.log.event_log import ITEM
-from recsys.ranges import at_least, share
+from recsys.ranges import at_least, integers, share
 from recsys.retrieval.index import ItemIndex
 from recsys.retrieval.lists import TopK
 from recsys.scoring.kinds import VectorScorer
@@ -34,12 +38,40 @@ from recsys.scoring.scorer import Scorer
 from recsys.tasks.tensors import tensor_of
 from recsys.types import Scores
 
+Step = Callable[[TopK, int], TopK]
+"""Of pools (B, P), best first, and k: the same items, of which the first k are the list."""
 Similarity = Callable[[Tensor], Tensor]
 """Of pools (B, P) of items how alike any two are, (B, P, P), at most 1."""
 
 
+class Reranking(ABC):
+    """A way to choose lists from a model's best items.
+
+    Attributes:
+        pool: so many of them are chosen from.
+    """
+
+    pool: int
+
+    @abstractmethod
+    def step(self, model: Scorer, item_table: pl.DataFrame) -> Step:
+        """What is done with pools of a model's items.
+
+        Raises:
+            ConfigError: the items or the model have not what it needs.
+        """
+
+    def of(self, model: Scorer, item_table: pl.DataFrame) -> Reranked:
+        """The model with such lists.
+
+        Raises:
+            ConfigError: as `step`.
+        """
+        return reranked(model, [self], item_table)
+
+
 @dataclass(frozen=True)
-class MMR:
+class MMR(Reranking):
     """How lists are diversified.
 
     Attributes:
@@ -58,30 +90,39 @@ class MMR:
 
     def __post_init__(self) -> None:
         share(diversity=self.diversity)
+        integers(pool=self.pool)
         at_least(1, pool=self.pool)
 
-    def of(self, model: Scorer, item_table: pl.DataFrame) -> Reranked:
-        """The model with such lists.
-
-        Raises:
-            ConfigError: there is no such column, or none is named and the model has no vectors.
-        """
-        return Reranked(model, self, self._similarity(model, item_table))
+    def step(self, model: Scorer, item_table: pl.DataFrame) -> Step:
+        similarity = self._similarity(model, item_table)
+        return lambda pools, k: marginal(pools, k, self.diversity, similarity)
 
     @torch.inference_mode()
     def _similarity(self, model: Scorer, item_table: pl.DataFrame) -> Similarity:
-        columns = [c for c, kind in item_table.schema.items() if c != ITEM and not kind.is_nested()]
-        if self.by is None:
-            if not isinstance(model, VectorScorer):
-                there = ", ".join(columns) or "none"
-                raise ConfigError(
-                    f"{type(model).__name__} has no vectors to tell items apart by; name a column "
-                    f"of the items, by=COLUMN (there are: {there})"
-                )
-            return cosine(model.encode_items())
-        if self.by not in columns:
-            raise ConfigError(f"by={self.by}: items have {', '.join(columns) or 'no columns'}")
-        return same_value(item_table[self.by])
+        if self.by is not None:
+            return same_value(values_of(item_table, self.by))
+        if not isinstance(model, VectorScorer):
+            raise ConfigError(
+                f"{type(model).__name__} has no vectors to tell items apart by; name a column of "
+                f"the items, by=COLUMN (there are: {', '.join(_columns(item_table)) or 'none'})"
+            )
+        return cosine(model.encode_items())
+
+
+def values_of(item_table: pl.DataFrame, by: str) -> pl.Series:
+    """A column (n,) of the items that may be compared.
+
+    Raises:
+        ConfigError: there is no such column.
+    """
+    columns = _columns(item_table)
+    if by not in columns:
+        raise ConfigError(f"by={by}: items have {', '.join(columns) or 'no columns'}")
+    return item_table[by]
+
+
+def _columns(item_table: pl.DataFrame) -> list[str]:
+    return [c for c, kind in item_table.schema.items() if c != ITEM and not kind.is_nested()]
 
 
 def cosine(vectors: Tensor) -> Similarity:
@@ -97,7 +138,7 @@ def cosine(vectors: Tensor) -> Similarity:
 
 def same_value(column: pl.Series) -> Similarity:
     """By a column (n,) of all items; nulls are like nothing."""
-    codes = tensor_of(column.rank("dense").cast(pl.Int64).fill_null(-1))
+    codes = codes_of(column)
 
     def similarity(pools: Tensor) -> Tensor:
         of_pool = codes.to(pools.device)[pools]
@@ -105,6 +146,11 @@ def same_value(column: pl.Series) -> Similarity:
         return alike.float()
 
     return similarity
+
+
+def codes_of(column: pl.Series) -> Tensor:
+    """(n,) int64: equal where the values are; -1 where there is none."""
+    return tensor_of(column.rank("dense").cast(pl.Int64).fill_null(-1))
 
 
 def mmr(pools: TopK, k: int, diversity: float, similarity: Similarity) -> TopK:
@@ -115,43 +161,75 @@ def mmr(pools: TopK, k: int, diversity: float, similarity: Similarity) -> TopK:
     >>> [mmr(pools, 2, diversity, alike).items.tolist() for diversity in (0.0, 0.6)]
     [[[4, 5]], [[4, 6]]]
     """
-    is_item = pools.items >= 0
-    worst = pools.scores.masked_fill(~is_item, torch.inf).amin(1, keepdim=True)
-    spread = (pools.scores[:, :1] - worst).clamp(min=torch.finfo(torch.float32).tiny)
-    relevance = (pools.scores - worst) / spread
+    return first(marginal(pools, k, diversity, similarity), k)
+
+
+def marginal(pools: TopK, k: int, diversity: float, similarity: Similarity) -> TopK:
+    """The pools (B, P) with what `mmr` chooses in front, and the rest as it was behind it."""
+    is_open = pools.items >= 0
+    relevance = relevances(pools)
     pairs = similarity(pools.items.clamp(min=0))
     likest = torch.zeros_like(relevance)
-    is_open = is_item.clone()
-    rows, places = torch.arange(len(relevance), device=relevance.device), []
-    for _ in range(k):
+    width = pools.items.shape[1]
+    place = torch.arange(width, device=relevance.device).repeat(len(relevance), 1) + width
+    rows = torch.arange(len(relevance), device=relevance.device)
+    for step in range(k):
         value = (1 - diversity) * relevance - diversity * likest
-        place = value.masked_fill(~is_open, -torch.inf).argmax(1)
-        place = torch.where(is_open.any(1), place, -1)
-        places.append(place)
-        is_open[rows, place] = False
-        likest = torch.maximum(likest, pairs[rows, place])
-    chosen = torch.stack(places, 1)
-    none, chosen = chosen < 0, chosen.clamp(min=0)
-    return TopK(
-        pools.items.gather(1, chosen).masked_fill(none, -1),
-        pools.scores.gather(1, chosen).masked_fill(none, -torch.inf),
-    )
+        best = value.masked_fill(~is_open, -torch.inf).argmax(1)
+        place[rows, best] = torch.where(is_open[rows, best], step, place[rows, best])
+        is_open[rows, best] = False
+        likest = torch.maximum(likest, pairs[rows, best])
+    return in_order(pools, place)
+
+
+def relevances(pools: TopK) -> Tensor:
+    """(B, P): the scores of each pool brought to 0 .. 1."""
+    worst, spread = spread_of(pools)
+    return (pools.scores - worst) / spread
+
+
+def spread_of(pools: TopK) -> tuple[Tensor, Tensor]:
+    """(B, 1) each: the lowest score of a pool, and how far the highest is above it."""
+    worst = pools.scores.masked_fill(pools.items < 0, torch.inf).amin(1, keepdim=True)
+    spread = pools.scores.amax(1, keepdim=True) - worst
+    return worst, spread.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def in_order(pools: TopK, place: Tensor) -> TopK:
+    """The pools (B, P) with their items in the order of a number (B, P) of each."""
+    order = place.argsort(dim=1, stable=True)
+    return TopK(pools.items.gather(1, order), pools.scores.gather(1, order))
+
+
+def first(lists: TopK, k: int) -> TopK:
+    """The first k places of each list."""
+    return TopK(lists.items[:, :k], lists.scores[:, :k])
+
+
+def reranked(model: Scorer, rerankings: Sequence[Reranking], item_table: pl.DataFrame) -> Reranked:
+    """A model with its lists chosen in some ways, one after the other.
+
+    Raises:
+        ConfigError: the items or the model have not what one of them needs.
+    """
+    steps = [reranking.step(model, item_table) for reranking in rerankings]
+    return Reranked(model, steps, max(reranking.pool for reranking in rerankings))
 
 
 class Reranked(Scorer):
-    """A model whose lists are diversified, to be asked and evaluated as any other.
+    """A model whose lists are chosen from its best items, to be asked and evaluated as any other.
 
     Args:
         model: fitted.
-        options: how.
-        similarity: of items.
+        steps: how they are chosen.
+        pool: how many of the best items they are chosen from.
     """
 
-    def __init__(self, model: Scorer, options: MMR, similarity: Similarity) -> None:
+    def __init__(self, model: Scorer, steps: Sequence[Step], pool: int) -> None:
         super().__init__()
         self.model = model
-        self.options = options
-        self.similarity = similarity
+        self.steps = steps
+        self.pool = pool
         self.index: ItemIndex | None = None
 
     def score(self, batch: BasketBatch) -> Scores:
@@ -159,7 +237,7 @@ class Reranked(Scorer):
 
     def cells_per_user(self, num_items: int) -> int:
         """What the model takes, or the pairs of a pool."""
-        pairs = 4 * min(self.options.pool, num_items) ** 2
+        pairs = 4 * min(self.pool, num_items) ** 2
         return max(self.model.cells_per_user(num_items), pairs)
 
     @torch.inference_mode()
@@ -175,13 +253,15 @@ class Reranked(Scorer):
     ) -> TopK:
         pools = self.model.top_k(
             batch,
-            max(k, min(self.options.pool, batch.num_items)),
+            max(k, min(self.pool, batch.num_items)),
             mask_history=mask_history,
             candidates=candidates,
             exclude=exclude,
             index=index or self._index(),
         )
-        return mmr(pools, k, self.options.diversity, self.similarity)
+        for step in self.steps:
+            pools = step(pools, k)
+        return first(pools, k)
 
     def _index(self) -> ItemIndex | None:
         """Of a model with vectors, made once."""

@@ -143,6 +143,18 @@ class Scorer(Keeper, ABC):
         """The k best by the model's own scores."""
         return top_k(self._finite(self.score(batch), "user"), k, exclude)
 
+    def ranking_scores(self, batch: BasketBatch) -> Scores:
+        """(B, n): by what lists rank: the scores, or popularity where all of a user's are alike.
+
+        Raises:
+            DataError: a score is infinite or no number.
+        """
+        scores = self._finite(self.score(batch), "user")
+        if self.popularity is None:
+            return scores
+        alike = scores.amin(1) == scores.amax(1)
+        return torch.where(alike[:, None], self.popularity.double().to(scores), scores)
+
     def _finite(self, values: Tensor, of: str, terms: int | None = None) -> Tensor:
         """The scores (R, n) themselves, or vectors (R, D) whose products have D terms.
 

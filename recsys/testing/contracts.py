@@ -35,7 +35,7 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.retrieval.index import ExactIndex
 from recsys.retrieval.lists import top_k
 from recsys.scoring import saved_model, trust
-from recsys.scoring.kinds import Measured, VectorScorer, members_of
+from recsys.scoring.kinds import Explainable, Measured, VectorScorer, members_of
 from recsys.scoring.predictor import Predictor
 from recsys.scoring.recommender import Progress, Recommender
 from recsys.scoring.scorer import Scorer
@@ -119,6 +119,18 @@ class ModelContract:
         assert not history.multi_hot().gather(1, top.items).any()
         scores = _ranked(model, history)
         torch.testing.assert_close(top.scores, scores.gather(1, top.items))
+
+    def test_parts_add_up_to_the_score(self, model: Scorer, split: Split) -> None:
+        if not isinstance(model, Explainable):
+            pytest.skip("this model does not say what brought a score")
+        history = split.test.history
+        items = model.top_k(history, self.k).items[:, -1]
+        with torch.inference_mode():
+            parts = model.parts(history, items, split.item_table)
+            scores = model.score(history).gather(1, items[:, None])[:, 0].double()
+        total = torch.stack([p.sum(len(history)) for p in parts]).sum(0)
+        # Sums in another order, of which one may have been taken in float32.
+        torch.testing.assert_close(total, scores, rtol=1e-5, atol=1e-6)
 
     def test_a_list_for_users_without_a_history(self, model: Scorer, split: Split) -> None:
         newcomers = BasketBatch.from_lists([[], []], split.num_items)

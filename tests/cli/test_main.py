@@ -84,6 +84,7 @@ def test_lists_have_a_line_for_every_config(run: Run) -> None:
 def test_a_run_leaves_its_folder(trained: Path) -> None:
     expected = {"config.yaml", "metrics.json", "intervals.json", "per_user.parquet", "model"}
     expected |= {"recommendations.parquet", "report.html", "log.json", "timing.json"}
+    expected |= {"MODEL.md"}
     assert {path.name for path in trained.iterdir()} == expected
     seconds = json.loads((trained / "timing.json").read_text())
     assert seconds["evaluate"]["users"] == 80
@@ -229,6 +230,27 @@ def test_lists_of_all_users_and_similar_items(run: Run, trained: Path, tmp_path:
     assert "similar_id" in out
 
 
+def test_scores_of_pairs_and_what_brought_them(run: Run, trained: Path, tmp_path: Path) -> None:
+    pairs, path = tmp_path / "pairs.csv", tmp_path / "scores.parquet"
+    rows = {"user_id": ["u03", "u03", "new"], "item_id": ["item01", "item02", "item01"], "n": 1}
+    pl.DataFrame(rows).write_csv(pairs)
+    code, out, err = run("score", trained, pairs, "--output", path)
+    assert code == 0, err
+    assert "pairs: user_id: 1 of 3 not among the 40 that the model knows, the first 'new'" in out
+    scored = pl.read_parquet(path)
+    assert scored.columns == ["user_id", "item_id", "n", "score"]
+    assert scored["score"].is_null().to_list() == [False, False, True]
+    for which in (["--pairs", pairs], ["--users", "u03", "--items", "item01", "item02"]):
+        code, _, err = run("explain", trained, *which, "--output", path)
+        assert code == 0, err
+        parts = pl.read_parquet(path)
+        assert parts["kind"].unique().to_list() == ["popularity"]
+        assert parts["part"].to_list() == scored["score"].drop_nulls().to_list()
+    code, out, err = run("explain", trained, "--users", "u03", "-k", 2)
+    assert code == 0, err
+    assert out.count("popularity") >= 2
+
+
 def test_a_run_is_refitted_on_the_whole_log(run: Run, csv: Path, tmp_path: Path) -> None:
     for model, options in (
         ("popularity", []),
@@ -248,6 +270,11 @@ def test_a_run_is_refitted_on_the_whole_log(run: Run, csv: Path, tmp_path: Path)
     assert int(counts.sum()) == 320
     code, _, err = run("evaluate", tmp_path / "popularity/refit")
     assert code == 2
+    assert f"nobody to evaluate it on: name the run that it was refitted from, {tmp_path}" in err
+    (tmp_path / "popularity/refit").rename(tmp_path / "alone")
+    assert (
+        "a model alone, which recsys recommend, similar" in run("evaluate", tmp_path / "alone")[2]
+    )
     assert "it has no config.yaml" in err
     (tmp_path / "sasrec/checkpoints/best.ckpt").unlink()
     code, _, err = run("refit", tmp_path / "sasrec", "--output", tmp_path / "other")
@@ -839,14 +866,27 @@ AFTER_RUN = {
     "recommend {run} --all-users --output lists.csv": "give --output FILE.parquet",
     "recommend {run} --users u01 --allow {csv} item01": "give ids, or one file",
     "recommend {run} --users u01 --deny nowhere.csv": "nowhere.csv",
+    "recommend {run} --users u01 --at-most price": "--at-most price: expected COLUMN=COUNT",
+    "recommend {run} --users u01 --at-most price=2": "by=price: items have no columns",
+    "recommend {run} --users u01 --at-least own:3": "--at-least own:3: expected COLUMN=VALUE:NUM",
+    "recommend {run} --users u01 --boost own=yes:up": "--boost own=yes:up: expected COLUMN=VALUE",
     "similar {run}": "the following arguments are required: --items",
     "similar {run} --items nothing": "item_id 'nothing' is not among the 30",
+    "score {run}": "the following arguments are required: pairs",
+    "score {run} nowhere.csv": "nowhere.csv",
+    "score {run} {csv} --output scores.txt": "--output scores.txt: give a .csv or .parquet",
+    "explain {run}": "one of the arguments --users --pairs is required",
+    "explain {run} --pairs {csv} --items item01": "--items goes with --users",
+    "explain {run} --users u01 --parts 0": "parts=0: expected at least 1",
     "recommend --users u01 {run}": "the following arguments are required: run",
     "vectors {run}": "the following arguments are required: output",
     "profile {run}": "Popularity makes no profiles",
     "profile {run} --output vectors.csv": "--output vectors.csv: give a .parquet file",
     "profile {run} data=nothing": "data=nothing does not exist; there is amazon2023",
     "profile {run} data=table": "data.path is not set; give it as data.path=VALUE",
+    "export {run}": "the following arguments are required: output",
+    "export {run} model.pt": "model.pt: give a .onnx file",
+    "export {run} model.onnx": "Popularity is not written as ONNX; sasrec, unisrec and ease are",
     "compare {run}": "the following arguments are required: second",
     "compare {run} {run} --part train": "invalid choice: 'train'",
     "data": "",

@@ -37,6 +37,7 @@ from recsys.models.language import (
 from recsys.models.language._texts import Beginnings
 from recsys.nn.text_vectors import semantic_vectors
 from recsys.scoring import manifest, saved_model
+from recsys.scoring.other_logs import known_parts
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split, leave_last_out
 from recsys.training.loop import fit
@@ -736,7 +737,7 @@ def test_words_of_events_are_those_of_the_models_own_log(split: Split, tmp_path:
     other = leave_last_out(EventLog.from_frames(others, log().items))
     with torch.no_grad():
         expected = model.score(own.test.history)
-        part, known = saved.known_parts(other)[1]
+        part, known = known_parts(saved, other)[1]
         strange = other.users.ids_of(pl.Series(part.history.users.numpy())) == -1
         found = saved.model.score(known.history)
         assert found[torch.from_numpy((~strange).to_numpy())].equal(expected)

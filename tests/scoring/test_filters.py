@@ -8,8 +8,8 @@ import pytest
 from recsys.errors import ConfigError, DataError, UnknownIdError
 from recsys.models import EASE, IALS, ItemKNN
 from recsys.scoring.ids import UnknownIdWarning
-from recsys.scoring.saved_model import SavedModel
 from recsys.scoring.scorer import ClosedForm
+from recsys.scoring.trained_model import SavedModel
 from recsys.tasks.splits import last_basket
 from recsys.testing.logs import checkerboard
 
@@ -96,6 +96,15 @@ def test_unknown_ids_are_left_out_and_said(saved: SavedModel) -> None:
     assert lists.equals(saved.recommend(3, k=2, deny=4))
 
 
+def test_where_nothing_that_is_denied_is_known_nothing_is_denied(saved: SavedModel) -> None:
+    by_user = pl.DataFrame({"user_id": [3], "item_id": [77]})
+    for deny in ([77, 78], by_user):
+        with pytest.warns(UnknownIdWarning, match=r"deny: item_id: \d of \d not .* deny goes"):
+            assert saved.recommend(3, k=4, deny=deny).equals(saved.recommend(3, k=4))
+        with pytest.raises(UnknownIdError, match="deny: item_id 77"):
+            saved.recommend(3, deny=deny, unknown="refuse")
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -127,6 +136,13 @@ def test_where_nothing_is_known_or_all_should_be(
             ConfigError,
             "histories are nobody's",
         ),
+        ({"user_ids": 3, "k": "5"}, ConfigError, "k='5': expected an integer, such as k=10"),
+        ({"user_ids": 3, "k": 2.0}, ConfigError, "k=2.0: expected an integer"),
+        ({"user_ids": [[3]]}, ConfigError, r"\[3\] is no id; give text or integers"),
+        ({"histories": 3}, ConfigError, "histories=3: expected a list of histories"),
+        ({"histories": "34"}, ConfigError, "histories='34': expected a list of histories"),
+        ({"user_ids": 3, "mask_history": "no"}, ConfigError, "mask_history='no': expected True"),
+        ({"user_ids": 3, "rerank": "mmr"}, ConfigError, r"rerank='m': expected MMR\(…\)"),
         (
             {"user_ids": 3, "allow": pl.DataFrame({"sku": [1]})},
             DataError,

@@ -9,7 +9,7 @@ from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.models import EASE, IALS, Popularity
 from recsys.retrieval.lists import TopK
 from recsys.scoring.reranking import MMR, cosine, mmr, same_value
-from recsys.scoring.saved_model import SavedModel
+from recsys.scoring.trained_model import SavedModel
 from recsys.tasks.splits import last_basket
 from recsys.testing.logs import checkerboard
 

@@ -17,8 +17,10 @@ from recsys.batch.histories import BasketBatch
 from recsys.errors import CatalogueError, ConfigError, RunError, UnknownIdError
 from recsys.log.event_log import EventLog
 from recsys.models import IALS, ItemKNN, PersonalTop
-from recsys.scoring import manifest, saved_model
-from recsys.scoring.saved_model import SavedModel, recommendations
+from recsys.scoring import manifest, saved_model, trained_model
+from recsys.scoring.lists import table_of_lists
+from recsys.scoring.other_logs import _index_of, known_parts
+from recsys.scoring.trained_model import SavedModel
 from recsys.tasks.splits import Split, last_basket, leave_last_out
 from recsys.testing.logs import checkerboard
 from recsys.types import Scores
@@ -144,7 +146,7 @@ def test_nobody_is_recommended_nothing(saved: SavedModel, nobody: dict[str, Any]
 def test_places_without_an_item_are_left_out() -> None:
     items, scores = torch.tensor([[2, -1], [0, 1]]), torch.tensor([[0.5, -torch.inf], [2, 1]])
     table = pl.DataFrame({"item_id": ["a", "b", "c"]})
-    lists = recommendations(pl.Series("user_id", [7, 8]), items, scores, table)
+    lists = table_of_lists(pl.Series("user_id", [7, 8]), items, scores, table)
     assert lists.rows() == [(7, 1, "c", 0.5), (8, 1, "a", 2.0), (8, 2, "b", 1.0)]
 
 
@@ -329,7 +331,7 @@ def test_an_option_of_another_type_is_one_line(run: Path) -> None:
 def test_events_and_users_of_another_log(split: Split) -> None:
     """They are known by what they are, wherever they stand in that log."""
     saved = SavedModel(PersonalTop().fit(split), split.item_table, split.users, split.latest, False)
-    for part, known_part in saved.known_parts(split):
+    for part, known_part in known_parts(saved, split):
         assert known_part.history.users.equal(part.history.users)
         assert known_part.history.log_rows.equal(part.history.log_rows)
         assert known_part.target is part.target
@@ -340,7 +342,7 @@ def test_events_and_users_of_another_log(split: Split) -> None:
         user_id=pl.col("user_id").replace(last, renamed)
     )
     other = last_basket(EventLog.from_frames(events, log.items))
-    for part, known_part in saved.known_parts(other):
+    for part, known_part in known_parts(saved, other):
         ids = other.users.ids_of(pl.Series(part.history.users.numpy()))
         index = pl.Series(known_part.history.users.numpy())
         assert split.users.ids_of(index).to_list() == [None if i == renamed else i for i in ids]
@@ -361,17 +363,17 @@ def test_an_event_that_occurs_twice_keeps_its_place() -> None:
     frame = pl.DataFrame(rows, ["user_id", "item_id", "timestamp"], orient="row")
     split = leave_last_out(EventLog.from_frames(frame))
     saved = SavedModel(PersonalTop().fit(split), split.item_table, split.users, split.latest, False)
-    part, known_part = saved.known_parts(split)[1]
+    part, known_part = known_parts(saved, split)[1]
     assert known_part.history.log_rows.equal(part.history.log_rows)
     more = leave_last_out(EventLog.from_frames(pl.concat([frame[:1], frame])))
-    _, known_part = saved.known_parts(more)[1]
+    _, known_part = known_parts(saved, more)[1]
     assert known_part.history.log_rows.tolist() == [0, 1, -1, 2, 4, 5, 6]
 
 
 def test_text_is_another_id_than_the_number_that_it_spells(split: Split) -> None:
     saved = SavedModel(PersonalTop().fit(split), split.item_table, split.users, split.latest, False)
     spelt = "7" if split.users.ids.dtype == pl.Int64 else "u7"
-    indices = saved._index_of(pl.Series([spelt, "007", "7.0", "nobody"])).to_list()
+    indices = _index_of(saved.users, pl.Series([spelt, "007", "7.0", "nobody"])).to_list()
     assert indices == [split.users.ids.cast(pl.String).to_list().index(spelt), -1, -1, -1]
 
 
@@ -426,7 +428,7 @@ def test_all_users_in_pieces_that_fit(
         bars.append(options["disable"])
         return pieces
 
-    monkeypatch.setattr(saved_model, "track", track)
+    monkeypatch.setattr(trained_model, "track", track)
     model = Watched().fit(split)
     saved = SavedModel(model, split.item_table, split.users, split.latest, True)
     whole = saved.recommend(split.users.ids, k=4)

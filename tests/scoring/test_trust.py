@@ -214,7 +214,7 @@ def test_a_trusted_packages_own_classes_alone() -> None:
 
 
 def test_to_trust_recsys_is_to_trust_what_is_listed() -> None:
-    for target in ("recsys.scoring.saved_model.SavedModel", "recsys.data.description.Spread"):
+    for target in ("recsys.scoring.trained_model.SavedModel", "recsys.data.description.Spread"):
         with pytest.raises(ConfigError, match="is nothing that"):
             check({"_target_": target}, "model", trusted=["recsys", "recsys.data"])
 
