@@ -48,7 +48,6 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     means = {name: pair[0] for name, pair in figures.items()}
     return {
         "model_name": label,
-        "data": name_of(config["data"]),
         "task": config["task"],
         "num_series": tests[label]["series"].n_unique(),
         "num_origins": tests[label]["origin"].n_unique(),

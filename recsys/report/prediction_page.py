@@ -42,7 +42,6 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     ahead = leads(by_table)
     return {
         "model_name": next(iter(models)),
-        "data": name_of(config["data"]),
         "models": list(models),
         "tables": [_table(name, of, ahead.filter(table=name)) for name, of in by_table.items()],
         "num_comparisons": ahead["p_holm"].count(),

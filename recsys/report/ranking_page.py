@@ -70,7 +70,7 @@ class Result:
 
 def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """What the template shows."""
-    task, data = config["task"], config["data"]
+    task = config["task"]
     k = task["ks"][0]
     model = Result.read(folder, name_of(config["model"]))
     baselines = [
@@ -79,8 +79,6 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     results = [model, *baselines]
     metrics = [f"{name}@{k}" for name in tables.SHOWN]
     return {
-        "data": name_of(data),
-        "file": Path(data.get("path") or "").name,
         "split": name_of(task["split"]).replace("_", " "),
         "history_rule": tables.history_rule(Protocol(mask_history=task["mask_history"])),
         "num_items": config["num_items"],

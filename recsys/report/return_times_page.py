@@ -46,7 +46,6 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     unit = config["task"]["returns"].get("unit", "days")
     return {
         "model_name": first,
-        "data": name_of(config["data"]),
         "unit": unit,
         "followed": f"{config['task']['returns']['horizon']:g}",
         "rows": len(test),

@@ -95,7 +95,6 @@ def _of_several(places: Mapping[str, str], folder: Path, config: dict[str, Any])
 
 def _about(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "data": name_of(config["data"]),
         "split": name_of(config["task"]["split"]).replace("_", " "),
     }
 

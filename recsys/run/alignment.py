@@ -39,7 +39,7 @@ from recsys.report.screen import console, say, show
 from recsys.retrieval.index import ItemIndex
 from recsys.run import ranking
 from recsys.run.config import Sizes, completed, plain, sized
-from recsys.run.folder import about, at_work, claim, close
+from recsys.run.folder import about, at_work, claim, close, note_end
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.run.task_kinds import ALIGNMENT
@@ -134,6 +134,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     saved_model.save(folder / "model", aligned.model, split, built, mask_history=masked)
     evaluations = ranking.evaluate_model(aligned, task, folder)
     _write_feedback(folder, aligned, split)
+    note_end(folder)
     ranking_page.write(folder)
     _show(config, {name_of(config.model): evaluations, BEFORE: before}, task)
     close(folder, config, log)

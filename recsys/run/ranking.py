@@ -48,14 +48,13 @@ from recsys.evaluation.slices import MOST_VALUES, by_value, largest_gaps
 from recsys.files import write_parquet, write_text
 from recsys.log.event_log import USER, EventLog
 from recsys.log.filters import filtered
-from recsys.reading import read_json
 from recsys.report import ranking_page, tables
 from recsys.report.page import name_of
 from recsys.report.screen import console, say, short, show
 from recsys.report.user_map import attributes
 from recsys.retrieval.index import ItemIndex
 from recsys.run.config import Sizes, as_values, plain, sized
-from recsys.run.folder import about, at_work, claim, close
+from recsys.run.folder import about, at_work, claim, close, note_end, note_seconds
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.run.task_kinds import LISTS
@@ -206,6 +205,7 @@ def finished(
     if isinstance(model, ProfileEncoder):
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     if ranks.is_first():
+        note_end(folder)
         ranking_page.write(folder)
     return evaluations, others
 
@@ -272,13 +272,6 @@ def _epochs(folder: Path) -> int:
     """How many epochs a model has been trained for, by its `train.csv`."""
     path = folder / "train.csv"
     return len(path.read_text("utf-8").splitlines()) - 1 if path.is_file() else 0
-
-
-def note_seconds(folder: Path, what: str, figures: Mapping[str, Any]) -> None:
-    """Add what something took to `timing.json`, beside what else took time."""
-    path = folder / "timing.json"
-    known = read_json(path) if path.is_file() else {}
-    write_text(path, json.dumps(known | {what: figures}, indent=2))
 
 
 def fitted(
