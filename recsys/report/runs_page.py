@@ -15,7 +15,7 @@ from recsys.evaluation.ranking import Protocol
 from recsys.evaluation.statistics import compare, with_holm
 from recsys.files import write_text
 from recsys.report import page, plots, tables
-from recsys.report.ranking_page import Result
+from recsys.report.ranking_page import Result, level
 
 TEMPLATE = "runs.html.jinja"
 LONGEST = 28
@@ -71,6 +71,7 @@ def _content(runs: Sequence[Shown]) -> dict[str, Any]:
         "metrics": metrics,
         "results": results,
         "best": best,
+        "level": {metric: level(results, metric) for metric in metrics},
         "differences": _differences(results, best, metrics),
         "bars": list(_bars(metrics, results)),
         "curves": list(_curves(runs)),

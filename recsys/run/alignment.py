@@ -43,6 +43,7 @@ from recsys.run.folder import about, at_work, claim, close, note_end
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.run.task_kinds import ALIGNMENT
+from recsys.run.tracking import loggers
 from recsys.scoring import saved_model, trust
 from recsys.scoring.scorer import Scorer
 from recsys.tasks.as_of import AS_OF, PHASE
@@ -125,7 +126,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         trust.build(plain(config.trainer)),
         task.protocol,
         folder=folder,
-        loggers=partial(ranking.loggers, config),
+        loggers=partial(loggers, config),
         progress=console.is_terminal,
         tell=say,
     )

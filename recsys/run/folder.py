@@ -27,6 +27,7 @@ from recsys.run.config import as_values, config_words, flat, plain
 from recsys.run.moments import check_moments
 from recsys.run.options import as_text, check_options
 from recsys.run.task_kinds import LISTS, TaskKind, check_models, kind_of
+from recsys.run.tracking import check_loggers
 from recsys.training.processes import join
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ def at_work(
         check_models(config, kind)
         check_moments(config)
         check_options(as_values(config), kinds, extras)
+        check_loggers(config)
         with running_on(config.device) as device:
             logger.info("a run on %s, in %s", device, folder)
             yield

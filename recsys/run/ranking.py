@@ -58,6 +58,7 @@ from recsys.run.folder import about, at_work, claim, close, note_end, note_secon
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.run.task_kinds import LISTS
+from recsys.run.tracking import loggers
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.kinds import Measured, ProfileEncoder, members_of
 from recsys.scoring.scorer import Scorer
@@ -161,11 +162,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     task = prepare(config)
     config = sized(config, Sizes.of(task.split))
-    columns = attributes(task.split.log.users)
-    if (by := config.report.map_by) not in (None, *columns):
-        raise ConfigError(
-            f"report.map_by={by}: of users is known {', '.join(columns) or 'nothing'}"
-        )
+    check_map(config, task.split)
     claim(folder, config, about(task.split.log))
     say(tables.describe(task.split, task.protocol))
     evaluations, others = finished(task, config, folder)
@@ -177,6 +174,19 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     show(tables.samples(task.split.test, evaluations["test"].top, task.split))
     close(folder, config, task.split.log, *tables.ties(task.split))
     return {part: result.means for part, result in evaluations.items()}
+
+
+def check_map(config: DictConfig, split: Split) -> None:
+    """See that users have the column by which a map is coloured.
+
+    Raises:
+        ConfigError: they have not.
+    """
+    columns = attributes(split.log.users)
+    if (by := config.report.map_by) not in (None, *columns):
+        raise ConfigError(
+            f"report.map_by={by}: of users is known {', '.join(columns) or 'nothing'}"
+        )
 
 
 def finished(
@@ -384,8 +394,3 @@ def tables_besides(tests: Mapping[str, Evaluation], task: Task) -> Iterator[Tabl
 
 def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:
     return track(batches, title, console=console, disable=not console.is_terminal, transient=True)
-
-
-def loggers(config: DictConfig, folder: Path) -> list[Logger]:
-    """Lightning's loggers, writing to a folder."""
-    return [trust.build(plain(logger))(save_dir=folder) for logger in config.logger.loggers]

@@ -12,6 +12,7 @@ from .kinds import VectorScorer as VectorScorer
 from .made_of import config_of as config_of
 from .predictor import FeaturePredictor as FeaturePredictor
 from .predictor import HistoryPredictor as HistoryPredictor
+from .predictor import Linear as Linear
 from .predictor import Predictor as Predictor
 from .predictor import Steps as Steps
 from .profiles import Profile as Profile
