@@ -310,7 +310,8 @@ def by_place(
         x = np.arange(len(rows)) + 0.08 * (n - (len(models) - 1) / 2)
         ends = np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]).clip(min=0)
         axes.errorbar(x, rows["mean"], ends, fmt="o-", color=_colour(n), ms=4, lw=1.2, label=name)
-    axes.set_xticks(range(len(names)), names)
+    slanted: Any = {"rotation": 30, "ha": "right"} if sum(map(len, names)) > 40 else {}
+    axes.set_xticks(range(len(names)), names, **slanted)
     axes.grid(axis="y")
     axes.set_xlabel(label)
     axes.set_ylabel(metric)

@@ -18,7 +18,7 @@ from recsys.devices import running_on
 from recsys.errors import ConfigError
 from recsys.files import held, write_text
 from recsys.log.event_log import BASKET, ITEM, TIME, USER, EventLog, runs
-from recsys.reading import read_config, read_json
+from recsys.reading import read_config, read_json, reading
 from recsys.renamed import renamed_tables
 from recsys.report import tables
 from recsys.report.page import name_of
@@ -261,5 +261,11 @@ def note_end(folder: Path) -> None:
 
 
 def _noted(folder: Path) -> dict[str, Any]:
+    """What `timing.json` says of the run as a whole; nothing, of one that did not note it."""
     path = folder / "timing.json"
-    return dict(read_json(path).get("run", {})) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    with reading(path):
+        known = read_json(path).get("run", {})
+        kinds = {"started": str, "seconds": float, "since": float}
+        return {name: kind(known[name]) for name, kind in kinds.items() if known}

@@ -19,10 +19,10 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def visits() -> pl.DataFrame:
-    """40 users on most of 40 days; every item has a season, and there are new users at the end."""
+    """40 users on most of 40 days; items have a season, and there are new users at the end."""
     generator = np.random.default_rng(0)
     rows = [
-        (f"u{user:02}", f"i{(day // 4 + generator.integers(6)) % 15:02}", day)
+        (f"u{user:02}", f"i{day // 20 + generator.integers(8) * generator.integers(2):02}", day)
         for user in range(40)
         for day in range(0 if user < 35 else 36, 40)
         if generator.random() < 0.6
@@ -106,6 +106,8 @@ def test_each_window_knows_what_a_log_that_ends_with_it_knows(
     # Their mean, and how the two differ.
     of_model = table.filter(model="Popularity", metric="recall@3")["mean"]
     assert len(of_model) == 2
+    assert of_model.min() > 0.1
+    assert of_model.n_unique() == 2
     figures = json.loads((folder / "metrics.json").read_text())["test"]
     assert figures["recall@3"] == pytest.approx(of_model.mean())
     low, high = json.loads((folder / "intervals.json").read_text())["test"]["recall@3"]
