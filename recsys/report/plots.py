@@ -342,7 +342,7 @@ def scatter(
     for n, colour in reversed(list(enumerate(colours))):
         x, y = points[groups == n].T
         axes.plot(x, y, "o", color=COLOURS[colour], ms=3, mec="none", alpha=0.8)
-        drawn += [titles[place] for place in np.flatnonzero(groups == n)]
+        drawn += [titles[int(place)] for place in np.flatnonzero(groups == n)]
     axes.set_aspect("equal")
     axes.axis("off")
     plot = _plot(figure, words)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -437,7 +438,7 @@ def global_time(
     return checked(Split(log, users, items, frame))
 
 
-def _until(log: EventLog, end: object) -> EventLog:
+def _until(log: EventLog, end: Any) -> EventLog:
     """The log as it was at a moment: its events before it, and their users and items."""
     events = log.events.filter(pl.col(TIME) < end)
     users = log.users.join(events, on=USER, how="semi", maintain_order="left")
