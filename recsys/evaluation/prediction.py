@@ -99,9 +99,10 @@ class TableResult:
             RunError: a file of it is missing or damaged.
         """
         figures = read_figures(folder)
-        frames = (read_table(folder / f"{name}.parquet") for name in ("folds", "predictions"))
+        folds, predictions = (read_table(folder / f"{n}.parquet") for n in ("folds", "predictions"))
         path = folder / "weights.parquet"
-        return cls(*figures, *frames, read_table(path, *WEIGHTS) if path.is_file() else None)
+        weights = read_table(path, *WEIGHTS) if path.is_file() else None
+        return cls(*figures, folds, predictions, weights)
 
     def write(self, folder: Path) -> None:
         """Write a folder whole or not at all."""

@@ -86,9 +86,9 @@ def _by_activity(events: pl.Series) -> tuple[list[Group], np.ndarray]:
     _, place = np.unique(place, return_inverse=True)
     groups = []
     for number, colour in zip(range(int(place.max()) + 1), SHADES, strict=False):
-        of = events.filter(pl.Series(place == number))
-        ends = f"{of.min():,}" if of.min() == of.max() else f"{of.min():,}–{of.max():,}"
-        groups.append(Group(f"{ends} events", len(of), colour))
+        of = events.filter(pl.Series(place == number)).to_list()
+        ends = dict.fromkeys(f"{end:,}" for end in (min(of), max(of)))
+        groups.append(Group(f"{'–'.join(ends)} events", len(of), colour))
     return groups, place
 
 

@@ -150,10 +150,8 @@ def _overview(log: EventLog) -> dict[str, Any]:
     if BASKET in events.columns:
         overview["baskets"] = int(runs(events[USER], events[BASKET]).max() or 0) + 1  # type: ignore[arg-type]
     if log.has_calendar_time and log.num_events:
-        ends = events[TIME].min(), events[TIME].max()
-        overview |= {
-            name: f"{at:%Y-%m-%d}" for name, at in zip(("first", "last"), ends, strict=True)
-        }
+        ends: tuple[Any, Any] = events[TIME].min(), events[TIME].max()
+        overview |= {"first": f"{ends[0]:%Y-%m-%d}", "last": f"{ends[1]:%Y-%m-%d}"}
     return overview
 
 

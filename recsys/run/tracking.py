@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,6 +52,8 @@ def loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """Lightning's loggers, writing to a folder; other programs are told the config, too."""
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
+    # MLflow takes no @: Lightning leaves it out of each name, and says so of each.
+    warnings.filterwarnings("ignore", "MLFlow only allows", RuntimeWarning)
     made = []
     for options in plain(config.logger)["loggers"]:
         logger: Logger = trust.build(options)(save_dir=folder)
