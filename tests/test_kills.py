@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -123,9 +124,15 @@ class Runs:
         folder = self.place / name
         paths = (path for path in folder.rglob("*") if path.is_file())
         return {
-            str(path.relative_to(folder)): b"" if differs(path) else path.read_bytes()
+            str(path.relative_to(folder)): b""
+            if differs(path)
+            else WHEN.sub(b"", path.read_bytes())
             for path in paths
         }
+
+
+WHEN = re.compile(rb"<dt>(run|duration)</dt><dd>[^<]*")
+"""In the head of a page."""
 
 
 def differs(path: Path) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
+import polars as pl
 import torch
 from sklearn.linear_model import LogisticRegression as Regression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from recsys.errors import ConfigError
 from recsys.ranges import above
-from recsys.scoring.predictor import FeaturePredictor
+from recsys.scoring.predictor import WEIGHTS, FeaturePredictor
 from recsys.tasks.features import Feature
 from recsys.tasks.labels import LabelTable
 
@@ -70,3 +71,18 @@ class LogisticRegression(FeaturePredictor):
             for model in self._fitted
         ]
         return torch.from_numpy(np.stack(columns, axis=1)).float()
+
+    def weights(self, table: LabelTable) -> pl.DataFrame:
+        """`candidate`, `feature` and `weight`: of a feature in deviations where it is standardised.
+
+        A candidate without two kinds of labels has none.
+        """
+        names = self.columns(table)
+        frames = [
+            pl.DataFrame(
+                {"candidate": name, "feature": names, "weight": model[-1].coef_[0]}, schema=WEIGHTS
+            )
+            for name, model in zip(table.candidates.ids.cast(pl.String), self._fitted, strict=True)
+            if not isinstance(model, float)
+        ]
+        return pl.concat([pl.DataFrame(schema=WEIGHTS), *frames])

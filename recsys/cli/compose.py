@@ -55,11 +55,11 @@ def train(arguments: Sequence[str], command: str = "train") -> int:
     @hydra.main(version_base="1.3", config_path="pkg://recsys.conf", config_name=command)
     def task(config: DictConfig) -> None:
         name = _name_in_sweep(swept) if _is_sweep() else ""
+        folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            done[name] = Path(HydraConfig.get().runtime.output_dir)
-            _run(config, done[name])
+            _run(config, folder)
+            done[name] = folder
         except MISTAKES as error:
-            del done[name]
             mistakes[name] = one_line(error)
             if _is_sweep():
                 failed(f"{name}: {mistakes[name]}")
@@ -67,9 +67,11 @@ def train(arguments: Sequence[str], command: str = "train") -> int:
             if not _is_sweep():
                 raise
             traceback.print_exc()
-            del done[name]
             reason = str(error).partition("\n")[0]
             mistakes[name] = RecsysError(f"{type(error).__name__}: {reason}")
+        finally:
+            if name not in done:
+                _remove_empty(folder)
         if name in mistakes and os.getpid() != process:  # which sees nothing of what is noted here
             raise RecsysError(f"{name} failed, and the others went on: {mistakes[name]}")
 
@@ -85,6 +87,20 @@ def train(arguments: Sequence[str], command: str = "train") -> int:
         lines = [f"{len(mistakes)} of {len(mistakes) + len(done)} runs failed"]
         return failed("\n  ".join([*lines, *(f"{n}: {error}" for n, error in mistakes.items())]))
     return 0
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a run's folder that holds nothing, and those above it, below where the command runs.
+
+    Hydra makes them before the run is looked at.
+    """
+    here = Path.cwd()
+    for place in (folder, *(parent for parent in folder.parents if here in parent.parents)):
+        try:
+            place.rmdir()
+        except OSError:  # it holds something, or is gone
+            if place.exists():
+                break
 
 
 def _show_sweep(done: Mapping[str, Path]) -> None:
@@ -114,6 +130,7 @@ def _run(config: DictConfig, folder: Path) -> None:
         prediction,
         ranking,
         return_times,
+        rolling,
         search,
         transfer,
     )
@@ -124,6 +141,7 @@ def _run(config: DictConfig, folder: Path) -> None:
         LABELS,
         LISTS,
         RETURN_TIMES,
+        ROLLING,
         SEARCH,
         TRANSFER,
         kind_of,
@@ -135,6 +153,7 @@ def _run(config: DictConfig, folder: Path) -> None:
         LABELS: prediction,
         LISTS: ranking,
         RETURN_TIMES: return_times,
+        ROLLING: rolling,
         TRANSFER: transfer,
     }
     try:

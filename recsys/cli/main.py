@@ -268,7 +268,8 @@ def _parser(command: str) -> Parser:
     elif command == "runs":
         parser.description = "What the finished runs of a folder and its folders reached."
         parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"))
-        parser.add_argument("--by", metavar="METRIC", help="the largest first")
+        by = "a metric or finished, the largest first; or run, log or model"
+        parser.add_argument("--by", metavar="COLUMN", help=by)
         parser.add_argument("--metrics", nargs="+", default=[], help="which, such as ndcg@10")
         parser.add_argument("--data", help="only logs with this in their name")
         parser.add_argument("--model", help="only models with this in their name")

@@ -45,6 +45,38 @@ def average_precision(
     return _ratio((yes * precision).sum(1), yes.sum(1))
 
 
+def thresholds(scores: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """What a threshold at each distinct score says, from the highest: rates (T,) by name.
+
+    `recall`, the share of the yes rows at or above it; `fall_out`, that of the no rows; and
+    `precision`, the share of yes among those at or above it. `fall_out` against `recall` is the
+    ROC, `recall` against `precision` the precision-recall curve.
+
+    >>> rates = thresholds(np.array([0.1, 0.4, 0.8]), np.array([False, False, True]))
+    >>> rates["recall"].tolist(), rates["fall_out"].tolist()
+    ([1.0, 1.0, 1.0], [0.0, 0.5, 1.0])
+    """
+    yes, no = (part[0, ::-1].cumsum() for part in _by_score(scores, labels, None))
+    return {
+        "recall": yes / max(1.0, yes[-1]),
+        "fall_out": no / max(1.0, no[-1]),
+        "precision": yes / (yes + no),
+    }
+
+
+def calibrated(
+    scores: np.ndarray, labels: np.ndarray, groups: int = 10
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean score and share of yes of groups of rows of about equal size, by score; two (G,).
+
+    >>> [values.tolist() for values in calibrated(np.array([0.9, 0.1]), np.array([1, 0]), 2)]
+    [[0.1, 0.9], [0.0, 1.0]]
+    """
+    parts = np.array_split(np.argsort(scores, kind="stable"), min(groups, len(scores)))
+    means = [np.array([values[part].mean() for part in parts]) for values in (scores, labels)]
+    return means[0], means[1]
+
+
 def _by_score(
     scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:

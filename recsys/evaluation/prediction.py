@@ -10,7 +10,7 @@ Shapes: R rows of the table, B rows predicted, C candidates, S resamples, U user
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from recsys.evaluation.statistics import (
     bootstrap,
     compare_folds,
     draws_at_once,
+    level_with_best,
     mean_of_defined,
     ratio,
     same_folds,
@@ -36,7 +37,7 @@ from recsys.evaluation.statistics import (
 from recsys.files import atomic_folder, write_parquet
 from recsys.log.event_log import USER
 from recsys.reading import read_table
-from recsys.scoring.predictor import Predictor
+from recsys.scoring.predictor import WEIGHTS, Linear, Predictor
 from recsys.tasks import as_of
 from recsys.tasks.as_of import AS_OF
 from recsys.tasks.labels import LabelTable
@@ -80,12 +81,15 @@ class TableResult:
         folds: a row per fold: `repeat`, `fold`, how many `train` and `test` rows, its metrics.
         predictions: a row per row predicted, part and fold: `user_id`, `as_of`, `part`, `fold`;
             where candidates are ranked its metrics, else of each candidate the score and the label.
+        weights: of a `Linear` predictor that has learnt from all training rows, or the means over
+            the folds where the table has no order; None of another.
     """
 
     means: dict[str, dict[str, float]]
     intervals: dict[str, dict[str, list[float]]]
     folds: pl.DataFrame
     predictions: pl.DataFrame
+    weights: pl.DataFrame | None = None
 
     @classmethod
     def read(cls, folder: Path) -> TableResult:
@@ -95,14 +99,18 @@ class TableResult:
             RunError: a file of it is missing or damaged.
         """
         figures = read_figures(folder)
-        frames = (read_table(folder / f"{name}.parquet") for name in ("folds", "predictions"))
-        return cls(*figures, *frames)
+        folds, predictions = (read_table(folder / f"{n}.parquet") for n in ("folds", "predictions"))
+        path = folder / "weights.parquet"
+        weights = read_table(path, *WEIGHTS) if path.is_file() else None
+        return cls(*figures, folds, predictions, weights)
 
     def write(self, folder: Path) -> None:
         """Write a folder whole or not at all."""
         with atomic_folder(folder) as scratch:
             write_parquet(scratch / "folds.parquet", self.folds)
             write_parquet(scratch / "predictions.parquet", self.predictions)
+            if self.weights is not None:
+                write_parquet(scratch / "weights.parquet", self.weights)
             write_figures(scratch, self.means, self.intervals)
 
 
@@ -114,11 +122,13 @@ class Predictions:
         table: of labels.
         rows: (B,) int64.
         scores: (B, C).
+        weights: of the predictor, where it is `Linear`.
     """
 
     table: LabelTable
     rows: Tensor
     scores: Tensor
+    weights: pl.DataFrame | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -226,7 +236,17 @@ def cross_validate(
     intervals = {part: user_intervals(several) for part, several in by_part.items()}
     frames = [predictions.frame(part, None) for part, predictions in by_time.items()]
     frames += [predictions.frame("folds", number) for number, predictions in enumerate(by_fold)]
-    return TableResult(means, intervals, per_fold, pl.concat(frames))
+    weights = _mean_weights([*by_time.values()] or by_fold)
+    return TableResult(means, intervals, per_fold, pl.concat(frames), weights)
+
+
+def _mean_weights(predictions: Sequence[Predictions]) -> pl.DataFrame | None:
+    """The means over fits; one that a fit did not have is 0 there."""
+    weights = [of.weights for of in predictions if of.weights is not None]
+    if not weights:
+        return None
+    sums = pl.concat(weights).group_by("candidate", "feature", maintain_order=True)
+    return sums.agg(pl.col("weight").sum() / len(weights))
 
 
 def _by_time(table: LabelTable, build: Callable[[], Predictor]) -> dict[str, Predictions]:
@@ -235,7 +255,7 @@ def _by_time(table: LabelTable, build: Callable[[], Predictor]) -> dict[str, Pre
     predictor.check_leaks(table, table.phase(TEST))
     parts = {PHASES[phase]: table.phase(phase) for phase in (VALIDATION, TEST)}
     return {
-        part: Predictions(table, rows, _scores(predictor, table, rows))
+        part: Predictions(table, rows, _scores(predictor, table, rows), _weights(predictor, table))
         for part, rows in parts.items()
         if len(rows)
     }
@@ -248,7 +268,12 @@ def _of_fold(
     predictor.fit(table, train)
     if check:
         predictor.check_leaks(table, test)
-    return Predictions(table, test, _scores(predictor, table, test))
+    scores = _scores(predictor, table, test)
+    return Predictions(table, test, scores, _weights(predictor, table))
+
+
+def _weights(predictor: Predictor, table: LabelTable) -> pl.DataFrame | None:
+    return predictor.weights(table) if isinstance(predictor, Linear) else None
 
 
 def _scores(predictor: Predictor, table: LabelTable, rows: Tensor) -> Tensor:
@@ -302,7 +327,8 @@ def leads(tables: Mapping[str, Mapping[str, TableResult]]) -> pl.DataFrame:
     return with_holm(pl.concat(comparisons))
 
 
-def best(models: Mapping[str, TableResult]) -> dict[str, float]:
-    """Each metric's highest mean in the test; NaN where no model has one."""
-    means = [model.means["test"] for model in models.values()]
-    return {name: float(np.fmax.reduce([m[name] for m in means])) for name in means[0]}
+def level(models: Mapping[str, TableResult], metric: str) -> set[str]:
+    """The models with the highest mean in the test, and those whose interval reaches it."""
+    means = {name: model.means["test"][metric] for name, model in models.items()}
+    intervals = {name: model.intervals["test"][metric] for name, model in models.items()}
+    return level_with_best(means, intervals)

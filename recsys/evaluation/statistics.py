@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -100,6 +100,31 @@ def interval(resampled: np.ndarray, level: float) -> tuple[float, float]:
         return math.nan, math.nan
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def level_with_best(
+    means: Mapping[str, float], intervals: Mapping[str, Sequence[float]], *, less: bool = False
+) -> set[str]:
+    """Which models a table marks: the best mean, and every one whose interval reaches it.
+
+    Args:
+        means: by model; NaN is no mean.
+        intervals: of these, `[low, high]`.
+        less: whether less is better.
+
+    Returns:
+        Names of models; none where only one has a mean.
+
+    >>> means = {"a": 0.3, "b": 0.29, "c": 0.2}
+    >>> sorted(level_with_best(means, {"a": (0.28, 0.32), "b": (0.27, 0.31), "c": (0.1, 0.25)}))
+    ['a', 'b']
+    """
+    known = {name: mean for name, mean in means.items() if mean == mean}
+    if len(known) < 2:
+        return set()
+    best = min(known.values()) if less else max(known.values())
+    reached = {n for n in known if (intervals[n][0] <= best if less else intervals[n][1] >= best)}
+    return reached | {name for name, mean in known.items() if mean == best}
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ import polars as pl
 from recsys.evaluation import forecasts
 from recsys.evaluation.figures import read_figures
 from recsys.evaluation.forecasts import METRICS
+from recsys.evaluation.statistics import level_with_best
 from recsys.reading import read_json, read_table
 from recsys.report import page, plots
 from recsys.report.page import name_of
@@ -48,7 +49,6 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     means = {name: pair[0] for name, pair in figures.items()}
     return {
         "model_name": label,
-        "data": name_of(config["data"]),
         "task": config["task"],
         "num_series": tests[label]["series"].n_unique(),
         "num_origins": tests[label]["origin"].n_unique(),
@@ -58,12 +58,21 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         "means": means,
         "intervals": {name: pair[1] for name, pair in figures.items()},
         "told": summaries,
-        "best": {m: np.nanmin([of["test"][m] for of in means.values()]) for m in METRICS},
+        "level": {metric: _level(figures, metric) for metric in METRICS},
         "leads": {str(name): frame.to_dicts() for (name,), frame in ahead.items()},
         "bars": list(_bars(figures)),
         "by_origin": _by_origin(tests),
         "fans": list(_fans(folder)),
     }
+
+
+def _level(figures: Mapping[str, Any], metric: str) -> set[str]:
+    """The models with the least mean, and those whose interval reaches it; of coverage none."""
+    if metric.startswith("coverage"):
+        return set()
+    means = {name: of["test"][metric] for name, (of, _) in figures.items()}
+    ends = {name: of["test"][metric] for name, (_, of) in figures.items()}
+    return level_with_best(means, ends, less=True)
 
 
 def _bars(figures: Mapping[str, Any]) -> Iterator[Plot]:
@@ -73,7 +82,7 @@ def _bars(figures: Mapping[str, Any]) -> Iterator[Plot]:
             for name, (means, ends) in figures.items()
             if means["test"][metric] == means["test"][metric]
         ]
-        if bars:
+        if len(bars) > 1:
             yield plots.bars(metric, bars, limit=float(np.fmax.reduce([b.high for b in bars])))
 
 

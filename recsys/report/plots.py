@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -85,21 +86,34 @@ class Bar:
 
 
 @mpl.rc_context(STYLE)
-def bars(metric: str, models: Sequence[Bar], *, limit: float) -> Plot:
-    """A horizontal bar per model, on a scale from 0 to `limit`."""
+def bars(metric: str, models: Sequence[Bar], *, limit: float, chance: float | None = None) -> Plot:
+    """A horizontal bar per model, on a scale from 0 to `limit`.
+
+    Args:
+        metric: its name.
+        models: the bars, from above.
+        limit: the end of the scale.
+        chance: what is reached by chance, where bars then begin.
+    """
     figure, axes = _axes(height=0.6 + 0.27 * len(models))
-    limit = limit or 1.0
+    start = chance or 0.0
+    least = min([start, *(bar.low for bar in models if bar.low == bar.low)])
+    span = (limit - least) or 1.0
     for y, bar in enumerate(models):
-        axes.barh(y, bar.mean, color=_colour(y), height=0.62)
+        axes.barh(y, bar.mean - start, left=start, color=_colour(y), height=0.62)
         axes.hlines(y, bar.low, bar.high, color=COLOURS["ink"], linewidth=1.2)
-        axes.text(max(bar.mean, bar.high) + 0.02 * limit, y, f"{bar.mean:.4f}", va="center")
+        axes.text(max(bar.mean, bar.high, start) + 0.02 * span, y, f"{bar.mean:.4f}", va="center")
     axes.set_yticks(range(len(models)), [bar.name for bar in models])
     axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
     axes.set_ylim(len(models) - 0.5, -0.5)
-    axes.set_xticks([tick for tick in MaxNLocator(4).tick_values(0, limit) if tick <= limit])
-    axes.set_xlim(0, 1.22 * limit)  # room for the numbers
+    ticks = MaxNLocator(4).tick_values(least, least + span)
+    axes.set_xticks([tick for tick in ticks if least <= tick <= least + span])
+    axes.set_xlim(least - (0.03 * span if least else 0), least + 1.22 * span)  # for the numbers
     axes.grid(axis="x")
     axes.set_xlabel(metric)
+    if chance is not None:
+        axes.axvline(chance, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.set_title(f"by chance: {chance:.3g}", loc="right", size=9, color=COLOURS["muted"])
     return _plot(figure, f"{metric} of each model")
 
 
@@ -218,7 +232,6 @@ def survival_quartiles(name: str, curves: pl.DataFrame, unit: str) -> Plot:
     return _plot(figure, f"survival of three rows by {name}")
 
 
-@mpl.rc_context(STYLE)
 def calibration(horizon: str, models: Mapping[str, pl.DataFrame]) -> Plot:
     """Of groups of rows what was predicted and what was seen at a horizon.
 
@@ -226,21 +239,47 @@ def calibration(horizon: str, models: Mapping[str, pl.DataFrame]) -> Plot:
         horizon: in words, with its unit.
         models: name -> `predicted` and `seen`.
     """
-    figure, axes = _axes(height=2.9)
-    axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
-    for n, (name, groups) in reversed(list(enumerate(models.items()))):
-        style: Any = {"color": _colour(n), "ms": 4, "lw": 1.2, "clip_on": False}
-        axes.plot(groups["predicted"], groups["seen"], "o-", label=name, **style)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.grid()
-    axes.set_xlabel(f"predicted share back within {horizon}")
-    axes.set_ylabel("seen")
-    figure.legend(loc="outside upper left", ncols=3)
-    return _plot(figure, f"calibration within {horizon}")
+    words = f"calibration within {horizon}"
+    lines = {
+        name: (of["predicted"].to_numpy(), of["seen"].to_numpy()) for name, of in models.items()
+    }
+    axes = (f"predicted share back within {horizon}", "seen")
+    return shares(words, axes, lines, ((0, 1), (0, 1)), marker="o")
 
 
 @mpl.rc_context(STYLE)
+def shares(
+    words: str,
+    labels: tuple[str, str],
+    models: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    chance: tuple[Sequence[float], Sequence[float]],
+    *,
+    marker: str | None = None,
+) -> Plot:
+    """A line per model from shares to shares, both from 0 to 1.
+
+    Args:
+        words: what it shows.
+        labels: of x and y.
+        models: name -> x and y.
+        chance: x and y of a dashed line, beside which the others are read.
+        marker: of the points, where each is to be seen.
+    """
+    figure, axes = _axes(height=2.9)
+    axes.plot(*chance, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
+    for n, (name, (x, y)) in reversed(list(enumerate(models.items()))):
+        style: Any = {"color": _colour(n), "marker": marker, "ms": 4, "lw": 1.2, "clip_on": False}
+        axes.plot(x, y, label=name, **style)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.grid()
+    axes.set_title(words, loc="left", size=9)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    figure.legend(loc="outside upper left", ncols=3)
+    return _plot(figure, words)
+
+
 def by_horizon(metric: str, models: Mapping[str, pl.DataFrame], unit: str) -> Plot:
     """A metric with its interval by horizon.
 
@@ -249,22 +288,45 @@ def by_horizon(metric: str, models: Mapping[str, pl.DataFrame], unit: str) -> Pl
         models: name -> `horizon`, `mean`, `low`, `high`.
         unit: of the horizons.
     """
+    names = [f"{horizon:g}" for horizon in next(iter(models.values()))["horizon"]]
+    return by_place(metric, models, names, f"horizon in {unit}", "horizon")
+
+
+@mpl.rc_context(STYLE)
+def by_place(
+    metric: str, models: Mapping[str, pl.DataFrame], names: Sequence[str], label: str, by: str
+) -> Plot:
+    """A metric with its interval at some places, one beside the other.
+
+    Args:
+        metric: its name.
+        models: name -> `mean`, `low`, `high`, a row per place.
+        names: of the places.
+        label: what they are.
+        by: the same in a word.
+    """
     figure, axes = _axes(height=2.9)
     for n, (name, rows) in enumerate(models.items()):
         x = np.arange(len(rows)) + 0.08 * (n - (len(models) - 1) / 2)
         ends = np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]).clip(min=0)
         axes.errorbar(x, rows["mean"], ends, fmt="o-", color=_colour(n), ms=4, lw=1.2, label=name)
-    names = [f"{horizon:g}" for horizon in next(iter(models.values()))["horizon"]]
-    axes.set_xticks(range(len(names)), names)
+    slanted: Any = {"rotation": 30, "ha": "right"} if sum(map(len, names)) > 40 else {}
+    axes.set_xticks(range(len(names)), names, **slanted)
     axes.grid(axis="y")
-    axes.set_xlabel(f"horizon in {unit}")
+    axes.set_xlabel(label)
     axes.set_ylabel(metric)
     figure.legend(loc="outside upper left", ncols=3)
-    return _plot(figure, f"{metric} by horizon")
+    return _plot(figure, f"{metric} by {by}")
 
 
 @mpl.rc_context(STYLE)
-def scatter(words: str, points: np.ndarray, groups: np.ndarray, colours: Sequence[str]) -> Plot:
+def scatter(
+    words: str,
+    points: np.ndarray,
+    groups: np.ndarray,
+    colours: Sequence[str],
+    titles: Sequence[str],
+) -> Plot:
     """A dot per point, without axes: only what is near to what has a meaning.
 
     Args:
@@ -272,15 +334,22 @@ def scatter(words: str, points: np.ndarray, groups: np.ndarray, colours: Sequenc
         points: (U, 2).
         groups: (U,) int, places among the colours.
         colours: names in `COLOURS`; those of the last group lie below the others.
+        titles: (U,) what is said of a dot under a pointer.
     """
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
+    drawn: list[str] = []
     for n, colour in reversed(list(enumerate(colours))):
         x, y = points[groups == n].T
         axes.plot(x, y, "o", color=COLOURS[colour], ms=3, mec="none", alpha=0.8)
+        drawn += [titles[int(place)] for place in np.flatnonzero(groups == n)]
     axes.set_aspect("equal")
     axes.axis("off")
-    return _plot(figure, words)
+    plot = _plot(figure, words)
+    of_dots = iter(drawn)  # a dot is a <use>, and they stand in the order of drawing
+    dot = re.compile(r"(<use [^>]*)/>")
+    svg = dot.sub(lambda use: f"{use[1]}><title>{escape(next(of_dots))}</title></use>", plot.svg)
+    return Plot(svg, words)
 
 
 @mpl.rc_context(STYLE)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import polars as pl
 
-from recsys.evaluation.prediction import TableResult, best, leads
-from recsys.report import page, plots
+from recsys.evaluation.prediction import TableResult, leads, level
+from recsys.reading import read_config
+from recsys.report import label_plots, page, plots
 from recsys.report.page import name_of
 from recsys.report.plots import Bar, Plot
 
@@ -42,11 +45,39 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     ahead = leads(by_table)
     return {
         "model_name": next(iter(models)),
-        "data": name_of(config["data"]),
         "models": list(models),
         "tables": [_table(name, of, ahead.filter(table=name)) for name, of in by_table.items()],
         "num_comparisons": ahead["p_holm"].count(),
+        "vectors": list(_vectors(folder, config)),
     }
+
+
+def _vectors(folder: Path, config: Mapping[str, Any]) -> Iterator[dict[str, str | None]]:
+    """The runs whose vectors the predictors read: `model`, `place`, and a `link` to the report.
+
+    A run is looked for in the folder first, where pre-training is, and then where the command ran.
+    """
+    runs = dict.fromkeys(_runs_in([config["model"], config["baselines"]]))
+    for run in runs:
+        place = next((p for p in (folder / run, Path(run)) if p.is_dir()), None)
+        about = place is not None and (place / "config.yaml").is_file()
+        model = label_of(read_config(place)["model"]) if about else "a model"  # type: ignore[arg-type]
+        report = place / "report.html" if place is not None else None
+        link = None
+        if report is not None and report.is_file():
+            link = quote(os.path.relpath(report, folder).replace(os.sep, "/"))
+        yield {"model": model, "place": PurePath(run).name, "link": link}
+
+
+def _runs_in(options: Any) -> Iterator[str]:
+    """Folders of runs that features or predictors name, anywhere in the options."""
+    if isinstance(options, Mapping):
+        if "_target_" in options and isinstance(options.get("run"), str):
+            yield options["run"]
+        options = list(options.values())
+    if isinstance(options, list):
+        for inner in options:
+            yield from _runs_in(inner)
 
 
 def _results(folder: Path) -> dict[str, TableResult]:
@@ -59,6 +90,7 @@ def _table(name: str, results: Mapping[str, TableResult], ahead: pl.DataFrame) -
     first, *others = results
     metrics = list(results[first].means["test"])
     rows = results[first].predictions.filter(pl.col("part") != "validation")
+    chance = label_plots.by_chance(results[first])
     by_model = ahead.partition_by("against", as_dict=True)
     return {
         "name": name,
@@ -67,22 +99,27 @@ def _table(name: str, results: Mapping[str, TableResult], ahead: pl.DataFrame) -
         "users": rows["user_id"].n_unique(),
         "parts": list(results[first].means),
         "results": results,
-        "best": best(results),
+        "chance": chance,
+        "level": {metric: level(results, metric) for metric in metrics},
         "leads": {o: by_model[o,].to_dicts() for o in others if (o,) in by_model},
-        "bars": [plot for metric in metrics for plot in _bars(name, metric, results)],
+        "bars": [plot for m in metrics for plot in _bars(name, m, results, chance.get(m))],
+        "curves": list(label_plots.curves(name, results)),
+        "weights": dict(label_plots.largest_weights(results)),
     }
 
 
-def _bars(name: str, metric: str, results: Mapping[str, TableResult]) -> Iterator[Plot]:
-    """A plot of the models that have a figure; none where no model has."""
+def _bars(
+    name: str, metric: str, results: Mapping[str, TableResult], chance: float | None
+) -> Iterator[Plot]:
+    """A plot of the models that have a figure, if there are two."""
     bars = [
         Bar(model, mean, *result.intervals["test"][metric])
         for model, result in results.items()
         if not math.isnan(mean := result.means["test"][metric])
     ]
-    if bars:
+    if len(bars) > 1:
         limit = float(np.fmax.reduce([bar.high for bar in bars]))
-        yield plots.bars(f"{name} {metric}", bars, limit=limit)
+        yield plots.bars(f"{name} {metric}", bars, limit=limit, chance=chance)
 
 
 def label_of(model: Mapping[str, Any]) -> str:

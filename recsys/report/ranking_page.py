@@ -14,7 +14,7 @@ import torch
 from recsys.evaluation.beyond import names
 from recsys.evaluation.figures import read_figures
 from recsys.evaluation.ranking import Evaluation, Protocol
-from recsys.evaluation.statistics import compare, with_holm
+from recsys.evaluation.statistics import compare, level_with_best, with_holm
 from recsys.log.event_log import ITEM, USER
 from recsys.log.vocabulary import Vocabulary
 from recsys.reading import read_json, read_table, read_tensors
@@ -70,7 +70,7 @@ class Result:
 
 def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """What the template shows."""
-    task, data = config["task"], config["data"]
+    task = config["task"]
     k = task["ks"][0]
     model = Result.read(folder, name_of(config["model"]))
     baselines = [
@@ -79,8 +79,6 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     results = [model, *baselines]
     metrics = [f"{name}@{k}" for name in tables.SHOWN]
     return {
-        "data": name_of(data),
-        "file": Path(data.get("path") or "").name,
         "split": name_of(task["split"]).replace("_", " "),
         "history_rule": tables.history_rule(Protocol(mask_history=task["mask_history"])),
         "num_items": config["num_items"],
@@ -90,16 +88,24 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         "model_name": model.name,
         "model": model,
         "results": results,
+        "level": {metric: level(results, metric) for metric in metrics},
         "differences": _differences(model, baselines, metrics),
         "bars": [plot for metric in metrics for plot in _bars([metric], results)],
         "curves": list(_curves(folder, f"validation/{config['trainer']['monitor']}")),
         "slices": list(_slices(f"recall@{k}", model, baselines)),
-        "repeats": list(_bars([f"repeat/recall@{k}", f"explore/recall@{k}"], results)),
+        "repeats": list(_repeats(f"recall@{k}", results)),
         "beyond": _beyond(config, k, model),
         "by_column": read_json(at) if (at := folder / "slices.json").is_file() else {},
         "map": _map(folder, config.get("report", {}).get("map_by")),
         "samples": list(_samples(folder, model.per_user)),
     }
+
+
+def level(results: Sequence[Result], metric: str) -> set[str]:
+    """The names of the best, and of those whose interval reaches it."""
+    of = {result.name: result for result in results}
+    means = {name: result.means[metric] for name, result in of.items()}
+    return level_with_best(means, {name: result.intervals[metric] for name, result in of.items()})
 
 
 def _differences(
@@ -117,12 +123,25 @@ def _differences(
 
 
 def _bars(metrics: Sequence[str], results: Sequence[Result]) -> Iterator[Plot]:
-    """A plot per metric, all on one scale; a metric that no user defines has none."""
+    """A plot per metric of several models, all on one scale; none where no user defines it."""
+    if len(results) < 2:
+        return
     metrics = [name for name in metrics if name in results[0].means]
     groups = [[Bar(r.name, r.means[m], *r.intervals[m]) for r in results] for m in metrics]
     limit = max((bar.high for bars in groups for bar in bars), default=0.0)
     for metric, bars in zip(metrics, groups, strict=True):
         yield plots.bars(metric, bars, limit=limit)
+
+
+def _repeats(metric: str, results: Sequence[Result]) -> Iterator[Plot]:
+    """The metric of repeats and of others: a plot of each, or of both where there is one model."""
+    kinds = [kind for kind in ("repeat", "explore") if f"{kind}/{metric}" in results[0].means]
+    if len(results) > 1:
+        yield from _bars([f"{kind}/{metric}" for kind in kinds], results)
+    elif len(kinds) > 1:
+        (of,) = results
+        bars = [Bar(k, of.means[f"{k}/{metric}"], *of.intervals[f"{k}/{metric}"]) for k in kinds]
+        yield plots.bars(metric, bars, limit=max(bar.high for bar in bars))
 
 
 def _curves(folder: Path, monitor: str) -> Iterator[Plot]:
@@ -159,7 +178,20 @@ def _beyond(config: dict[str, Any], k: int, model: Result) -> list[str]:
 def _map(folder: Path, by: str | None) -> UserMap | None:
     """The map of the users, where the run's model makes profiles."""
     path = folder / "profiles.parquet"
-    return user_map(read_table(path), by) if path.is_file() else None
+    if not path.is_file():
+        return None
+    profiles = read_table(path)
+    return user_map(profiles, _activity(folder, profiles[USER]), by)
+
+
+def _activity(folder: Path, users: pl.Series) -> pl.Series:
+    """How many events each user has."""
+    known = Vocabulary(read_table(folder / "model" / "users.parquet", USER)[USER])
+    log = read_tensors(folder / "model" / "histories.safetensors")
+    events = pl.DataFrame({"user": log["users"].numpy(), "events": log["offsets"].diff().numpy()})
+    rows = pl.DataFrame({"user": known.index_of(users)})
+    events = events.cast({"user": rows.schema["user"]})
+    return rows.join(events, on="user", how="left", maintain_order="left")["events"].fill_null(0)
 
 
 @dataclass(frozen=True)

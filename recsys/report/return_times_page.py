@@ -13,7 +13,7 @@ from recsys.evaluation.return_times import ReturnTimesResult, likelihood_leads
 from recsys.report import page, plots
 from recsys.report.page import name_of
 from recsys.report.plots import Bar, Plot
-from recsys.report.return_times_tables import best
+from recsys.report.return_times_tables import level
 
 TEMPLATE = "return_times.html.jinja"
 
@@ -46,7 +46,6 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     unit = config["task"]["returns"].get("unit", "days")
     return {
         "model_name": first,
-        "data": name_of(config["data"]),
         "unit": unit,
         "followed": f"{config['task']['returns']['horizon']:g}",
         "rows": len(test),
@@ -55,7 +54,7 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         "results": results,
         "metrics": metrics,
         "parts": list(results[first].means),
-        "best": {metric: best(results, metric) for metric in metrics},
+        "level": {metric: level(results, metric) for metric in metrics},
         "leads": {row["against"]: row for row in leads.iter_rows(named=True)},
         "curves": _curves(results, unit),
         "bars": list(_bars("concordance", results)),
@@ -78,7 +77,8 @@ def _bars(metric: str, results: Mapping[str, ReturnTimesResult]) -> Iterator[Plo
         Bar(name, result.means["test"][metric], *result.intervals["test"][metric])
         for name, result in results.items()
     ]
-    yield plots.bars(metric, bars, limit=max(bar.high for bar in bars))
+    if len(bars) > 1:
+        yield plots.bars(metric, bars, limit=max(bar.high for bar in bars), chance=0.5)
 
 
 def _calibration(results: Mapping[str, ReturnTimesResult], unit: str) -> Iterator[Plot]:

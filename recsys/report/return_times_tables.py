@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys.evaluation.return_times import ReturnTimesResult
+from recsys.evaluation.statistics import level_with_best
 from recsys.report.screen import WideTable, literal
 from recsys.tasks.phases import PHASES
 from recsys.tasks.return_times import ReturnTimes
@@ -36,13 +37,11 @@ def is_better_when_less(metric: str) -> bool:
     return metric == "ibs" or metric.startswith("calibration")
 
 
-def best(results: Mapping[str, ReturnTimesResult], metric: str) -> float:
-    """The best mean of the test; NaN where no model has one."""
-    values = [of.means["test"][metric] for of in results.values()]
-    defined = [value for value in values if value == value]
-    if not defined:
-        return float("nan")
-    return min(defined) if is_better_when_less(metric) else max(defined)
+def level(results: Mapping[str, ReturnTimesResult], metric: str) -> set[str]:
+    """The models with the best mean of the test, and those whose interval reaches it."""
+    means = {name: of.means["test"][metric] for name, of in results.items()}
+    intervals = {name: of.intervals["test"][metric] for name, of in results.items()}
+    return level_with_best(means, intervals, less=is_better_when_less(metric))
 
 
 def metrics(
@@ -68,17 +67,18 @@ def metrics(
     for model, of in results.items():
         means, ends = of.means["test"], of.intervals["test"]
         lead = [_lead(by_model[model]) if model in by_model else Text("")] if others else []
-        cells = [_cell(means[name], ends[name], best(results, name)) for name in names]
+        cells = [
+            _cell(means[name], ends[name], bold=model in level(results, name)) for name in names
+        ]
         shown.add_row(literal(model), *lead, *cells)
     return shown
 
 
-def _cell(mean: float, ends: list[float], highest: float) -> Text:
+def _cell(mean: float, ends: list[float], *, bold: bool) -> Text:
     if mean != mean:
         return Text("–")
-    style = "bold" if mean == highest else ""
     low, high = (f"{end:.3f}" for end in ends)
-    return Text.assemble((f"{mean:.4f}", style), " ", (f"{low} to {high}", "dim"))
+    return Text.assemble((f"{mean:.4f}", "bold" if bold else ""), " ", (f"{low} to {high}", "dim"))
 
 
 def _lead(row: Mapping[str, Any]) -> Text:

@@ -14,10 +14,8 @@ from recsys.evaluation.figures import read_figures
 from recsys.evaluation.ranking import Protocol
 from recsys.evaluation.statistics import compare, with_holm
 from recsys.files import write_text
-from recsys.reading import read_config, read_json
 from recsys.report import page, plots, tables
-from recsys.report.page import name_of
-from recsys.report.ranking_page import Result
+from recsys.report.ranking_page import Result, level
 
 TEMPLATE = "runs.html.jinja"
 LONGEST = 28
@@ -62,11 +60,10 @@ def _content(runs: Sequence[Shown]) -> dict[str, Any]:
     results = [Result.read(run.folder, run.name) for run in runs]
     metrics = _metrics(results)
     best = _best(runs, metrics)
-    whole = read_config(runs[0].folder) if (runs[0].folder / "config.yaml").is_file() else {}
     rule = Protocol(mask_history=bool(runs[0].config.get("task.mask_history")))
     return {
         "model_name": f"{len(runs)} runs",
-        "data": _data(runs[0], whole),
+        **_head(runs[0]),
         "seed": ", ".join(dict.fromkeys(str(run.config.get("seed")) for run in runs)),
         "split": str(runs[0].config.get("task.split._target_")).rpartition(".")[2],
         "history_rule": tables.history_rule(rule),
@@ -74,6 +71,7 @@ def _content(runs: Sequence[Shown]) -> dict[str, Any]:
         "metrics": metrics,
         "results": results,
         "best": best,
+        "level": {metric: level(results, metric) for metric in metrics},
         "differences": _differences(results, best, metrics),
         "bars": list(_bars(metrics, results)),
         "curves": list(_curves(runs)),
@@ -84,11 +82,11 @@ def _content(runs: Sequence[Shown]) -> dict[str, Any]:
     }
 
 
-def _data(run: Shown, config: Mapping[str, Any]) -> str:
-    log = run.folder / "log.json"
-    if log.is_file():
-        return str(read_json(log)["name"])
-    return name_of(config["data"]) if config else str(run.config.get("data._target_"))
+def _head(run: Shown) -> dict[str, Any]:
+    """The log of a run, without when the run was: there are several."""
+    data = {"_target_": run.config.get("data._target_"), "path": run.config.get("data.path")}
+    head = page.head_of(run.folder, data)
+    return head | {"head": [pair for pair in head["head"] if pair[0] not in page.OF_ONE_RUN]}
 
 
 def _metrics(results: Sequence[Result]) -> list[str]:

@@ -52,7 +52,7 @@ def _of_one(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     weights = sorted(of["importances"].items(), key=lambda pair: -pair[1])
     bars = [plots.Bar(short(name), weight, weight, weight) for name, weight in weights]
     figures = [_history(of, trials)]
-    if bars:
+    if len(bars) > 1:
         figures.append(plots.bars("importance", bars, limit=1.0))
     return (
         _about(config)
@@ -95,7 +95,6 @@ def _of_several(places: Mapping[str, str], folder: Path, config: dict[str, Any])
 
 def _about(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "data": name_of(config["data"]),
         "split": name_of(config["task"]["split"]).replace("_", " "),
     }
 

@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys.batch.examples import Part
-from recsys.evaluation.prediction import TableResult, best
+from recsys.evaluation.prediction import TableResult, level
 from recsys.evaluation.ranking import Evaluation, Protocol
+from recsys.evaluation.statistics import level_with_best
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, WORDS, EventLog
 from recsys.report.screen import WideTable, literal, short
 from recsys.retrieval.lists import TopK
@@ -104,13 +105,12 @@ def metrics(results: Mapping[str, Evaluation], log: str, protocol: Protocol) -> 
     users = len(next(iter(results.values())).per_user)
     title = f"{log}, {users:,} test users, full catalogue, {history_rule(protocol)}"
     names = [f"{name}@{k}" for name in SHOWN]
-    best = {name: max(result.means[name] for result in results.values()) for name in names}
-    return _means(Table(title=literal(title, "table.title")), results, names, best)
+    return _means(Table(title=literal(title, "table.title")), results, names, bold=True)
 
 
 def beyond(results: Mapping[str, Evaluation], names: Sequence[str]) -> Table:
     """A row per model: figures beyond accuracy with their 95% intervals; more is not better."""
-    return _means(WideTable(title="beyond accuracy"), results, names, {})
+    return _means(WideTable(title="beyond accuracy"), results, names, bold=False)
 
 
 def slices(title: str, values: pl.DataFrame, gaps: pl.DataFrame) -> Table:
@@ -129,7 +129,7 @@ def slices(title: str, values: pl.DataFrame, gaps: pl.DataFrame) -> Table:
     for rows in values.partition_by("value", maintain_order=True):
         value, users = rows.row(0, named=True)["value"], rows["users"][0]
         figures = [(row["mean"], (row["low"], row["high"])) for row in rows.iter_rows(named=True)]
-        cells = [Text("–") if mean is None else _cell(mean, ends, None) for mean, ends in figures]
+        cells = [Text("–") if mean is None else _cell(mean, ends) for mean, ends in figures]
         table.add_row(literal("unknown" if value is None else value), f"{users:,}", *cells)
     of_metrics = {row["metric"]: row for row in gaps.iter_rows(named=True)}
     for label, words in GAPS.items() if of_metrics else ():
@@ -151,17 +151,27 @@ GAPS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def _means(
-    table: Table, results: Mapping[str, Evaluation], names: Sequence[str], best: Mapping[str, float]
+    table: Table, results: Mapping[str, Evaluation], names: Sequence[str], *, bold: bool
 ) -> Table:
-    """A table with a row per model, a column per metric, the best of it in bold."""
+    """A table with a row per model, a column per metric, the best of it in bold if wanted."""
     table.add_column("model")
     for name in names:
         table.add_column(literal(name), justify="right")
+    ends = {model: result.intervals() for model, result in results.items()}
     for model, result in results.items():
-        intervals = result.intervals()
-        figures = ((result.means.get(n, math.nan), intervals[n], best.get(n)) for n in names)
-        table.add_row(literal(model), *(_cell(*of) for of in figures))
+        figures = ((n, result.means.get(n, math.nan), ends[model][n]) for n in names)
+        marked = {n for n in names if bold and model in _level(results, ends, n)}
+        table.add_row(
+            literal(model), *(_cell(mean, of, bold=n in marked) for n, mean, of in figures)
+        )
     return table
+
+
+def _level(
+    results: Mapping[str, Evaluation], ends: Mapping[str, Mapping[str, Any]], metric: str
+) -> set[str]:
+    means = {model: result.means[metric] for model, result in results.items()}
+    return level_with_best(means, {model: of[metric] for model, of in ends.items()})
 
 
 def table_results(name: str, results: Mapping[str, TableResult], leads: pl.DataFrame) -> Table:
@@ -179,10 +189,10 @@ def table_results(name: str, results: Mapping[str, TableResult], leads: pl.DataF
     table.add_column("model")
     for column in (*columns, *(f"Δ {column}" for column in columns if others)):
         table.add_column(literal(column), justify="right")
-    highest = best(results)
+    marked = {column: level(results, column) for column in columns}
     for label, result in results.items():
         means, intervals = result.means["test"], result.intervals["test"]
-        cells = [_cell(means[c], (intervals[c][0], intervals[c][1]), highest[c]) for c in columns]
+        cells = [_cell(means[c], intervals[c], bold=label in marked[c]) for c in columns]
         cells += [_lead(row) for row in leads.filter(against=label).iter_rows(named=True)]
         table.add_row(literal(label), *cells)
     return table
@@ -196,13 +206,11 @@ def _lead(row: Mapping[str, Any]) -> Text:
     return Text.assemble(f"{row['difference']:+.4f} ", (p_value, "dim"))
 
 
-def _cell(mean: float, interval: tuple[float, float], best: float | None) -> Text:
+def _cell(mean: float, interval: Sequence[float], *, bold: bool = False) -> Text:
     if mean != mean:
         return Text("–")
     low, high = map(short, interval)
-    return Text.assemble(
-        (short(mean), "bold" if mean == best else ""), " ", (f"{low}–{high}", "dim")
-    )
+    return Text.assemble((short(mean), "bold" if bold else ""), " ", (f"{low}–{high}", "dim"))
 
 
 def words_of(items: pl.DataFrame) -> pl.Series:

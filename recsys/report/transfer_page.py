@@ -44,7 +44,6 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     of_all = rows.filter(metric=metric).to_dicts()
     return {
         "model_name": name_of(config["model"]),
-        "data": name_of(config["data"]),
         "column": config["transfer"]["column"],
         "split": name_of(task["split"]).replace("_", " "),
         "history_rule": history_rule(Protocol(mask_history=task["mask_history"])),

@@ -1,5 +1,7 @@
 """A map of users: their vectors in two dimensions, coloured by what is known of them.
 
+Where that is nothing of few values, by how much they did.
+
 Shapes: U users, D dimensions.
 """
 
@@ -18,6 +20,9 @@ from recsys.tasks.as_of import AS_OF
 
 MIN_USERS, MAX_USERS = 10, 2000
 PERPLEXITY = 30
+ACTIVITY = "number of events"
+SHADES = ("yellow", "green", "teal", "blue", "violet")
+"""Colours of groups in an order, from few to many."""
 
 
 @dataclass(frozen=True)
@@ -35,36 +40,56 @@ class UserMap:
 
     Attributes:
         plot: a dot per user.
-        by: the attribute that colours it; None where users have none of few values.
+        by: what colours it.
         groups: in the order of their values; last those of whom it is not known, if any.
         num_users: of the dots.
     """
 
     plot: Plot
-    by: str | None
+    by: str
     groups: list[Group]
     num_users: int
 
 
-def user_map(profiles: pl.DataFrame, by: str | None = None) -> UserMap | None:
+def user_map(profiles: pl.DataFrame, events: pl.Series, by: str | None = None) -> UserMap | None:
     """The map of users evenly taken from a table of profiles; None where they are too few.
 
     Args:
         profiles: `user_id`, `as_of`, `vector`, and columns that say what is known of users.
-        by: one of these. None is the first that has 2 to 10 values.
+        events: how many each has.
+        by: a column that says something. None is the first that has 2 to 10 values, and where none
+            has, the number of events.
     """
     if len(profiles) < MIN_USERS:
         return None
     rows = np.linspace(0, len(profiles) - 1, min(len(profiles), MAX_USERS)).astype(int)
-    users = profiles[rows]
+    users, events = profiles[rows], events[rows]
     if by is None:
-        by = next((name for name in attributes(users) if _has_few_values(users[name])), None)
-    values = pl.Series([None] * len(users)) if by is None else users[by]
-    groups, number = _groups(values.alias("value"))
+        by = next((name for name in attributes(users) if _has_few_values(users[name])), ACTIVITY)
+    has_values = by in users.columns
+    groups, number = _groups(users[by].alias("value")) if has_values else _by_activity(events)
     colours = [group.colour for group in groups]
-    title = f"map of {len(users):,} users" + ("" if by is None else f" by {by}")
-    plot = plots.scatter(title, flat(users[VECTOR].to_numpy()), number, colours)
-    return UserMap(plot, by, groups if by is not None else [], len(users))
+    values = [f"{by} {value}" for value in users[by]] if has_values else [None] * len(users)
+    titles = [
+        ", ".join(filter(None, (f"user {user}", value, f"{count:,} events")))
+        for user, value, count in zip(users[USER], values, events, strict=True)
+    ]
+    words = f"map of {len(users):,} users by {by}"
+    plot = plots.scatter(words, flat(users[VECTOR].to_numpy()), number, colours, titles)
+    return UserMap(plot, by, groups, len(users))
+
+
+def _by_activity(events: pl.Series) -> tuple[list[Group], np.ndarray]:
+    """Groups of about equal size by numbers of events, and the number of every user's group."""
+    cuts = np.unique(np.quantile(events, np.linspace(0, 1, len(SHADES) + 1)[1:-1], method="higher"))
+    place = np.searchsorted(cuts, events, side="left")
+    _, place = np.unique(place, return_inverse=True)
+    groups = []
+    for number, colour in zip(range(int(place.max()) + 1), SHADES, strict=False):
+        of = events.filter(pl.Series(place == number)).to_list()
+        ends = dict.fromkeys(f"{end:,}" for end in (min(of), max(of)))
+        groups.append(Group(f"{'–'.join(ends)} events", len(of), colour))
+    return groups, place
 
 
 def attributes(users: pl.DataFrame) -> list[str]:

@@ -39,10 +39,11 @@ from recsys.report.screen import console, say, show
 from recsys.retrieval.index import ItemIndex
 from recsys.run import ranking
 from recsys.run.config import Sizes, completed, plain, sized
-from recsys.run.folder import about, at_work, claim, close
+from recsys.run.folder import about, at_work, claim, close, note_end
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.run.task_kinds import ALIGNMENT
+from recsys.run.tracking import loggers
 from recsys.scoring import saved_model, trust
 from recsys.scoring.other_logs import check_catalogue
 from recsys.scoring.scorer import Scorer
@@ -126,7 +127,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         trust.build(plain(config.trainer)),
         task.protocol,
         folder=folder,
-        loggers=partial(ranking.loggers, config),
+        loggers=partial(loggers, config),
         progress=console.is_terminal,
         tell=say,
     )
@@ -135,6 +136,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     saved_model.save(folder / "model", aligned.model, split, built, mask_history=masked)
     evaluations = ranking.evaluate_model(aligned, task, folder)
     _write_feedback(folder, aligned, split)
+    note_end(folder)
     ranking_page.write(folder)
     _show(config, {name_of(config.model): evaluations, BEFORE: before}, task)
     close(folder, config, log)

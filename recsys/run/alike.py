@@ -14,6 +14,7 @@ from recsys.errors import RunError
 from recsys.reading import read_config, read_json, reading
 from recsys.renamed import renamed_tables
 from recsys.run.config import flat
+from recsys.run.folder import OVERVIEW
 from recsys.run.task_kinds import folder_with_config, kind_of_run
 
 UNLIKE = "unlike_training"
@@ -96,7 +97,7 @@ def _options_and_log(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     with reading(place / "config.yaml"):
         task = {k: v for k, v in config["task"].items() if k not in NOT_OF_THE_TASK}
         options = {"task": task, "data": config["data"]}
-        return options, {k: v for k, v in log.items() if k not in ("name", UNLIKE)}
+        return options, {k: v for k, v in log.items() if k not in ("name", UNLIKE, OVERVIEW)}
 
 
 def _is_of_one_alone(name: str, *runs: Mapping[str, Any]) -> bool:

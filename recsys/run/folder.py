@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from recsys import ranks
 from recsys.devices import running_on
 from recsys.errors import ConfigError
 from recsys.files import held, write_text
-from recsys.log.event_log import EventLog
-from recsys.reading import read_config, read_json
+from recsys.log.event_log import BASKET, ITEM, TIME, USER, EventLog, runs
+from recsys.reading import read_config, read_json, reading
 from recsys.renamed import renamed_tables
 from recsys.report import tables
 from recsys.report.page import name_of
@@ -25,6 +27,7 @@ from recsys.run.config import as_values, config_words, flat, plain
 from recsys.run.moments import check_moments
 from recsys.run.options import as_text, check_options
 from recsys.run.task_kinds import LISTS, TaskKind, check_models, kind_of
+from recsys.run.tracking import check_loggers
 from recsys.training.processes import join
 
 logger = logging.getLogger(__name__)
@@ -117,9 +120,14 @@ def at_work(
         check_models(config, kind)
         check_moments(config)
         check_options(as_values(config), kinds, extras)
+        check_loggers(config)
         with running_on(config.device) as device:
             logger.info("a run on %s, in %s", device, folder)
             yield
+
+
+OVERVIEW = "overview"
+"""A key of `log.json`: for reports alone, of runs since there is one."""
 
 
 def about(log: EventLog) -> dict[str, Any]:
@@ -130,7 +138,21 @@ def about(log: EventLog) -> dict[str, Any]:
         "items": len(log.items),
         "users": len(log.users),
         "sha256": log.fingerprint,
+        OVERVIEW: _overview(log),
     }
+
+
+def _overview(log: EventLog) -> dict[str, Any]:
+    """What a report says of a log besides its sizes: it follows from what the fingerprint says."""
+    events = log.events
+    pairs = len(events.select(USER, ITEM).unique()) / max(1, len(log.users) * len(log.items))
+    overview: dict[str, Any] = {"density": float(f"{pairs:.4g}")}
+    if BASKET in events.columns:
+        overview["baskets"] = int(runs(events[USER], events[BASKET]).max() or 0) + 1  # type: ignore[arg-type]
+    if log.has_calendar_time and log.num_events:
+        ends: tuple[Any, Any] = events[TIME].min(), events[TIME].max()
+        overview |= {"first": f"{ends[0]:%Y-%m-%d}", "last": f"{ends[1]:%Y-%m-%d}"}
+    return overview
 
 
 ELSEWHERE = "choose another hydra.run.dir, or remove it"
@@ -159,6 +181,7 @@ def claim(folder: Path, config: DictConfig, log: Mapping[str, Any]) -> None:
     # The log first: a folder that has a config says of which log it is.
     write_text(log_path, json.dumps(log, indent=2))
     write_text(path, composed)
+    _note_start(folder)
 
 
 def _different(there: dict[str, Any], here: dict[str, Any]) -> str:
@@ -181,7 +204,8 @@ def _different(there: dict[str, Any], here: dict[str, Any]) -> str:
 
 
 def _check_log(folder: Path, old_log: Mapping[str, Any], log: Mapping[str, Any]) -> None:
-    different = [name for name in log if name != "name" and old_log.get(name) != log[name]]
+    names = [name for name in log if name not in ("name", OVERVIEW)]
+    different = [name for name in names if old_log.get(name) != log[name]]
     if different:
         name = different[0]
         raise ConfigError(
@@ -206,3 +230,40 @@ def models_of(config: DictConfig, folder: Path) -> dict[str, tuple[dict[str, Any
         if baseline != options:
             models[str(name)] = (baseline, folder / "baselines" / str(name))
     return models
+
+
+def note_seconds(folder: Path, what: str, figures: Mapping[str, Any]) -> None:
+    """Add what something took to `timing.json`, beside what else took time."""
+    path = folder / "timing.json"
+    known = read_json(path) if path.is_file() else {}
+    write_text(path, json.dumps(known | {what: figures}, indent=2))
+
+
+def _note_start(folder: Path) -> None:
+    """When a run was started, and when this process took it up."""
+    known = _noted(folder)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    first = {"started": started, "seconds": 0.0} | known
+    note_seconds(folder, "run", first | {"since": time.time()})
+
+
+def note_end(folder: Path) -> None:
+    """Add the seconds since the run was taken up, for the head of its page.
+
+    A process that is killed adds nothing.
+    """
+    if known := _noted(folder):
+        now = time.time()
+        seconds = round(known["seconds"] + now - known["since"], 1)
+        note_seconds(folder, "run", known | {"seconds": seconds, "since": now})
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """What `timing.json` says of the run as a whole; nothing, of one that did not note it."""
+    path = folder / "timing.json"
+    if not path.is_file():
+        return {}
+    with reading(path):
+        known = read_json(path).get("run", {})
+        kinds = {"started": str, "seconds": float, "since": float}
+        return {name: kind(known[name]) for name, kind in kinds.items() if known}

@@ -50,7 +50,7 @@ from recsys.reading import read_json, read_table
 from recsys.report import forecast_page, forecast_tables
 from recsys.report.screen import say, show
 from recsys.run.config import of_task_alone, plain
-from recsys.run.folder import about, at_work, claim, close, models_of
+from recsys.run.folder import about, at_work, claim, close, models_of, note_end
 from recsys.run.log import read
 from recsys.run.task_kinds import FORECASTS
 from recsys.scoring import trust
@@ -132,6 +132,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     say(forecast_tables.describe(sales), *_uncounted(sales, log))
     models = models_of(config, folder)
     rows = {n: forecast(sales, m, place, protocol) for n, (m, place) in models.items()}
+    note_end(folder)
     forecast_page.write(folder)
     tests = {name: of.filter(part="test") for name, of in rows.items()}
     show(forecast_tables.metrics(sales, tests))

@@ -75,19 +75,21 @@ def shown(table: pl.DataFrame, metrics: Sequence[str] = (), by: str | None = Non
     Args:
         table: of `overview`.
         metrics: which; without them, recall and nDCG of the shortest lists, or the first few.
-        by: the metric that puts the largest first; None keeps the order.
+        by: the column that puts runs in order: figures and times with the largest first, names
+            from A; None keeps the order.
 
     Raises:
         ConfigError: no run has such a figure.
     """
     figures = [name for name in table.columns if name not in ABOUT]
-    for name in (*metrics, *([by] if by else [])):
+    for name in (*metrics, *([by] if by and by not in ABOUT else [])):
         if name not in figures:
             raise ConfigError(f"no run has {name}; there is {', '.join(figures) or 'no figure'}")
     names = [*metrics] or _first(table)
     if by is not None:
-        table = table.sort(by, descending=True, nulls_last=True)
-        names = list(dict.fromkeys([by, *names]))
+        is_name = table.schema[by] == pl.String
+        table = table.sort(by, descending=not is_name, nulls_last=True, maintain_order=True)
+        names = list(dict.fromkeys([*([by] if by not in ABOUT else []), *names]))
     return table.select(*ABOUT, *names)
 
 

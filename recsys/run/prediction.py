@@ -35,7 +35,7 @@ from recsys.report.screen import say, show
 from recsys.report.tables import table_results
 from recsys.run import ranking
 from recsys.run.config import Sizes, completed, plain
-from recsys.run.folder import about, at_work, claim, close, folder_of_a_run
+from recsys.run.folder import about, at_work, claim, close, folder_of_a_run, note_end
 from recsys.run.log import filtered_log, read
 from recsys.run.task_kinds import LABELS
 from recsys.scoring import trust
@@ -103,6 +103,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     for name, (model, place) in places.items():
         results[name] = predict_tables(tables, model, place, folds, seed=config.seed)
         write(place, results[name])
+    note_end(folder)
     prediction_page.write(folder)
     by_table = {
         name: {model: of[name] for model, of in results.items() if name in of} for name in tables

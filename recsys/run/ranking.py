@@ -49,7 +49,6 @@ from recsys.evaluation.slices import MOST_VALUES, by_value, largest_gaps
 from recsys.files import write_parquet, write_text
 from recsys.log.event_log import USER, EventLog
 from recsys.log.filters import filtered
-from recsys.reading import read_json
 from recsys.report import ranking_page, tables
 from recsys.report.page import name_of
 from recsys.report.screen import console, say, short, show
@@ -57,10 +56,11 @@ from recsys.report.user_map import attributes
 from recsys.retrieval.index import ItemIndex
 from recsys.run import model_card
 from recsys.run.config import Sizes, as_values, plain, sized
-from recsys.run.folder import about, at_work, claim, close
+from recsys.run.folder import about, at_work, claim, close, note_end, note_seconds
 from recsys.run.log import filtered_log
 from recsys.run.options import check_options
 from recsys.run.task_kinds import LISTS
+from recsys.run.tracking import loggers
 from recsys.scoring import profiles, saved_model, trust
 from recsys.scoring.kinds import Measured, ProfileEncoder, members_of
 from recsys.scoring.lists import table_of_lists
@@ -165,11 +165,7 @@ def run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
 def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     task = prepare(config)
     config = sized(config, Sizes.of(task.split))
-    columns = attributes(task.split.log.users)
-    if (by := config.report.map_by) not in (None, *columns):
-        raise ConfigError(
-            f"report.map_by={by}: of users is known {', '.join(columns) or 'nothing'}"
-        )
+    check_map(config, task.split)
     claim(folder, config, about(task.split.log))
     say(tables.describe(task.split, task.protocol))
     evaluations, others = finished(task, config, folder)
@@ -181,6 +177,19 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     show(tables.samples(task.split.test, evaluations["test"].top, task.split))
     close(folder, config, task.split.log, *tables.ties(task.split))
     return {part: result.means for part, result in evaluations.items()}
+
+
+def check_map(config: DictConfig, split: Split) -> None:
+    """See that users have the column by which a map is coloured.
+
+    Raises:
+        ConfigError: they have not.
+    """
+    columns = attributes(split.log.users)
+    if (by := config.report.map_by) not in (None, *columns):
+        raise ConfigError(
+            f"report.map_by={by}: of users is known {', '.join(columns) or 'nothing'}"
+        )
 
 
 def finished(
@@ -209,6 +218,7 @@ def finished(
     if isinstance(model, ProfileEncoder):
         write_parquet(folder / "profiles.parquet", profiles.of_training(model, task.split))
     if ranks.is_first():
+        note_end(folder)
         ranking_page.write(folder)
         model_card.write(folder, task.split, [name for name, _ in members_of(model)])
     return evaluations, others
@@ -276,13 +286,6 @@ def _epochs(folder: Path) -> int:
     """How many epochs a model has been trained for, by its `train.csv`."""
     path = folder / "train.csv"
     return len(path.read_text("utf-8").splitlines()) - 1 if path.is_file() else 0
-
-
-def note_seconds(folder: Path, what: str, figures: Mapping[str, Any]) -> None:
-    """Add what something took to `timing.json`, beside what else took time."""
-    path = folder / "timing.json"
-    known = read_json(path) if path.is_file() else {}
-    write_text(path, json.dumps(known | {what: figures}, indent=2))
 
 
 def fitted(
@@ -395,8 +398,3 @@ def tables_besides(tests: Mapping[str, Evaluation], task: Task) -> Iterator[Tabl
 
 def _bar(title: str, batches: Loader) -> Iterator[Part] | Iterable[Part]:
     return track(batches, title, console=console, disable=not console.is_terminal, transient=True)
-
-
-def loggers(config: DictConfig, folder: Path) -> list[Logger]:
-    """Lightning's loggers, writing to a folder."""
-    return [trust.build(plain(logger))(save_dir=folder) for logger in config.logger.loggers]

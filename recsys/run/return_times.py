@@ -40,7 +40,7 @@ from recsys.ranges import above
 from recsys.report import return_times_page, return_times_tables
 from recsys.report.screen import say, show
 from recsys.run.config import of_task_alone, plain
-from recsys.run.folder import about, at_work, claim, close, models_of
+from recsys.run.folder import about, at_work, claim, close, models_of, note_end
 from recsys.run.log import log_of, read
 from recsys.run.options import check_options
 from recsys.run.task_kinds import RETURN_TIMES
@@ -98,6 +98,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
         name: evaluate(table, options, place, horizons, seed=config.seed)
         for name, (options, place) in models.items()
     }
+    note_end(folder)
     return_times_page.write(folder)
     show(return_times_tables.metrics(table, results, likelihood_leads(results)))
     close(folder, config, log)

@@ -53,7 +53,7 @@ from recsys.reading import read_json, read_table
 from recsys.report import search_page, search_tables, tables
 from recsys.report.screen import console, literal, say, show
 from recsys.run.config import Sizes, completed, plain, sized
-from recsys.run.folder import about, at_work, claim
+from recsys.run.folder import about, at_work, claim, note_end
 from recsys.run.options import as_text, check_options
 from recsys.run.ranking import KINDS as OF_A_RANKING
 from recsys.run.ranking import Task, evaluate_part, finished, prepare
@@ -248,6 +248,7 @@ def _search(
     }
     write_text(folder / "search.json", json.dumps(summary, indent=2))
     write_figures(folder, *read_figures(folder / "best"))
+    note_end(folder)
     search_page.write(folder)
 
 
@@ -399,6 +400,7 @@ def _compare(places: Mapping[str, Path], task: Task, folder: Path) -> None:
         {name: of[n] for name, of in zip(places, figures, strict=True)} for n in range(2)
     )
     write_figures(folder, means, intervals)
+    note_end(folder)
     search_page.write_of_several(folder, {name: place.name for name, place in places.items()})
 
 

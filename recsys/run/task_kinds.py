@@ -108,7 +108,14 @@ SEARCH = TaskKind(
     "recsys search",
     "the run of the chosen setting is in {run}/best",
 )
-ALL = (SEARCH, TRANSFER, FORECASTS, RETURN_TIMES, LABELS, ALIGNMENT, LISTS)
+ROLLING = TaskKind(
+    "moments",
+    Scorer,
+    "evaluates a model at several moments",
+    "task=rolling",
+    "each window is a run of its own, in {run}/windows",
+)
+ALL = (SEARCH, TRANSFER, ROLLING, FORECASTS, RETURN_TIMES, LABELS, ALIGNMENT, LISTS)
 
 
 def kind_of(config: Mapping[str, Any]) -> TaskKind:

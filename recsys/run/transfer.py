@@ -54,7 +54,7 @@ from recsys.reading import read_table
 from recsys.report import transfer_page, transfer_tables
 from recsys.report.screen import say, show
 from recsys.run.config import Sizes, as_values, plain, sized
-from recsys.run.folder import about, at_work, claim, close
+from recsys.run.folder import about, at_work, claim, close, note_end
 from recsys.run.log import log_of
 from recsys.run.options import check_options
 from recsys.run.ranking import KINDS as OF_A_RANKING
@@ -150,6 +150,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     table = gains(per_user.filter(among="domain"), metrics)
     write_parquet(folder / "gains.parquet", table)
     means = _write_figures(folder, per_user, metrics)
+    note_end(folder)
     transfer_page.write(folder)
     metric = f"ndcg@{domains.task.protocol.ks[0]}"
     show(transfer_tables.gains_of_all(split.log.name, metric, table, means["test"]))

@@ -15,6 +15,7 @@ from .made_of import config_of as config_of
 from .parts import Parts as Parts
 from .predictor import FeaturePredictor as FeaturePredictor
 from .predictor import HistoryPredictor as HistoryPredictor
+from .predictor import Linear as Linear
 from .predictor import Predictor as Predictor
 from .predictor import Steps as Steps
 from .profiles import Profile as Profile

@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -21,9 +21,12 @@ from recsys.log.event_log import ITEM, TIME, USER, EventLog
 from recsys.log.vocabulary import Vocabulary
 from recsys.ranges import above, at_least
 from recsys.tasks.as_of import AS_OF, before
-from recsys.tasks.features import Feature, check_features, computed
+from recsys.tasks.features import Feature, check_features, computed, names_of
 from recsys.tasks.labels import LabelTable
 from recsys.tasks.tensors import tensor_of
+
+WEIGHTS = {"candidate": pl.String, "feature": pl.String, "weight": pl.Float64}
+"""Columns of the weights of a `Linear` predictor."""
 
 
 class Predictor(ABC):
@@ -70,6 +73,15 @@ class Predictor(ABC):
             )
 
 
+@runtime_checkable
+class Linear(Protocol):
+    """A predictor whose scores are sums of weights times features."""
+
+    def weights(self, table: LabelTable) -> pl.DataFrame:
+        """`candidate`, `feature` and `weight`, a row for each of both."""
+        ...
+
+
 class FeaturePredictor(Predictor):
     """A predictor of features.
 
@@ -90,6 +102,10 @@ class FeaturePredictor(Predictor):
         """The features of rows (B,) as (B, F) float32."""
         columns = [computed(table, feature)[rows.numpy()] for feature in self.features]
         return np.hstack(columns)
+
+    def columns(self, table: LabelTable) -> list[str]:
+        """The names of the columns of `inputs`, (F)."""
+        return [name for feature in self.features for name in names_of(table, feature)]
 
     def refuse_ranking(self, table: LabelTable) -> None:
         """For predictors that know a candidate by its rows alone.

@@ -39,6 +39,15 @@ class Feature(Protocol):
 
 
 @runtime_checkable
+class Named(Protocol):
+    """A feature whose columns have names."""
+
+    def names(self, log: EventLog, rows: pl.DataFrame) -> list[str]:
+        """(F) names of the columns that the feature gives for rows."""
+        ...
+
+
+@runtime_checkable
 class Learnt(Protocol):
     """What a model says that has learnt from a log itself: it too may not have looked ahead."""
 
@@ -88,6 +97,14 @@ def computed(table: AsOfTable, feature: Feature, *, sample: int = 32, seed: int 
         check_leaks(table, feature, values, sample=sample, seed=seed)
         table.memo[feature] = values
     return cast(np.ndarray, table.memo[feature])
+
+
+def names_of(table: AsOfTable, feature: Feature) -> list[str]:
+    """The names of a feature's columns, (F); their numbers where it does not name them."""
+    if isinstance(feature, Named):
+        return feature.names(table.log, table.rows.select(USER, AS_OF))
+    kind = type(feature).__name__ if not isinstance(feature, type) else feature.__name__
+    return [f"{kind} {n}" for n in range(computed(table, feature).shape[1])]
 
 
 def check_features(features: Sequence[object]) -> None:
@@ -209,11 +226,7 @@ class Counts:
         at_least(1, min_users=self.min_users, days=self.days)
 
     def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
-        value = column(self.column)
-        first = described(before(log, rows[AS_OF].min()), [self.column])
-        users = first.drop_nulls().group_by(value).agg(pl.col(USER).n_unique().alias("users"))
-        values = users.filter(pl.col("users") >= self.min_users).select(value)
-        places = values.sort(value).with_row_index("place")
+        value, places = column(self.column), self._places(log, rows)
         recent = past(log, rows, [self.column]).with_columns(_age(log)).filter(_within(self.days))
         counted = recent.join(places, on=value).group_by(ROW, "place").len().collect()
         shape = len(rows), places.select(pl.len()).collect().item()
@@ -230,6 +243,19 @@ class Counts:
         if self.normalise:
             counts /= np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-12)
         return counts
+
+    def names(self, log: EventLog, rows: pl.DataFrame) -> list[str]:
+        """`brand Acme` for the count of a value."""
+        values = self._places(log, rows).collect()[column(self.column)]
+        return [f"{self.column} {value}" for value in values]
+
+    def _places(self, log: EventLog, rows: pl.DataFrame) -> pl.LazyFrame:
+        """The values that are counted, in order, each with its `place` among the columns."""
+        value = column(self.column)
+        first = described(before(log, rows[AS_OF].min()), [self.column])
+        users = first.drop_nulls().group_by(value).agg(pl.col(USER).n_unique().alias("users"))
+        values = users.filter(pl.col("users") >= self.min_users).select(value)
+        return values.sort(value).with_row_index("place")
 
 
 @dataclass(frozen=True)
@@ -264,6 +290,10 @@ class RFM:
 
     def __call__(self, log: EventLog, rows: pl.DataFrame) -> np.ndarray:
         return self.frame(log, rows).to_numpy().astype(np.float32)
+
+    def names(self, log: EventLog, rows: pl.DataFrame) -> list[str]:
+        """As `frame` calls its columns."""
+        return self.frame(log, rows.head(1)).columns
 
     def frame(self, log: EventLog, rows: pl.DataFrame) -> pl.DataFrame:
         """The features by name, (R, F)."""

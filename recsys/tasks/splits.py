@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -377,7 +378,13 @@ def user_holdout(log: EventLog, *, column: str = "split") -> Split:
     return checked(Split(log, users, items, frame))
 
 
-def global_time(log: EventLog, *, validation_start: Moment, test_start: Moment) -> Split:
+def global_time(
+    log: EventLog,
+    *,
+    validation_start: Moment,
+    test_start: Moment,
+    test_end: Moment | None = None,
+) -> Split:
     """Training ends at `validation_start`; nothing that is learnt or known lies after the target.
 
     The target of a user is the first basket in [validation_start, test_start) and the first basket
@@ -389,6 +396,8 @@ def global_time(log: EventLog, *, validation_start: Moment, test_start: Moment) 
         log: any.
         validation_start, test_start: times, or ISO 8601 text, in the log's time zone where they
             name none; integers for a log that knows only an order.
+        test_end: where the log ends for this split: later events, and who and what has no earlier
+            one, are as if they were not there. None is the end of the log.
 
     Raises:
         ConfigError: the starts are not of the log's kind, or not in order.
@@ -408,6 +417,11 @@ def global_time(log: EventLog, *, validation_start: Moment, test_start: Moment) 
         raise ConfigError(
             f"test_start={test_start} must lie after validation_start={validation_start}"
         )
+    if test_end is not None:
+        end = moment(log, "test_end", test_end)
+        if end[0] <= starts[1]:
+            raise ConfigError(f"test_end={test_end} must lie after test_start={test_start}")
+        log = _until(log, end[0])
     window_of = starts.search_sorted(log.events[TIME], side="right")
     frame, users, items = _encoded(log, ends=window_of)
     begins, lengths = _stretches(frame["user"], frame["basket"])
@@ -422,6 +436,14 @@ def global_time(log: EventLog, *, validation_start: Moment, test_start: Moment) 
         phase=pl.Series(np.repeat(phase, lengths)), target=pl.Series(np.repeat(is_target, lengths))
     )
     return checked(Split(log, users, items, frame))
+
+
+def _until(log: EventLog, end: Any) -> EventLog:
+    """The log as it was at a moment: its events before it, and their users and items."""
+    events = log.events.filter(pl.col(TIME) < end)
+    users = log.users.join(events, on=USER, how="semi", maintain_order="left")
+    items = log.items.join(events, on=ITEM, how="semi", maintain_order="left")
+    return replace(log, events=events, users=users, items=items)
 
 
 def _leave_last(log: EventLog, *, by_basket: bool) -> Split:

@@ -293,6 +293,26 @@ def test_run_without_baselines(run: Path) -> None:
     text = page(run)
     assert "minus each baseline" not in text
     assert "baseline with the highest recall" not in text
+    read = Read(text)
+    assert read.tags.count("svg") == 2 + 1  # slices, repeat beside explore; no bar stands alone
+    assert 'class="best"' not in text
+
+
+def test_head_says_when_the_run_was_and_what_is_in_its_log(run: Path) -> None:
+    log = {"name": "shop", "users": 40, "items": 12, "events": 1234}
+    overview = {"density": 0.51, "baskets": 200, "first": "2024-01-01", "last": "2024-06-30"}
+    (run / "log.json").write_text(json.dumps(log | {"overview": overview}))
+    noted = {"started": "2026-01-02T03:04:05+00:00", "seconds": 131.0}
+    (run / "timing.json").write_text(json.dumps({"run": noted}))
+    text = page(run)
+    assert "<h1>Again on shop</h1>" in text
+    facts = dict(re.findall("<dt>(.*)</dt><dd>(.*)</dd>", text.partition("</header>")[0]))
+    assert facts["data"] == "shop (shop.csv)"
+    assert facts["users and items"] == "40 and 12"
+    assert facts["events"] == "1,234 in 200 baskets"
+    assert facts["density"] == "51% of all pairs of a user and an item"
+    assert facts["dates"] == "2024-01-01 to 2024-06-30"
+    assert (facts["run"], facts["duration"]) == ("2026-01-02 03:04 UTC", "2 min")
 
 
 def test_log_without_titles_shows_ids(tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ def test_shown_are_the_shortest_lists_and_what_is_wanted(runs: Path) -> None:
     ordered = shown(table, ["mrr@5"], by="recall@5")
     assert ordered.columns[4:] == ["recall@5", "mrr@5"]
     assert ordered["recall@5"].to_list() == [0.2, 0.1]
+    by_name = shown(table.reverse(), by="model")
+    assert by_name["model"].to_list() == ["EASE", "Popularity"]
+    assert by_name.columns[4:] == ["recall@5", "ndcg@5"]
     with pytest.raises(ConfigError, match="no run has recall@7; there is recall@5, ndcg@5"):
         shown(table, by="recall@7")
 

@@ -66,7 +66,7 @@ def test_a_run_leaves_its_folder(run: Run, csv: Path, tmp_path: Path) -> None:
     assert "lapse: 40 users" in out
     assert "corrected t-test" in out
     files = {"config.yaml", "log.json", "metrics.json", "intervals.json", "tables", "baselines"}
-    files |= {"report.html"}
+    files |= {"report.html", "timing.json"}
     assert {path.name for path in folder.iterdir()} == files
     for place in (folder, folder / "baselines" / "trees"):
         means = json.loads((place / "metrics.json").read_text())
@@ -92,6 +92,30 @@ def test_the_report_shows_every_model_and_table(run: Run, csv: Path, tmp_path: P
     for words in ("LogisticRegression", "trees", "lapse", f"{means['test']['lapse/auroc']:.4f}"):
         assert words in page
     assert "<script" not in page
+    test = pl.read_parquet(folder / "tables/lapse/predictions.parquet").filter(part="test")
+    (label,) = [name for name in test.columns if name.startswith("label/")]
+    assert f"AP {test[label].mean():.4f}, the share of yes" in page
+    assert page.count("by chance: ") == 2
+    for words in ("ROC of lapse", "precision and recall of lapse", "calibration of lapse"):
+        assert page.count(f'aria-label="{words}"') == 1
+    weights = pl.read_parquet(folder / "tables/lapse/weights.parquet")
+    first = weights.sort(pl.col("weight").abs(), descending=True).row(0, named=True)
+    assert f"<td>{first['feature']}</td><td>{first['weight']:+.4f}".replace("-", "−") in page
+    assert "The largest weights of trees" not in page
+
+
+def test_the_report_says_whose_vectors_the_features_are(
+    run: Run, csv: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    code, _, err = run(*command(csv, folder, "model=logistic_regression", *PRETRAINING))
+    assert code == 0, err
+    page = (folder / "report.html").read_text()
+    assert 'of ShopperBERT, <a href="pretraining/report.html">the report of pretraining</a>' in page
+    assert "<td>Profile " in page
+    shutil.move(folder, tmp_path / "moved")
+    prediction_page.write(tmp_path / "moved")
+    assert (tmp_path / "moved/report.html").read_text() == page
 
 
 def test_a_table_that_is_finished_is_kept(
