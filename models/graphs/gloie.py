@@ -442,7 +442,8 @@ class AlikeUsers(TrainingUsers):
         pieces = []
         for locality in self.localities:
             taken_Bn = self.mix(similarity_BU**locality)
-            taken_Bn = taken_Bn / taken_Bn.sum(1, keepdim=True).clamp(min=1e-30)
+            total_B1 = taken_Bn.sum(1, keepdim=True)
+            taken_Bn = torch.where(total_B1 > 0, taken_Bn / total_B1, share_n)
             pieces.append(torch.log1p((1 - self.LEAST) / self.LEAST * taken_Bn / share_n))
         return torch.stack(pieces) + math.log(self.LEAST)
 
@@ -476,8 +477,8 @@ class PersonalFrequency(nn.Module):
     of baskets, their mean size and the share of distinct items; and the score that it adds to.
 
     Args:
-        calendar: the log of its frequency decayed by days, and the days since the last, too; of a
-            log without dates all are 0.
+        calendar: the log of its frequency decayed by days, and the days since the last, too; in a
+            log without dates all days are 0.
         num_more: further inputs, in deviations already.
         hidden_dim: of the perceptron's two hidden layers.
         dropout: after the first.

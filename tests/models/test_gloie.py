@@ -530,7 +530,7 @@ def test_as_many_last_baskets_as_make_so_many_examples(
     assert counts == [1, 1, 2, 2, 3, 4, None]
 
 
-def test_calendar_features_of_a_log_that_knows_only_an_order_are_0(
+def test_days_are_0_in_a_log_that_knows_only_an_order(
     split_of: Callable[[list[History], int], Split],
 ) -> None:
     split = split_of([[[0, 1], [0], [2]], [[3], [3, 4], [5]]], N)
@@ -539,4 +539,6 @@ def test_calendar_features_of_a_log_that_knows_only_an_order_are_0(
     model.prepare(split)
     assert model.personal is not None
     features = model.personal.features(NodeBatch.of(split.train.history))
-    assert not features[:, -4:].any()
+    count = features[:, len(PersonalFrequency.DECAYS) - 1]
+    torch.testing.assert_close(features[:, -4:-1], count[:, None].expand(-1, 3))
+    assert not features[:, -1].any()
