@@ -17,22 +17,26 @@ embedding, the two are joined:
 
 and elsewhere s_ui = w^T g_ui + b_i, which is all that a user without a history gets. The loss is a
 ranking loss of the next basket plus the autoencoder's negative evidence lower bound of the history.
-Beyond the paper, each an option: a scorer of personal frequency and recency, training on more
-than the last basket of a user, and a bias that starts at the popularity of the latest baskets.
+Beyond the paper, each an option: what training users who are alike take, with a gate that says how
+much it counts for a user; a scorer of personal frequency and recency; training on more than the
+last basket of a user; and a bias that starts at the popularity of the latest baskets.
 
-Shapes: B users, n items, E events, N nodes (a user's distinct items), D dimensions, F features, K
-decays. A suffix gives those of a tensor: `scores_Bn` is (B, n).
+Shapes: B users, n items, U training users, E events, N nodes (a user's distinct items), D
+dimensions, F features, K decays or localities. A suffix gives those of a tensor: `scores_Bn` is
+(B, n).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from recsys import ranks
+from recsys.batch.bounds import check_tensor
 from recsys.batch.examples import Part, Prefixes
 from recsys.batch.graphs import NodeBatch
 from recsys.batch.histories import BasketBatch
@@ -46,11 +50,13 @@ from recsys.models.graphs.dynamic_graph import (
     in_pieces,
     say_who_is_cut,
 )
+from recsys.models.neighbours._neighbours import TrainingUsers
+from recsys.models.neighbours.up_cf import asymmetric_cosine, recent_share
 from recsys.nn.distributions import OutputHead
 from recsys.nn.embedding import EmbeddingTable
 from recsys.nn.losses import multilabel_soft_margin, softmax_cross_entropy
 from recsys.precision import wide
-from recsys.ranges import at_least
+from recsys.ranges import above, at_least, share
 from recsys.scoring.kinds import Divisible
 from recsys.scoring.recommender import Progress
 from recsys.tasks.splits import Split
@@ -132,18 +138,42 @@ class Frequency:
 
     Attributes:
         personal: whether it does.
-        calendar: gives it the days between the baskets too.
+        calendar: gives it the days between the baskets too; None: where the log has dates.
 
     Raises:
         ConfigError: `calendar` without `personal`.
     """
 
     personal: bool = False
-    calendar: bool = False
+    calendar: bool | None = False
 
     def __post_init__(self) -> None:
         if self.calendar and not self.personal:
             raise ConfigError("calendar=true adds to personal=true, which is false; set both")
+
+
+@dataclass(frozen=True)
+class Alike:
+    """What training users who are alike take, see `AlikeUsers`.
+
+    Attributes:
+        localities: the powers of the similarity at which they are asked, each a piece of evidence
+            of its own; none: they are not.
+        asymmetry: of the similarity, as of `UPCF`.
+        gate: whether the weights of the evidence are learnt for each user; otherwise for all alike.
+
+    Raises:
+        ConfigError: an option is out of its range.
+    """
+
+    localities: Sequence[int | float] = ()
+    asymmetry: float = 0.5
+    gate: bool = True
+
+    def __post_init__(self) -> None:
+        for locality in self.localities:
+            above(0, localities=locality)
+        share(asymmetry=self.asymmetry)
 
 
 @dataclass(frozen=True)
@@ -158,15 +188,26 @@ class Ranking:
             item, not at the share of all baskets that do.
 
     Raises:
-        ConfigError: `num_targets` is out of its range.
+        ConfigError: `num_targets` or `num_examples` is out of its range.
     """
 
     softmax: bool = False
     num_targets: int | None = 1
+    num_examples: int | None = None
     latest_popularity: bool = False
 
     def __post_init__(self) -> None:
-        at_least(1, num_targets=self.num_targets)
+        at_least(1, num_targets=self.num_targets, num_examples=self.num_examples)
+
+    def targets_of(self, users: BasketBatch) -> int | None:
+        """How many of each training user's last baskets are targets; None: all."""
+        if self.num_examples is None:
+            return self.num_targets
+        targets = users.num_baskets() - 1
+        for last in range(1, int(targets.max()) + 1):
+            if targets.clamp(max=last).sum() >= self.num_examples:
+                return last
+        return None
 
 
 class GLOIE(Divisible):
@@ -178,6 +219,7 @@ class GLOIE(Divisible):
         embedding_dim: D, of the item table, the autoencoder's hidden layers and the graph.
         join: of the two.
         ranking: the loss beside the autoencoder's.
+        alike: what training users who are alike take.
         frequency: a scorer of personal frequency and recency.
         learning_rate, weight_decay: of AdamW.
 
@@ -195,6 +237,7 @@ class GLOIE(Divisible):
         graph: Graph = Graph(),
         join: Join = Join(),
         ranking: Ranking = Ranking(),
+        alike: Alike = Alike(),
         frequency: Frequency = Frequency(),
         learning_rate: float = 2e-3,
         weight_decay: float = 0.0,
@@ -221,8 +264,14 @@ class GLOIE(Divisible):
         self.attention = EmbeddingAttention(embedding_dim) if joined else None
         self.output = nn.Parameter(torch.ones(embedding_dim))
         self.bias = nn.Parameter(torch.zeros(num_items))
+        self.alike = AlikeUsers(alike) if alike.localities else None
+        self.calendar = frequency.calendar
         self.personal = (
-            PersonalFrequency(calendar=frequency.calendar) if frequency.personal else None
+            PersonalFrequency(
+                calendar=frequency.calendar is not False, num_more=len(alike.localities)
+            )
+            if frequency.personal
+            else None
         )
 
     def prepare(self, split: Split) -> Part:
@@ -231,7 +280,7 @@ class GLOIE(Divisible):
         Raises:
             ConfigError: `calendar` on a log that knows only an order.
         """
-        if self.personal is not None and self.personal.calendar and not split.log.has_calendar_time:
+        if self.calendar and not split.log.has_calendar_time:
             raise ConfigError(f"calendar=true: {split.log.name} has no dates; set calendar=false")
         self.vae.prepare(split)
         latest = split.train.target
@@ -245,10 +294,12 @@ class GLOIE(Divisible):
             self.bias.copy_((counts / baskets).log())
         say_who_is_cut(split.training, self.max_events, type(self).__name__)
         nodes = NodeBatch.of(split.train.history.latest(self.max_events))
+        if self.alike is not None:
+            self.alike.remember_users(split, nodes)
         if self.personal is not None:
-            self.personal.standardise(nodes)
-        if self.ranking.num_targets != 1:
-            last, most = self.ranking.num_targets, self.max_events
+            self.personal.standardise(nodes, has_dates=split.log.has_calendar_time)
+        if (last := self.ranking.targets_of(split.training)) != 1:
+            most = self.max_events
             return Prefixes.of("train", split.training, last=last, max_events=most)
         return Part("train", self._graphs(nodes), latest)
 
@@ -278,8 +329,15 @@ class GLOIE(Divisible):
             embeddings.append(self.local(self.vae.items, graphs))
         node_scores_N = wide(self._join(torch.stack(embeddings, 1))) @ wide(self.output)
         node_scores_N = node_scores_N + wide(self.bias)[items_N]
+        more = []
+        if self.alike is not None:
+            evidence_KBn = self.alike.evidence(batch)
+            alike_Bn = self.alike.weighted(evidence_KBn, graphs)
+            scores_Bn = scores_Bn + alike_Bn
+            node_scores_N = node_scores_N + alike_Bn[users_N, items_N]
+            more = list(evidence_KBn[:, users_N, items_N])
         if self.personal is not None:
-            node_scores_N = node_scores_N + self.personal(graphs, node_scores_N)
+            node_scores_N = node_scores_N + self.personal(graphs, node_scores_N, more)
         return scores_Bn.index_put((users_N, items_N), node_scores_N)
 
     def _graphs(self, batch: BasketBatch) -> NodeBatch:
@@ -325,6 +383,92 @@ class EmbeddingAttention(nn.Module):
         return (weights * embeddings).sum(1)
 
 
+class AlikeUsers(TrainingUsers):
+    """What training users who are alike take, beyond what all do, and how much it counts.
+
+    UP-CF's neighbours at several localities q_k, each a piece of evidence for an item:
+
+        s_kui = sum over training users v of w(u, v)^q_k (share of v's baskets that hold i)
+        e_kui = log((1 - L) s_kui / sum over j of s_kuj + L p_i) - log p_i
+
+    with p the popularity of the latest baskets and L `LEAST`, so that who is like nobody has
+    evidence 0 everywhere. A training user is no neighbour of itself: no evidence of its later
+    baskets reaches its own examples. To the score is added sum over k of g_k(u) e_kui, where the
+    gate g is a perceptron of how many baskets and items the user has had and how much it repeats.
+    """
+
+    LEAST = 0.05
+
+    share: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, options: Alike, hidden_dim: int = 16) -> None:
+        super().__init__()
+        self.localities = options.localities
+        self.asymmetry = options.asymmetry
+        num_pieces, num_features = len(options.localities), 4
+        self.weight = nn.Parameter(torch.full((num_pieces,), 1 / num_pieces))
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("std", torch.ones(num_features))
+        self.gate = None
+        if options.gate:
+            last = nn.Linear(hidden_dim, num_pieces)
+            nn.init.zeros_(last.weight)  # it begins as no gate
+            nn.init.zeros_(last.bias)
+            self.gate = nn.Sequential(nn.Linear(num_features, hidden_dim), nn.ReLU(), last)
+
+    def remember_users(self, split: Split, nodes: NodeBatch) -> None:
+        """Keep what training users hold; `nodes` are of their histories."""
+        longest = int(split.training.num_baskets().max())
+        self.remember(split.training, recent_share(split.training, longest))
+        counts = torch.bincount(split.train.target.values, minlength=split.num_items)
+        counts = counts.clamp(min=UNSEEN)
+        self.keep("share", counts / counts.sum())
+        features = self.features(nodes)
+        std = features.std(0, correction=0)
+        self.mean.copy_(features.mean(0))
+        self.std.copy_(std.where(std > 1e-3, 1.0))
+
+    def check_kept(self, histories: BasketBatch) -> None:
+        super().check_kept(histories)
+        check_tensor("share", self.share, torch.float32, histories.num_items)
+
+    @torch.no_grad()
+    def evidence(self, batch: BasketBatch) -> Tensor:
+        """(K, B, n)."""
+        similarity_BU = asymmetric_cosine(self, batch, self.asymmetry)
+        share_n = wide(self.share)
+        pieces = []
+        for locality in self.localities:
+            taken_Bn = self.mix(similarity_BU**locality)
+            total_B1 = taken_Bn.sum(1, keepdim=True)
+            taken_Bn = torch.where(total_B1 > 0, taken_Bn / total_B1, share_n)
+            pieces.append(torch.log1p((1 - self.LEAST) / self.LEAST * taken_Bn / share_n))
+        return torch.stack(pieces) + math.log(self.LEAST)
+
+    def weighted(self, evidence_KBn: Tensor, nodes: NodeBatch) -> Tensor:
+        """(B, n): the evidence by the gates of its users."""
+        return torch.einsum("kbn,bk->bn", evidence_KBn, self.gates(nodes))
+
+    def gates(self, nodes: NodeBatch) -> Tensor:
+        """(B, K): what each piece of evidence weighs for each user."""
+        weight = wide(self.weight)
+        if self.gate is None:
+            return weight.expand(len(nodes), -1)
+        features = (self.features(nodes) - self.mean) / self.std
+        return weight + wide(self.gate(features.to(self.gate[0].weight.dtype)))
+
+    def features(self, nodes: NodeBatch) -> Tensor:
+        """(B, 4): logs of baskets, items a basket, distinct items; the share of distinct ones."""
+        baskets = nodes.num_baskets().float().clamp(min=1)
+        events = nodes.lengths().float().clamp(min=1)
+        distinct = nodes.node_offsets.diff().float().clamp(min=1)
+        return torch.stack(
+            [baskets.log(), (events / baskets).log(), distinct.log(), distinct / events], 1
+        )
+
+
 class PersonalFrequency(nn.Module):
     """What the times at which a user had an item say of its next time.
 
@@ -333,7 +477,9 @@ class PersonalFrequency(nn.Module):
     of baskets, their mean size and the share of distinct items; and the score that it adds to.
 
     Args:
-        calendar: the log of its frequency decayed by days, and the days since the last, too.
+        calendar: the log of its frequency decayed by days, and the days since the last, too; in a
+            log without dates all days are 0.
+        num_more: further inputs, in deviations already.
         hidden_dim: of the perceptron's two hidden layers.
         dropout: after the first.
     """
@@ -346,7 +492,12 @@ class PersonalFrequency(nn.Module):
     days_between: Tensor
 
     def __init__(
-        self, *, calendar: bool = False, hidden_dim: int = 64, dropout: float = 0.1
+        self,
+        *,
+        calendar: bool = False,
+        num_more: int = 0,
+        hidden_dim: int = 64,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.calendar = calendar
@@ -355,7 +506,7 @@ class PersonalFrequency(nn.Module):
         self.register_buffer("std", torch.ones(num_features))
         self.register_buffer("days_between", torch.tensor(7.0))
         self.perceptron = nn.Sequential(
-            nn.Linear(num_features + 1, hidden_dim),
+            nn.Linear(num_features + 1 + num_more, hidden_dim),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(hidden_dim, hidden_dim),
@@ -363,9 +514,11 @@ class PersonalFrequency(nn.Module):
             nn.Linear(hidden_dim, 1),
         )
 
-    def standardise(self, nodes: NodeBatch) -> None:
+    def standardise(self, nodes: NodeBatch, *, has_dates: bool = True) -> None:
         """Features of other nodes are brought to the mean and deviation of these."""
-        if self.calendar:
+        if not has_dates:
+            self.days_between.zero_()
+        elif self.calendar:
             # Days per basket, over all events: a mean that leans on long histories.
             ages = nodes.age().sum().clamp(min=1)
             self.days_between.copy_(self._days(nodes).sum() / ages)
@@ -374,10 +527,10 @@ class PersonalFrequency(nn.Module):
         self.mean.copy_(features.mean(0))
         self.std.copy_(std.where(std > 1e-3, 1.0))  # what never varied here is not blown up
 
-    def forward(self, nodes: NodeBatch, scores: Tensor) -> Tensor:
-        """(N,), to be added to the scores (N,) of the nodes."""
+    def forward(self, nodes: NodeBatch, scores: Tensor, more: Sequence[Tensor] = ()) -> Tensor:
+        """(N,), to be added to the scores (N,) of the nodes; `more` are further inputs (N,)."""
         features = (self.features(nodes) - self.mean) / self.std
-        inputs = torch.cat([features, scores[:, None]], 1)
+        inputs = torch.cat([features, torch.stack([scores, *more], 1)], 1)
         return self.perceptron(inputs.to(next(self.perceptron.parameters()).dtype)).squeeze(1)
 
     def features(self, nodes: NodeBatch) -> Tensor:
@@ -419,7 +572,8 @@ class PersonalFrequency(nn.Module):
         now = nodes.times.new_zeros(len(nodes))
         now = now.scatter_reduce(0, owners, nodes.times, "amax", include_self=False)
         days = (now[owners] - nodes.times).float() / 86400
-        return torch.where(nodes.users[owners] < 0, nodes.age() * self.days_between, days)
+        has_none = (nodes.users[owners] < 0) | (self.days_between == 0)
+        return torch.where(has_none, nodes.age() * self.days_between, days)
 
     @staticmethod
     def _sum(nodes: NodeBatch, values: Tensor) -> Tensor:

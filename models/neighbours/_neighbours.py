@@ -1,4 +1,4 @@
-"""What UPCF and TIFUKNN share: the training users' items as a sparse matrix to search and to mix.
+"""The training users' items as a sparse matrix to search and to mix: UPCF, TIFUKNN and GLOIE.
 
 Shapes: B users asked, U training users, E pairs of a training user and an item, n items.
 """
@@ -12,12 +12,14 @@ from torch.nn import functional as F
 from recsys.batch.bounds import check_index, check_offsets, check_tensor
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, gather_positions, offsets_of
+from recsys.nn.buffers import Keeper
+from recsys.precision import wide
 from recsys.scoring.parts import Parts
 from recsys.scoring.scorer import ClosedForm
 
 
-class UserNeighbours(ClosedForm):
-    """A closed-form model that scores by training users who are like the one asked.
+class TrainingUsers(Keeper):
+    """What each training user holds, user by user and item by item.
 
     Attributes:
         users: (U,) user indices.
@@ -52,10 +54,6 @@ class UserNeighbours(ClosedForm):
         self.keep("item_offsets", offsets_of(torch.bincount(items, minlength=num_items)))
         self.keep("item_weights", self.weights[by_item])
 
-    def cells_per_user(self, num_items: int) -> int:
-        """As many as there are items or training users."""
-        return max(num_items, len(self.users))
-
     def check_kept(self, histories: BasketBatch) -> None:
         super().check_kept(histories)
         num_users, num_pairs = len(self.users), len(self.items)
@@ -79,7 +77,7 @@ class UserNeighbours(ClosedForm):
 
     def mix(self, shares: Tensor) -> Tensor:
         """(B, n): sums of the training users' weighted items, each taken `shares` (B, U) times."""
-        return _sums(shares, self.item_owners, self.item_offsets, self.item_weights)
+        return _sums(shares, self.item_owners, self.item_offsets, wide(self.item_weights))
 
     def neighbour_parts(self, shares: Tensor, items: Tensor) -> Parts:
         """What each training user brings to the item (B,) of each row of `mix(shares)`."""
@@ -91,6 +89,14 @@ class UserNeighbours(ClosedForm):
     def same_user(self, batch: BasketBatch) -> Tensor:
         """(B, U) bool: where a training user is the one asked, who is no neighbour."""
         return batch.users[:, None] == self.users
+
+
+class UserNeighbours(TrainingUsers, ClosedForm):
+    """A closed-form model that scores by training users who are like the one asked."""
+
+    def cells_per_user(self, num_items: int) -> int:
+        """As many as there are items or training users."""
+        return max(num_items, len(self.users))
 
 
 def _sums(dense: Tensor, columns: Tensor, offsets: Tensor, weights: Tensor | None) -> Tensor:

@@ -22,7 +22,7 @@ import polars as pl
 from torch import Tensor
 
 from recsys.batch.histories import BasketBatch
-from recsys.models.neighbours._neighbours import UserNeighbours
+from recsys.models.neighbours._neighbours import TrainingUsers, UserNeighbours
 from recsys.ranges import above, at_least, share
 from recsys.scoring.kinds import Explainable
 from recsys.scoring.parts import Parts
@@ -54,25 +54,31 @@ class UPCF(Explainable, UserNeighbours):
         self.locality = locality
 
     def compute(self, split: Split) -> None:
-        self.remember(split.training, self._recent_share(split.training))
+        self.remember(split.training, recent_share(split.training, self.num_recent))
 
     def score(self, batch: BasketBatch) -> Scores:
-        return batch.sum(self._recent_share(batch)) + self.mix(self._shares(batch))
+        return batch.sum(recent_share(batch, self.num_recent)) + self.mix(self._shares(batch))
 
     def _shares(self, batch: BasketBatch) -> Tensor:
         """(B, U): w(u, v)^q."""
-        held_items = batch.multi_hot()
-        own_size = held_items.sum(1, keepdim=True).clamp(min=1)
-        similarity = self.match(held_items) / (
-            own_size**self.asymmetry * self.offsets.diff() ** (1 - self.asymmetry)
-        )
-        return similarity.masked_fill(self.same_user(batch), 0) ** self.locality
+        return asymmetric_cosine(self, batch, self.asymmetry) ** self.locality
 
     def parts(self, batch: BasketBatch, items: Tensor, item_table: pl.DataFrame) -> Sequence[Parts]:
-        own = Parts.of_own(batch, items, self._recent_share(batch))
+        own = Parts.of_own(batch, items, recent_share(batch, self.num_recent))
         return [own, self.neighbour_parts(self._shares(batch), items)]
 
-    def _recent_share(self, batch: BasketBatch) -> Tensor:
-        """(E,): what an event adds to UWP@r."""
-        num_baskets = batch.num_baskets()[batch.owners()]
-        return (batch.age() < self.num_recent) / num_baskets.clamp(max=self.num_recent)
+
+def recent_share(batch: BasketBatch, num_recent: int) -> Tensor:
+    """(E,): what an event adds to its user's UWP@r of its item, with r `num_recent`."""
+    num_baskets = batch.num_baskets()[batch.owners()]
+    return (batch.age() < num_recent) / num_baskets.clamp(max=num_recent)
+
+
+def asymmetric_cosine(training: TrainingUsers, batch: BasketBatch, asymmetry: float) -> Tensor:
+    """(B, U): w(u, v) of the users asked and the training users; 0 of a user with itself."""
+    held_items = batch.multi_hot()
+    own_size = held_items.sum(1, keepdim=True).clamp(min=1)
+    similarity = training.match(held_items) / (
+        own_size**asymmetry * training.offsets.diff() ** (1 - asymmetry)
+    )
+    return similarity.masked_fill(training.same_user(batch), 0)

@@ -37,6 +37,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.models.domains.Terms",
         "recsys.models.domains.TransferGap",
         "recsys.models.domains.Uniform",
+        "recsys.models.graphs.Alike",
         "recsys.models.graphs.Autoencoder",
         "recsys.models.graphs.Frequency",
         "recsys.models.graphs.Graph",

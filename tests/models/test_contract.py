@@ -192,6 +192,7 @@ class TestGLOIEWithEveryExtra(TestGLOIE):
         return {
             **super().config(split),
             "ranking": part("Ranking", softmax=True, num_targets=None, latest_popularity=True),
+            "alike": part("Alike", localities=[1, 5]),
             "frequency": part("Frequency", personal=True, calendar=True),
         }
 

@@ -23,6 +23,8 @@ from recsys.models.factors.count_vae import CountVAE
 from recsys.models.graphs.dynamic_graph import Timelines
 from recsys.models.graphs.gloie import (
     UNSEEN,
+    Alike,
+    AlikeUsers,
     Autoencoder,
     Frequency,
     Graph,
@@ -50,6 +52,7 @@ SECTIONS = {
     "graph": Graph,
     "join": Join,
     "ranking": Ranking,
+    "alike": Alike,
     "frequency": Frequency,
 }
 
@@ -254,6 +257,9 @@ def test_a_feature_that_no_training_history_varies_in_is_not_blown_up(
         ({"use_global": False, "use_local": False}, "use_local=false leave no embedding; use one"),
         ({"calendar": True}, "calendar=true adds to personal=true, which is false"),
         ({"num_targets": 0}, "num_targets=0: expected at least 1"),
+        ({"num_examples": 0}, "num_examples=0: expected at least 1"),
+        ({"localities": [1, 0]}, "localities=0: expected above 0"),
+        ({"asymmetry": 2.0}, "asymmetry=2.0"),
     ],
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:
@@ -451,3 +457,88 @@ def test_a_history_without_dates_takes_the_mean_days_between_baskets() -> None:
     torch.testing.assert_close(
         personal.features(NodeBatch.of(stranger)), personal.features(NodeBatch.of(known_user))
     )
+
+
+def alike_of(split: Split, **options: Any) -> AlikeUsers:
+    alike = AlikeUsers(Alike(**options))
+    alike.remember_users(split, NodeBatch.of(split.train.history))
+    return alike
+
+
+def test_evidence_by_hand(split_of: Callable[[list[History], int], Split]) -> None:
+    # Training users hold {0, 1} and {0, 2, 3}; the last baskets hold 1 and 2, 3.
+    split = split_of([[[0], [0], [1]], [[0], [2, 3]]], 4)
+    alike = alike_of(split, localities=(1, 2))
+    popularity = torch.tensor([UNSEEN, 1, 1, 1]) / (3 + UNSEEN)
+    asked = BasketBatch.from_lists([[[1]]], 4)
+    similar = torch.tensor([1 / 2**0.5, 0])
+    shares = torch.tensor([[2 / 3, 1 / 3, 0, 0], [1 / 2, 0, 1 / 2, 1 / 2]])
+    for locality, evidence in zip((1, 2), alike.evidence(asked), strict=True):
+        taken = (similar**locality) @ shares
+        expected = (0.95 * taken / taken.sum() + 0.05 * popularity).log() - popularity.log()
+        torch.testing.assert_close(evidence[0], expected)
+
+
+def test_who_is_like_nobody_has_no_evidence(
+    split_of: Callable[[list[History], int], Split],
+) -> None:
+    alike = alike_of(split_of([[[0], [1]], [[0], [2]]], 5), localities=(1, 5))
+    asked = BasketBatch.from_lists([[], [[4], [3]]], 5)
+    torch.testing.assert_close(alike.evidence(asked), torch.zeros(2, 2, 5), atol=1e-5, rtol=0)
+
+
+def test_no_evidence_of_a_training_user_comes_from_its_own_later_baskets(
+    split_of: Callable[[list[History], int], Split],
+) -> None:
+    others: list[History] = [[[0], [1, 2]], [[1], [3], [0]], [[2, 3], [0]]]
+    # The user's last basket is the others' popularity too, which both splits have alike.
+    evidence = []
+    for later in ([[4], [5]], [[6, 4], [5]]):
+        split = split_of([*others, [[0], [1], *later]], N)
+        first = Prefixes.of("train", split.training, max_events=None).rows(torch.tensor([4]))
+        assert first.history.users.tolist() == [3]
+        assert first.history.items.tolist() == [0]
+        evidence.append(alike_of(split, localities=(1, 5)).evidence(first.history))
+    torch.testing.assert_close(*evidence)
+
+
+def test_the_gate_begins_as_one_weight_for_all(split: Split) -> None:
+    alike = alike_of(split, localities=(1, 5))
+    nodes = NodeBatch.of(split.test.history)
+    torch.testing.assert_close(alike.gates(nodes), torch.full((len(nodes), 2), 0.5))
+
+
+def test_alike_users_add_to_every_score_and_learn_their_weight(split: Split) -> None:
+    model = model_of(split.num_items, localities=[1, 5], personal=True, softmax=True)
+    part = model.prepare(split)
+    assert model.alike is not None
+    model.loss(part, START).backward()
+    assert model.alike.weight.grad is not None
+    assert model.alike.weight.grad.abs().min() > 0
+    model.eval()
+    scores = model.score(split.test.history)
+    with torch.no_grad():
+        model.alike.weight.add_(1.0)
+    assert (model.score(split.test.history) != scores).any(0).all()
+
+
+def test_as_many_last_baskets_as_make_so_many_examples(
+    split_of: Callable[[list[History], int], Split],
+) -> None:
+    users = split_of([[[0]] * 5, [[1]] * 3, [[2], [3]]], N).training  # 4, 2 and 1 targets
+    counts = [Ranking(num_examples=number).targets_of(users) for number in (1, 3, 4, 5, 6, 7, 8)]
+    assert counts == [1, 1, 2, 2, 3, 4, None]
+
+
+def test_days_are_0_in_a_log_that_knows_only_an_order(
+    split_of: Callable[[list[History], int], Split],
+) -> None:
+    split = split_of([[[0, 1], [0], [2]], [[3], [3, 4], [5]]], N)
+    assert not split.log.has_calendar_time
+    model = model_of(personal=True, calendar=None)
+    model.prepare(split)
+    assert model.personal is not None
+    features = model.personal.features(NodeBatch.of(split.train.history))
+    count = features[:, len(PersonalFrequency.DECAYS) - 1]
+    torch.testing.assert_close(features[:, -4:-1], count[:, None].expand(-1, 3))
+    assert not features[:, -1].any()
