@@ -126,10 +126,10 @@ def about(log: EventLog) -> dict[str, Any]:
     """What `log.json` says of a log."""
     return {
         "name": log.name,
-        "events": log.num_events,
+        "events": (log.whole or log).num_events,
         "items": len(log.items),
         "users": len(log.users),
-        "sha256": log.fingerprint,
+        "sha256": (log.whole or log).fingerprint,
     }
 
 

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from recsys.memory import in_bytes
 from recsys.nn.embedding import tables_of
 from recsys.precision import set_precision_as_saved
 from recsys.reading import read_checkpoint, reading
-from recsys.scoring.kinds import Divisible, Separable, members_of
+from recsys.scoring.kinds import Divisible, Separable, check_by_rank, members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
@@ -120,6 +121,8 @@ def _fit(
     on_evaluation: Callable[[int, float], None],
     tell: Callable[[str], object] | None,
 ) -> None:
+    if split.log.by_rank:
+        check_by_rank(type(model))
     model.check_size(split)
     for name, member in members_of(model):
         place = None if folder is None else folder / "members" / name
@@ -178,6 +181,7 @@ def _train(
     model.to("cpu")  # where the split is; it may have been trained before
     model.keep_popularity(split)
     part = model.prepare(split)
+    part = replace(part, by_rank=split.log.by_rank)
     # A copy, where weights are to be divided: they cannot be put together again.
     is_divided = training.strategy == "fsdp" and ranks.is_joined()
     trained = deepcopy(model) if is_divided else model
