@@ -7,6 +7,7 @@ command line.
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,7 +33,7 @@ from recsys.training.options import TrainingOptions
 from recsys.training.processes import join
 
 SIZES = {"whole": 59, "sampled": 59, "next_place": 349}
-"""Of a batch: the epochs have 60 users, and 699 events to predict, of which the last is alone."""
+"""Of a batch: an epoch has 60 users, or 630 events to predict."""
 RANKINGS = {"whole": Ranking(), "sampled": Ranking(num_negatives=10)}
 PROTOCOL = Protocol(ks=(5,), batch_size=16)
 
@@ -41,43 +42,30 @@ class Killed(Exception):
     pass
 
 
-def log_of(folder: Path) -> EventLog:
-    return prepared(str(folder / "prepared"), by_rank=True)
-
-
-def model_of(name: str, split: Split) -> Recommender:
+def model_of(name: str, split: Split, **options: Any) -> Recommender:
     torch.manual_seed(0)
     if name == "next_place":
         return NextPlace(split.num_items)
-    if name == "bpr_mf":
-        return BPRMF(split.num_items, len(split.users), embedding_dim=8)
-    if name == "count_vae":
-        return CountVAE(split.num_items, head=TweedieHead(), latent_dim=4, dropout=0.0)
-    encoder = Encoder(dropout=0.0)
-    return SASRec(split.num_items, embedding_dim=8, encoder=encoder, ranking=RANKINGS[name])
+    encoder, ranking = Encoder(dropout=0.0), RANKINGS[name]
+    return SASRec(split.num_items, embedding_dim=8, encoder=encoder, ranking=ranking, **options)
 
 
-def train(name: str, split: Split, folder: Path, **others: Any) -> None:
+def train(
+    name: str, split: Split, folder: Path, precision: Any = "64-true", **options: Any
+) -> None:
     """Train a model, or go on with it, and write what it reaches."""
-    size = SIZES.get(name, 32)
-    model = model_of(name, split)
-    steps = -(-len_of_all(model.prepare(split)) // size)
-    options = TrainingOptions(
-        max_epochs=24 // steps,
-        batch_size=size,
+    training = TrainingOptions(
+        max_epochs=12,
+        batch_size=SIZES[name],
         monitor="ndcg@5",
         patience=99,
         device="cpu",
         devices=ranks.world(),
-        precision="64-true",
-        **others,
+        precision=precision,
     )
-    model = fit(model_of(name, split), split, options, PROTOCOL, folder=folder, tell=print)
+    model = model_of(name, split, **options)
+    model = fit(model, split, training, PROTOCOL, folder=folder, tell=print)  # type: ignore[assignment]
     write_parquet(folder / "per_user.parquet", evaluate(model, split.test, PROTOCOL).per_user)
-
-
-def len_of_all(part: Part) -> int:
-    return ranks.count(len(part))
 
 
 def begin(name: str, split: Split, folder: Path) -> None:
@@ -100,7 +88,7 @@ def begin(name: str, split: Split, folder: Path) -> None:
 def ask(log: EventLog, folder: Path) -> None:
     """What a model that knows nothing reaches at every step of users, and beyond accuracy."""
     split = last_share(log)
-    model = model_of("whole", split).eval()
+    model = model_of("whole", split).double().eval()
     model.keep_popularity(split)
     beyond = Beyond.of(split.item_table, split.popularity, ["colour"])
     result = evaluate(model, split.test, PROTOCOL, popularity=split.popularity, beyond=beyond)
@@ -110,7 +98,23 @@ def ask(log: EventLog, folder: Path) -> None:
         torch.save((result.top.items, result.top.scores), scratch)
 
 
-def command(folder: Path, run: str, *others: str) -> list[str]:
+def count(split: Split, folder: Path) -> None:
+    """What models take from all users before they are trained."""
+    vae = CountVAE(split.num_items, head=TweedieHead(), latent_dim=4)
+    bpr = BPRMF(split.num_items, len(split.users))
+    for model in (vae, bpr):
+        model.prepare(split)
+    with atomic_file(folder / "counts.pt") as scratch:
+        torch.save((vae.item_bias.detach(), bpr.trained, split.popularity), scratch)
+
+
+def ask_one_rank(split: Split) -> None:
+    """Rank 0 has nobody to ask."""
+    part = replace(split.test.rows(torch.arange(3 * ranks.rank())), by_rank=True)
+    assert evaluate(model_of("whole", split), part, PROTOCOL).top.items.shape == (3, 5)
+
+
+def command(folder: Path, run: str) -> list[str]:
     """`recsys train` on a log in a folder, with the run in another."""
     return [
         "train",
@@ -127,23 +131,28 @@ def command(folder: Path, run: str, *others: str) -> list[str]:
         "trainer.max_epochs=2",
         "trainer.batch_size=16",
         f"hydra.run.dir={folder / run}",
-        *others,
     ]
 
 
 def main(folder: Path) -> None:
     join(2, device="cpu")
-    log = log_of(folder)
+    log = prepared(str(folder / "prepared"), by_rank=True)
     split = last_basket(log)
-    for name in (*SIZES, "bpr_mf", "count_vae"):
+    for name in SIZES:
         train(name, split, folder / name)
+    train("whole", split, folder / "divided", precision="32-true", shard=True)
     for place in ("begun", "resumed"):
         begin("sampled", split, folder / place)
     train("sampled", split, folder / "resumed")
     ask(log, folder)
+    ask_one_rank(split)
+    count(split, folder)
     assert recsys([*command(folder, "run"), "trainer.devices=2"]) == 0
-    refused = command(folder, "refused", "+model@baselines.popularity=popularity")
-    assert recsys([*refused, "trainer.devices=2"]) == 2
+    for name, option in (
+        ("baseline", "+model@baselines.popularity=popularity"),
+        ("filter", "task.filters.min_item_events=2"),
+    ):
+        assert recsys([*command(folder, name), "trainer.devices=2", option]) == 2
 
 
 if __name__ == "__main__":
