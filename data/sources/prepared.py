@@ -39,7 +39,7 @@ def prepared(
         path: its folder.
         partitions: those to read, by their numbers from 0; None is all. Items and users without an
             event in them are left out.
-        by_rank: whether of several ranks (`recsys.training.join`) each reads some of them, of about
+        by_rank: whether of several ranks (`recsys.training.processes.join`) each reads some of them, of about
             as many rows: a log of some users' events, and of all items and users.
 
     Raises:
