@@ -74,14 +74,15 @@ def measured(side: str, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--users", type=int, default=500_000)
-    parser.add_argument("--items", type=int, default=5_000)
+    parser.add_argument("--rows", type=int, default=4_000_000)
+    parser.add_argument("--users", type=int, default=200_000)
+    parser.add_argument("--items", type=int, default=2_000)
     parser.add_argument("--partitions", type=int, default=16)
-    parser.add_argument("--folder", type=Path, required=True, help="2 GB for 10 million rows")
+    parser.add_argument("--folder", type=Path, required=True, help="1 GB for 4 million rows")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     size = {"rows": options.rows, "users": options.users, "items": options.items}
+    (options.folder / "log").mkdir(parents=True, exist_ok=True)
     generate(options.folder / "log", **size, seed=options.seed)
     prepare(options.folder / "log", options.folder / "prepared", options.partitions)
     done = options.folder / "sides.json"

@@ -39,8 +39,9 @@ def prepared(
         path: its folder.
         partitions: those to read, by their numbers from 0; None is all. Items and users without an
             event in them are left out.
-        by_rank: whether of several ranks (`recsys.training.processes.join`) each reads some of them, of about
-            as many rows: a log of some users' events, and of all items and users.
+        by_rank: whether each of several ranks, which have met (`recsys.training.processes.join`),
+            reads some of them, of about as many rows: a log of some users' events, and of all items
+            and users.
 
     Raises:
         ConfigError: no such partition, fewer than ranks, or items that events describe by rank.
