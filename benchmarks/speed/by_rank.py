@@ -2,14 +2,14 @@
 
     python -m benchmarks.speed.by_rank --folder big
 
-The log is that of `benchmarks.speed.prepared`, smaller. A small SASRec is trained for an epoch,
-evaluated and saved, by
+The log is that of `benchmarks.speed.prepared`, smaller. It is read, split, and its test users are
+asked of a small SASRec that is not trained, which is saved, by
 
     alone     a process
     whole     two ranks, each of which reads the log
     by_rank   two ranks, each of which reads its partitions (data.by_rank=true)
 
-Peaks are of each rank's process, until it ends: of rank 0 with the histories that it saves.
+Figures are MiB of each rank: what its process held at most in a stage, less what imports take.
 """
 
 from __future__ import annotations
@@ -21,25 +21,22 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from benchmarks.record import ROOT, write
-from benchmarks.speed.prepared import PEAK, generate
+from benchmarks.speed.prepared import generate
+from recsys import ranks
+from recsys.data.sources.prepared import prepared
+from recsys.evaluation.ranking import evaluate
+from recsys.models import SASRec
+from recsys.models.sequences import Encoder
+from recsys.scoring.saved_model import save
+from recsys.tasks.splits import leave_last_out
+from recsys.training.processes import join
 
 RESULT = ROOT / "benchmarks/speed/results/by_rank.json"
 SIDES = {"alone": 1, "whole": 2, "by_rank": 2}
-MODEL = (
-    "model=sasrec",
-    "model.embedding_dim=16",
-    "model.encoder.max_length=10",
-    "model.encoder.num_layers=1",
-    "model.ranking.num_negatives=256",
-    "trainer.max_epochs=1",
-    "trainer.batch_size=2048",
-    "device=cpu",
-)
-PROGRAM = PEAK + "from recsys.cli.main import main\nraise SystemExit(main())"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def prepare(log: Path, out: Path, partitions: int) -> None:
@@ -50,26 +47,35 @@ def prepare(log: Path, out: Path, partitions: int) -> None:
         subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
 
 
-def measured(side: str, folder: Path) -> dict[str, Any]:
-    """Peak MiB and CPU seconds of a side's ranks."""
-    program = folder / "program.py"
-    program.write_text(PROGRAM)
-    data = [f"data.path={folder / 'prepared'}", f"data.by_rank={side == 'by_rank'}"]
-    devices, out = SIDES[side], folder / "runs" / side
-    options = ["data=prepared", *data, *MODEL, f"trainer.devices={devices}", f"hydra.run.dir={out}"]
-    torchrun = TORCHRUN if devices > 1 else ()
-    words = [sys.executable, *torchrun, str(program), "train", *options]
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{words} ended with status {status}")
-    print(said)
-    peaks = sorted((int(kib) // 1024 for kib in re.findall(r"VmHWM:\s+(\d+)", said)), reverse=True)
-    cpu = round(usage.ru_utime + usage.ru_stime, 1)
-    metrics = json.loads((out / "metrics.json").read_text())
-    return {"peak_mib": peaks, "cpu": cpu, "test_ndcg@10": metrics["test"]["ndcg@10"]}
+def peak() -> int:
+    """MiB that the process has held at most since the last call."""
+    match = re.search(r"VmHWM:\s+(\d+)", STATUS.read_text())
+    assert match is not None
+    CLEAR.write_text("5")
+    return int(match[1]) // 1024
+
+
+def stages(side: str, folder: Path) -> None:
+    """Do what is measured, as one of the ranks, and write the peaks of all."""
+    join(SIDES[side], device="cpu")
+    peaks = {"imports": peak()}
+    log = prepared(str(folder / "prepared"), by_rank=side == "by_rank")
+    peaks["read"] = peak()
+    split = leave_last_out(log)
+    for part in ("train", "validation", "test", "training"):
+        getattr(split, part)
+    peaks["split"] = peak()
+    encoder = Encoder(num_layers=1, max_length=10)
+    model = SASRec(split.num_items, embedding_dim=16, encoder=encoder).eval()
+    model.keep_popularity(split)
+    model.prepare(split)
+    evaluate(model, split.test, popularity=split.popularity)
+    peaks["evaluate"] = peak()
+    save(folder / "saved", model, split)
+    peaks["save"] = peak()
+    every = [{name: mib - of["imports"] for name, mib in of.items()} for of in ranks.every(peaks)]
+    if ranks.is_first():
+        (folder / f"{side}.json").write_text(json.dumps(every))
 
 
 def main() -> None:
@@ -80,17 +86,21 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=16)
     parser.add_argument("--folder", type=Path, required=True, help="1 GB for 4 million rows")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--side", choices=SIDES, help="measure this one, as a rank of it")
     options = parser.parse_args()
+    folder = options.folder.absolute()
+    if options.side:
+        stages(options.side, folder)
+        return
     size = {"rows": options.rows, "users": options.users, "items": options.items}
-    (options.folder / "log").mkdir(parents=True, exist_ok=True)
-    generate(options.folder / "log", **size, seed=options.seed)
-    prepare(options.folder / "log", options.folder / "prepared", options.partitions)
-    done = options.folder / "sides.json"
-    sides = json.loads(done.read_text()) if done.exists() else {}
-    for side in SIDES:
-        if side not in sides:
-            sides[side] = measured(side, options.folder)
-            done.write_text(json.dumps(sides))
+    (folder / "log").mkdir(parents=True, exist_ok=True)
+    generate(folder / "log", **size, seed=options.seed)
+    prepare(folder / "log", folder / "prepared", options.partitions)
+    for side, number in SIDES.items():
+        program = ("-m", "benchmarks.speed.by_rank", "--folder", str(folder), "--side", side)
+        words = [sys.executable, *(TORCHRUN if number > 1 else ()), *program]
+        subprocess.run(words, cwd=ROOT, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    sides = {side: json.loads((folder / f"{side}.json").read_text()) for side in SIDES}
     figures = {"log": size, "partitions": options.partitions, "sides": sides}
     write(RESULT, figures, packages=["recsys", "torch", "polars"], seed=options.seed)
 
