@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -163,7 +163,9 @@ class BasketBatch:
         order = users.argsort()
         events, offsets = gather_positions(offsets_of(lengths), order)
         names = ("items", "baskets", "times", "quantities", "values")
-        columns = {name: ranks.to_first(getattr(self, name))[events] for name in names}
+        columns: dict[str, Any] = {
+            name: ranks.to_first(getattr(self, name))[events] for name in names
+        }
         log_rows = torch.full_like(columns["items"], -1)
         return replace(self, **columns, log_rows=log_rows, offsets=offsets, users=users[order])
 

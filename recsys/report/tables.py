@@ -51,7 +51,7 @@ def ties(split: Split) -> Iterator[str]:
     of_user = (user == user.shift()).fill_null(False)
     first = is_target & ~(of_user & is_target.shift())
     tied = (of_user & (time == time.shift())).filter(first)
-    count, num_users = split.counts([tied.sum(), len(tied)])
+    count, num_users = split.counts([int(tied.sum()), len(tied)])
     share = count / max(num_users, 1)
     if share < FEW:
         return

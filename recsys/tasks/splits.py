@@ -538,7 +538,7 @@ def checked(split: Split) -> Split:
     """
     targets = split.events.select(pl.col("phase").filter("target"))["phase"]
     phases = ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test"))
-    counts = split.counts([(targets == phase).sum() for phase, _ in phases])
+    counts = split.counts([int((targets == phase).sum()) for phase, _ in phases])
     for (_, name), count in zip(phases, counts, strict=True):
         if not count:
             raise DataError(
