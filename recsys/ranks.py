@@ -161,6 +161,24 @@ def gathered(thing: T) -> list[T]:
     return things
 
 
+def to_first(values: Tensor) -> Tensor:
+    """On rank 0 the rows of all ranks, in their order; on another its own, which it sends."""
+    if world() == 1:
+        return values
+    every_size = sizes(len(values))
+    if not is_first():
+        dist.send(values.contiguous().to(_place()), dst=0)
+        return values
+    rows = values.new_empty(sum(every_size), *values.shape[1:])
+    first, *others = rows.split(every_size)
+    first.copy_(values)
+    for source, part in enumerate(others, start=1):
+        received = torch.empty_like(part, device=_place())
+        dist.recv(received, src=source)
+        part.copy_(received)
+    return rows
+
+
 def wait() -> None:
     """Go on once all ranks have come here."""
     total(torch.zeros((), device=_place()))
@@ -181,9 +199,9 @@ def _place() -> torch.device:
 def _reduced(values: Tensor, by: Any) -> Tensor:
     if world() == 1:
         return values
-    values = values.detach().clone()
-    dist.all_reduce(values, by)
-    return values
+    sent = values.detach().to(_place(), copy=True)
+    dist.all_reduce(sent, by)
+    return sent.to(values.device)
 
 
 class _Gather(torch.autograd.Function):

@@ -5,6 +5,9 @@ recsys train data=prepared data.path=FOLDER
 
 The events of all partitions, or of some of them, are read into memory and are then the log that
 `table` makes of the same rows. Partitions are of users by chance: some of them are a sample.
+
+Of ranks that train together each may read its own partitions (`by_rank`), and knows the items and
+users of all. What they train and evaluate is what a process does that reads all of them.
 """
 
 from __future__ import annotations
@@ -27,25 +30,39 @@ BYTES_OF_AN_EVENT = 175
 """What an event of a basket takes while it is read and brought into order with all others."""
 
 
-def prepared(path: str, *, partitions: Sequence[int] | None = None) -> EventLog:
+def prepared(
+    path: str, *, partitions: Sequence[int] | None = None, by_rank: bool = False
+) -> EventLog:
     """A prepared log, or what some of its users did.
 
     Args:
         path: its folder.
         partitions: those to read, by their numbers from 0; None is all. Items and users without an
             event in them are left out.
+        by_rank: whether each of several ranks, which have met (`recsys.training.processes.join`),
+            reads some of them, of about as many rows: a log of some users' events, and of all items
+            and users.
 
     Raises:
-        ConfigError: no such partition.
+        ConfigError: no such partition, fewer than ranks, or items that events describe by rank.
         DataError: no prepared log, another than was written, or more than fits into memory.
     """
     folder = Path(path).expanduser().absolute()
     about = manifest.read(folder)
     numbers = _numbers(partitions, len(about.partitions))
-    rows = sum(about.partitions[number].rows for number in numbers)
-    remedy = "read some partitions, such as data.partitions=[0]"
-    check_memory(rows * BYTES_OF_AN_EVENT, f"{rows:,} events", remedy)
-    return _log(folder, about, numbers)
+    if by_rank:
+        return _of_rank(folder, about, numbers)
+    log = _log(folder, about, numbers)
+    return log if len(numbers) == len(about.partitions) else log.with_events(log.events)
+
+
+def _of_rank(folder: Path, about: manifest.Manifest, numbers: Sequence[int]) -> EventLog:
+    from recsys.data.preparation import by_rank  # torch takes seconds to import
+
+    log = _log(folder, about, by_rank.own(numbers, about))
+    users = _table(folder / "users.parquet", about.users)
+    with reading(folder):
+        return by_rank.with_all(log, users, about, numbers)
 
 
 def _numbers(wanted: Sequence[int] | None, count: int) -> Sequence[int]:
@@ -61,6 +78,9 @@ def _numbers(wanted: Sequence[int] | None, count: int) -> Sequence[int]:
 
 def _log(folder: Path, about: manifest.Manifest, numbers: Sequence[int]) -> EventLog:
     """The log of some partitions; its checks are those of every log, whoever made the folder."""
+    num_rows = sum(about.partitions[number].rows for number in numbers)
+    remedy = "read some partitions, such as data.partitions=[0]"
+    check_memory(num_rows * BYTES_OF_AN_EVENT, f"{num_rows:,} events", remedy)
     events = [_table(place(folder / "events", n), about.partitions[n]) for n in numbers]
     items = _table(folder / "items.parquet", about.items)
     users = _table(folder / "users.parquet", about.users)
@@ -74,8 +94,7 @@ def _log(folder: Path, about: manifest.Manifest, numbers: Sequence[int]) -> Even
         # Baskets of one moment stay in the order of the whole log: where one began may be cut.
         log = replace(log, events=in_time_order(rows)[0])
     late = sum(about.partitions[number].out_of_order for number in numbers)
-    log = replace(log, out_of_order=late)
-    return log if len(numbers) == len(about.partitions) else log.with_events(log.events)
+    return replace(log, out_of_order=late)
 
 
 def _table(path: Path, file: manifest.File) -> pl.DataFrame:

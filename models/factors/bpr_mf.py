@@ -81,6 +81,7 @@ class BPRMF(VectorScorer, Separable):
         """All distinct training items of a user are positives."""
         history = split.training
         self.trained[history.users] = True
+        self.trained = split.total(self.trained.long()) > 0
         return Part("train", history, history.ragged.distinct(split.num_items))
 
     def loss(self, part: Part, progress: Progress) -> Tensor:

@@ -88,7 +88,8 @@ class CountVAE(VectorScorer, LogProbabilities, Generative, Separable):
         history = split.training
         total = torch.zeros(split.num_items).index_add_(0, history.items, self.weights(history))
         with torch.no_grad():
-            self.item_bias.copy_(self.head.initial_bias(total / len(history)))
+            mean = split.total(total) / split.counts([len(history)])[0]
+            self.item_bias.copy_(self.head.initial_bias(mean))
         return Part("train", history, history.ragged)
 
     def weights(self, history: BasketBatch) -> Tensor:

@@ -549,7 +549,7 @@ class Dropout(nn.Dropout):
     """`nn.Dropout` with a mask that a processor draws several times faster."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or x.device.type != "cpu":
+        if not (self.training and self.p) or x.device.type != "cpu":
             return super().forward(x)
         keep_rate = 1 - self.p
         return x * torch.rand_like(x).lt_(keep_rate).div_(keep_rate)

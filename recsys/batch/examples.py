@@ -7,7 +7,7 @@ is where its history begins and ends among them, and a batch is gathered by inde
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged, ranges
+
+_PLAIN = ("name", "by_rank", "max_events")  # fields that are on no device
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +27,7 @@ class Part:
         name: `train`, `validation` or `test`.
         history: what is known of U users; `history.users` says who they are.
         target: U rows of distinct item indices, ascending.
+        by_rank: whether other ranks have the rows of other users.
 
     >>> history = BasketBatch.from_lists([[[0], [1]], [[2]]], num_items=3)
     >>> part = Part("test", history, Ragged.from_lists([[2], [0, 1]]))
@@ -35,13 +38,20 @@ class Part:
     name: str
     history: BasketBatch
     target: Ragged
+    by_rank: bool = field(default=False, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.history)
 
+    @property
+    def users(self) -> Tensor:
+        """(R,) int64, the user of each row."""
+        return self.history.users
+
     def to(self, device: torch.device | str, **_: object) -> Part:
         """The same tensors on `device`; further options that Lightning passes have no use here."""
-        return Part(self.name, self.history.to(device), self.target.to(device))
+        history, target = self.history.to(device), self.target.to(device)
+        return Part(self.name, history, target, by_rank=self.by_rank)
 
     def rows(self, index: Tensor) -> Part:
         """The users at `index` (B,) int64, in that order."""
@@ -127,8 +137,12 @@ class Prefixes(Part):
     def __len__(self) -> int:
         return len(self.owners)
 
+    @property
+    def users(self) -> Tensor:
+        return self.history.users[self.owners]
+
     def to(self, device: torch.device | str, **_: object) -> Self:
-        moving = [f.name for f in fields(self) if f.name not in ("name", "max_events")]
+        moving = [f.name for f in fields(self) if f.name not in _PLAIN]
         return replace(self, **{name: getattr(self, name).to(device) for name in moving})
 
     def rows(self, index: Tensor) -> Part:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from recsys import ranks
 from recsys.batch.bounds import check_index, check_offsets, check_tensor
 from recsys.batch.ragged import Ragged, gather_positions, offsets_of, ranges
 
@@ -155,6 +156,18 @@ class BasketBatch:
             offsets=offsets,
             users=users,
         )
+
+    def at_first_rank(self) -> Self:
+        """Of histories by rank on rank 0 those of all users, in their order; no row of a log."""
+        users, lengths = ranks.to_first(self.users), ranks.to_first(self.lengths())
+        order = users.argsort()
+        events, offsets = gather_positions(offsets_of(lengths), order)
+        names = ("items", "baskets", "times", "quantities", "values")
+        columns: dict[str, Any] = {
+            name: ranks.to_first(getattr(self, name))[events] for name in names
+        }
+        log_rows = torch.full_like(columns["items"], -1)
+        return replace(self, **columns, log_rows=log_rows, offsets=offsets, users=users[order])
 
     def where(self, keep: Tensor) -> BasketBatch:
         """The same users with the events at `keep` (E,) bool only; baskets keep their numbers."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from recsys import ranks
 from recsys.batch.examples import Part
@@ -21,7 +23,8 @@ class Loader:
         shuffle_seed: gives the order of the users; None keeps that of the part.
         by_rank: what is left to this rank: some `rows` of every batch, maybe none, or some
             `batches`, or `turns`, which are batches, with one of nobody where other ranks have one
-            more; None: all of it.
+            more; None: all of it. Of a part by rank it is what this rank has: of a batch of all
+            users its own, or batches of its own users.
 
     >>> history = BasketBatch.from_lists([[[0]], [[1]], [[2]]], num_items=3)
     >>> part = Part("train", history, Ragged.from_lists([[1], [2], [0]]))
@@ -43,24 +46,49 @@ class Loader:
         self.by_rank = by_rank
 
     def __len__(self) -> int:
-        return len(self._starts())
+        return len(self._starts)
 
     def __iter__(self) -> Iterator[Part]:
-        order = torch.arange(len(self.part))
+        return map(self.part.rows, self.rows())
+
+    def rows(self) -> Iterator[Tensor]:
+        """Of each batch the rows of the part that are left to this rank."""
+        order = self._order
         if self.shuffle_seed is not None:
             generator = torch.Generator().manual_seed(self.shuffle_seed)
-            order = torch.randperm(len(self.part), generator=generator)
+            order = order[torch.randperm(len(order), generator=generator)]
         # One transfer an epoch, whatever the number of batches.
         order = order.to(self.part.history.device)
-        for start in self._starts():
+        for start in self._starts:
             rows = order[start : start + self.batch_size]
-            yield self.part.rows(ranks.own(rows) if self.by_rank == "rows" else rows)
+            if self.by_rank == "rows":
+                rows = rows[rows >= 0] if self.part.by_rank else ranks.own(rows)
+            yield rows
 
+    @cached_property
+    def _order(self) -> Tensor:
+        """(R,) int64 rows of the part; of batches that ranks share -1 for a row of another rank.
+
+        All ranks have the rows of all, in the order of their users, as a process alone has them.
+        """
+        rows = torch.arange(len(self.part))
+        if not (self.part.by_rank and self.by_rank == "rows"):
+            return rows
+        users = ranks.gather(self.part.users.cpu())
+        order = torch.full_like(users, -1)
+        order[sum(ranks.sizes(len(rows))[: ranks.rank()]) :][: len(rows)] = rows
+        return order[users.argsort(stable=True)]
+
+    @cached_property
     def _starts(self) -> list[int]:
-        starts = torch.arange(0, len(self.part), self.batch_size)
+        starts = torch.arange(0, len(self._order), self.batch_size)
         if self.by_rank not in ("batches", "turns"):
             return starts.tolist()
-        most, starts = -(-len(starts) // ranks.world()), ranks.own(starts)
+        most = -(-len(starts) // ranks.world())
+        if not self.part.by_rank:
+            starts = ranks.own(starts)
+        elif self.by_rank == "turns":
+            most = max(ranks.sizes(len(starts)))
         missing = most - len(starts) if self.by_rank == "turns" else 0
         return [*starts.tolist(), *[len(self.part)] * missing]
 

@@ -17,6 +17,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys import ranks
 from recsys.batch.examples import Part, Prefixes
 from recsys.batch.loader import Loader
 from recsys.batch.ragged import Ragged, offsets_of
@@ -25,7 +26,7 @@ from recsys.evaluation import metrics
 from recsys.evaluation.beyond import Beyond
 from recsys.evaluation.statistics import mean_intervals
 from recsys.retrieval.lists import TopK
-from recsys.scoring.lists import BuildIndex, rank
+from recsys.scoring.lists import BuildIndex, of_all_ranks, rank
 from recsys.scoring.scorer import Scorer
 from recsys.summary import Summarised
 from recsys.timing import timed
@@ -93,6 +94,11 @@ class Evaluation(Summarised):
         means = self.per_user.select(self.metrics).mean().row(0, named=True)
         return {name: value for name, value in means.items() if value is not None} | self.catalogue
 
+    def lists_of(self, users: Tensor) -> TopK:
+        """The lists of some users, whom the log knows."""
+        rows = torch.searchsorted(self.per_user["user"].to_torch(), users)
+        return TopK(self.top.items[rows], self.top.scores[rows])
+
     def summary(self) -> dict[str, object]:
         """Users and means; with standard errors where users have the metric."""
         errors = self.per_user.select(
@@ -152,7 +158,7 @@ def evaluate(
 
     Args:
         model: fitted, on any device.
-        part: histories and targets.
+        part: histories and targets; by rank, each asks its users, and all get the figures of all.
         protocol: list lengths, and whether histories are masked.
         popularity: (n,) events of each item in training, for novelty and slices.
         candidates: (n,) bool, the items that are ranked, such as those of a domain; None: all. The
@@ -186,7 +192,8 @@ def evaluate(
         )
     pieces = [slice(0, len(part))]
     if isinstance(part, Prefixes):  # histories that rows share are copied for a few rows at once
-        pieces = [slice(first, first + ROWS_AT_ONCE) for first in range(0, len(part), ROWS_AT_ONCE)]
+        starts = range(0, max(len(part), 1), ROWS_AT_ONCE)
+        pieces = [slice(first, first + ROWS_AT_ONCE) for first in starts]
     rows = torch.arange(len(part))
     figures = None
     if beyond is not None:
@@ -206,8 +213,18 @@ def evaluate(
         )
         for piece in pieces
     ]
+    frame = pl.concat(frames)
+    if part.by_rank:
+        frame, top = _of_all_ranks(frame, top)
     catalogue = _catalogue(top.items, num_items, popularity, protocol.ks)
-    return _of_users(part, Evaluation(pl.concat(frames), catalogue, top))
+    return _of_users(part, Evaluation(frame, catalogue, top))
+
+
+def _of_all_ranks(frame: pl.DataFrame, top: TopK) -> tuple[pl.DataFrame, TopK]:
+    """Rows and lists of the users of all ranks, in the order of users, as a process alone has."""
+    frame, top = pl.concat(ranks.gathered(frame)), of_all_ranks(top)
+    order = frame["user"].to_numpy().argsort(stable=True)
+    return frame[order], TopK(top.items[order], top.scores[order])
 
 
 def _about_rows(
@@ -237,7 +254,7 @@ def _of_users(part: Part, rows: Evaluation) -> Evaluation:
     """A row per user, of an evaluation with a row per row of the part."""
     if not isinstance(part, Prefixes):
         return rows
-    owners = part.owners.numpy()
+    owners = rows.per_user["user"].to_numpy() if part.by_rank else part.owners.numpy()
     frame = rows.per_user.with_columns(owner=owners).group_by("owner", maintain_order=True)
     about = pl.col("user", "history_length").last(), pl.col("num_targets").sum()
     means = pl.exclude("owner", "user", "history_length", "num_targets").mean()

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.log.frames import AnyFrame, as_polars
 from recsys.log.hashing import fingerprint
 from recsys.summary import Summarised
@@ -44,6 +44,21 @@ _TIME_FORMS = (
 _SAMPLE = 1000
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A log that ranks read in parts: each has the events of some users, and all items and users.
+
+    Attributes:
+        num_ranks: that read it.
+        num_events: of all of them.
+        fingerprint: of what they read.
+    """
+
+    num_ranks: int
+    num_events: int
+    fingerprint: str
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class EventLog(Summarised):
     """A validated log: build it with `EventLog.from_frames`.
@@ -58,6 +73,7 @@ class EventLog(Summarised):
         out_of_order: how many rows the input gave after a later event of their user.
         item_columns: columns of the events that describe their item. `items` holds, for each item
             and column, the first value in order of time.
+        whole: what this is a rank's part of; None: it is whole.
         memo: results that others computed from the log, by the object that computes them. It lives
             as long as the log; a log that is cut starts with an empty one.
     """
@@ -68,6 +84,7 @@ class EventLog(Summarised):
     users: pl.DataFrame
     out_of_order: int = 0
     item_columns: tuple[str, ...] = ()
+    whole: Whole | None = None
     memo: dict[Hashable, Any] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -144,6 +161,11 @@ class EventLog(Summarised):
     def num_events(self) -> int:
         return len(self.events)
 
+    @property
+    def by_rank(self) -> bool:
+        """Whether other ranks have the events of other users."""
+        return self.whole is not None and self.whole.num_ranks > 1
+
     def summary(self) -> dict[str, object]:
         tables = {"event": self.events, "item": self.items, "user": self.users}
         columns = {f"{name} columns": ", ".join(frame.columns) for name, frame in tables.items()}
@@ -161,8 +183,25 @@ class EventLog(Summarised):
         """Whether timestamps are times, not only an order."""
         return self.events[TIME].dtype.is_temporal()
 
+    def check_whole(self) -> None:
+        """See that no rank reads a part of the log by itself.
+
+        Raises:
+            ConfigError: one does.
+        """
+        if self.whole is not None:
+            raise ConfigError(
+                "data.by_rank=true takes a log as it was prepared; set the filters of recsys data "
+                "prepare, or data.by_rank=false"
+            )
+
     def with_events(self, events: pl.DataFrame) -> EventLog:
-        """The same log with fewer events, in the same order; items and users follow."""
+        """The same log with fewer events, in the same order; items and users follow.
+
+        Raises:
+            ConfigError: other ranks have events, too, of which nothing is known here.
+        """
+        self.check_whole()
         ids = events[ITEM].unique().to_frame(), events[USER].set_sorted().unique().to_frame()
         items = self.items.join(ids[0], on=ITEM, maintain_order="left", how="semi")
         users = self.users.join(ids[1], on=USER, maintain_order="left", how="semi")

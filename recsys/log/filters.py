@@ -80,12 +80,13 @@ def k_core(
             and what is left; None counts all.
 
     Raises:
-        ConfigError: `until` is no moment of the log.
+        ConfigError: `until` is no moment of the log, or ranks read parts of it.
         DataError: nothing or one user is left.
     """
     everyone_has = 1 if until is None else 0
     if max(min_user_events, min_item_events) <= everyone_has:
         return log
+    log.check_whole()
     users = Vocabulary(log.users[USER]).index_of(log.events[USER]).to_numpy()
     items = Vocabulary(log.items[ITEM]).index_of(log.events[ITEM]).to_numpy()
     is_counted = np.ones(len(users), dtype=bool)

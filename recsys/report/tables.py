@@ -31,11 +31,13 @@ MANY = 20
 
 def describe(split: Split, protocol: Protocol) -> str:
     """One line: the log, its sizes, its parts and how it is asked."""
-    counts = ", ".join(f"{len(part):,} {part.name}" for part in (split.validation, split.test))
+    parts = (split.validation, split.test)
+    *sizes, events = split.counts([*map(len, parts), len(split.events)])
+    counts = ", ".join(f"{n:,} {part.name}" for n, part in zip(sizes, parts, strict=True))
     rows = "steps of users" if split.every_step else "users"
     return (
         f"{split.log.name}: {len(split.users):,} users, {split.num_items:,} items, "
-        f"{len(split.events):,} events; asked: {counts} {rows}; {history_rule(protocol)}"
+        f"{events:,} events; asked: {counts} {rows}; {history_rule(protocol)}"
     )
 
 
@@ -49,14 +51,16 @@ def ties(split: Split) -> Iterator[str]:
     is_target = (events["phase"] == TEST) & events["target"]
     of_user = (user == user.shift()).fill_null(False)
     first = is_target & ~(of_user & is_target.shift())
-    share = float((of_user & (time == time.shift())).filter(first).mean() or 0)  # type: ignore[arg-type]
+    tied = (of_user & (time == time.shift())).filter(first)
+    count, num_users = split.counts([int(tied.sum()), len(tied)])
+    share = count / max(num_users, 1)
     if share < FEW:
         return
     by_basket = bool((of_user & (events["basket"] == events["basket"].shift())).any())
     basket = "" if BASKET in split.log.events.columns else " data.columns.basket_id=COLUMN"
     remedy = f"; task=next_basket{basket} asks for whole baskets, such as those of a day"
     yield (
-        f"{share:.0%} of the {first.sum():,} test users have a target with the timestamp of the "
+        f"{share:.0%} of the {num_users:,} test users have a target with the timestamp of the "
         f"event before it: their order is the file's{'' if by_basket else remedy}"
     )
 
@@ -230,7 +234,7 @@ def samples(part: Part, top: TopK, split: Split, *, num_users: int = 3) -> Table
         "user", "latest in the history", "recommended (✓: in the target)", show_lines=True
     )
     # Users at the quartiles of the part: always the same, and not chosen for their results.
-    for row in [len(part) * (n + 1) // (num_users + 1) for n in range(num_users)]:
+    for row in [len(part) * (n + 1) // (num_users + 1) for n in range(num_users) if len(part)]:
         history = part.history.ragged
         past_items = history.values[history.offsets[row] : history.offsets[row + 1]].tolist()
         targets = part.target

@@ -134,11 +134,12 @@ def about(log: EventLog) -> dict[str, Any]:
     """What `log.json` says of a log."""
     return {
         "name": log.name,
-        "events": log.num_events,
+        "events": (log.whole or log).num_events,
         "items": len(log.items),
         "users": len(log.users),
-        "sha256": log.fingerprint,
-        OVERVIEW: _overview(log),
+        "sha256": (log.whole or log).fingerprint,
+        # A rank that has read its own partitions cannot say it of the whole.
+        **({} if log.whole else {OVERVIEW: _overview(log)}),
     }
 
 

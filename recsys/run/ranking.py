@@ -174,7 +174,8 @@ def _run(config: DictConfig, folder: Path) -> dict[str, dict[str, float]]:
     show(tables.metrics(tests, task.split.log.name, task.protocol))
     for table in tables_besides(tests, task):
         show(table)
-    show(tables.samples(task.split.test, evaluations["test"].top, task.split))
+    test = task.split.test
+    show(tables.samples(test, evaluations["test"].lists_of(test.users.unique()), task.split))
     close(folder, config, task.split.log, *tables.ties(task.split))
     return {part: result.means for part, result in evaluations.items()}
 
@@ -261,9 +262,8 @@ def task_of(
             f"task.ks: k={max(protocol.ks)} exceeds the {split.num_items} items of "
             f"{split.log.name}; lower it"
         )
-    popularity = torch.bincount(split.training.items, minlength=split.num_items)
     index = trust.build(retrieval["index"], purpose) if retrieval["index"] else None
-    return Task(split, protocol, popularity, index)
+    return Task(split, protocol, split.popularity, index)
 
 
 def _fit_and_save(model_config: DictConfig, config: DictConfig, task: Task, folder: Path) -> Scorer:
@@ -328,9 +328,10 @@ def _say_epoch(monitor: str, epoch: int, value: float) -> None:
 def evaluate_model(model: Scorer, task: Task, folder: Path) -> dict[str, Evaluation]:
     """Evaluate a model on the validation and test users, and write what it reached."""
     parts = (task.split.validation, task.split.test)
-    figures: dict[str, Any] = {"users": sum(len(part.last_of_users()) for part in parts)}
+    figures: dict[str, Any] = {}
     with clocked(figures):
         results = {part.name: evaluate_part(model, part, task) for part in parts}
+    figures = {"users": sum(len(result.per_user) for result in results.values())} | figures
     note_seconds(folder, "evaluate", figures)
     if isinstance(model, Measured):
         for phase, result in enumerate(results.values(), start=VALIDATION):

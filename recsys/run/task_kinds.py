@@ -14,10 +14,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from recsys import conf
+from recsys import conf, ranks
 from recsys.errors import ConfigError, RunError
 from recsys.reading import read_config
 from recsys.scoring.forecaster import Forecaster
+from recsys.scoring.kinds import check_by_rank
 from recsys.scoring.predictor import Predictor
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.survival import SurvivalPredictor
@@ -175,10 +176,14 @@ def check_models(config: DictConfig, kind: TaskKind) -> None:
         kind: of its task.
 
     Raises:
-        ConfigError: it names the model, what it does, and the models that there are for the task.
+        ConfigError: it names the model, what it does, and the models that there are for the task;
+            or the model reads all users at once, of which ranks read some each.
     """
+    by_rank = ranks.world() > 1 and OmegaConf.select(config, "data.by_rank") is True
     for place, target in _targets(config):
         made = _class_of(target)
+        if made is not None and by_rank:
+            check_by_rank(made)
         if made is None or issubclass(made, kind.model):
             continue
         other = next((of for of in reversed(ALL) if issubclass(made, of.model)), None)

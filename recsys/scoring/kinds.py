@@ -226,7 +226,10 @@ class Divisible(Recommender):
 
 
 class Separable(Divisible):
-    """Its loss is a mean of terms, each of one example: its micro-batches add up to a batch."""
+    """Its loss is a mean of terms, each of one example: its micro-batches add up to a batch.
+
+    What `prepare` takes from all users together is a count that ranks add up (`Split.total`).
+    """
 
     @abstractmethod
     def num_terms(self, part: Part) -> int:
@@ -246,6 +249,19 @@ class TwoPass(Divisible):
     """
 
     micro_batches: int = 1
+
+
+def check_by_rank(kind: type[Scorer]) -> None:
+    """Refuse a model that reads all users at once, of which ranks have some each.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if not issubclass(kind, Separable):
+        raise ConfigError(
+            f"data.by_rank=true: {kind.__name__} reads the events of all users at once; set "
+            "data.by_rank=false"
+        )
 
 
 class Blockwise(Divisible):

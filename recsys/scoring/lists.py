@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,8 @@ def rank(
         progress: wraps the batches, for a progress bar.
 
     Each rank makes the lists of some batches, which are those of a process alone to the last bit,
-    and all get all of them. Where ranks divide the items' vectors, they search for each other.
+    and all get all of them; of a part by rank it makes, and gets, those of its own users. Where
+    ranks divide the items' vectors, they search for each other.
 
     Raises:
         CatalogueError: k is larger than the catalogue.
@@ -74,8 +76,14 @@ def rank(
 
     lists = TopK.cat((top(batch.history) for batch in progress(loader)), k)
     model.train(was_training)
-    dtype = ranks.agreed(lists.scores.dtype)  # a rank may have no list that would tell
-    return TopK(ranks.gather(lists.items), ranks.gather(lists.scores.to(dtype)))
+    return lists if part.by_rank else of_all_ranks(lists)
+
+
+def of_all_ranks(lists: TopK) -> TopK:
+    """The lists of all ranks, in their order, on all of them."""
+    dtypes = ranks.gathered(lists.scores.dtype)  # a rank may have no list that would tell
+    scores = lists.scores.to(reduce(torch.promote_types, dtypes))
+    return TopK(ranks.gather(lists.items), ranks.gather(scores))
 
 
 def table_of_lists(

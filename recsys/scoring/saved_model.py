@@ -83,7 +83,8 @@ def save(
         save_model(model, str(scratch / "weights.safetensors"))  # tied weights once
         write_parquet(scratch / "items.parquet", split.item_table)
         write_parquet(scratch / "users.parquet", split.users.ids.rename(USER).to_frame())
-        save_file(_tensors(split.latest), scratch / "histories.safetensors")
+        histories = split.latest.at_first_rank() if split.log.by_rank else split.latest
+        save_file(_tensors(histories), scratch / "histories.safetensors")
         if isinstance(model, Exported):
             model.export(scratch)
         manifest.write(scratch)

@@ -89,7 +89,7 @@ class Scorer(Keeper, ABC):
 
     def keep_popularity(self, split: Split) -> None:
         """Count the training events of each item."""
-        self.keep("popularity", torch.bincount(split.training.items, minlength=split.num_items))
+        self.keep("popularity", split.popularity)
 
     @torch.inference_mode()
     def top_k(

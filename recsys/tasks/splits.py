@@ -28,6 +28,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys import ranks
 from recsys.batch.examples import Part, Prefixes
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
@@ -99,6 +100,19 @@ class Split(Summarised):
     def training(self) -> BasketBatch:
         """All training events of the training users, their last basket too."""
         return self._batch(self.events["phase"] == TRAIN)
+
+    @cached_property
+    def popularity(self) -> Tensor:
+        """(n,) int64, the training events of each item, on all ranks."""
+        return self.total(torch.bincount(self.training.items, minlength=self.num_items))
+
+    def total(self, values: Tensor) -> Tensor:
+        """What the values here are together with those of ranks that have other users."""
+        return ranks.total(values) if self.log.by_rank else values
+
+    def counts(self, numbers: list[int]) -> list[int]:
+        """The same of numbers of users or events."""
+        return ranks.counts(numbers) if self.log.by_rank else numbers
 
     @cached_property
     def training_ends(self) -> Tensor:
@@ -176,7 +190,8 @@ class Split(Summarised):
         is_history &= pl.Series(has_target[self.events["user"].to_numpy()])
         target = Ragged(tensor_of(targets["item"]), _offsets(targets["user"], users))
         history = self._batch(is_history, users)
-        return Part(PHASES[phase], history, target.distinct(self.num_items))
+        target = target.distinct(self.num_items)
+        return Part(PHASES[phase], history, target, by_rank=self.log.by_rank)
 
     def _steps(self, phase: int) -> Prefixes:
         """Each target of a phase after everything that its user did before it."""
@@ -184,7 +199,8 @@ class Split(Summarised):
         users = self.events["user"].filter(is_target).unique(maintain_order=True)
         seen = (self.events["phase"] <= phase) & self.events["user"].is_in(users.implode())
         history = self._batch(seen, users)
-        return Prefixes.of_events(PHASES[phase], history, tensor_of(is_target.filter(seen)))
+        steps = Prefixes.of_events(PHASES[phase], history, tensor_of(is_target.filter(seen)))
+        return replace(steps, by_rank=self.log.by_rank)
 
     def _batch(self, which: pl.Series | None = None, users: pl.Series | None = None) -> BasketBatch:
         """The events at `which`, of the `users` given or of those with such an event."""
@@ -467,9 +483,10 @@ def _encoded(
 
     Baskets end where the log's `basket_id` changes, and where the values `ends` of its rows do.
     """
-    users = Vocabulary(log.users[USER])
-    item_ids = log.events.select(pl.col(ITEM).unique())
-    items = Vocabulary(log.items.join(item_ids, on=ITEM, how="semi", maintain_order="left")[ITEM])
+    users, items = Vocabulary(log.users[USER]), Vocabulary(log.items[ITEM])
+    if log.whole is None:  # else they have events on some rank
+        ids = log.events.select(pl.col(ITEM).unique())
+        items = Vocabulary(log.items.join(ids, on=ITEM, how="semi", maintain_order="left")[ITEM])
     frame = _indexed(log, users, items)
     if by_basket and BASKET in log.events.columns:
         keys = [log.events[BASKET]] if ends is None else [log.events[BASKET], ends]
@@ -541,9 +558,11 @@ def checked(split: Split) -> Split:
     Raises:
         DataError: a phase has no targets.
     """
-    target_phases = set(split.events.select(pl.col("phase").filter("target").unique())["phase"])
-    for phase, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
-        if phase not in target_phases:
+    targets = split.events.select(pl.col("phase").filter("target"))["phase"]
+    phases = ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test"))
+    counts = split.counts([int((targets == phase).sum()) for phase, _ in phases])
+    for (_, name), count in zip(phases, counts, strict=True):
+        if not count:
             raise DataError(
                 f"{split.log.name}: no user is left for {name}; the log is too short for this split"
             )

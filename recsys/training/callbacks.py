@@ -160,7 +160,7 @@ class Validate(Callback):
     @property
     def asks_nobody(self) -> bool:
         """Whether the split has no validation users: then the last epoch is the best."""
-        return not len(self.split.validation)
+        return not ranks.count(len(self.split.validation))
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -26,6 +27,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from recsys import ranks
 from recsys.batch.examples import Part
 from recsys.batch.histories import BasketBatch
+from recsys.batch.loader import Loader
 from recsys.devices import free_memory
 from recsys.memory import in_bytes
 from recsys.nn.embedding import sharded, tables_of
@@ -168,10 +170,9 @@ def _of_steps(
     model: Recommender, part: Part, training: TrainingOptions, device: torch.device, free: int
 ) -> int:
     """Bytes of the step of a large batch, beside weights, gradients and moments."""
-    part = part.to(device)
-    generator = torch.Generator().manual_seed(epoch_seed(training.seed, 0))
-    batches = torch.randperm(len(part), generator=generator).split(training.batch_size)
-    some = [ranks.own(rows).to(device) for rows in batches[:BATCHES]]
+    part, seed = part.to(device), epoch_seed(training.seed, 0)
+    batches = Loader(part, training.batch_size, shuffle_seed=seed, by_rank="rows")
+    some = islice(batches.rows(), BATCHES)
     largest = max(some, key=lambda rows: len(part.rows(rows).history.items))
     progress = Progress(0, len(batches) * training.max_epochs)
     dtype = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(training.precision)

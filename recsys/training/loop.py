@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from recsys.memory import in_bytes
 from recsys.nn.embedding import tables_of
 from recsys.precision import set_precision_as_saved
 from recsys.reading import reading
-from recsys.scoring.kinds import Divisible, Separable, TwoPass, members_of
+from recsys.scoring.kinds import Divisible, Separable, TwoPass, check_by_rank, members_of
 from recsys.scoring.recommender import Recommender
 from recsys.scoring.scorer import ClosedForm, Scorer
 from recsys.tasks.splits import Split
@@ -127,6 +128,8 @@ def _fit(
     on_evaluation: Callable[[int, float], None],
     tell: Callable[[str], object] | None,
 ) -> None:
+    if split.log.by_rank:
+        check_by_rank(type(model))
     model.check_size(split)
     for name, member in members_of(model):
         place = None if folder is None else folder / "members" / name
@@ -185,6 +188,7 @@ def _train(
     model.to("cpu")  # where the split is; it may have been trained before
     model.keep_popularity(split)
     part = model.prepare(split)
+    part = replace(part, by_rank=split.log.by_rank)
     # Of a batch that the model does not divide by itself.
     micro_batches = 1 if isinstance(model, TwoPass) else training.accumulate
     if isinstance(model, TwoPass):
