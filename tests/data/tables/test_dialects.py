@@ -55,9 +55,9 @@ def test_excels_hint_says_what_divides_fields(tmp_path: Path, line: str, name: s
 
 
 def test_months_are_their_first_days(tmp_path: Path) -> None:
-    content = "user_id,item_id,timestamp\nann,1,2024-02\nann,2,2024-01\n"
+    content = "user_id,item_id,timestamp\nann,1,2024-02\nann,2,2024-01\nbob,1,2024-01\n"
     days = table(written(tmp_path, content)).events[TIME].to_list()
-    assert days == [datetime(2024, 1, 1), datetime(2024, 2, 1)]
+    assert days == [datetime(2024, month, 1) for month in (1, 2, 1)]
     slashes = written(tmp_path, content.replace("2024-02", "02/2024").replace("2024-01", "01/2024"))
     assert table(slashes, date_format="%m/%Y").events[TIME].to_list() == days
     with pytest.raises(DataError, match="not in ISO 8601; set 'data"):
