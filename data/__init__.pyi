@@ -13,3 +13,5 @@ from .graphs import temporal_data as temporal_data
 from .mailers import promoted as promoted
 from .plans import plan as plan
 from .plans import promotions as promotions
+from .tables.guess import Guess as Guess
+from .tables.guess import guess as guess

@@ -151,7 +151,7 @@ def test_a_notebook_is_short_and_kept_without_its_output(path: Path) -> None:
     cells = json.loads(path.read_text())["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     lines = [line for cell in code for line in cell["source"] if line.strip()]
-    assert len(lines) < 15
+    assert len(lines) < (15 if path.stem == "three_models" else 25)
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
 
 
@@ -169,6 +169,8 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
         "print(sum('text/html' in output.get('data', {}) for output in outputs))\n"
     )
     command = [sys.executable, "-c", code, str(path), str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True)
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `!recsys`
+    environment = os.environ | {"PATH": search}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     assert int(run.stdout) >= 2

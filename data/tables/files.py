@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from glob import glob
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -32,6 +34,7 @@ KINDS = (*SEPARATORS, *OTHERS)
 HERE = (".jsonl", ".ndjson", ".json", ".xlsx")
 """Kinds that are read from files of this machine alone."""
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+_HINT = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
 _NO_LETTER = "\x1f"
 """The unit separator of ASCII, which no text holds: lines are then read whole."""
 
@@ -130,7 +133,7 @@ def name_of(name: str) -> str:
 
 def _read(path: str, dialect: Dialect) -> Table:
     kind = kind_of(path)
-    separator, is_far = dialect.letters or SEPARATORS.get(kind), "://" in path
+    is_far = "://" in path
     if is_far and kind in HERE:
         raise DataError(f"{path}: a {kind} file is not read from an address; fetch it first")
     with reading(path):
@@ -143,8 +146,10 @@ def _read(path: str, dialect: Dialect) -> Table:
                 return Table(path, _json(path))
             case ".xlsx":
                 return Table(path, _excel(path))
+        hint = None if is_far else hinted(path, dialect.encoding)
+        separator = dialect.letters or hint or SEPARATORS.get(kind)
         if separator is not None:
-            frame = _without_blanks(_text(path, separator, dialect))
+            frame = _without_blanks(_text(path, separator, dialect, int(hint is not None)))
             if kind in TYPED:
                 frame = frame.rename(lambda column: column.partition(":")[0])
             return Table(path, frame, frozenset(frame.columns))
@@ -185,17 +190,31 @@ def opened(path: str) -> IO[bytes]:
     return gzip.open(path) if path.lower().endswith(".gz") else Path(path).open("rb")  # type: ignore[return-value]
 
 
-def _text(path: str, separator: str, dialect: Dialect) -> pl.DataFrame:
-    """Everything as text."""
+def hinted(path: str, encoding: str = "utf-8") -> str | None:
+    """What a first line such as `sep=;` says stands between fields: Excel's hint, no row."""
+    with opened(path) as file:
+        start = file.read(64)
+    return hint_of(start.decode(encoding, errors="ignore"))
+
+
+def hint_of(text: str) -> str | None:
+    """The same of a text."""
+    hint = _HINT.match(text.removeprefix("\ufeff"))
+    return hint[1] if hint else None
+
+
+def _text(path: str, separator: str, dialect: Dialect, skipped: int) -> pl.DataFrame:
+    """Everything as text, behind the lines that are skipped."""
     source = _utf8(path, dialect.encoding)
     if len(separator) > 1:
         return _split(source, separator, dialect)
+    scan = _scan(source, separator, dialect.has_header, dialect.null_words, skipped)
     try:
-        frame = _scan(source, separator, dialect.has_header, dialect.null_words).collect()
+        frame = scan.collect()
     except pl.exceptions.ComputeError as error:
         if "more fields" not in str(error) or "://" in path:
             raise
-        raise DataError(f"{path}: {_longer_row(path, separator, dialect)}") from error
+        raise DataError(f"{path}: {_longer_row(path, separator, dialect, skipped)}") from error
     return _renamed(frame, dialect)
 
 
@@ -209,10 +228,15 @@ def _utf8(path: str, encoding: str) -> str | bytes:
 
 
 def _scan(
-    source: str | bytes, separator: str, header: bool, nulls: Sequence[str] = ("",)
+    source: str | bytes,
+    separator: str,
+    header: bool,
+    nulls: Sequence[str] = ("",),
+    skipped: int = 0,
 ) -> pl.LazyFrame:
     return pl.scan_csv(
         source,
+        skip_lines=skipped,
         separator=separator,
         has_header=header,
         quote_char='"' if separator in (",", ";", "|", " ") else None,
@@ -257,11 +281,11 @@ def _renamed(frame: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
     return frame
 
 
-def _longer_row(path: str, separator: str, dialect: Dialect) -> str:
+def _longer_row(path: str, separator: str, dialect: Dialect, skipped: int) -> str:
     """Which row has more fields than the first, in words; the reader does not say."""
     with opened(path) as binary:
         file = io.TextIOWrapper(binary, dialect.encoding, errors="replace", newline="")
-        rows = parsed(file, separator)
+        rows = parsed(islice(file, skipped, None), separator)
         most = len(next(rows))
         longer = ((number, len(row)) for number, row in enumerate(rows, 1) if len(row) > most)
         number, fields = next(longer, (0, 0))

@@ -21,13 +21,23 @@ from recsys.data.tables.dialects import USUAL, USUAL_NULLS
 from recsys.data.tables.files import (
     KINDS,
     SEPARATORS,
+    hint_of,
     kind_of,
     opened,
     parsed,
     paths_of,
     read_table,
 )
-from recsys.data.tables.times import DAY, ISO, ORDER, ROW, are_days, likely_forms, likely_unit
+from recsys.data.tables.times import (
+    DAY,
+    ISO,
+    ORDER,
+    ROW,
+    are_days,
+    are_months,
+    likely_forms,
+    likely_unit,
+)
 from recsys.errors import DataError, RecsysError
 from recsys.log.event_log import BASKET, ITEM, QUANTITY, TIME, USER, VALUE, as_numbers
 
@@ -67,7 +77,7 @@ _SAMPLE_BYTES = 2**18
 _SAMPLE_ROWS = 2000
 _MOST_KINDS = _SHOWN = 20
 _NUMBER = r"^[+-]?[0-9]+([.,][0-9]+)?$"
-_TIME_LIKE = re.compile(r"^\d{1,4}[-./]\d{1,2}[-./]\d{1,4}|^\d+([.,]\d+)?$")
+_TIME_LIKE = re.compile(r"^\d{1,4}[-./]\d{1,2}[-./]\d{1,4}|^\d{4}[-/]\d\d$|^\d+([.,]\d+)?$")
 
 
 @dataclass
@@ -179,12 +189,16 @@ def _lines(path: str) -> list[bytes]:
 
 def _of_text(path: str, start: bytes, found: Guess) -> pl.DataFrame:
     text = _decoded(start, found)
+    if hint := hint_of(text):
+        word = next((word for word, letters in WORDS.items() if letters == hint), hint)
+        found.say("between fields", word, f"the first line says so, {text.split()[0]}")
+        text = text.partition("\n")[2]
     lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
     if not lines:
         raise DataError(f"{path}: no rows to look at")
     usual = SEPARATORS.get(kind_of(path))
-    separator = _separator(lines, usual)
-    if separator != usual:
+    separator = hint or _separator(lines, usual)
+    if separator != usual and not hint:
         word = next((word for word, letters in WORDS.items() if letters == separator), separator)
         found.say("between fields", word, "all of the first lines have it", separator=word)
     rows = _divided(text, separator)
@@ -365,6 +379,8 @@ def _time_of(column: pl.Series) -> tuple[str | None, dict[str, Any]]:
     parsed = [some.str.to_datetime(form, strict=False) for form in (*ISO, "%+")]
     if any(not times.null_count() for times in parsed):
         return "ISO 8601", {}
+    if are_months(some):
+        return "months, each as its first day", {}
     if forms := likely_forms(values):
         both = f" or {forms[1]}; look at a row" if len(forms) > 1 else ""
         return f"dates as {forms[0]}{both}", {"date_format": forms[0]}

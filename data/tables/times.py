@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -20,6 +21,8 @@ _USUAL_YEARS = (1990, 2100)
 ISO = tuple(
     f"%Y-%m-%d{clock}" for clock in (" %H:%M:%S%.f", "T%H:%M:%S%.f", " %H:%M", "T%H:%M", "")
 )
+MONTH = "%Y-%m"
+"""Months in ISO 8601, 2024-01."""
 _DATES = (
     *(f"%{a}{gap}%{b}{gap}%{year}" for year in "Yy" for a, b in ("dm", "md") for gap in "./-"),
     "%Y/%m/%d",
@@ -29,7 +32,12 @@ _DATES = (
     "%d-%b-%Y",
 )
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S", ", %H:%M:%S")
-FORMS = (*(day + clock for clock in _CLOCKS for day in _DATES), "%a %b %d %H:%M:%S %z %Y")
+FORMS = (
+    *(day + clock for clock in _CLOCKS for day in _DATES),
+    "%a %b %d %H:%M:%S %z %Y",
+    "%m/%Y",
+    "%Y/%m",
+)
 """Forms of times that people use beside ISO 8601, as `data.date_format` has them."""
 _SAMPLE = 1000
 
@@ -39,11 +47,15 @@ def times_of(
 ) -> pl.Series:
     """Times as a log's: as `timed_by`, or text in one of some forms.
 
+    A month such as 2024-01 is its first day.
+
     Raises:
         DataError: text in none of the forms, or no form; and as `timed_by`.
 
     >>> times_of(pl.Series(["31.12.2024", "01.02.2025"]), formats="%d.%m.%Y").dt.month().to_list()
     [12, 2]
+    >>> times_of(pl.Series(["2024-02"])).dt.to_string("%F").to_list()
+    ['2024-02-01']
     """
     if formats is not None:
         if unit is not None:
@@ -69,9 +81,26 @@ def _formatted(times: pl.Series, formats: Sequence[str]) -> pl.Series:
 
 
 def _in_forms(text: pl.Series, formats: Sequence[str]) -> pl.Series:
-    """The first of the forms that reads each."""
-    forms = (pl.lit(text).str.to_datetime(form, time_unit="us", strict=False) for form in formats)
+    """The first of the forms that reads each; a month without a day is its first day."""
+    forms = (_in_form(pl.lit(text), form) for form in formats)
     return pl.select(pl.coalesce(*forms).alias(text.name)).to_series()
+
+
+def _in_form(text: pl.Expr, form: str) -> pl.Expr:
+    if _is_of_months(form):
+        text, form = text + " 01", f"{form} %d"
+    return text.str.to_datetime(form, time_unit="us", strict=False)
+
+
+def _is_of_months(form: str) -> bool:
+    """Whether a form has a year and a month, and nothing smaller."""
+    return set(re.findall("%[-_0]?([A-Za-z+])", form)) in ({"Y", m} for m in ("m", "b", "B"))
+
+
+def are_months(text: pl.Series) -> bool:
+    """Whether texts are months such as 2024-01."""
+    some = text.drop_nulls()
+    return len(some) > 0 and not _in_forms(some, [MONTH]).null_count()
 
 
 def _dates(text: pl.Series) -> pl.Series:
@@ -79,9 +108,10 @@ def _dates(text: pl.Series) -> pl.Series:
     frame, problems = readable_times(pl.DataFrame({TIME: text}))
     if not problems:
         return frame[TIME].alias(text.name)
-    mixed = _in_forms(text, ISO)
-    if mixed.null_count() == text.null_count():
-        return mixed
+    for forms in (ISO, [MONTH]):
+        parsed = _in_forms(text, forms)
+        if parsed.null_count() == text.null_count():
+            return parsed
     if likely := likely_forms(text):
         first = text.drop_nulls()[0]
         raise DataError(f"timestamps such as {first!r} are not in ISO 8601; {_or(likely)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from recsys.cli.names import CONF, names
 
@@ -18,19 +18,28 @@ GROUPS = ("data", "task", "model", "experiment", "search", "trainer", "logger", 
 """Groups of which something is chosen by name."""
 
 
-def candidates(line: str, commands: Sequence[str], composed: Sequence[str]) -> list[str]:
+def candidates(
+    line: str,
+    commands: Sequence[str],
+    composed: Sequence[str],
+    flags: Callable[[str], Iterable[str]],
+) -> list[str]:
     """What the last word of a line may become, as bash inserts it: behind an equals sign, the rest.
 
     Args:
         line: as far as the cursor.
         commands: of `recsys`.
         composed: those of them that take overrides of a config.
+        flags: of a command, its options such as `--users`.
     """
     *before, word = line.split(" ")
     words = [w for w in before[1:] if w]
     option, equals, value = word.partition("=")
-    if not words:
-        known: Iterable[str] = commands
+    known: Iterable[str]
+    if word.startswith("-"):
+        known = flags(words[0]) if words and words[0] in commands else ("--help", "--version")
+    elif not words:
+        known = commands
     elif words in (["data", "describe"], ["data", "audit"]):
         known = names("data")
     elif words[0] not in composed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -107,7 +108,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return 0
     command, rest = arguments[0], arguments[1:]
     if command == COMPLETE:
-        print("\n".join(completion.candidates(" ".join(rest[-1:]), COMMANDS, COMPOSED)))
+        line = " ".join(rest[-1:])
+        print("\n".join(completion.candidates(line, COMMANDS, COMPOSED, flags)))
         return 0
     if command not in COMMANDS:
         raise ConfigError(f"there is no command {command}{nearest(command, COMMANDS)}")
@@ -149,6 +151,14 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
     getattr(commands, command.replace("-", "_"))(given)
     return 0
+
+
+def flags(command: str) -> list[str]:
+    """The long options of a command."""
+    if command in COMPOSED:
+        return ["--cfg", "--config-dir", "--help", "--multirun", "--resolve", "--verbose"]
+    usage = _parser(command).format_usage()
+    return sorted({"--verbose", "--help", *re.findall(r"--[a-z][\w-]*", usage)})
 
 
 def _parser(command: str) -> Parser:

@@ -137,7 +137,8 @@ class Plan:
         if self.model is not None:
             return config_of(self.model)
         whole = sized(self.config, Sizes.of(split))
-        check_options(as_values(whole, "model"), {"model": KINDS["model"]})
+        values = as_values(whole, "model", "seed")  # which a model's own may be
+        check_options({"model": values["model"]}, {"model": KINDS["model"]})
         return plain(whole.model)
 
     def training(self, split: Split) -> TrainingOptions:

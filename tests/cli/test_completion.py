@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from recsys.cli.completion import candidates
-from recsys.cli.main import COMMANDS, COMPOSED
+from recsys.cli.main import COMMANDS, COMPOSED, flags
 
 
 @pytest.mark.parametrize(
@@ -25,10 +25,15 @@ from recsys.cli.main import COMMANDS, COMPOSED
         ("recsys train seed=", []),
         ("recsys data describe ta", ["table", "tafeng"]),
         ("recsys evaluate r", []),
+        ("recsys recommend runs/a --al", ["--all-users", "--allow"]),
+        ("recsys train data=dc --m", ["--multirun"]),
+        ("recsys models --", ["--help", "--verbose"]),
+        ("recsys nothing --", ["--help", "--version"]),
+        ("recsys --v", ["--version"]),
     ],
 )
 def test_the_last_word_goes_on(line: str, expected: list[str]) -> None:
-    assert candidates(line, COMMANDS, COMPOSED) == expected
+    assert candidates(line, COMMANDS, COMPOSED, flags) == expected
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")

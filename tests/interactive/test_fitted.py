@@ -49,6 +49,13 @@ def test_the_task_decides_on_the_split_and_the_mask() -> None:
     assert not had & {*model.recommend(3)["item_id"]}
 
 
+def test_a_seed_of_the_models_own_is_that_of_the_fit() -> None:
+    """IALS starts at random, by `seed: ${seed}` in its config."""
+    users, _ = recsys.fit(LOG, "ials", embedding_dim=4, seed=1).vectors()
+    assert users.equals(recsys.fit(LOG, "ials", embedding_dim=4, seed=1).vectors()[0])
+    assert not users.equals(recsys.fit(LOG, "ials", embedding_dim=4, seed=2).vectors()[0])
+
+
 def test_a_saved_model_comes_back(trained: FittedModel, tmp_path: Path) -> None:
     assert trained.save(tmp_path / "mine") == tmp_path / "mine"
     assert recsys.load(tmp_path / "mine").recommend([3]).equals(trained.recommend([3]))

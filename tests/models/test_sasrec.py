@@ -30,6 +30,7 @@ from recsys.models.sequences.sasrec import (
 from recsys.nn import losses, negatives
 from recsys.nn.attention import Layout
 from recsys.scoring.recommender import Progress
+from recsys.scoring.similar import similar_items
 from recsys.tasks.splits import Split, leave_last_out
 
 START = Progress(0, 1)
@@ -312,6 +313,18 @@ def test_items_without_a_text_have_their_id_alone(texts_of: Callable[..., Split]
     expected = model.items.id.vectors + model.items.text @ model.items.from_text.weight.T
     torch.testing.assert_close(model.items(), expected)
     assert model.items.text[:-1].any(1).all()
+
+
+def test_the_question_for_similar_items_reads_the_texts_once(
+    texts_of: Callable[..., Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SASRec(len(TEXTS), text=SingularVectors(3))
+    model.prepare(texts_of(TEXTS))
+    read, blocks = [], model.items.in_blocks
+    monkeypatch.setattr(model.items, "in_blocks", lambda **by: read.append(by) or blocks(**by))
+    first, again = (similar_items(model, torch.tensor([0, 2]), len(TEXTS), 2) for _ in range(2))
+    assert first.items.equal(again.items)
+    assert len(read) == 1
 
 
 def test_vectors_of_two_kinds_stand_side_by_side(texts_of: Callable[..., Split]) -> None:

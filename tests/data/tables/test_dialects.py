@@ -43,6 +43,27 @@ def test_separators(tmp_path: Path, letters: str, word: str, name: str) -> None:
     assert table(path, separator=word).events.rows() == ROWS
 
 
+@pytest.mark.parametrize("line", ["sep=;\n", "SEP=;\r\n", '"sep=;"\n', "\ufeffsep=;\n"])
+@pytest.mark.parametrize("name", ["log.csv", "log.txt"])
+def test_excels_hint_says_what_divides_fields(tmp_path: Path, line: str, name: str) -> None:
+    path = written(tmp_path, line + CSV.replace(",", ";"), name)
+    assert table(path).events.rows() == ROWS
+    assert table(path, separator="semicolon").events.rows() == ROWS
+    longer = written(tmp_path, line + CSV.replace(",", ";") + "eve;1;2;3\n", name)
+    with pytest.raises(DataError, match="row 4 has 4 fields, and the header 3"):
+        table(longer)
+
+
+def test_months_are_their_first_days(tmp_path: Path) -> None:
+    content = "user_id,item_id,timestamp\nann,1,2024-02\nann,2,2024-01\nbob,1,2024-01\n"
+    days = table(written(tmp_path, content)).events[TIME].to_list()
+    assert days == [datetime(2024, month, 1) for month in (1, 2, 1)]
+    slashes = written(tmp_path, content.replace("2024-02", "02/2024").replace("2024-01", "01/2024"))
+    assert table(slashes, date_format="%m/%Y").events[TIME].to_list() == days
+    with pytest.raises(DataError, match="not in ISO 8601; set 'data"):
+        table(slashes)
+
+
 @pytest.mark.parametrize(("letters", "word"), [(",", None), ("::", "colons")])
 def test_a_file_without_a_header(tmp_path: Path, letters: str, word: str | None) -> None:
     path = written(tmp_path, CSV.partition("\n")[2].replace(",", letters))

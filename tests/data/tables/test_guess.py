@@ -88,6 +88,8 @@ def test_dialects(
         ("2024-01-{d:02}T10:00:00Z", {}),
         ("{n}", {}),
         ("202401{d:02}", {"date_format": "%Y%m%d"}),
+        ("2024-01", {}),
+        ("01/2024", {"date_format": "%m/%Y"}),
     ],
 )
 def test_times(tmp_path: Path, form: str, expected: dict[str, str]) -> None:
@@ -95,6 +97,13 @@ def test_times(tmp_path: Path, form: str, expected: dict[str, str]) -> None:
     assert options(of(tmp_path, content)) == expected
     untimed = options(of(tmp_path, "user_id,item_id\n" + rows("{u},{i}")))
     assert untimed == {"time_unit": "row"}
+
+
+def test_excels_hint_is_no_row(tmp_path: Path) -> None:
+    content = "sep=;\nuser_id;item_id;timestamp\n" + rows("{u};{i};2024-01-{d:02}")
+    found = of(tmp_path, content)
+    assert set(found.options) == {"data.path"}
+    assert ("between fields", "semicolon", "the first line says so, sep=;") in found.reasons
 
 
 def test_rows_and_reasons(tmp_path: Path) -> None:
