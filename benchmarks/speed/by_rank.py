@@ -73,7 +73,9 @@ def stages(side: str, folder: Path) -> None:
     peaks["evaluate"] = peak()
     save(folder / "saved", model, split)
     peaks["save"] = peak()
-    every = [{name: mib - of["imports"] for name, mib in of.items()} for of in ranks.gathered(peaks)]
+    every = [
+        {name: mib - of["imports"] for name, mib in of.items()} for of in ranks.gathered(peaks)
+    ]
     if ranks.is_first():
         (folder / f"{side}.json").write_text(json.dumps(every))
 
