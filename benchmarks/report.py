@@ -151,7 +151,10 @@ def _longer(records: list[dict[str, Any]]) -> str:
 
 
 def _paired(log: str, records: list[dict[str, Any]]) -> str:
-    """GLOIE's experiments against DNNTSP and the strongest of the others, and `PAIRS`, by user."""
+    """GLOIE against DNNTSP and the strongest of the others, and `PAIRS`, by user.
+
+    Its one setting for all logs is compared with every other model.
+    """
     users = {
         record["experiment"]: pl.read_parquet(path, glob=False)
         for record in records
@@ -164,6 +167,7 @@ def _paired(log: str, records: list[dict[str, Any]]) -> str:
     if ours and others:
         against = {f"dnntsp/{log}", max(others, key=means.__getitem__)} & users.keys()
         pairs += product(ours, sorted(against))
+        pairs += product({f"gloie_plus/{log}_any"} & users.keys(), sorted(others))
     if not pairs:
         return ""
     tests = [

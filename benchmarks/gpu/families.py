@@ -25,7 +25,7 @@ from recsys.devices import running_on
 from recsys.evaluation.binary_metrics import auroc
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.log.words import Template
-from recsys.models.graphs import Autoencoder, Frequency
+from recsys.models.graphs import Alike, Autoencoder, Frequency
 from recsys.models.language import Language, Ranking
 from recsys.models.language.decoders import Decoder
 from recsys.models.sequences import SingularVectors
@@ -73,6 +73,7 @@ def scorers(split: Split) -> dict[str, Callable[[], Scorer]]:
             n,
             embedding_dim=16,
             autoencoder=Autoencoder(TweedieHead(), latent_dim=8, kl_steps=100, elbo_weight=0.1),
+            alike=Alike(localities=(1, 5)),
             frequency=Frequency(personal=True),
             learning_rate=0.02,
         ),
