@@ -303,6 +303,12 @@ class GLOIE(Divisible):
             return Prefixes.of("train", split.training, last=last, max_events=most)
         return Part("train", self._graphs(nodes), latest)
 
+    def cells_per_user(self, num_items: int) -> int:
+        """As many as there are pieces of evidence for items, or training users to be alike."""
+        if self.alike is None:
+            return num_items
+        return max(num_items * len(self.alike.localities), len(self.alike.users))
+
     def loss(self, part: Part, progress: Progress) -> Tensor:
         if not self.use_global:
             return ranks.mean(self.ranking_loss(self._score(part.history, None), part.target))
@@ -398,6 +404,7 @@ class AlikeUsers(TrainingUsers):
     """
 
     LEAST = 0.05
+    NUM_FEATURES = 4
 
     share: Tensor
     mean: Tensor
@@ -407,16 +414,16 @@ class AlikeUsers(TrainingUsers):
         super().__init__()
         self.localities = options.localities
         self.asymmetry = options.asymmetry
-        num_pieces, num_features = len(options.localities), 4
+        num_pieces = len(options.localities)
         self.weight = nn.Parameter(torch.full((num_pieces,), 1 / num_pieces))
-        self.register_buffer("mean", torch.zeros(num_features))
-        self.register_buffer("std", torch.ones(num_features))
+        self.register_buffer("mean", torch.zeros(self.NUM_FEATURES))
+        self.register_buffer("std", torch.ones(self.NUM_FEATURES))
         self.gate = None
         if options.gate:
             last = nn.Linear(hidden_dim, num_pieces)
             nn.init.zeros_(last.weight)  # it begins as no gate
             nn.init.zeros_(last.bias)
-            self.gate = nn.Sequential(nn.Linear(num_features, hidden_dim), nn.ReLU(), last)
+            self.gate = nn.Sequential(nn.Linear(self.NUM_FEATURES, hidden_dim), nn.ReLU(), last)
 
     def remember_users(self, split: Split, nodes: NodeBatch) -> None:
         """Keep what training users hold; `nodes` are of their histories."""
@@ -433,6 +440,8 @@ class AlikeUsers(TrainingUsers):
     def check_kept(self, histories: BasketBatch) -> None:
         super().check_kept(histories)
         check_tensor("share", self.share, torch.float32, histories.num_items)
+        for name in ("mean", "std"):
+            check_tensor(name, getattr(self, name), torch.float32, self.NUM_FEATURES)
 
     @torch.no_grad()
     def evidence(self, batch: BasketBatch) -> Tensor:
