@@ -26,12 +26,12 @@ PICTURE = ROOT / "docs" / "assets" / "next_baskets.svg"
 METRIC = "ndcg@10"
 LOGS = {"dc": "DC, 9,010 users", "tafeng": "Ta-Feng, 9,841 users", "tms": "TMS, 15,726 users"}
 MODELS = {
-    "gloie_plus": "GLOIE with all options",
-    "up_cf": "UP-CF",
-    "tifuknn": "TIFUKNN",
-    "decayed_personal": "personal frequency, decayed",
-    "gloie": "GLOIE, the paper's shape",
-    "dnntsp": "DNNTSP",
+    "gloie_plus/{log}_any": "GLOIE, one setting",
+    "up_cf/{log}": "UP-CF",
+    "tifuknn/{log}": "TIFUKNN",
+    "decayed_personal/{log}": "personal frequency, decayed",
+    "gloie/{log}": "GLOIE, the paper's shape",
+    "dnntsp/{log}": "DNNTSP",
 }
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -54,7 +54,7 @@ def main() -> None:
 
 def points(log: str) -> dict[str, Point]:
     """Of each model the mean, and the ends of its interval."""
-    return {model: _point(RESULTS / model / f"{log}.parquet") for model in MODELS}
+    return {of: _point(RESULTS / f"{of.format(log=log)}.parquet") for of in MODELS}
 
 
 def _point(per_user: Path) -> Point:

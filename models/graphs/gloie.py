@@ -466,7 +466,7 @@ class AlikeUsers(TrainingUsers):
         if self.gate is None:
             return weight.expand(len(nodes), -1)
         features = (self.features(nodes) - self.mean) / self.std
-        return weight + wide(self.gate(features.to(self.gate[0].weight.dtype)))
+        return weight + wide(self.gate(features.to(next(self.gate.parameters()).dtype)))
 
     def features(self, nodes: NodeBatch) -> Tensor:
         """(B, 4): logs of baskets, items a basket, distinct items; the share of distinct ones."""

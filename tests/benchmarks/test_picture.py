@@ -11,7 +11,9 @@ from benchmarks.record import ROOT
 def test_its_figures_are_those_of_the_records_and_of_the_table() -> None:
     drawn = re.findall(r">(\.\d{4})<", picture.PICTURE.read_text())
     of_records = [
-        pl.read_parquet(picture.RESULTS / model / f"{log}.parquet", glob=False)["ndcg@10"].mean()
+        pl.read_parquet(picture.RESULTS / f"{model.format(log=log)}.parquet", glob=False)[
+            "ndcg@10"
+        ].mean()
         for log in picture.LOGS
         for model in picture.MODELS
     ]
