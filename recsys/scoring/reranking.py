@@ -116,8 +116,13 @@ def values_of(item_table: pl.DataFrame, by: str) -> pl.Series:
         ConfigError: there is no such column.
     """
     columns = _columns(item_table)
+    if not columns:
+        raise ConfigError(
+            f"by={by}: items have no columns; train on a log with a table of them, such as by "
+            "data.items_path"
+        )
     if by not in columns:
-        raise ConfigError(f"by={by}: items have {', '.join(columns) or 'no columns'}")
+        raise ConfigError(f"by={by}: items have {', '.join(columns)}; name one of these")
     return item_table[by]
 
 

@@ -90,6 +90,8 @@ def test_what_no_rule_can_be() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             rule.of(MODEL, ITEMS)
+    with pytest.raises(ConfigError, match=r"by=kind: items have no columns; .*data\.items_path"):
+        AtMost(1, "kind").of(MODEL, ITEMS.select("item_id"))
     with pytest.raises(ConfigError, match="count=0: expected at least 1"):
         AtMost(0, "kind")
     with pytest.raises(ConfigError, match="pool=0: expected at least 1"):
