@@ -458,7 +458,8 @@ class AlikeUsers(TrainingUsers):
 
     def weighted(self, evidence_KBn: Tensor, nodes: NodeBatch) -> Tensor:
         """(B, n): the evidence by the gates of its users."""
-        return torch.einsum("kbn,bk->bn", evidence_KBn, self.gates(nodes))
+        gates_BK = self.gates(nodes)
+        return torch.einsum("kbn,bk->bn", evidence_KBn.to(gates_BK.dtype), gates_BK)
 
     def gates(self, nodes: NodeBatch) -> Tensor:
         """(B, K): what each piece of evidence weighs for each user."""

@@ -296,7 +296,7 @@ class Explainable(Scorer):
     >>> (parts,) = model.parts(history, torch.tensor([15]), split.item_table)
     >>> score = model.score(history)[0, 15].double()
     >>> parts.kind, len(parts.sources), bool(parts.sum(1).isclose(score))
-    ('history', 9, True)
+    ('history', 12, True)
     """
 
     @abstractmethod

@@ -19,6 +19,7 @@ from recsys.run.task_kinds import (
     LABELS,
     LISTS,
     RETURN_TIMES,
+    ROLLING,
     SEARCH,
     TRANSFER,
     TaskKind,
@@ -30,7 +31,7 @@ from recsys.run.task_kinds import (
 Run = Callable[..., tuple[int, str, str]]
 COMMANDS = ("evaluate", "recommend", "vectors", "profile", "return-times")
 FITS = {FORECASTS: "deepar", RETURN_TIMES: "cox", LABELS: "lightgbm"}
-FITS |= dict.fromkeys((TRANSFER, ALIGNMENT, LISTS, SEARCH), "ease")
+FITS |= dict.fromkeys((TRANSFER, ROLLING, ALIGNMENT, LISTS, SEARCH), "ease")
 
 
 def of_zoo(name: str) -> Any:
@@ -60,7 +61,7 @@ def test_every_model_fits_one_kind_and_is_refused_by_the_others() -> None:
                 refused[kind] = str(error)
         fits = [kind for kind in ALL if kind not in refused]
         own = fits[-1]
-        assert fits in ([SEARCH, TRANSFER, ALIGNMENT, LISTS], [own]), name
+        assert fits in ([SEARCH, TRANSFER, ROLLING, ALIGNMENT, LISTS], [own]), name
         for kind, message in refused.items():
             assert message.startswith(f"model={name}: "), message
             assert f"{own.does}, and this task takes what {kind.does}" in message
