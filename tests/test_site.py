@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from html.parser import HTMLParser
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -156,7 +155,6 @@ def test_a_notebook_is_short_and_kept_without_its_output(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("nbclient") is None, reason="needs the extra docs")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     """In a process of its own: its client warns of what is not ours."""
