@@ -54,7 +54,7 @@ def main() -> None:
 
 def points(log: str) -> dict[str, Point]:
     """Of each model the mean, and the ends of its interval."""
-    return {of: _point(RESULTS / f"{of.format(log=log)}.parquet") for of in MODELS}
+    return {model: _point(RESULTS / f"{model.format(log=log)}.parquet") for model in MODELS}
 
 
 def _point(per_user: Path) -> Point:

@@ -432,10 +432,7 @@ class AlikeUsers(TrainingUsers):
         counts = torch.bincount(split.train.target.values, minlength=split.num_items)
         counts = counts.clamp(min=UNSEEN)
         self.keep("share", counts / counts.sum())
-        features = self.features(nodes)
-        std = features.std(0, correction=0)
-        self.mean.copy_(features.mean(0))
-        self.std.copy_(std.where(std > 1e-3, 1.0))
+        _copy_moments(self, self.features(nodes))
 
     def check_kept(self, histories: BasketBatch) -> None:
         super().check_kept(histories)
@@ -532,10 +529,7 @@ class PersonalFrequency(nn.Module):
             # Days per basket, over all events: a mean that leans on long histories.
             ages = nodes.age().sum().clamp(min=1)
             self.days_between.copy_(self._days(nodes).sum() / ages)
-        features = self.features(nodes)
-        std = features.std(0, correction=0)
-        self.mean.copy_(features.mean(0))
-        self.std.copy_(std.where(std > 1e-3, 1.0))  # what never varied here is not blown up
+        _copy_moments(self, self.features(nodes))
 
     def forward(self, nodes: NodeBatch, scores: Tensor, more: Sequence[Tensor] = ()) -> Tensor:
         """(N,), to be added to the scores (N,) of the nodes; `more` are further inputs (N,)."""
@@ -596,6 +590,13 @@ class PersonalFrequency(nn.Module):
         """(N,), the `amin` or `amax` of the events' values (E,)."""
         zeros = values.new_zeros(len(nodes.node_items))
         return zeros.scatter_reduce(0, nodes.nodes, values, which, include_self=False)
+
+
+def _copy_moments(module: AlikeUsers | PersonalFrequency, features: Tensor) -> None:
+    """Hold the mean and the deviation of features (R, F) in the buffers of these names."""
+    std = features.std(0, correction=0)
+    module.mean.copy_(features.mean(0))
+    module.std.copy_(std.where(std > 1e-3, 1.0))  # what never varied here is not blown up
 
 
 def _log(frequency: Tensor) -> Tensor:
