@@ -74,7 +74,7 @@ def scorers(split: Split) -> dict[str, Callable[[], Scorer]]:
             embedding_dim=16,
             autoencoder=Autoencoder(TweedieHead(), latent_dim=8, kl_steps=100, elbo_weight=0.1),
             alike=Alike(localities=(1, 5)),
-            frequency=Frequency(personal=True),
+            frequency=Frequency(personal=True, item_dim=4),
             learning_rate=0.02,
         ),
         "CrossDomain": lambda: models.CrossDomain(

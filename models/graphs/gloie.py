@@ -139,17 +139,23 @@ class Frequency:
     Attributes:
         personal: whether it does.
         calendar: gives it the days between the baskets too; None: where the log has dates.
+        item_dim: of each item's own response to the inputs: milk is bought again within the week,
+            a lamp is not; 0: all items respond alike.
 
     Raises:
-        ConfigError: `calendar` without `personal`.
+        ConfigError: `calendar` or `item_dim` without `personal`, or `item_dim` out of its range.
     """
 
     personal: bool = False
     calendar: bool | None = False
+    item_dim: int = 0
 
     def __post_init__(self) -> None:
-        if self.calendar and not self.personal:
-            raise ConfigError("calendar=true adds to personal=true, which is false; set both")
+        at_least(0, item_dim=self.item_dim)
+        more = {"calendar=true": self.calendar, f"item_dim={self.item_dim}": self.item_dim}
+        for option, is_set in more.items():
+            if is_set and not self.personal:
+                raise ConfigError(f"{option} adds to personal=true, which is false; set both")
 
 
 @dataclass(frozen=True)
@@ -268,7 +274,10 @@ class GLOIE(Divisible):
         self.calendar = frequency.calendar
         self.personal = (
             PersonalFrequency(
-                calendar=frequency.calendar is not False, num_more=len(alike.localities)
+                num_items,
+                calendar=frequency.calendar is not False,
+                num_more=len(alike.localities),
+                item_dim=frequency.item_dim,
             )
             if frequency.personal
             else None
@@ -482,11 +491,15 @@ class PersonalFrequency(nn.Module):
     A perceptron of: the log of the item's decayed frequency, for several decays; how many baskets
     ago it was had last, and that relative to the mean gap between its baskets; the user's number
     of baskets, their mean size and the share of distinct items; and the score that it adds to.
+    What it says of an item is the same for all items with these inputs x, but for v_i^T tanh(A x),
+    the item's own response, where items have vectors v_i.
 
     Args:
+        num_items: n.
         calendar: the log of its frequency decayed by days, and the days since the last, too; in a
             log without dates all days are 0.
         num_more: further inputs, in deviations already.
+        item_dim: of the items' vectors v_i; 0: without.
         hidden_dim: of the perceptron's two hidden layers.
         dropout: after the first.
     """
@@ -500,9 +513,11 @@ class PersonalFrequency(nn.Module):
 
     def __init__(
         self,
+        num_items: int,
         *,
         calendar: bool = False,
         num_more: int = 0,
+        item_dim: int = 0,
         hidden_dim: int = 64,
         dropout: float = 0.1,
     ) -> None:
@@ -512,14 +527,19 @@ class PersonalFrequency(nn.Module):
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("std", torch.ones(num_features))
         self.register_buffer("days_between", torch.tensor(7.0))
+        num_inputs = num_features + 1 + num_more
         self.perceptron = nn.Sequential(
-            nn.Linear(num_features + 1 + num_more, hidden_dim),
+            nn.Linear(num_inputs, hidden_dim),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(hidden_dim, hidden_dim),
             nn.ReLU(),
             nn.Linear(hidden_dim, 1),
         )
+        self.response = None
+        if item_dim:
+            self.response = nn.Linear(num_inputs, item_dim)
+            self.items = nn.Parameter(torch.randn(num_items, item_dim) / 10)
 
     def standardise(self, nodes: NodeBatch, *, has_dates: bool = True) -> None:
         """Features of other nodes are brought to the mean and deviation of these."""
@@ -535,7 +555,11 @@ class PersonalFrequency(nn.Module):
         """(N,), to be added to the scores (N,) of the nodes; `more` are further inputs (N,)."""
         features = (self.features(nodes) - self.mean) / self.std
         inputs = torch.cat([features, torch.stack([scores, *more], 1)], 1)
-        return self.perceptron(inputs.to(next(self.perceptron.parameters()).dtype)).squeeze(1)
+        inputs = inputs.to(next(self.perceptron.parameters()).dtype)
+        added_N = self.perceptron(inputs).squeeze(1)
+        if self.response is None:
+            return added_N
+        return added_N + (self.response(inputs).tanh() * self.items[nodes.node_items]).sum(1)
 
     def features(self, nodes: NodeBatch) -> Tensor:
         """(N, F)."""

@@ -175,7 +175,7 @@ def test_features_worked_by_hand() -> None:
     """Items 0, 1 and 2 of a user with four baskets and five events."""
     history = [[0, 1], [0], [2], [0]]
     nodes = NodeBatch.of(BasketBatch.from_lists([[], history], N))
-    features = PersonalFrequency().features(nodes)
+    features = PersonalFrequency(N).features(nodes)
     frequencies = [
         [d**3 + d**2 + 1, d**3, d**1] for d in (0.3, 0.6, 0.8, 0.9, 0.97, 1.0)
     ]  # items 0, 1, 2: three, two and no baskets ago; three; one
@@ -197,8 +197,8 @@ def test_calendar_features_worked_by_hand() -> None:
     days = torch.tensor([0, 0, 10, 13, 20])
     times = 1_700_000_000 + 86400 * days
     nodes = NodeBatch.of(replace(batch, times=times, users=torch.tensor([0])))
-    features = PersonalFrequency(calendar=True).features(nodes)
-    torch.testing.assert_close(features[:, :-4], PersonalFrequency().features(nodes))
+    features = PersonalFrequency(N, calendar=True).features(nodes)
+    torch.testing.assert_close(features[:, :-4], PersonalFrequency(N).features(nodes))
     ages = [[20, 10, 0], [20], [7]]
     frequencies = [
         [sum(math.exp(-age / rate) for age in of_item) for rate in (7, 30, 90)] for of_item in ages
@@ -209,7 +209,7 @@ def test_calendar_features_worked_by_hand() -> None:
 
 def test_a_frequency_that_has_decayed_to_nothing_stays_finite() -> None:
     nodes = NodeBatch.of(BasketBatch.from_lists([[[0], *[[1]] * 200]], N))
-    features = PersonalFrequency().features(nodes)
+    features = PersonalFrequency(N).features(nodes)
     assert features[0, 0] == -6
     assert features.isfinite().all()
 
@@ -217,7 +217,7 @@ def test_a_frequency_that_has_decayed_to_nothing_stays_finite() -> None:
 @settings(max_examples=30)
 @given(st.lists(st.lists(st.lists(st.integers(0, N - 1), min_size=1), max_size=6), max_size=4))
 def test_features_are_finite_and_the_users_own(histories: list[History]) -> None:
-    personal = PersonalFrequency(calendar=True)
+    personal = PersonalFrequency(N, calendar=True)
     nodes = NodeBatch.of(BasketBatch.from_lists(histories, N))
     features = personal.features(nodes)
     assert features.shape == (len(nodes.node_items), len(personal.mean))
@@ -239,6 +239,23 @@ def test_features_are_standardised_by_the_training_histories(
     torch.testing.assert_close(scaled.std(0, correction=0), torch.ones(features.shape[1]))
 
 
+def test_an_items_own_response_by_hand() -> None:
+    """Two items of one basket have the same features, and differ by their vectors alone."""
+    torch.manual_seed(0)
+    personal = PersonalFrequency(N, item_dim=2)
+    shared = PersonalFrequency(N)
+    shared.perceptron.load_state_dict(personal.perceptron.state_dict())
+    nodes = NodeBatch.of(BasketBatch.from_lists([[[1, 4], [1, 4]]], N))
+    scores = torch.tensor([0.3, 0.3])
+    with torch.no_grad():
+        added = personal.eval()(nodes, scores) - shared.eval()(nodes, scores)
+        assert personal.response is not None
+        inputs = torch.cat([personal.features(nodes)[0], scores[:1]])
+        response = torch.tanh(personal.response.weight @ inputs + personal.response.bias)
+    torch.testing.assert_close(added, personal.items[[1, 4]].detach() @ response)
+    assert added[0] != added[1]
+
+
 def test_a_feature_that_no_training_history_varies_in_is_not_blown_up(
     split_of: Callable[[list[History], int], Split],
 ) -> None:
@@ -256,6 +273,8 @@ def test_a_feature_that_no_training_history_varies_in_is_not_blown_up(
     [
         ({"use_global": False, "use_local": False}, "use_local=false leave no embedding; use one"),
         ({"calendar": True}, "calendar=true adds to personal=true, which is false"),
+        ({"item_dim": 4}, "item_dim=4 adds to personal=true, which is false"),
+        ({"personal": True, "item_dim": -1}, "item_dim=-1: expected at least 0"),
         ({"num_targets": 0}, "num_targets=0: expected at least 1"),
         ({"num_examples": 0}, "num_examples=0: expected at least 1"),
         ({"localities": [1, 0]}, "localities=0: expected above 0"),
@@ -451,7 +470,7 @@ def test_a_history_without_dates_takes_the_mean_days_between_baskets() -> None:
     lists = [[[0, 1], [1], [2]]]
     stranger = BasketBatch.from_lists(lists, 3)
     known_user = replace(stranger, times=stranger.baskets * 3 * 86400, users=torch.tensor([5]))
-    personal = PersonalFrequency(calendar=True)
+    personal = PersonalFrequency(N, calendar=True)
     personal.standardise(NodeBatch.of(known_user))
     assert personal.days_between.item() == pytest.approx(3.0)
     torch.testing.assert_close(
