@@ -453,19 +453,19 @@ class AlikeUsers(TrainingUsers):
     def evidence(self, batch: BasketBatch) -> Tensor:
         """(K, B, n)."""
         similarity_BU = asymmetric_cosine(self, batch, self.asymmetry)
-        share_n = wide(self.share)
-        pieces = []
-        for locality in self.localities:
-            taken_Bn = self.mix(similarity_BU**locality)
-            total_B1 = taken_Bn.sum(1, keepdim=True)
-            taken_Bn = torch.where(total_B1 > 0, taken_Bn / total_B1, share_n)
-            pieces.append(torch.log1p((1 - self.LEAST) / self.LEAST * taken_Bn / share_n))
-        return torch.stack(pieces) + math.log(self.LEAST)
+        *others, last = self.localities
+        taken = [self.mix(similarity_BU if q == 1 else similarity_BU**q) for q in others]
+        taken.append(self.mix(similarity_BU.pow_(last)))  # a second (B, U) would take as long again
+        taken_KBn = torch.stack(taken)
+        total_KB1 = taken_KBn.sum(2, keepdim=True)
+        scale_n = (1 - self.LEAST) / self.LEAST / wide(self.share)
+        evidence_KBn = taken_KBn.div_(total_KB1).mul_(scale_n).log1p_().add_(math.log(self.LEAST))
+        return evidence_KBn.masked_fill_(total_KB1 == 0, 0)
 
     def weighted(self, evidence_KBn: Tensor, nodes: NodeBatch) -> Tensor:
         """(B, n): the evidence by the gates of its users."""
-        gates_BK = self.gates(nodes)
-        return torch.einsum("kbn,bk->bn", evidence_KBn.to(gates_BK.dtype), gates_BK)
+        gates_KB1 = self.gates(nodes).T.unsqueeze(2)
+        return (evidence_KBn.to(gates_KB1.dtype) * gates_KB1).sum(0)
 
     def gates(self, nodes: NodeBatch) -> Tensor:
         """(B, K): what each piece of evidence weighs for each user."""

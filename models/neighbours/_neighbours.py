@@ -86,9 +86,12 @@ class TrainingUsers(Keeper):
         values = shares[rows, owners].double() * self.item_weights[pairs]
         return Parts.summed("user", rows, self.users[owners], values)
 
-    def same_user(self, batch: BasketBatch) -> Tensor:
-        """(B, U) bool: where a training user is the one asked, who is no neighbour."""
-        return batch.users[:, None] == self.users
+    def same_user(self, batch: BasketBatch) -> tuple[Tensor, Tensor]:
+        """Of a matrix (B, U), the cells where a training user is the one asked: no neighbour."""
+        users, order = self.users.sort()
+        place = torch.searchsorted(users, batch.users).clamp(max=len(users) - 1)
+        (rows,) = (users[place] == batch.users).nonzero(as_tuple=True)
+        return rows, order[place[rows]]
 
 
 class UserNeighbours(TrainingUsers, ClosedForm):
@@ -101,10 +104,13 @@ class UserNeighbours(TrainingUsers, ClosedForm):
 
 def _sums(dense: Tensor, columns: Tensor, offsets: Tensor, weights: Tensor | None) -> Tensor:
     """(B, R): for each row r of R, the weighted sum of the columns of `dense` (B, C) it names."""
+    columns_of = dense.T
+    # Not contiguous(): it leaves the strides of a single row, for which other code then runs.
+    if columns_of.stride() != (len(dense), 1):
+        columns_of = columns_of.clone(memory_format=torch.contiguous_format)
     summed = F.embedding_bag(
         columns,
-        # Not contiguous(): it leaves the strides of a single row, for which other code then runs.
-        dense.T.clone(memory_format=torch.contiguous_format),
+        columns_of,
         offsets,
         mode="sum",
         per_sample_weights=weights,

@@ -108,7 +108,7 @@ class TIFUKNN(Explainable, UserNeighbours):
         """(B, U): 1/k for the nearest k training users, 0 for the others and without a history."""
         # |x - y|^2 without |x|^2, which is the same for all y.
         nearness = 2 * self.match(user_vectors, self.weights) - self.squared_norms
-        nearness = nearness.masked_fill(self.same_user(batch), -torch.inf)
+        nearness[self.same_user(batch)] = -torch.inf
         nearest = top_k(nearness, min(self.num_neighbors, len(self.users)))
         is_neighbour = ((nearest.items >= 0) & (batch.lengths() > 0)[:, None]).float()
         shares = is_neighbour / is_neighbour.sum(1, keepdim=True).clamp(min=1)

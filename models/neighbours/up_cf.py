@@ -78,7 +78,9 @@ def asymmetric_cosine(training: TrainingUsers, batch: BasketBatch, asymmetry: fl
     """(B, U): w(u, v) of the users asked and the training users; 0 of a user with itself."""
     held_items = batch.multi_hot()
     own_size = held_items.sum(1, keepdim=True).clamp(min=1)
-    similarity = training.match(held_items) / (
-        own_size**asymmetry * training.offsets.diff() ** (1 - asymmetry)
-    )
-    return similarity.masked_fill(training.same_user(batch), 0)
+    similarity = training.match(held_items)
+    # In place: what is as large as all training users is laid out as `match` leaves it.
+    similarity /= own_size**asymmetry
+    similarity /= training.offsets.diff() ** (1 - asymmetry)
+    similarity[training.same_user(batch)] = 0
+    return similarity
