@@ -53,7 +53,8 @@ PAIRS = {
     ],
 }
 """Rows compared user by user, by log: an experiment, and the one that it is held against."""
-LONG_NAMES = ("complete_journey",)  # logs whose name holds a _
+LONG_NAMES = ("complete_journey_types", "complete_journey", "online_retail_baskets")
+"""Logs whose name holds a _, one before another that it begins with."""
 APART = ("repeat/recall@10", "explore/recall@10")
 
 SPEED = """
@@ -164,7 +165,7 @@ def _paired(log: str, records: list[dict[str, Any]]) -> str:
     means = {r["experiment"]: r["test"]["ndcg@10"]["mean"] for r in records if r["test"]}
     others = [name for name in users if not name.startswith("gloie")]
     pairs = [pair for pair in PAIRS.get(log, []) if users.keys() >= set(pair)]
-    if ours and others:
+    if others:
         against = {f"dnntsp/{log}", max(others, key=means.__getitem__)} & users.keys()
         pairs += product(ours, sorted(against))
         pairs += product({f"gloie_plus/{log}_any"} & users.keys(), sorted(others))

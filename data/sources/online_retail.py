@@ -38,17 +38,24 @@ ITEMS = PublicFile(
     _REBUILT,
     "8c1597236687b9ba2aff2dd51c6e158bbc6b256343dc9206ce56eb3f1b51237a",
 )
+_GOODS = r"^\d{5}"  # a code of goods is five digits and at times a letter
 _FORM = "%Y-%m-%d %H:%M:%S"
 _TIME = pl.col("InvoiceDate").str.to_datetime(_FORM, time_unit="us")
 
 
-def customers(path: str | None = None) -> EventLog:
+def customers(path: str | None = None, *, goods_only: bool = False) -> EventLog:
     """A user is a customer, a basket an invoice: 4,339 users.
 
     `events` hold `basket_id`, `quantity`, `value` (quantity times price, pounds), `price` and
     `country`; `items` hold `title` and `text`: the description that the code has most often.
+
+    Args:
+        path: the file; null: where `PublicFile` looks for it.
+        goods_only: leave out postage, manual entries and charges, 1,554 rows of codes such as POST.
     """
     sales = _sales(path).filter(pl.col("CustomerID") > 0)
+    if goods_only:
+        sales = sales.filter(pl.col("StockCode").str.contains(_GOODS))
     return _log(sales, pl.col("CustomerID").cast(pl.Int64), name="online_retail")
 
 

@@ -39,8 +39,10 @@ def test_every_log_brings_the_task_that_is_natural_to_it(name: str) -> None:
         "uci_retail": "last_basket",
         "complete_journey": "global_time",
         "complete_journey_categories": "global_time",
+        "complete_journey_types": "global_time",
         "dc": "user_holdout",
         "online_retail": "last_basket",
+        "online_retail_baskets": "global_time",
         "tafeng": "user_holdout",
         "tms": "user_holdout",
     }

@@ -39,6 +39,16 @@ def test_a_user_is_a_customer(sales: str) -> None:
     ]
 
 
+def test_goods_are_told_from_postage_and_charges(tmp_path: Path, sales: str) -> None:
+    path = tmp_path / "with_postage.parquet"
+    codes = pl.Series("StockCode", ["POST", "71053", "M", "85123A"])
+    pl.read_parquet(sales).with_columns(codes).write_parquet(path)
+    log = online_retail.customers(str(path), goods_only=True)
+    assert log.events.select(USER, ITEM).rows() == [(12583, "85123A"), (17850, "71053")]
+    assert log.items[ITEM].to_list() == ["71053", "85123A"]
+    assert online_retail.customers(str(path)).num_events == 3
+
+
 def test_a_user_is_an_invoice(sales: str) -> None:
     log = online_retail.invoices(sales)
     assert log.events[USER].to_list() == [1, 1, 2, 3]
@@ -49,6 +59,8 @@ def test_published_sizes(public_data: Path) -> None:
     log = online_retail.invoices()
     assert (log.num_events, len(log.users), len(log.items)) == (531_282, 20_725, 3_940)
     assert len(online_retail.customers().users) == 4_339
+    goods = online_retail.customers(goods_only=True)
+    assert (goods.num_events, len(goods.users), len(goods.items)) == (396_370, 4_335, 3_659)
     unisrec = online_retail.unisrec()
     assert (unisrec.num_events, len(unisrec.users), len(unisrec.items)) == (519_907, 16_520, 3_469)
     times = unisrec.events.group_by(USER).agg(pl.col(TIME).n_unique())[TIME]
