@@ -28,7 +28,7 @@ from recsys.batch.histories import BasketBatch
 from recsys.cli import main as command
 from recsys.errors import RunError
 from recsys.files import write_text
-from recsys.models.graphs.gloie import AlikeUsers
+from recsys.models.graphs.gloie import GLOIE, AlikeUsers
 from recsys.reading import read_config
 from recsys.run.ranking import prepare
 from recsys.scoring import saved_model
@@ -60,6 +60,7 @@ def of_log(log: str) -> Points:
         if command.main(["train", *options]):
             raise RunError(f"gloie_plus/{log}_any did not train; see {folder}")
     model = saved_model.load(folder, device="cpu").model
+    assert isinstance(model, GLOIE) and model.alike is not None
     users = prepare(read_config(folder)).split.test.history
     return means(weights(model.alike, users))
 
@@ -81,9 +82,7 @@ def means(users: pl.DataFrame) -> Points:
     """By property, the users in equal parts, of which ties make fewer: means of each."""
     weight = pl.col("^locality_.*$").mean().round(4)
     return {
-        name: users.group_by(
-            part=pl.col(name).rank("max") * PARTS // (pl.len() + 1), maintain_order=False
-        )
+        name: users.group_by(part=pl.col(name).rank("max") * PARTS // (pl.len() + 1))
         .agg(pl.col(name).mean().round(4), weight, users=pl.len())
         .sort("part")
         .drop("part")
