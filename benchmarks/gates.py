@@ -60,7 +60,8 @@ def of_log(log: str) -> Points:
         if command.main(["train", *options]):
             raise RunError(f"gloie_plus/{log}_any did not train; see {folder}")
     model = saved_model.load(folder, device="cpu").model
-    assert isinstance(model, GLOIE) and model.alike is not None
+    assert isinstance(model, GLOIE)
+    assert model.alike is not None
     users = prepare(read_config(folder)).split.test.history
     return means(weights(model.alike, users))
 
