@@ -259,6 +259,27 @@ def regression(
     return coefficients, float(found[-1] - mean @ coefficients)
 
 
+@torch.inference_mode()
+def probabilities_of(
+    model: Calibrated, histories: BasketBatch, items: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How likely items (B, k) of lists are, 0 where one is short, and sizes (B,), on the CPU.
+
+    Args:
+        model: calibrated.
+        histories: of the users.
+        items: of each user; -1 is none.
+    """
+    pieces = [(torch.empty(0, items.shape[1]).double(), torch.empty(0).double())]
+    for rows in torch.arange(len(histories)).split(model.users_at_once(histories.num_items)):
+        batch = histories.rows(rows).to(place_of(model))
+        probabilities = model.score(batch).sigmoid().cpu()
+        of_lists = probabilities.gather(1, items[rows].clamp(min=0))
+        pieces.append((of_lists.masked_fill(items[rows] < 0, 0), probabilities.sum(1)))
+    lists, sizes = zip(*pieces, strict=True)
+    return torch.cat(lists), torch.cat(sizes)
+
+
 def basket_length(probabilities: Tensor, expected_size: Tensor) -> Tensor:
     """(B,) how many of the likeliest items make the basket with the highest expected F1.
 
