@@ -1,14 +1,14 @@
-"""Probabilities, sizes and completions of next baskets: GLOIE with one setting beside simple rivals.
+"""Probabilities, sizes and completions of next baskets: GLOIE, one setting, and simple rivals.
 
     RECSYS_DATA=FOLDER python -m benchmarks.baskets.run tafeng     or dc, tms, complete_journey
 
 The model is trained as `experiment=gloie_plus/LOG_any` says, in `runs/baskets/LOG`, where a stopped
-command goes on. All models are calibrated on the validation users in the same way and judged on the
-test users. A softmax that is not calibrated says how much calibration does. For completion half of
-each test user's basket of two items or more is known, drawn with several seeds. Its rivals are GLOIE
-without a look at that half, GLOIE with it as the latest basket of the history, item-kNN asked with
-the half alone, and what goes together alone. Differences are paired by user, with Holm's correction
-over the rows and metrics of a table.
+command goes on. All models are calibrated on the validation users in the same way and judged on
+the test users. A softmax that is not calibrated says how much calibration does. For completion half
+of each test user's basket of two items or more is known, drawn with several seeds. Its rivals are
+GLOIE without a look at that half, GLOIE with it as the latest basket of the history, item-kNN asked
+with the half alone, and what goes together alone. Differences are paired by user, with Holm's
+correction over the rows and metrics of a table.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import torch
 from benchmarks.record import ROOT, write
 from recsys.batch.histories import BasketBatch
 from recsys.cli.compose import compose
-from recsys.evaluation import Evaluation, Protocol, Reliability, compare, evaluate, reliability
-from recsys.evaluation.statistics import with_holm
+from recsys.evaluation import Evaluation, Protocol, Reliability, evaluate, reliability
+from recsys.evaluation.statistics import PAIRED, paired_t, with_holm
 from recsys.models import ItemKNN, Popularity
-from recsys.run.calibrating import calibration_of, size_errors, without_companions
+from recsys.run.calibrating import calibration_of, without_companions
 from recsys.run.config import Sizes, plain, sized
 from recsys.run.ranking import fitted, prepare
 from recsys.scoring import Calibrated, Companions, Completing, Scorer, half_known
@@ -98,7 +98,7 @@ def main() -> None:
             "validation_users": len(split.validation),
             "items": split.num_items,
             "probabilities": probabilities(calibrated, split),
-            "sizes": dict(size_errors(split)),
+            "sizes": sizes(calibrated, split),
             "f1": lengths(calibrated[OURS], split),
             "completion": completions(calibrated, split),
         },
@@ -126,6 +126,24 @@ def probabilities(models: Mapping[str, Calibrated], split: Split) -> dict[str, A
 
 def of_users(result: Reliability) -> pl.DataFrame:
     return result.per_user.select(pl.col("user").alias("user_id"), *OF_PROBABILITIES)
+
+
+def sizes(models: Mapping[str, Calibrated], split: Split) -> dict[str, dict[str, float]]:
+    """Mean absolute error, and root of the mean square, of sums of probabilities and of guesses."""
+    history, size = split.test.history, split.test.target.lengths.double()
+    mean_of_user = history.lengths() / history.num_baskets().clamp(min=1)
+    guesses = {
+        "mean of all": torch.full_like(size, models[OURS].calibration.size),
+        "mean of the user": mean_of_user.double(),
+        "latest basket": history.last(1).lengths().double(),
+    }
+    for name, model in models.items():
+        guesses[name] = reliability(model, split.test).per_user["size"].to_torch()
+    errors = {name: guess - size for name, guess in guesses.items()}
+    return {
+        name: {"absolute": float(e.abs().mean()), "root of square": float(e.square().mean().sqrt())}
+        for name, e in errors.items()
+    }
 
 
 def lengths(model: Calibrated, split: Split) -> dict[str, float]:
@@ -187,13 +205,19 @@ def spreads(results: list[Evaluation]) -> dict[str, Any]:
 def paired(frames: dict[str, pl.DataFrame]) -> dict[str, dict[str, Any]]:
     """By row and metric how far the first is from it, with its p-value."""
     first, *others = frames
-    tables = [compare(frames[n], frames[first]).with_columns(row=pl.lit(n)) for n in others]
-    whole = with_holm(pl.concat(tables).drop("p_holm"))
-    rows: dict[str, dict[str, Any]] = {}
+    names = [name for name in frames[first].columns if name != "user_id"]
+    tests = []
+    for other in others:
+        both = frames[other].join(frames[first], on="user_id", suffix="_first")
+        pairs = [(name, both[name], both[f"{name}_first"]) for name in names]
+        rows = [paired_t(*pair) for pair in pairs if not pair[1].equals(pair[2], check_names=False)]
+        tests.append(pl.DataFrame(rows, schema=PAIRED).with_columns(row=pl.lit(other)))
+    whole = with_holm(pl.concat(tests))
+    table: dict[str, dict[str, Any]] = {}
     for row in whole.iter_rows(named=True):
         figures = {n: row[n] for n in ("difference", "low", "high", "p_value", "p_holm")}
-        rows.setdefault(row["row"], {})[f"{row['metric']} difference"] = figures
-    return rows
+        table.setdefault(row["row"], {})[f"{row['metric']} difference"] = figures
+    return table
 
 
 if __name__ == "__main__":
