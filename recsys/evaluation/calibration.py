@@ -14,7 +14,6 @@ Shapes: B users, n items, G groups, C cells, each of probabilities that are near
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import polars as pl
@@ -25,7 +24,8 @@ from recsys.batch.examples import Part
 from recsys.batch.ragged import Ragged
 from recsys.evaluation.statistics import mean_intervals
 from recsys.retrieval.lists import top_k
-from recsys.scoring.calibration import Calibrated, basket_length, scored
+from recsys.scoring.calibration import basket_length, scored
+from recsys.scoring.scorer import Scorer
 from recsys.types import Scores
 
 NUM_GROUPS = 10
@@ -65,20 +65,13 @@ class Reliability:
         return mean_intervals(self.per_user.select(METRICS), 0.95, 1000, 0)
 
 
-def reliability(
-    model: Calibrated,
-    part: Part,
-    *,
-    mask_history: bool = False,
-    progress: Callable[[Iterable[tuple[Part, Scores]]], Iterable[tuple[Part, Scores]]] = iter,
-) -> Reliability:
+def reliability(model: Scorer, part: Part, *, mask_history: bool = False) -> Reliability:
     """Compare the probabilities of a calibrated model with the targets of a part.
 
     Args:
-        model: calibrated on other targets.
+        model: whose scores are log odds, such as one that is calibrated on other targets.
         part: histories and targets.
         mask_history: leave out items of the history.
-        progress: wraps the batches, for a progress bar.
 
     >>> split = last_basket(checkerboard())
     >>> model = EASE().fit(split)
@@ -88,7 +81,7 @@ def reliability(
     (True, 10)
     """
     cells, frames = torch.zeros(3, len(_CELLS) + 1, dtype=torch.float64), []
-    for batch, logits in progress(scored(model, part)):
+    for batch, logits in scored(model, part):
         labels = batch.target.dense(logits.shape[1])
         is_open = torch.ones_like(labels)
         if mask_history:

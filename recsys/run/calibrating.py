@@ -20,6 +20,7 @@ from typing import Any
 import polars as pl
 
 from recsys.batch.examples import Part
+from recsys.errors import RunError
 from recsys.evaluation.calibration import reliability
 from recsys.evaluation.ranking import Protocol, evaluate
 from recsys.files import write_text
@@ -71,11 +72,16 @@ def calibrate_run(
 
     Returns:
         What `calibration.json` holds.
+
+    Raises:
+        RunError: a model is missing or damaged, or is outside of the folder.
     """
     protocol, names = task.protocol, {name_of(config["model"]): run}
     names |= {str(name): run / "baselines" / str(name) for name in config["baselines"] or {}}
     models: dict[str, Any] = {}
     for name, folder in names.items():
+        if not (folder / "model").resolve().is_relative_to(run.resolve()):
+            raise RunError(f"{folder / 'model'} leads out of {run}; calibrate the run it is of")
         saved = saved_model.load(folder, device=device, trusted=trusted)
         with asking(saved.model):
             fitted = calibration_of(saved.model, task.split, mask_history=protocol.mask_history)

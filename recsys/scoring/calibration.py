@@ -238,7 +238,7 @@ def regression(
         least: (C,) what each coefficient is at least.
     """
     mean, std = inputs.mean(0), inputs.std(0)
-    std[std < 1e-9 * np.abs(inputs).max(0)] = np.inf  # what never varied says nothing
+    std[std <= 1e-9 * np.abs(inputs).max(0)] = np.inf  # what never varied says nothing
     inputs = (inputs - mean) / std
     share, total = np.average(labels, weights=weights), weights.sum()
     signs = np.where(labels, 1.0, -1.0)
