@@ -184,6 +184,33 @@ class BasketBatch:
             offsets=torch.nn.functional.pad(lengths.cumsum(0), (1, 0)),
         )
 
+    def with_basket(self, items: Ragged) -> BasketBatch:
+        """The same users with one more basket each, at the time of their last event.
+
+        Args:
+            items: B rows; where one is empty, the user has no further basket.
+
+        >>> batch = BasketBatch.from_lists([[[0], [1]], []], num_items=3)
+        >>> batch.with_basket(Ragged.from_lists([[2], [0, 1]])).baskets.tolist()
+        [0, 1, 2, 0, 0]
+        """
+        items = items.to(self.device)
+        owners, last = items.owners(), self.offsets[1:] - 1
+        times = torch.where(
+            self.lengths() > 0, torch.nn.functional.pad(self.times, (0, 1))[last], 0
+        )
+        more = {
+            "items": items.values,
+            "baskets": self.num_baskets()[owners],
+            "times": times[owners],
+            "quantities": torch.ones(len(owners), device=self.device),
+            "values": torch.full((len(owners),), torch.nan, device=self.device),
+            "log_rows": torch.full_like(owners, -1),
+        }
+        order = torch.cat([self.owners(), owners]).argsort(stable=True)
+        columns = {n: torch.cat([getattr(self, n), of])[order] for n, of in more.items()}
+        return replace(self, **columns, offsets=self.offsets + items.offsets)
+
     def owners(self) -> Tensor:
         """(E,) int64, the row of each event's user."""
         return self.ragged.owners()

@@ -29,9 +29,10 @@ from recsys.log.event_log import ITEM, USER, EventLog
 from recsys.ranges import Number
 from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import runs_page, tables
-from recsys.report.screen import console, say, show, table_of
+from recsys.report.screen import console, say, short, show, table_of
 from recsys.run import ranking, synthesis
 from recsys.run.alike import UNLIKE, check_alike, unlike_training
+from recsys.run.calibrating import calibrate_run, table_of_figures
 from recsys.run.config import flat
 from recsys.run.folder import about
 from recsys.run.forecasting import compare_forecasts
@@ -110,11 +111,14 @@ def recommend(given: Namespace) -> None:
     with _warned():
         options = {"k": given.k, "unknown": given.unknown, **_filters(given)}
         options["rerank"] = list(_rerankings(given))
+        if given.all_users and (given.basket or given.probability):
+            raise ConfigError("--basket and --probability are for --users and --history")
         if given.all_users:
             pieces = saved.recommend_all(**options)
             write_pieces(given.output, _shown(pieces, saved))
             say(f"{given.output}: lists of {len(saved.users):,} users")
             return
+        options |= {"probability": given.probability, "basket": _file_or_ids(given, "basket")}
         if given.users:
             lists = saved.recommend(given.users, progress=console.is_terminal, **options)
         else:
@@ -173,7 +177,7 @@ def score(given: Namespace) -> None:
     pairs = typed_table(str(given.pairs))
     saved = _saved(given)
     with _warned():
-        scored = saved.score(pairs, unknown=given.unknown)
+        scored = saved.score(pairs, unknown=given.unknown, probability=given.probability)
     _show_or_write(scored, given.output)
 
 
@@ -214,6 +218,26 @@ def refit(given: Namespace) -> None:
     say(f"{output}: a model of all {split.log.num_events:,} events; recsys recommend {output}")
 
 
+def calibrate(given: Namespace) -> None:
+    """Make the scores of a run's models probabilities, and judge them on the test users."""
+    check_command(given.run, "calibrate")
+    config = _config(given.run, [])
+    protocol = _check(given.run, config)
+    device = given.device or config["device"]
+    with reading(given.run / "config.yaml"), held(given.run), running_on(device):
+        log = filtered_log(config["data"], config["task"]["filters"], "data")
+        split = trust.build(config["task"]["split"], "split")(log)
+        if different := unlike_training(given.run, config["task"], about(split.log)):
+            raise RunError(f"{different}: train on the log as it is now, and calibrate that run")
+        task = ranking.task_of(split, protocol, config["retrieval"], "index")
+        whole = calibrate_run(given.run, config, task, given.trusted, device)
+    show(table_of(table_of_figures(whole), title=f"{log.name} (test)"))
+    sizes = ", ".join(f"{short(error)} by the {guess}" for guess, error in whole["sizes"].items())
+    if sizes:
+        say(f"size_error of guesses: {sizes}")
+    say(f"{given.run}: calibrated; recsys recommend {given.run} --users ID --probability")
+
+
 def _saved(given: Namespace, default: str = "auto") -> SavedModel:
     """The model of the run that a command names, on the device and from the packages it names."""
     device = given.device or default
@@ -222,13 +246,17 @@ def _saved(given: Namespace, default: str = "auto") -> SavedModel:
 
 def _filters(given: Namespace) -> dict[str, Any]:
     """`allow` and `deny`: ids, or the table in a file."""
-    values = {name: vars(given)[name] for name in ("allow", "deny")}
-    for name, ids in values.items():
-        if ids and Path(ids[0]).suffix in (".csv", ".parquet"):
-            if len(ids) > 1:
-                raise ConfigError(f"--{name} {' '.join(ids)}: give ids, or one file")
-            values[name] = typed_table(ids[0])
-    return values
+    return {name: _file_or_ids(given, name) for name in ("allow", "deny")}
+
+
+def _file_or_ids(given: Namespace, name: str) -> Any:
+    """Ids of an option, or the table in a file that it names."""
+    ids = vars(given)[name]
+    if ids and Path(ids[0]).suffix in (".csv", ".parquet"):
+        if len(ids) > 1:
+            raise ConfigError(f"--{name} {' '.join(ids)}: give ids, or one file")
+        return typed_table(ids[0])
+    return ids
 
 
 @contextmanager

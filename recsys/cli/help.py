@@ -21,6 +21,7 @@ recsys {version}: recommender-system research. One behaviour log in, an honest t
   recsys score RUN FILE                                scores of given users and items
   recsys explain RUN --users ID … | --pairs FILE       what brought items to users, part by part
   recsys serve RUN [--port 8000]                       its lists over HTTP, as JSON
+  recsys calibrate RUN                                 its scores as probabilities
   recsys refit RUN                                     its model for use, fitted on the whole log
   recsys vectors RUN FOLDER                            its item and user vectors, as Parquet
   recsys export RUN FILE.onnx                          its scores, for software without torch

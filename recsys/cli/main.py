@@ -25,6 +25,7 @@ COMMANDS = (
     "score",
     "explain",
     "serve",
+    "calibrate",
     "refit",
     "vectors",
     "export",
@@ -48,6 +49,7 @@ TRUSTING = (
     "score",
     "explain",
     "serve",
+    "calibrate",
     "refit",
     "vectors",
     "export",
@@ -198,6 +200,11 @@ def _parser(command: str) -> Parser:
         up = "move items of a value up, by a share of the scores' range; below 0 down"
         parser.add_argument("--boost", nargs="+", metavar="COLUMN=VALUE:W", default=[], help=up)
         _add_filters(parser, "or item_id and user_id, for each user")
+        holds = (
+            "what the next basket holds already, which lists complete: ids, or a file as of --allow"
+        )
+        parser.add_argument("--basket", nargs="+", metavar="ID", help=holds)
+        _add_probability(parser)
     elif command == "similar":
         parser.add_argument("--items", nargs="+", metavar="ID", required=True)
         parser.add_argument("-k", type=int, default=10, help="items an item (default: 10)")
@@ -206,6 +213,7 @@ def _parser(command: str) -> Parser:
         parser.description = "The rows of a table with the model's score of each user and item."
         pairs = "a table, .csv or .parquet, with the columns user_id and item_id"
         parser.add_argument("pairs", type=Path, help=pairs)
+        _add_probability(parser)
         _add_unknown(parser)
     elif command == "explain":
         parser.description = (
@@ -221,6 +229,11 @@ def _parser(command: str) -> Parser:
         most = "of a score, the others as one more (default: 5)"
         parser.add_argument("--parts", type=int, default=5, help=most)
         _add_unknown(parser)
+    elif command == "calibrate":
+        parser.description = (
+            "Fits on the validation users how likely a score is to come true, for the run's model "
+            "and its baselines, judges it on the test users, and shows it in the run's report."
+        )
     elif command == "refit":
         parser.description = (
             "Fits the run's model again, on the events that it held out, too: a trained one for as "
@@ -303,6 +316,11 @@ def _add_filters(parser: Parser, by_user: str) -> None:
         table = f"{does}: ids, or one .csv or .parquet file with the column item_id {by_user}"
         parser.add_argument(f"--{name}", nargs="+", metavar="ID", help=table.strip())
     _add_unknown(parser)
+
+
+def _add_probability(parser: Parser) -> None:
+    likely = "how likely each item is in the user's next basket, of a run that was calibrated"
+    parser.add_argument("--probability", action="store_true", help=likely)
 
 
 def _add_unknown(parser: Parser) -> None:

@@ -1,6 +1,8 @@
 from .beyond import Beyond as Beyond
 from .binary_metrics import auroc as auroc
 from .binary_metrics import average_precision as average_precision
+from .calibration import Reliability as Reliability
+from .calibration import reliability as reliability
 from .forecasts import Backtest as Backtest
 from .forecasts import backtest as backtest
 from .prediction import Folds as Folds

@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pytorch_lightning import seed_everything
 
+from recsys.batch.examples import Part
 from recsys.devices import running_on
 from recsys.errors import ConfigError, RunError
 from recsys.evaluation.ranking import Evaluation
 from recsys.interactive.plan import Data, Plan, Settings
+from recsys.run.calibrating import calibration_of
 from recsys.run.ranking import Task, evaluate_part
 from recsys.run.refitting import refitted
 from recsys.scoring import saved_model
@@ -51,18 +53,37 @@ class FittedModel(SavedModel):
         """
         if part not in ("validation", "test"):
             raise ConfigError(f"part={part!r}; choose among validation, test")
+        return evaluate_part(self.model, self._check_part(part), self.task)
+
+    def _check_part(self, part: Literal["validation", "test"]) -> Part:
         users = self.task.split.test if part == "test" else self.task.split.validation
         if not len(users):
             raise ConfigError(
                 f"{self.plan.name} has learnt from the whole log, and has no {part} users; "
-                "evaluate the model that it was refitted from"
+                "ask the model that it was refitted from"
             )
-        return evaluate_part(self.model, users, self.task)
+        return users
+
+    def calibrate(self) -> Self:
+        """The same model, which says how likely items are: by the validation users of its split.
+
+        Raises:
+            ConfigError: there are none: it was refitted on the whole log.
+            DataError: none of them has a target.
+
+        >>> model = recsys.fit(checkerboard(), "ease", task="next_basket", ks=[10]).calibrate()
+        >>> model.recommend(7, k=2, probability=True)["probability"].round(1).to_list()
+        [0.2, 0.2]
+        """
+        self._check_part("validation")
+        masked, split = self.task.protocol.mask_history, self.task.split
+        return replace(self, calibration=calibration_of(self.model, split, mask_history=masked))
 
     def refit(self) -> FittedModel:
         """The same model for use, fitted on all events, those that were held out too.
 
-        One that is trained takes as many epochs as its best one came after on the split.
+        One that is trained takes as many epochs as its best one came after on the split. One that
+        was calibrated keeps its calibration, with nobody left to fit another on.
 
         Raises:
             ConfigError: it is made of others that are trained.
@@ -98,7 +119,14 @@ class FittedModel(SavedModel):
         if (folder / "config.yaml").exists():
             raise RunError(f"{folder} holds a run, with a model of its own; name another folder")
         place, split = folder / "model", self.task.split
-        saved_model.save(place, self.model, split, self.config, mask_history=self.mask_history)
+        saved_model.save(
+            place,
+            self.model,
+            split,
+            self.config,
+            mask_history=self.mask_history,
+            calibration=self.calibration,
+        )
         return folder
 
 

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import DateFormatter
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 CATEGORIES = {
     "blue": "#4e79a7",
@@ -278,6 +278,34 @@ def shares(
     axes.set_ylabel(labels[1])
     figure.legend(loc="outside upper left", ncols=3)
     return _plot(figure, words)
+
+
+@mpl.rc_context(STYLE)
+def reliability(models: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Plot:
+    """Probabilities and how often they came true, both in percent on scales of logarithms.
+
+    Args:
+        models: name -> predicted and seen shares of groups of pairs.
+    """
+    figure, axes = _axes(height=2.9)
+    pairs = {name: (x[y > 0] * 100, y[y > 0] * 100) for name, (x, y) in models.items()}
+    every = np.concatenate([of for pair in pairs.values() for of in pair])
+    ends = every.min() / 1.5, min(100, every.max() * 1.5)
+    axes.plot(ends, ends, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (4, 3)))
+    palette = list(CATEGORIES.values())
+    for n, (name, (x, y)) in reversed(list(enumerate(pairs.items()))):
+        colour = COLOURS["model"] if n == 0 else palette[n % len(palette)]
+        axes.plot(x, y, "o-", color=colour, ms=4, lw=1.2, label=name)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    axes.grid()
+    axes.set_xlabel("predicted probability, %")
+    axes.set_ylabel("came true, %")
+    figure.legend(loc="outside upper left", ncols=3)
+    return _plot(figure, "probabilities and how often they came true")
 
 
 def by_horizon(metric: str, models: Mapping[str, pl.DataFrame], unit: str) -> Plot:

@@ -97,6 +97,7 @@ def _content(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         "beyond": _beyond(config, k, model),
         "by_column": read_json(at) if (at := folder / "slices.json").is_file() else {},
         "map": _map(folder, config.get("report", {}).get("map_by")),
+        **_calibration(folder),
         "samples": list(_samples(folder, model.per_user)),
     }
 
@@ -173,6 +174,17 @@ def _beyond(config: dict[str, Any], k: int, model: Result) -> list[str]:
     """Figures of each user's list beyond accuracy, where they were measured."""
     columns = config.get("report", {}).get("beyond")
     return [] if columns is None else [n for n in names(columns, k) if n in model.intervals]
+
+
+def _calibration(folder: Path) -> dict[str, Any]:
+    """What the models reached that were calibrated, and the plot of it; None where none was."""
+    path = folder / "calibration.json"
+    if not path.is_file():
+        return {"calibration": None, "reliability": []}
+    figures = read_json(path)
+    groups = {name: of["groups"] for name, of in figures["models"].items()}
+    points = {n: (np.array(of["predicted"]), np.array(of["seen"])) for n, of in groups.items()}
+    return {"calibration": figures, "reliability": [plots.reliability(points)]}
 
 
 def _map(folder: Path, by: str | None) -> UserMap | None:

@@ -110,7 +110,14 @@ def refit_run(
         progress=console.is_terminal,
     )
     masked = protocol.mask_history
-    saved_model.save(folder / "model", model, everything, options, mask_history=masked)
+    saved_model.save(
+        folder / "model",
+        model,
+        everything,
+        options,
+        mask_history=masked,
+        calibration=saved_model.read_calibration(run / "model"),
+    )
     return model
 
 

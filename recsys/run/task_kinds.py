@@ -79,6 +79,7 @@ LISTS = TaskKind(
         "similar",
         "score",
         "explain",
+        "calibrate",
         "refit",
         "vectors",
         "export",
@@ -93,7 +94,7 @@ ALIGNMENT = TaskKind(
     "recommends items as feedback taught it",
     "task=align",
     LISTS.remedy,
-    tuple(command for command in LISTS.commands if command != "refit"),
+    tuple(command for command in LISTS.commands if command not in ("calibrate", "refit")),
 )
 TRANSFER = TaskKind(
     "transfer",

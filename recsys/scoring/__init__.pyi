@@ -1,3 +1,9 @@
+from .calibration import Calibrated as Calibrated
+from .calibration import Calibration as Calibration
+from .calibration import calibrate as calibrate
+from .completion import Companions as Companions
+from .completion import Completing as Completing
+from .completion import half_known as half_known
 from .forecaster import Forecast as Forecast
 from .forecaster import Forecaster as Forecaster
 from .ids import UnknownIdWarning as UnknownIdWarning

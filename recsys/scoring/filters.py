@@ -92,6 +92,40 @@ def filters(
     return Filters(candidates, rows.get("allow"), rows.get("deny"))
 
 
+def given_items(basket: Filter, keys: pl.Series, items: Vocabulary) -> Ragged:
+    """What the next basket of each user holds already: a row of distinct items for each key.
+
+    Args:
+        basket: ids of items for everybody, or a table of them, by user where they differ.
+        keys: ids of the users, or numbers of histories.
+        items: the catalogue.
+
+    Raises:
+        UnknownIdError: an item is not known.
+        ConfigError: a user has none, or users differ and are histories.
+        DataError: a table without the column `item_id`.
+    """
+    table = _table("basket", basket)
+    index, _ = known(items, table[ITEM], f"basket: {ITEM}", "", "refuse")
+    if USER not in table.columns:
+        rows = torch.arange(len(keys)).repeat_interleave(len(index))
+        index = index.repeat(len(keys))
+    elif keys.name != USER:
+        raise ConfigError("basket by user_id asks for user_ids; histories are nobody's")
+    else:
+        given = pl.DataFrame({"item": index.numpy(), "key": table[USER].cast(keys.dtype)})
+        numbered = keys.rename("key").to_frame().with_row_index("row")
+        pairs = numbered.join(given, on="key").sort("row", maintain_order=True)
+        rows, index = tensor_of(pairs["row"].cast(pl.Int64)), tensor_of(pairs["item"])
+    given_rows = Ragged(index, offsets_of(torch.bincount(rows, minlength=len(keys))))
+    if len(without := (given_rows.lengths == 0).nonzero()):
+        raise ConfigError(
+            f"basket: {keys.name} {keys[int(without[0])]!r} has no item in it; give each user at "
+            "least one, or ask without basket"
+        )
+    return given_rows.distinct(len(items))
+
+
 def _table(name: str, given: Filter) -> pl.DataFrame:
     if not (isinstance(given, pl.LazyFrame) or hasattr(given, "columns")):
         return column_of(cast(Ids, given)).rename(ITEM).to_frame()

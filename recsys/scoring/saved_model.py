@@ -6,6 +6,7 @@
     model/users.parquet          user ids in index order
     model/histories.safetensors  everything the log knows of them, for recommendations by user id
     model/manifest.json          the size and SHA-256 of each of these files
+    model/calibration.json       what makes its scores probabilities, where it was calibrated
 
 A model may add files for other software (`Scorer.export`). What it is asked, once it has been read,
 is in `recsys.scoring.trained_model`.
@@ -31,12 +32,13 @@ from torch import Tensor
 from recsys.batch.histories import BasketBatch
 from recsys.devices import device_of
 from recsys.errors import ConfigError, RunError
-from recsys.files import atomic_folder, write_parquet
+from recsys.files import atomic_folder, write_parquet, write_text
 from recsys.log.event_log import ITEM, USER
 from recsys.log.vocabulary import Vocabulary
 from recsys.reading import read_json, read_table, read_tensors, reading
 from recsys.renamed import renamed
 from recsys.scoring import manifest, trust
+from recsys.scoring.calibration import Calibration
 from recsys.scoring.kinds import Exported
 from recsys.scoring.made_of import config_of
 from recsys.scoring.scorer import Scorer
@@ -47,6 +49,7 @@ from recsys.timing import timed
 
 logger = logging.getLogger(__name__)
 
+CALIBRATION = "calibration.json"
 FILES = (
     "recsys.json",
     "weights.safetensors",
@@ -63,6 +66,7 @@ def save(
     config: dict[str, Any] | None = None,
     *,
     mask_history: bool = False,
+    calibration: Calibration | None = None,
 ) -> None:
     """Write `folder`, the `model` in a run's, whole or not at all.
 
@@ -72,6 +76,7 @@ def save(
         split: whose catalogue, users and histories are kept.
         config: from which the model is built again, with `_target_`; None: of its own options.
         mask_history: what `recommend` does by default.
+        calibration: of the model, where it was calibrated.
 
     Raises:
         ConfigError: there is no config, and an option of the model is what none can say.
@@ -88,6 +93,26 @@ def save(
         if isinstance(model, Exported):
             model.export(scratch)
         manifest.write(scratch)
+        if calibration is not None:  # it may be written anew, and is in no manifest
+            write_calibration(scratch, calibration)
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Write what makes scores probabilities into a saved model's folder."""
+    write_text(folder / CALIBRATION, json.dumps(calibration.as_dict(), indent=2))
+
+
+def read_calibration(folder: Path) -> Calibration | None:
+    """What makes scores probabilities, of a saved model's folder; None: it was not calibrated.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = folder / CALIBRATION
+    if not path.exists():
+        return None
+    with reading(path, remedy="calibrate the model again"):
+        return Calibration.of(read_json(path))
 
 
 def build(config: dict[str, Any]) -> Scorer:
@@ -168,7 +193,8 @@ def _read(folder: Path, trusted: Sequence[str]) -> SavedModel:
     _check_sizes(description["model"], {"num_items": len(item_table), "num_users": len(users)})
     weights = folder / "weights.safetensors"
     model = loaded(lambda: _built(description, folder, trusted), weights, histories)
-    return SavedModel(model, item_table, users, histories, mask_history)
+    calibration = read_calibration(folder)
+    return SavedModel(model, item_table, users, histories, mask_history, calibration=calibration)
 
 
 def _built(description: dict[str, Any], folder: Path, trusted: Sequence[str]) -> Scorer:

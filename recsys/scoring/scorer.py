@@ -9,7 +9,7 @@ the events of each item in training, or what the model itself keeps as the buffe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Self
 
@@ -195,11 +195,16 @@ def _excluded(
         rows.append(batch.ragged)
     if candidates is not None:
         rows.append(_for_all(~candidates.to(batch.device), len(batch)))
-    if len(rows) < 2:
-        return rows[0] if rows else None
+    return joined(rows) if rows else None
+
+
+def joined(rows: Sequence[Ragged]) -> Ragged:
+    """Each row's values of one after those of the other."""
+    if len(rows) == 1:
+        return rows[0]
     users, order = torch.cat([of.owners() for of in rows]).sort(stable=True)
-    items = torch.cat([of.values for of in rows])[order]
-    return Ragged(items, offsets_of(torch.bincount(users, minlength=len(batch))))
+    values = torch.cat([of.values for of in rows])[order]
+    return Ragged(values, offsets_of(torch.bincount(users, minlength=len(rows[0]))))
 
 
 def _for_all(mask: Tensor, num_users: int) -> Ragged:

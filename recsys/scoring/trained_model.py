@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Self, TypeAlias
 
@@ -23,8 +23,10 @@ from recsys.log.frames import AnyFrame
 from recsys.log.vocabulary import Vocabulary
 from recsys.ranges import at_least, integers
 from recsys.retrieval.lists import TopK, check_length
+from recsys.scoring.calibration import Calibrated, Calibration, basket_length, probabilities_of
+from recsys.scoring.completion import Companions, Completing
 from recsys.scoring.explanations import NO_PARTS, explainable, largest, named, parts_of_pairs
-from recsys.scoring.filters import Filter, Filters, check_known_users, filters
+from recsys.scoring.filters import Filter, Filters, check_known_users, filters, given_items
 from recsys.scoring.ids import History, Ids, Unknown, column_of, histories_of, known
 from recsys.scoring.kinds import TextEncoder, VectorScorer
 from recsys.scoring.lists import rank, table_of_lists
@@ -36,6 +38,8 @@ from recsys.summary import Summarised
 
 Rerank: TypeAlias = Reranking | Sequence[Reranking]
 """One way to rerank, or several, one after the other."""
+MOST_ITEMS = 100
+"""Of a basket that is predicted."""
 LISTS_AT_ONCE = 2**16
 """Users whose lists are one frame, where those of all are asked for."""
 
@@ -50,6 +54,7 @@ class SavedModel(Summarised):
         users: ids of the users that the log knows.
         histories: of those users, everything the log holds, in index order, on the CPU.
         mask_history: whether the task leaves out what a user has had.
+        calibration: what makes the model's scores probabilities, where it was calibrated.
     """
 
     model: Scorer
@@ -57,6 +62,7 @@ class SavedModel(Summarised):
     users: Vocabulary
     histories: BasketBatch
     mask_history: bool
+    calibration: Calibration | None = field(default=None, kw_only=True)
 
     @property
     def items(self) -> Vocabulary:
@@ -90,8 +96,10 @@ class SavedModel(Summarised):
         mask_history: bool | None = None,
         allow: Filter | None = None,
         deny: Filter | None = None,
+        basket: Filter | None = None,
         unknown: Unknown = "skip",
         rerank: Rerank | None = None,
+        probability: bool = False,
         progress: bool = False,
     ) -> pl.DataFrame:
         """The k best items for users of the log, or for histories that it has never seen.
@@ -108,23 +116,27 @@ class SavedModel(Summarised):
                 given in words leaves out nothing.
             allow, deny: item ids that alone are recommended, and that never are; or tables of
                 them by `item_id`, and by `user_id` where they differ (`recsys.scoring.filters`).
+            basket: what the next basket holds already and lists complete, of a calibrated model:
+                item ids, or a table of them by `item_id`, and by `user_id` where they differ.
             unknown: what is done with ids that the log does not hold. "skip" leaves out such
                 users, and such items of histories and filters, and warns; "refuse" is an error.
             rerank: how lists are chosen from the model's best items: `MMR`, `AtMost`, `AtLeast`
                 or `Boost`, or several in their order; None leaves them as they are.
+            probability: whether to say how likely each item is in the next basket, of a calibrated
+                model.
             progress: whether to show a bar.
 
         Returns:
             A row per user and rank: `user_id` (or `history`, the number of the history), `rank`
-            from 1, `item_id`, `title` where the log has one, `score`. Fewer than k where fewer
-            items are allowed.
+            from 1, `item_id`, `title` where the log has one, `score`, and `probability` where it
+            is wanted. Fewer than k where fewer items are allowed.
 
         Raises:
             UnknownIdError: the log holds none of the users or items, or not all and they are
-                to be refused.
+                to be refused; or not all items of the basket.
             CatalogueError: k is below 1, or larger than the catalogue.
-            ConfigError: not one of the three is given, texts to a model that reads ids alone, or
-                filters by user for histories.
+            ConfigError: not one of the three is given, texts to a model that reads ids alone,
+                filters by user for histories, or the model is not calibrated and has to be.
             DataError: a table of items has no `item_id`.
             RunError: the options or weights of the model, which came from files, are not usable.
         """
@@ -133,23 +145,75 @@ class SavedModel(Summarised):
         integers(k=k)
         check_length(k, len(self.item_table))
         if texts is not None:
-            if any(one is not None for one in (allow, deny, rerank)):
+            if any(one is not None for one in (allow, deny, basket, rerank)) or probability:
                 raise ConfigError(
-                    "allow, deny and rerank are for user_ids and histories, not for texts"
+                    "allow, deny, basket, rerank and probability are for user_ids and histories, "
+                    "not for texts"
                 )
             return self._recommend_in_words(list(texts), k)
         chosen = filters(self.users, self.items, allow, deny, unknown)
         if histories is None:
             assert user_ids is not None
-            ids = column_of(user_ids)
-            rows, _ = known(self.users, ids, USER, "they get no list", unknown)
-            keys, batch = self.users.ids[rows.numpy()].rename(USER), self.histories.rows(rows)
+            keys, batch = self._known_users(user_ids, unknown)
         else:
             check_known_users(chosen)
             batch = histories_of(self.items, histories, unknown)
             keys = pl.Series("history", range(len(batch)))
-        model = self._asked(rerank)
-        return self._lists(model, keys, batch, k, mask_history, chosen, progress=progress)
+        model = self.model
+        if basket is not None:
+            if probability:
+                raise ConfigError("probability=True is of whole baskets; ask without basket")
+            batch = batch.with_basket(given_items(basket, keys, self.items))
+            model = self._completing()
+        likely = self._calibrated() if probability else None
+        model = self._asked(rerank, model)
+        top = self._ranked(model, batch, k, mask_history, chosen, progress=progress)
+        lists = table_of_lists(keys, top.items, top.scores, self.item_table)
+        if likely is None:
+            return lists
+        with asking(self.model):
+            probabilities, _ = probabilities_of(likely, batch, top.items)
+        return _with_probability(lists, top.items, probabilities)
+
+    def next_basket(
+        self, user_ids: Ids, *, mask_history: bool | None = None, unknown: Unknown = "skip"
+    ) -> pl.DataFrame:
+        """The next basket of users of the log, with as many items as it is likely to hold.
+
+        They are those with the highest expected F1: the likeliest, as long as one more adds more
+        than it costs.
+
+        Args:
+            user_ids, mask_history, unknown: as for `recommend`.
+
+        Returns:
+            As `recommend`, with `probability` and the `size` that the basket is expected to have.
+
+        Raises:
+            ConfigError: the model is not calibrated.
+            UnknownIdError, RunError: as `recommend`.
+
+        >>> split = last_basket(checkerboard())
+        >>> model = EASE().fit(split)
+        >>> fitted = calibrate(model, split.validation)
+        >>> saved = SavedModel(
+        ...     model, split.item_table, split.users, split.latest, False, calibration=fitted
+        ... )
+        >>> basket = saved.next_basket(7)
+        >>> len(basket) > 0, 2 < basket["size"][0] < 4
+        (True, True)
+        """
+        likely, most = self._calibrated(), min(MOST_ITEMS, len(self.item_table))
+        keys, batch = self._known_users(user_ids, unknown)
+        top = self._ranked(self.model, batch, most, mask_history, Filters())
+        with asking(self.model):
+            probabilities, sizes = probabilities_of(likely, batch, top.items)
+        is_beyond = torch.arange(most) >= basket_length(probabilities, sizes)[:, None]
+        items = top.items.masked_fill(is_beyond, -1)
+        lists = table_of_lists(keys, items, top.scores, self.item_table)
+        of_rows = sizes[:, None].expand_as(items)[items >= 0]
+        lists = _with_probability(lists, items, probabilities)
+        return lists.with_columns(size=pl.Series(of_rows.numpy()))
 
     def recommend_all(
         self,
@@ -179,10 +243,11 @@ class SavedModel(Summarised):
         integers(users_at_once=users_at_once)
         at_least(1, users_at_once=users_at_once)
         chosen = filters(self.users, self.items, allow, deny, unknown)
-        model = self._asked(rerank)
+        model = self._asked(rerank, self.model)
         for rows in torch.arange(len(self.users)).split(users_at_once):
             keys = self.users.ids[rows.numpy()].rename(USER)
-            yield self._lists(model, keys, self.histories.rows(rows), k, mask_history, chosen)
+            top = self._ranked(model, self.histories.rows(rows), k, mask_history, chosen)
+            yield table_of_lists(keys, top.items, top.scores, self.item_table)
 
     def similar(
         self,
@@ -221,20 +286,26 @@ class SavedModel(Summarised):
         lists = table_of_lists(keys, top.items, top.scores, self.item_table)
         return lists.rename({ITEM: "similar_id"}).rename({"of": ITEM})
 
-    def score(self, pairs: AnyFrame, *, unknown: Unknown = "skip") -> pl.DataFrame:
+    def score(
+        self, pairs: AnyFrame, *, unknown: Unknown = "skip", probability: bool = False
+    ) -> pl.DataFrame:
         """The scores of given pairs of a user and an item, those by which lists rank.
 
         Args:
             pairs: a table with the columns `user_id` and `item_id`.
             unknown: what is done with pairs of which the model does not know the user or the item.
                 "skip" gives them no score, and warns; "refuse" is an error.
+            probability: whether to say how likely each item is in the user's next basket, of a
+                calibrated model.
 
         Returns:
-            The rows as they are, with `score` behind them; one that is there is replaced.
+            The rows as they are, with `score`, and `probability` where it is wanted, behind them;
+            columns of these names are replaced.
 
         Raises:
             DataError: a column is not there.
             UnknownIdError: no user or no item is known, or not all and they are to be refused.
+            ConfigError: the model is not calibrated and has to be.
             RunError: as `recommend`.
 
         >>> split = last_basket(checkerboard())
@@ -245,11 +316,16 @@ class SavedModel(Summarised):
         True
         """
         then = "they have no score"
+        likely = self._calibrated() if probability else None
         table, is_known, users, items = known_pairs(pairs, self.users, self.items, then, unknown)
         with asking(self.model):
-            scores = scores_of_pairs(self.model, self.histories, users, items)
-        of_known = pl.DataFrame({"row": is_known.arg_true(), "score": scores.numpy()})
-        rows = table.drop("score", strict=False).with_row_index("row")
+            columns = {"score": scores_of_pairs(self.model, self.histories, users, items)}
+            if likely is not None:
+                logits = scores_of_pairs(likely, self.histories, users, items)
+                columns["probability"] = logits.sigmoid()
+        numbers = {name: values.numpy() for name, values in columns.items()}
+        of_known = pl.DataFrame({"row": is_known.arg_true(), **numbers})
+        rows = table.drop(*columns, strict=False).with_row_index("row")
         return rows.join(of_known, on="row", how="left", maintain_order="left").drop("row")
 
     def explain(
@@ -301,35 +377,58 @@ class SavedModel(Summarised):
             whole = largest(pl.concat([NO_PARTS, *pieces]), parts)
         return named(whole, shown, self.users, self.histories, self.item_table)
 
-    def _asked(self, rerank: Rerank | None) -> Scorer:
-        """The model, or one with its lists reranked."""
+    def _known_users(self, user_ids: Ids, unknown: Unknown) -> tuple[pl.Series, BasketBatch]:
+        """Ids and histories of those of the users that the log knows."""
+        rows, _ = known(self.users, column_of(user_ids), USER, "they get no list", unknown)
+        return self.users.ids[rows.numpy()].rename(USER), self.histories.rows(rows)
+
+    def _calibrated(self) -> Calibrated:
+        """The model with log odds as scores."""
+        if self.calibration is None:
+            raise ConfigError(
+                f"{type(self.model).__name__} is not calibrated, and has scores that are no "
+                "probabilities; recsys calibrate RUN, or model.calibrate() in Python"
+            )
+        return Calibrated(self.model.eval(), self.calibration).eval()
+
+    def _completing(self) -> Completing:
+        """The model as it completes baskets, with all that the log knows of what goes together."""
+        model = self._calibrated()
+        if model.calibration.basket_weight is None:
+            raise ConfigError(
+                "basket: no validation user of the model's log had two targets, which say how "
+                "baskets are completed; train on a log with baskets, task=next_basket"
+            )
+        return Completing(model, Companions.of(self.histories)).eval()
+
+    def _asked(self, rerank: Rerank | None, model: Scorer) -> Scorer:
+        """A model, or one with its lists reranked."""
         rerankings = [rerank] if isinstance(rerank, Reranking) else list(rerank or ())
         if not rerankings:
-            return self.model
+            return model
         if other := [one for one in rerankings if not isinstance(one, Reranking)]:
             raise ConfigError(f"rerank={other[0]!r:.80}: expected MMR(…), AtMost(…), or a list")
-        with asking(self.model):
-            return reranked(self.model.eval(), rerankings, self.item_table)
+        with asking(model):
+            return reranked(model.eval(), rerankings, self.item_table)
 
-    def _lists(
+    def _ranked(
         self,
         model: Scorer,
-        keys: pl.Series,
         batch: BasketBatch,
         k: int,
         mask_history: bool | None,
         chosen: Filters,
         *,
         progress: bool = False,
-    ) -> pl.DataFrame:
-        """The k best for the users of a batch, who are called by the keys."""
+    ) -> TopK:
+        """The k best for the users of a batch."""
         masked = self.mask_history if mask_history is None else mask_history
         if not isinstance(masked, bool):
             raise ConfigError(f"mask_history={masked!r:.80}: expected True or False")
         none = Ragged(batch.items[:0], torch.zeros(len(batch) + 1, dtype=torch.int64))
         bar = partial(track, description="users", disable=not progress, transient=True)
         with asking(model):
-            top = rank(
+            return rank(
                 model,
                 Part("users", batch, none),
                 k,
@@ -338,7 +437,6 @@ class SavedModel(Summarised):
                 exclude=chosen.excluded if chosen.by_user else None,
                 progress=bar,
             )
-        return table_of_lists(keys, top.items, top.scores, self.item_table)
 
     @torch.inference_mode()
     def _recommend_in_words(self, texts: list[Sequence[str]], k: int) -> pl.DataFrame:
@@ -401,6 +499,11 @@ def asking(model: Scorer) -> Iterator[None]:
             f"{type(model).__name__} cannot be asked ({reason}); if its folder is whole, this is "
             "a fault of ours"
         ) from error
+
+
+def _with_probability(lists: pl.DataFrame, items: Tensor, probabilities: Tensor) -> pl.DataFrame:
+    """Lists of items (U, k) with the probabilities (U, k) of those that are there."""
+    return lists.with_columns(probability=pl.Series(probabilities[items >= 0].numpy()))
 
 
 def _vectors(ids: pl.Series, vectors: Tensor) -> pl.DataFrame:

@@ -1,0 +1,99 @@
+"""A run that is calibrated: its files, its page, and what is asked of it then."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import recsys
+from recsys.errors import ConfigError
+from recsys.testing.logs import checkerboard
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def folder(run: Run, tmp_path: Path) -> Path:
+    """A run of baskets with a baseline."""
+    path = tmp_path / "baskets.csv"
+    checkerboard().events.with_columns(pl.col("timestamp").dt.date()).write_csv(path)
+    options = ["task=next_basket", "task.ks=[5]", "model=ease", "baselines=[popularity]"]
+    made = tmp_path / "run"
+    code, _, err = run(
+        "train", "data=table", f"data.path={path}", *options, f"hydra.run.dir={made}"
+    )
+    assert code == 0, err
+    return made
+
+
+def test_a_run_and_its_baselines_are_calibrated(run: Run, folder: Path, tmp_path: Path) -> None:
+    ask = ["recommend", folder, "--users", 7, "-k", 3]
+    code, _, err = run(*ask, "--probability")
+    assert code == 2
+    assert "EASE is not calibrated" in err
+    assert "<h2>Probabilities</h2>" not in (folder / "report.html").read_text()
+    code, out, err = run("calibrate", folder)
+    assert code == 0, err
+    assert "size_error of guesses" in out
+    figures = json.loads((folder / "calibration.json").read_text())
+    ease, popularity = (figures["models"][name] for name in ("EASE", "popularity"))
+    assert ease["means"]["log_loss"] < popularity["means"]["log_loss"]
+    assert set(ease["completion"]["with"]) == {"recall@5", "ndcg@5"}
+    page = (folder / "report.html").read_text()
+    for words in ("<h2>Probabilities</h2>", "came true, %", "Completing a basket"):
+        assert words in page
+    assert recsys.load(folder / "baselines" / "popularity").next_basket(7).height
+    path = tmp_path / "lists.csv"
+    code, _, err = run(*ask, "--probability", "--output", path)
+    assert code == 0, err
+    lists = pl.read_csv(path)
+    code, _, err = run("score", folder, path, "--probability", "--output", path)
+    assert code == 0, err
+    assert pl.read_csv(path)["probability"].to_list() == pytest.approx(
+        lists["probability"].to_list()
+    )
+    code, _, err = run(*ask, "--basket", lists["item_id"][0], "--output", path)
+    assert code == 0, err
+    assert lists["item_id"][0] not in pl.read_csv(path)["item_id"]
+    code, _, err = run(*ask, "--basket", 400)
+    assert code == 2
+    assert "item_id '400' is not among the 40" in err
+    every = ["recommend", folder, "--all-users", "--output", tmp_path / "all.parquet"]
+    code, _, err = run(*every, "--probability")
+    assert code == 2
+    assert "--basket and --probability are for --users and --history" in err
+
+
+def test_nothing_is_written_where_links_lead(run: Run, folder: Path, tmp_path: Path) -> None:
+    place = folder / "baselines" / "popularity"
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    code, _, err = run("calibrate", folder)
+    assert code == 2
+    assert f"baselines/popularity/model leads out of {folder}" in err
+    assert not (tmp_path / "elsewhere" / "model" / "calibration.json").exists()
+
+
+def test_what_is_refitted_keeps_its_calibration(run: Run, folder: Path) -> None:
+    assert run("calibrate", folder)[0] == 0
+    code, _, err = run("refit", folder)
+    assert code == 0, err
+    there, refitted = (
+        recsys.load(place, device="cpu").calibration for place in (folder, folder / "refit")
+    )
+    assert there is not None
+    assert refitted is not None
+    assert refitted.as_dict() == there.as_dict()
+
+
+def test_a_model_that_was_fitted_from_python(tmp_path: Path) -> None:
+    model = recsys.fit(checkerboard(), "ease", task="next_basket", ks=[5]).calibrate()
+    lists = model.recommend(7, k=2, basket=[9])
+    model.save(tmp_path / "saved")
+    assert recsys.load(tmp_path / "saved", device="cpu").recommend(7, k=2, basket=[9]).equals(lists)
+    deployed = model.refit()
+    assert deployed.recommend(7, k=1, probability=True)["probability"][0] > 0.05
+    with pytest.raises(ConfigError, match="has no validation users"):
+        deployed.calibrate()
