@@ -18,8 +18,9 @@ embedding, the two are joined:
 and elsewhere s_ui = w^T g_ui + b_i, which is all that a user without a history gets. The loss is a
 ranking loss of the next basket plus the autoencoder's negative evidence lower bound of the history.
 Beyond the paper, each an option: what training users who are alike take, with a gate that says how
-much it counts for a user; a scorer of personal frequency and recency; training on more than the
-last basket of a user; and a bias that starts at the popularity of the latest baskets.
+much it counts for a user; a scorer of personal frequency and recency, to which an item may respond
+in its own way; training on more than the last basket of a user; and a bias that starts at the
+popularity of the latest baskets.
 
 Shapes: B users, n items, U training users, E events, N nodes (a user's distinct items), D
 dimensions, F features, K decays or localities. A suffix gives those of a tensor: `scores_Bn` is
