@@ -498,6 +498,23 @@ def test_evidence_by_hand(split_of: Callable[[list[History], int], Split]) -> No
         torch.testing.assert_close(evidence[0], expected)
 
 
+def test_evidence_at_any_locality_is_that_of_the_formula(split: Split) -> None:
+    localities = (1, 2.5, 5, 7)
+    alike = alike_of(split, localities=localities, asymmetry=0.3)
+    users = split.training
+    held, asked = users.multi_hot().double(), split.test.history
+    shares = users.sum(1 / users.num_baskets()[users.owners()]).double()
+    own = asked.multi_hot().double()
+    similar = (own @ held.T) / (own.sum(1, keepdim=True) ** 0.3 * held.sum(1) ** 0.7)
+    similar[asked.users[:, None] == users.users] = 0
+    popularity = alike.share.double()
+    for locality, evidence in zip(localities, alike.evidence(asked), strict=True):
+        taken = similar**locality @ shares
+        taken = taken / taken.sum(1, keepdim=True)
+        expected = (0.95 * taken + 0.05 * popularity).log() - popularity.log()
+        torch.testing.assert_close(evidence.double(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_who_is_like_nobody_has_no_evidence(
     split_of: Callable[[list[History], int], Split],
 ) -> None:
