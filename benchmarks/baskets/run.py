@@ -26,7 +26,7 @@ from recsys.batch.histories import BasketBatch
 from recsys.cli.compose import compose
 from recsys.evaluation import Evaluation, Protocol, Reliability, evaluate, reliability
 from recsys.evaluation.statistics import PAIRED, paired_t, with_holm
-from recsys.models import ItemKNN, Popularity
+from recsys.models import DecayedPersonal, ItemKNN, Popularity
 from recsys.run.calibrating import calibration_of, without_companions
 from recsys.run.config import Sizes, plain, sized
 from recsys.run.ranking import fitted, prepare
@@ -84,10 +84,11 @@ def main() -> None:
     task = prepare(config)
     split, config = task.split, sized(config, Sizes.of(task.split))
     model = fitted(config.model, config, task, ROOT / "runs/baskets" / name, print)
-    decayed = plain(compose([f"experiment=decayed_personal/{name}"]).model)
+    decayed = build(plain(compose([f"experiment=decayed_personal/{name}"]).model))
+    assert isinstance(decayed, DecayedPersonal)
     models: dict[str, Scorer] = {
         OURS: model,
-        "decayed_personal": build(decayed).fit(split),  # type: ignore[attr-defined]
+        "decayed_personal": decayed.fit(split),
         "popularity": Popularity().fit(split),
     }
     calibrated = {n: Calibrated(m, calibration_of(m, split)).eval() for n, m in models.items()}

@@ -51,8 +51,8 @@ class Reliability:
     @property
     def calibration_error(self) -> float:
         """In items, relative to all that came."""
-        far = (self.groups["expected"] - self.groups["came"]).abs().sum()
-        return float(far / self.groups["came"].sum())
+        far = (pl.col("expected") - pl.col("came")).abs().sum()
+        return float(self.groups.select(far / pl.col("came").sum()).item())
 
     @property
     def means(self) -> dict[str, float]:

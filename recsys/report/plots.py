@@ -296,11 +296,11 @@ def reliability(models: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Plot:
     for n, (name, (x, y)) in reversed(list(enumerate(pairs.items()))):
         colour = COLOURS["model"] if n == 0 else palette[n % len(palette)]
         axes.plot(x, y, "o-", color=colour, ms=4, lw=1.2, label=name)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.axes.set(xscale="log", yscale="log")
+    axes.set(xscale="log", yscale="log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
+        axis.set_tick_params(which="minor", size=0)
     axes.grid()
     axes.set_xlabel("predicted probability, %")
     axes.set_ylabel("came true, %")

@@ -17,9 +17,9 @@ Shapes: B users, R pairs of a user and an item, n items, S lines, F facts, C inp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -94,10 +94,11 @@ class Calibration:
             ValueError: it is none.
         """
         tensors = {name: _numbers(name, values[name]) for name in ("knots", "slopes", "weights")}
-        numbers = {name: _numbers(name, [values[name]]).item() for name in ("intercept", "size")}
-        if (weight := values["basket_weight"]) is not None:
-            numbers["basket_weight"] = _numbers("basket_weight", [weight]).item()
-        made = cls(**tensors, **numbers)
+        intercept, size = (_numbers(n, [values[n]]).item() for n in ("intercept", "size"))
+        weight = values["basket_weight"]
+        if weight is not None:
+            weight = _numbers("basket_weight", [weight]).item()
+        made = cls(**tensors, intercept=intercept, size=size, basket_weight=weight)
         sizes = len(made.knots), len(made.slopes), len(made.weights)
         if not sizes[0] or sizes[1:] != (sizes[0] + 1, NUM_FACTS):
             raise ValueError("knots, slopes and weights are of different lengths")
@@ -140,6 +141,30 @@ class Calibrated(Scorer):
         return torch.where(_is_silent(scores)[:, None], popular, logits)
 
 
+class Rows(NamedTuple):
+    """Pairs of a user and an item, for a regression.
+
+    Attributes:
+        inputs: (R, C) float64.
+        labels: (R,) bool, whether the item was a target.
+        weights: (R,) how many pairs each stands for.
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, inputs: Tensor, labels: Tensor, weights: Tensor) -> Rows:
+        """Of tensors on any device."""
+        return cls(*(of.cpu().numpy() for of in (inputs, labels, weights)))
+
+    @classmethod
+    def cat(cls, pieces: Sequence[Rows]) -> Rows:
+        """One after the other; there is a piece."""
+        return cls(*(np.concatenate(columns) for columns in zip(*pieces, strict=True)))
+
+
 def calibrate(
     model: Scorer, part: Part, *, mask_history: bool = False, seed: int = 0
 ) -> Calibration:
@@ -154,38 +179,42 @@ def calibrate(
     Raises:
         DataError: there is no user with a target of whom the model says something.
     """
-    pieces = []
-    for n, (batch, scores) in enumerate(scored(model, some_users(part, seed))):
-        scores, labels = scores.double(), batch.target.dense(scores.shape[1])
-        is_open = ~_is_silent(scores)[:, None].expand_as(labels)
-        if mask_history:
-            is_open = is_open & ~batch.history.ragged.dense(scores.shape[1])
-        users, items, weights = sampled_pairs(scores, labels, is_open, seed + n)
-        of_users = _facts(scores, batch.history)[users]
-        columns = scores[users, items], of_users, labels[users, items], weights
-        pieces.append([column.cpu().numpy() for column in columns])
-    if not pieces or not any(piece[2].any() for piece in pieces):
+    pieces = [
+        _sample(batch, scores.double(), mask_history, seed + n)
+        for n, (batch, scores) in enumerate(scored(model, some_users(part, seed)))
+    ]
+    if not any(piece.labels.any() for piece in pieces):
         raise DataError(
             f"{type(model).__name__}: no {part.name} user has a target to calibrate it by; train "
             "it on more users"
         )
-    scores, of_users, labels, weights = (np.concatenate(c) for c in zip(*pieces, strict=True))
-    places = np.linspace(0, 1, NUM_LINES + 1)[1:-1]
-    knots = np.unique(np.quantile(scores[labels], places))
-    edges = np.r_[-np.inf, knots, np.inf]
-    lines = np.clip(scores[:, None], edges[:-1], edges[1:]) - np.clip(
-        knots[0], edges[:-1], edges[1:]
-    )
-    least = np.full(len(edges) - 1, LEAST_SLOPE / (scores[labels].std() or 1.0))
-    found, intercept = regression(
-        np.column_stack([lines, of_users]),
-        labels,
-        weights,
-        np.r_[least, np.full(NUM_FACTS, -np.inf)],
-    )
+    return _fitted(Rows.cat(pieces), float(part.target.lengths.double().mean()))
+
+
+def _sample(batch: Part, scores: Tensor, mask_history: bool, seed: int) -> Rows:
+    """Of some users: a pair's score, then the facts of its user."""
+    labels = batch.target.dense(scores.shape[1])
+    is_open = ~_is_silent(scores)[:, None].expand_as(labels)
+    if mask_history:
+        is_open = is_open & ~batch.history.ragged.dense(scores.shape[1])
+    users, items, weights = sampled_pairs(scores, labels, is_open, seed)
+    columns = scores[users, items, None], _facts(scores, batch.history)[users]
+    return Rows.of(torch.cat(columns, 1), labels[users, items], weights)
+
+
+def _fitted(rows: Rows, size: float) -> Calibration:
+    """The calibration by rows of scores and facts; `size` is the mean number of targets."""
+    scores, of_users = rows.inputs[:, :1], rows.inputs[:, 1:]
+    of_targets = scores[rows.labels]
+    knots = np.unique(np.quantile(of_targets, np.linspace(0, 1, NUM_LINES + 1)[1:-1]))
+    ends = np.r_[-np.inf, knots], np.r_[knots, np.inf]
+    lines = np.clip(scores, *ends) - np.clip(knots[0], *ends)
+    least = np.full(len(knots) + 1, LEAST_SLOPE / (of_targets.std() or 1.0))
+    lowest = np.r_[least, np.full(NUM_FACTS, -np.inf)]
+    found, intercept = regression(Rows(np.hstack([lines, of_users]), *rows[1:]), lowest)
     slopes, of_facts = np.split(found, [len(least)])
-    tensors = (torch.from_numpy(values) for values in (knots, np.maximum(slopes, least), of_facts))
-    return Calibration(*tensors, intercept, float(part.target.lengths.double().mean()))
+    slopes = np.maximum(slopes, least)  # of a line on which there is no row
+    return Calibration(*map(torch.from_numpy, (knots, slopes, of_facts)), intercept, size)
 
 
 @torch.inference_mode()
@@ -226,17 +255,14 @@ def sampled_pairs(
     return users, items, torch.where(is_certain[users, items], 1.0, 1 / share)
 
 
-def regression(
-    inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray, least: np.ndarray
-) -> tuple[np.ndarray, float]:
+def regression(rows: Rows, least: np.ndarray) -> tuple[np.ndarray, float]:
     """Coefficients (C,) and intercept of the logistic regression of labels on inputs.
 
     Args:
-        inputs: (R, C) float64.
-        labels: (R,) bool, at least one of which is true.
-        weights: (R,) how often each row counts.
+        rows: at least one of whose labels is true.
         least: (C,) what each coefficient is at least.
     """
+    inputs, labels, weights = rows
     mean, std = inputs.mean(0), inputs.std(0)
     std[std <= 1e-9 * np.abs(inputs).max(0)] = np.inf  # what never varied says nothing
     inputs = (inputs - mean) / std

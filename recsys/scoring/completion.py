@@ -33,6 +33,7 @@ from recsys.scoring.calibration import (
     LEAST_SLOPE,
     Calibrated,
     Calibration,
+    Rows,
     regression,
     sampled_pairs,
     scored,
@@ -181,29 +182,29 @@ def fit_basket_weight(
         mask_history: leave out items of the history.
         seed: draws users, halves and items.
     """
-    pieces = []
+    pieces, first = [], 0
     half = half_known(some_users(part, seed), seed)
     before, given = without_last(half.history)
-    first = 0
-    for n, (batch, logits) in enumerate(scored(model, replace(half, history=before))):
+    for batch, logits in scored(model, replace(half, history=before)):
         known = given.rows(torch.arange(first, first + len(batch)))
-        first += len(batch)
-        evidence = companions.evidence(known).double().to(logits.device)
-        labels, is_open = (
-            batch.target.dense(logits.shape[1]),
-            ~known.to(logits.device).dense(logits.shape[1]),
-        )
+        evidence = companions.evidence(known).to(logits)
+        hidden = known.to(logits.device)
         if mask_history:
-            is_open &= ~batch.history.ragged.dense(logits.shape[1])
-        users, items, weights = sampled_pairs(logits, labels, is_open, seed + n)
-        columns = *(of[users, items] for of in (logits, evidence, labels)), weights
-        pieces.append([column.cpu().numpy() for column in columns])
-    if not any(piece[2].any() for piece in pieces):
+            hidden = joined([batch.history.ragged, hidden])
+        pieces.append(_sample(batch.target, logits, evidence, hidden, seed + first))
+        first += len(batch)
+    if not any(piece.labels.any() for piece in pieces):
         return model.calibration
-    logits, evidence, labels, weights = (np.concatenate(c) for c in zip(*pieces, strict=True))
-    inputs, least = np.column_stack([logits, evidence]), np.array([LEAST_SLOPE, 0.0])
-    (of_logits, of_evidence), _ = regression(inputs, labels, weights, least)
+    (of_logits, of_evidence), _ = regression(Rows.cat(pieces), np.array([LEAST_SLOPE, 0.0]))
     return replace(model.calibration, basket_weight=float(of_evidence / of_logits))
+
+
+def _sample(target: Ragged, logits: Tensor, evidence: Tensor, hidden: Ragged, seed: int) -> Rows:
+    """Of some users: a pair's logit and evidence."""
+    labels, is_hidden = (of.dense(logits.shape[1]) for of in (target, hidden))
+    users, items, weights = sampled_pairs(logits, labels, ~is_hidden, seed)
+    inputs = torch.stack([logits[users, items], evidence[users, items]], 1)
+    return Rows.of(inputs, labels[users, items], weights)
 
 
 def _where(rows: Ragged, keep: Tensor) -> Ragged:

@@ -16,7 +16,7 @@ from recsys.batch.ragged import Ragged, offsets_of
 from recsys.errors import ConfigError, DataError, RunError, UnknownIdError
 from recsys.models import EASE, ItemKNN
 from recsys.scoring import Calibrated, Calibration, SavedModel, Scorer, calibrate, load, save
-from recsys.scoring.calibration import regression, sampled_pairs
+from recsys.scoring.calibration import Rows, regression, sampled_pairs
 from recsys.scoring.completion import Companions, fit_basket_weight
 from recsys.scoring.rules import AtMost
 from recsys.tasks.splits import last_basket
@@ -56,13 +56,13 @@ def test_the_regression_is_that_of_scikit_learn() -> None:
     inputs = np.c_[generator.normal(3, 5, 400), generator.exponential(0.01, 400), np.full(400, 7.0)]
     labels = generator.random(400) < 1 / (1 + np.exp(2 - inputs[:, 0] / 4))
     weights = generator.integers(1, 9, 400).astype(float)
-    ours, intercept = regression(inputs, labels, weights, np.full(3, -np.inf))
+    ours, intercept = regression(Rows(inputs, labels, weights), np.full(3, -np.inf))
     theirs = LogisticRegression(C=np.inf, tol=1e-8, max_iter=10_000)
     theirs.fit(inputs[:, :2] * [1, 100], labels, weights)
     assert ours[2] == 0  # what never varied
     assert ours[:2] * [1, 0.01] == pytest.approx(theirs.coef_[0], rel=1e-3, abs=1e-3)
     assert intercept == pytest.approx(theirs.intercept_[0], rel=1e-3)
-    bound, _ = regression(-inputs, labels, weights, np.full(3, 0.5))
+    bound, _ = regression(Rows(-inputs, labels, weights), np.full(3, 0.5))
     assert (bound[:2] >= 0.5 - 1e-9).all()
 
 
