@@ -26,10 +26,10 @@ from benchmarks.record import ROOT, write
 from recsys.batch.graphs import NodeBatch
 from recsys.batch.histories import BasketBatch
 from recsys.cli import main as command
+from recsys.cli.compose import compose
 from recsys.errors import RunError
 from recsys.files import write_text
 from recsys.models.graphs.gloie import GLOIE, AlikeUsers
-from recsys.reading import read_config
 from recsys.run.ranking import prepare
 from recsys.scoring import saved_model
 
@@ -54,15 +54,14 @@ def main() -> None:
 
 
 def of_log(log: str) -> Points:
-    folder = RUNS / log
-    if not (folder / "model").is_dir():
-        options = [f"experiment=gloie_plus/{log}_any", "seed=0", f"hydra.run.dir={folder}"]
-        if command.main(["train", *options]):
-            raise RunError(f"gloie_plus/{log}_any did not train; see {folder}")
+    folder, options = RUNS / log, [f"experiment=gloie_plus/{log}_any", "seed=0"]
+    is_there = (folder / "model").is_dir()
+    if not is_there and command.main(["train", *options, f"hydra.run.dir={folder}"]):
+        raise RunError(f"gloie_plus/{log}_any did not train; see {folder}")
     model = saved_model.load(folder, device="cpu").model
     assert isinstance(model, GLOIE)
     assert model.alike is not None
-    users = prepare(read_config(folder)).split.test.history
+    users = prepare(compose(options)).split.test.history
     return means(weights(model.alike, users))
 
 
@@ -76,7 +75,7 @@ def weights(alike: AlikeUsers, users: BasketBatch) -> pl.DataFrame:
     columns |= {
         f"locality_{locality}": gates_BK[:, k] for k, locality in enumerate(alike.localities)
     }
-    return pl.DataFrame({name: column.numpy() for name, column in columns.items()})
+    return pl.DataFrame({name: column.double().numpy() for name, column in columns.items()})
 
 
 def means(users: pl.DataFrame) -> Points:
