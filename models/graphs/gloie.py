@@ -19,7 +19,9 @@ and elsewhere s_ui = w^T g_ui + b_i, which is all that a user without a history 
 ranking loss of the next basket plus the autoencoder's negative evidence lower bound of the history.
 Beyond the paper, each an option: what training users who are alike take, with a gate that says how
 much it counts for a user; a scorer of personal frequency and recency; training on more than the
-last basket of a user; and a bias that starts at the popularity of the latest baskets.
+last basket of a user; and a bias that starts at the popularity of the latest baskets. The scorer of
+frequency may read the item's row of the table, so that the same times mean one thing of an item
+that is used up by the week and another of one that lasts.
 
 Shapes: B users, n items, U training users, E events, N nodes (a user's distinct items), D
 dimensions, F features, K decays or localities. A suffix gives those of a tensor: `scores_Bn` is
@@ -139,17 +141,25 @@ class Frequency:
     Attributes:
         personal: whether it does.
         calendar: gives it the days between the baskets too; None: where the log has dates.
+        item_dim: gives it so many numbers of the item's row of the table too, by a learnt
+            projection; 0: it knows of an item only when it was had, and its score.
 
     Raises:
-        ConfigError: `calendar` without `personal`.
+        ConfigError: `calendar` or `item_dim` without `personal`, or `item_dim` is negative.
     """
 
     personal: bool = False
     calendar: bool | None = False
+    item_dim: int = 0
 
     def __post_init__(self) -> None:
+        at_least(0, item_dim=self.item_dim)
         if self.calendar and not self.personal:
             raise ConfigError("calendar=true adds to personal=true, which is false; set both")
+        if self.item_dim and not self.personal:
+            raise ConfigError(
+                f"item_dim={self.item_dim} adds to personal=true, which is false; set both"
+            )
 
 
 @dataclass(frozen=True)
@@ -266,9 +276,12 @@ class GLOIE(Divisible):
         self.bias = nn.Parameter(torch.zeros(num_items))
         self.alike = AlikeUsers(alike) if alike.localities else None
         self.calendar = frequency.calendar
+        item_dim = frequency.item_dim
+        self.item_inputs = nn.Linear(embedding_dim, item_dim) if item_dim else None
         self.personal = (
             PersonalFrequency(
-                calendar=frequency.calendar is not False, num_more=len(alike.localities)
+                calendar=frequency.calendar is not False,
+                num_more=len(alike.localities) + item_dim,
             )
             if frequency.personal
             else None
@@ -342,6 +355,8 @@ class GLOIE(Divisible):
             scores_Bn = scores_Bn + alike_Bn
             node_scores_N = node_scores_N + alike_Bn[users_N, items_N]
             more = list(evidence_KBn[:, users_N, items_N])
+        if self.item_inputs is not None:
+            more += torch.tanh(wide(self.item_inputs(rows_ND))).unbind(1)
         if self.personal is not None:
             node_scores_N = node_scores_N + self.personal(graphs, node_scores_N, more)
         return scores_Bn.index_put((users_N, items_N), node_scores_N)

@@ -132,9 +132,11 @@ def test_scores_are_those_of_the_formulas(options: dict[str, bool]) -> None:
         torch.testing.assert_close(scores, plain_scores(model, HISTORIES))
 
 
-@pytest.mark.parametrize("calendar", [False, True])
-def test_the_personal_scorer_adds_to_items_of_the_history_alone(calendar: bool) -> None:
-    model = model_of(personal=True, calendar=calendar).eval()
+@pytest.mark.parametrize(("calendar", "item_dim"), [(False, 0), (True, 0), (False, 3)])
+def test_the_personal_scorer_adds_to_items_of_the_history_alone(
+    calendar: bool, item_dim: int
+) -> None:
+    model = model_of(personal=True, calendar=calendar, item_dim=item_dim).eval()
     batch = BasketBatch.from_lists(HISTORIES, N)
     assert model.personal is not None
     model.personal.mean.normal_()
@@ -145,8 +147,12 @@ def test_the_personal_scorer_adds_to_items_of_the_history_alone(calendar: bool) 
         places = (nodes.node_owners(), nodes.node_items)
         features = (model.personal.features(nodes) - model.personal.mean) / model.personal.std
         for user, item, feature in zip(*places, features, strict=True):
-            score = expected[user, item].clone()
-            expected[user, item] += model.personal.perceptron(torch.cat([feature, score[None]]))[0]
+            inputs = [feature, expected[user, item].clone()[None]]
+            if item_dim:
+                row, inner = model.vae.items.vectors[item], model.item_inputs
+                assert inner is not None
+                inputs.append(torch.tanh(inner.weight @ row + inner.bias))
+            expected[user, item] += model.personal.perceptron(torch.cat(inputs))[0]
         torch.testing.assert_close(model.score(batch), expected)
 
 
@@ -256,6 +262,8 @@ def test_a_feature_that_no_training_history_varies_in_is_not_blown_up(
     [
         ({"use_global": False, "use_local": False}, "use_local=false leave no embedding; use one"),
         ({"calendar": True}, "calendar=true adds to personal=true, which is false"),
+        ({"item_dim": 3}, "item_dim=3 adds to personal=true, which is false"),
+        ({"item_dim": -1, "personal": True}, "item_dim=-1: expected at least 0"),
         ({"num_targets": 0}, "num_targets=0: expected at least 1"),
         ({"num_examples": 0}, "num_examples=0: expected at least 1"),
         ({"localities": [1, 0]}, "localities=0: expected above 0"),
