@@ -5,9 +5,10 @@
 The validation users of some logs are too few to tell two settings apart. So the users whom the
 split trains on or validates with are dealt into folds, and each fold's are predicted by a model
 that is trained on the others' and stopped by the fold, as it is by validation users. Fold f is
-trained with seed f. The record, `benchmarks/folds/<first experiment>.json`, holds each experiment's
-mean over all users and by fold, and the paired difference from the first. What is done is kept in
-`runs/folds`, from which it goes on when it is started again; `--folds 0 1` asks for some alone.
+trained with seed f. The record, `benchmarks/folds/<name>.json`, holds each experiment's mean over
+all users and by fold, and the paired difference from the first, whose name it has unless `--name`
+gives another. What is done is kept in `runs/folds`, from which it goes on when it is started again: remove what a change of settings has
+made old. `--folds 0 1` asks for some alone.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("experiments", nargs="+")
     parser.add_argument("--folds", nargs="+", type=int, default=range(NUM_FOLDS))
+    parser.add_argument("--name", help="of the record")
     options = parser.parse_args()
     users = {name: users_of(name, options.folds) for name in options.experiments}
     first = options.experiments[0]
     write(
-        RESULTS / f"{first}.json",
+        RESULTS / f"{options.name or first}.json",
         {"folds": list(options.folds), "experiments": compared(users, first)},
         packages=PACKAGES,
         seed=SEED,
