@@ -7,8 +7,8 @@ split trains on or validates with are dealt into folds, and each fold's are pred
 that is trained on the others' and stopped by the fold, as it is by validation users. Fold f is
 trained with seed f. The record, `benchmarks/folds/<name>.json`, holds each experiment's mean over
 all users and by fold, and the paired difference from the first, whose name it has unless `--name`
-gives another. What is done is kept in `runs/folds`, from which it goes on when it is started again: remove what a change of settings has
-made old. `--folds 0 1` asks for some alone.
+gives another. What is done is kept in `runs/folds`, from which it goes on when it is started again:
+remove what a change of settings has made old. `--folds 0 1` asks for some alone.
 """
 
 from __future__ import annotations
