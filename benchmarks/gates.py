@@ -38,7 +38,7 @@ PICTURE = ROOT / "docs" / "assets" / "gates.svg"
 RUNS = ROOT / "runs" / "gates"
 PARTS = 8
 PROPERTIES = {"baskets": "baskets of the history", "repeat_share": "share of repeats in it"}
-TITLES = LOGS | {"complete_journey": "Complete Journey, 2,469 households"}
+TITLES = LOGS | {"complete_journey": "Complete Journey"}
 COLOURS = ("#3f51b5", "#c2185b")
 
 Points = dict[str, list[dict[str, Any]]]
@@ -120,6 +120,9 @@ def _panel(axes: Axes, name: str, rows: list[dict[str, Any]]) -> None:
     axes.set_axisbelow(True)
     if name == "baskets":
         axes.set_xscale("log")
+        ends = [rows[0][name], rows[len(rows) // 2][name], rows[-1][name]]
+        axes.set_xticks(ends, [f"{baskets:.0f}" for baskets in ends])
+        axes.minorticks_off()
 
 
 if __name__ == "__main__":
