@@ -214,7 +214,8 @@ def _fitted(rows: Rows, size: float) -> Calibration:
     found, intercept = regression(Rows(np.hstack([lines, of_users]), *rows[1:]), lowest)
     slopes, of_facts = np.split(found, [len(least)])
     slopes = np.maximum(slopes, least)  # of a line on which there is no row
-    return Calibration(*map(torch.from_numpy, (knots, slopes, of_facts)), intercept, size)
+    curve = torch.from_numpy(knots), torch.from_numpy(slopes)
+    return Calibration(*curve, torch.from_numpy(of_facts), intercept, size)
 
 
 @torch.inference_mode()
