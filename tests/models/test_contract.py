@@ -193,7 +193,7 @@ class TestGLOIEWithEveryExtra(TestGLOIE):
             **super().config(split),
             "ranking": part("Ranking", softmax=True, num_targets=None, latest_popularity=True),
             "alike": part("Alike", localities=[1, 5]),
-            "frequency": part("Frequency", personal=True, calendar=True, item_dim=4),
+            "frequency": part("Frequency", personal=True, calendar=True, item_dim=2),
         }
 
 
