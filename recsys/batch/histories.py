@@ -208,7 +208,9 @@ class BasketBatch:
             "log_rows": torch.full_like(owners, -1),
         }
         order = torch.cat([self.owners(), owners]).argsort(stable=True)
-        columns = {n: torch.cat([getattr(self, n), of])[order] for n, of in more.items()}
+        columns: dict[str, Any] = {
+            name: torch.cat([getattr(self, name), of])[order] for name, of in more.items()
+        }
         return replace(self, **columns, offsets=self.offsets + items.offsets)
 
     def owners(self) -> Tensor:
