@@ -62,7 +62,7 @@ def users_of(experiment: str, folds: list[int]) -> pl.DataFrame:
         path = RUNS / experiment / f"{fold}.parquet"
         if not path.exists():
             write_parquet(path, predicted(experiment, fold))
-        frames.append(pl.read_parquet(path).with_columns(fold=pl.lit(fold)))
+        frames.append(pl.read_parquet(path, glob=False).with_columns(fold=pl.lit(fold)))
     return pl.concat(frames)
 
 
