@@ -38,7 +38,8 @@ PICTURE = ROOT / "docs" / "assets" / "gates.svg"
 RUNS = ROOT / "runs" / "gates"
 PARTS = 8
 PROPERTIES = {"baskets": "baskets of the history", "repeat_share": "share of repeats in it"}
-TITLES = LOGS | {"complete_journey": "Complete Journey"}
+TITLES = {log: title.split(",")[0] for log, title in LOGS.items()}  # less the users of the log
+TITLES |= {"complete_journey": "Complete Journey"}
 COLOURS = ("#3f51b5", "#c2185b")
 
 Points = dict[str, list[dict[str, Any]]]

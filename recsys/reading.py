@@ -68,27 +68,27 @@ def check_file(path: Path) -> None:
         raise RunError(f"{path.parent} holds no finished run: there is no {path.name}")
 
 
-def read_text(path: Path) -> str:
-    """A text file of at most `LARGEST_TEXT` bytes.
+def read_text(path: Path, *, remedy: str = "make the run again") -> str:
+    """A text file of at most `LARGEST_TEXT` bytes; `remedy` says what to do if it is none.
 
     Raises:
         RunError: no such file, a larger one, or none of text.
     """
     check_file(path)
-    with reading(path):
+    with reading(path, remedy=remedy):
         if (size := path.stat().st_size) > LARGEST_TEXT:
             raise ValueError(f"{size:,} bytes")
         return path.read_text(encoding="utf-8")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; names that it gives twice are refused.
+def read_json(path: Path, *, remedy: str = "make the run again") -> dict[str, Any]:
+    """A JSON object; names that it gives twice are refused. `remedy` says what to do if it is none.
 
     Raises:
         RunError: as `read_text`, or no such object.
     """
-    text = read_text(path)
-    with reading(path):
+    text = read_text(path, remedy=remedy)
+    with reading(path, remedy=remedy):
         value = json.loads(text, object_pairs_hook=_once)
         if not isinstance(value, dict):
             raise TypeError(f"{type(value).__name__}, no object")

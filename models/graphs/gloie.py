@@ -153,10 +153,15 @@ class Frequency:
 
     def __post_init__(self) -> None:
         at_least(0, item_dim=self.item_dim)
-        more = {"calendar=true": self.calendar, f"item_dim={self.item_dim}": self.item_dim}
-        for option, is_set in more.items():
+        more = {
+            "calendar=true": (self.calendar, "calendar=false"),
+            f"item_dim={self.item_dim}": (self.item_dim, "item_dim=0"),
+        }
+        for option, (is_set, without) in more.items():
             if is_set and not self.personal:
-                raise ConfigError(f"{option} adds to personal=true, which is false; set both")
+                raise ConfigError(
+                    f"{option} adds to personal=true, which is false; set that, or {without}"
+                )
 
 
 @dataclass(frozen=True)

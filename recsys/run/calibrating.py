@@ -102,8 +102,8 @@ def figures(model: Calibrated, split: Split, protocol: Protocol) -> dict[str, An
         "intervals": result.intervals(),
         "groups": result.groups.to_dict(as_series=False),
     }
-    if model.calibration.basket_weight is not None:
-        half = half_known(split.test)
+    half = half_known(split.test)
+    if model.calibration.basket_weight is not None and len(half):
         of_model["completion"] = completion_figures(model, split, half, protocol)
     return of_model
 
@@ -115,7 +115,7 @@ def completion_figures(
     companions, k = Companions.of(split.training), protocol.ks[0]
     of_half: dict[str, Any] = {"users": len(half)}
     for name, one in (("without", without_companions(model)), ("with", model)):
-        means = evaluate(Completing(one, companions).eval(), half, Protocol((k,))).means
+        means = evaluate(Completing(one, companions).eval(), half, replace(protocol, ks=(k,))).means
         of_half[name] = {metric: means[metric] for metric in (f"recall@{k}", f"ndcg@{k}")}
     return of_half
 

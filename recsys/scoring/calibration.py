@@ -18,7 +18,7 @@ Shapes: B users, R pairs of a user and an item, n items, S lines, F facts, C inp
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +43,8 @@ NUM_BEST, NUM_DRAWN = 64, 64
 LEAST_SLOPE = 1e-3
 """Of a line, in deviations of the targets' scores: an item that scores more is more likely."""
 SMOOTH = 1e-6
+LARGEST = 1e30
+"""Of any number of a file: more, times a score, may be none."""
 NUM_FACTS = 3
 _USERS_AT_ONCE = 256  # whose curves are in double precision
 
@@ -93,6 +95,8 @@ class Calibration:
         Raises:
             ValueError: it is none.
         """
+        if missing := sorted({field.name for field in fields(cls)} - set(values)):
+            raise ValueError(f"it lacks {', '.join(missing)}")
         tensors = {name: _numbers(name, values[name]) for name in ("knots", "slopes", "weights")}
         intercept, size = (_numbers(n, [values[n]]).item() for n in ("intercept", "size"))
         weight = values["basket_weight"]
@@ -346,4 +350,6 @@ def _numbers(name: str, values: Any) -> Tensor:
     numbers = torch.tensor(values, dtype=torch.float64)
     if not numbers.isfinite().all():
         raise ValueError(f"{name} holds what is no finite number")
+    if (numbers.abs() > LARGEST).any():
+        raise ValueError(f"{name} holds {numbers.abs().max():.3g}, above {LARGEST:.0e}")
     return numbers

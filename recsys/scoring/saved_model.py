@@ -111,8 +111,9 @@ def read_calibration(folder: Path) -> Calibration | None:
     path = folder / CALIBRATION
     if not path.exists():
         return None
-    with reading(path, remedy="calibrate the model again"):
-        return Calibration.of(read_json(path))
+    remedy = "delete it and calibrate the model again"  # which reads the model, and this with it
+    with reading(path, remedy=remedy):
+        return Calibration.of(read_json(path, remedy=remedy))
 
 
 def build(config: dict[str, Any]) -> Scorer:

@@ -25,3 +25,55 @@ def test_its_figures_are_those_of_the_records_and_of_the_table() -> None:
 def test_a_point_lies_between_the_ends_of_its_interval() -> None:
     for mean, low, high in picture.points("dc").values():
         assert low < mean < high
+
+
+LOGS = [
+    "dc",
+    "tafeng",
+    "tms",
+    "complete_journey",
+    "complete_journey_types",
+    "online_retail_baskets",
+]
+ROWS = {
+    "personal frequency, decayed": "decayed_personal/{}",
+    "TIFUKNN": "tifuknn/{}",
+    "UP-CF": "up_cf/{}",
+    "count VAE beside personal frequency": "count_vae_personal/{}",
+    "EASE (above item-kNN everywhere)": "ease/{}",
+    "DNNTSP": "dnntsp/{}",
+    "GLOIE, the paper's shape": "gloie/{}",
+    "GLOIE with options chosen for each log": "gloie_plus/{}",
+    "GLOIE with one setting for all, `gloie_plus/any`": "gloie_plus/{}_any",
+}
+
+
+def cells(page: str) -> dict[str, list[str]]:
+    """The rows of a page's tables, by their first cell; of two alike the first."""
+    lines = (ROOT / page).read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[:2] == "| "]
+    return {row[0]: row[1:] for row in reversed(rows)}
+
+
+def test_the_table_of_next_baskets_is_that_of_the_benchmarks() -> None:
+    of_records, page = cells("benchmarks/README.md"), cells("docs/results.md")
+    assert page.keys() >= ROWS.keys()
+    for name, experiment in ROWS.items():
+        for log, cell in zip(LOGS, page[name], strict=False):
+            if cell:
+                recall, ndcg = (
+                    f.split()[0] for f in of_records[f"`{experiment.format(log)}`"][1:3]
+                )
+                assert cell.replace("*", "") == f"{ndcg} / {recall}", (name, log)
+
+
+def test_what_is_beyond_chance_on_dc_is_so_in_the_benchmarks() -> None:
+    """After Holm's correction; of the README, too."""
+    lines = (ROOT / "benchmarks/README.md").read_text().splitlines()
+    tests = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
+    holm = {tuple(row[:3]): row[6].removeprefix("0") for row in tests if len(row) == 8}
+    ndcg = holm["gloie_plus/dc_any", "count_vae_personal/dc", "ndcg@10"]
+    recall = holm["gloie_plus/dc_any", "up_cf/dc", "recall@10"]
+    row = f"| DC | p = {ndcg} (count VAE) | p = {recall} (UP-CF) |"
+    assert row in (ROOT / "docs/results.md").read_text()
+    assert f"p = {ndcg}." in (ROOT / "README.md").read_text()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -9,6 +10,12 @@ import pytest
 
 import recsys
 from recsys.errors import ConfigError
+from recsys.evaluation.ranking import Protocol
+from recsys.models import EASE
+from recsys.run.calibrating import calibration_of, completion_figures
+from recsys.scoring import Calibrated
+from recsys.scoring.completion import half_known
+from recsys.tasks.splits import last_basket
 from recsys.testing.logs import checkerboard
 
 Run = Callable[..., tuple[int, str, str]]
@@ -97,3 +104,47 @@ def test_a_model_that_was_fitted_from_python(tmp_path: Path) -> None:
     assert deployed.recommend(7, k=1, probability=True)["probability"][0] > 0.05
     with pytest.raises(ConfigError, match="has no validation users"):
         deployed.calibrate()
+
+
+@pytest.mark.parametrize("last_size", [1, 2])
+def test_a_log_without_pairs_has_a_page(run: Run, tmp_path: Path, last_size: int) -> None:
+    """Nobody's half is known: of test users alone, or of validation users alone."""
+    events = [
+        (user, (user + item) % 9, f"2024-01-{day:02}")
+        for user in range(12)
+        for day, size in ((1, 2), (2, 2), (3, 3 - last_size), (4, last_size))
+        for item in range(size)
+    ]
+    path = tmp_path / "baskets.csv"
+    names = ["user_id", "item_id", "timestamp"]
+    pl.DataFrame(events, schema=names, orient="row").write_csv(path)
+    options = [
+        "task=next_basket",
+        "task.ks=[5]",
+        "model=popularity",
+        "data.columns.basket_id=timestamp",
+    ]
+    made = tmp_path / "run"
+    code, _, err = run(
+        "train", "data=table", f"data.path={path}", *options, f"hydra.run.dir={made}"
+    )
+    assert code == 0, err
+    code, _, err = run("calibrate", made)
+    assert code == 0, err
+    page = (made / "report.html").read_text()
+    assert "<h2>Probabilities</h2>" in page
+    assert "Completing a basket" not in page
+
+
+def test_a_half_is_completed_as_the_run_makes_its_lists() -> None:
+    """Where the history is left out of lists, it is left out of these, too."""
+    split = last_basket(checkerboard())
+    model = EASE().fit(split)
+    half = half_known(split.test)
+    fitted = replace(calibration_of(model, split, mask_history=True), basket_weight=0.0)
+    kept, masked = (
+        completion_figures(Calibrated(model, fitted), split, half, Protocol((5,), mask_history=m))
+        for m in (False, True)
+    )
+    assert kept["with"] == kept["without"]
+    assert kept["with"] != masked["with"]

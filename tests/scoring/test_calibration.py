@@ -126,8 +126,10 @@ def test_a_calibration_is_kept_with_its_model(tmp_path: Path) -> None:
     )
     path = tmp_path / "model" / "calibration.json"
     path.write_text(path.read_text().replace('"slopes": [', '"slopes": [-1, '))
-    with pytest.raises(RunError, match=r"calibration.json is damaged .*calibrate the model again"):
-        load(tmp_path)
+    for text in (path.read_text(), "{"):
+        path.write_text(text)
+        with pytest.raises(RunError, match=r"damaged .*; delete it and calibrate the model again"):
+            load(tmp_path)
     save(tmp_path / "model", MODEL, SPLIT)  # another model, maybe
     assert load(tmp_path, device="cpu").calibration is None
 
@@ -140,11 +142,19 @@ def test_a_calibration_is_kept_with_its_model(tmp_path: Path) -> None:
         ({"weights": [True, 0, 0]}, "no list of numbers"),
         ({"intercept": float("nan")}, "no finite number"),
         ({"basket_weight": "1"}, "no list of numbers"),
+        ({"intercept": -1e308}, r"intercept holds 1e\+308, above 1e\+30"),
     ],
 )
 def test_what_is_no_calibration_is_refused(changes: dict[str, object], reason: str) -> None:
     values = json.loads(json.dumps(FITTED.as_dict() | changes))
     with pytest.raises(ValueError, match=reason):
+        Calibration.of(values)
+
+
+def test_a_calibration_that_lacks_something_says_what() -> None:
+    values = FITTED.as_dict()
+    del values["size"], values["knots"]
+    with pytest.raises(ValueError, match="it lacks knots, size"):
         Calibration.of(values)
 
 
