@@ -113,6 +113,8 @@ def recommend(given: Namespace) -> None:
         options["rerank"] = list(_rerankings(given))
         if given.all_users and (given.basket or given.probability):
             raise ConfigError("--basket and --probability are for --users and --history")
+        if given.basket and given.probability:
+            raise ConfigError("--probability is of whole baskets; ask without --basket")
         if given.all_users:
             pieces = saved.recommend_all(**options)
             write_pieces(given.output, _shown(pieces, saved))

@@ -87,6 +87,7 @@ LISTED: Mapping[Purpose, tuple[str, ...]] = {
         "recsys.data.sources.checkins.checkins",
         "recsys.data.sources.complete_journey.categories",
         "recsys.data.sources.complete_journey.complete_journey",
+        "recsys.data.sources.complete_journey.types",
         "recsys.data.sources.movielens.ml100k",
         "recsys.data.sources.online_retail.customers",
         "recsys.data.sources.online_retail.invoices",
