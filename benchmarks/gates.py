@@ -11,7 +11,6 @@ part the record, `benchmarks/gates.json`, holds the mean weight of the evidence 
 
 from __future__ import annotations
 
-import io
 import sys
 from typing import Any
 
@@ -21,7 +20,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.picture import LOGS, STYLE
+from benchmarks.picture import LOGS, STYLE, as_svg
 from benchmarks.record import ROOT, write
 from recsys.batch.graphs import NodeBatch
 from recsys.batch.histories import BasketBatch
@@ -105,10 +104,7 @@ def drawn(points: dict[str, Points]) -> str:
     panels[0, 0].legend(frameon=False, fontsize=7.5)
     for row in range(len(PROPERTIES)):
         panels[row, 0].set_ylabel("mean weight")
-    file = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(file, format="svg", metadata=nothing)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+    return as_svg(figure)
 
 
 def _panel(axes: Axes, name: str, rows: list[dict[str, Any]]) -> None:

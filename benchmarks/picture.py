@@ -71,6 +71,11 @@ def drawn(points_of: dict[str, dict[str, Point]]) -> str:
     for axes, (log, of_models) in zip(panels, points_of.items(), strict=True):
         _panel(axes, LOGS[log], of_models)
     panels[0].set_yticks(range(len(MODELS)), list(MODELS.values()))
+    return as_svg(figure)
+
+
+def as_svg(figure: Figure) -> str:
+    """The same bytes for the same picture."""
     file = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(file, format="svg", metadata=nothing)

@@ -31,7 +31,7 @@ from recsys.run.calibrating import calibration_of, without_companions
 from recsys.run.config import Sizes, plain, sized
 from recsys.run.ranking import fitted, prepare
 from recsys.scoring import Calibrated, Companions, Completing, Scorer, half_known
-from recsys.scoring.calibration import basket_length, scored
+from recsys.scoring.calibration import MOST_ITEMS, basket_length, scored
 from recsys.scoring.completion import without_last
 from recsys.scoring.saved_model import build
 from recsys.tasks import Split
@@ -39,7 +39,7 @@ from recsys.types import Scores
 
 RESULTS = ROOT / "benchmarks/baskets/results"
 SEEDS = 5
-OURS = "gloie"
+OURS, SOFTMAX = "gloie", "softmax"
 OF_PROBABILITIES = ("brier", "log_loss", "size_error")
 OF_LISTS = ("recall@10", "ndcg@10")
 
@@ -92,14 +92,17 @@ def main() -> None:
         "popularity": Popularity().fit(split),
     }
     calibrated = {n: Calibrated(m, calibration_of(m, split)).eval() for n, m in models.items()}
+    size = calibrated[OURS].calibration.size
+    asked: dict[str, Scorer] = {**calibrated, SOFTMAX: Softmax(model, size).eval()}
+    results = {name: reliability(one, split.test) for name, one in asked.items()}
     write(
         RESULTS / f"{name}.json",
         {
             "users": len(split.test),
             "validation_users": len(split.validation),
             "items": split.num_items,
-            "probabilities": probabilities(calibrated, split),
-            "sizes": sizes(calibrated, split),
+            "probabilities": probabilities(results),
+            "sizes": sizes(results, size, split),
             "f1": lengths(calibrated[OURS], split),
             "completion": completions(calibrated, split),
         },
@@ -108,11 +111,8 @@ def main() -> None:
     )
 
 
-def probabilities(models: Mapping[str, Calibrated], split: Split) -> dict[str, Any]:
+def probabilities(results: Mapping[str, Reliability]) -> dict[str, Any]:
     """Of each model, and of GLOIE's softmax, how probabilities compare with what came."""
-    size = models[OURS].calibration.size
-    asked: dict[str, Scorer] = {**models, "softmax": Softmax(models[OURS].model, size).eval()}
-    results = {name: reliability(model, split.test) for name, model in asked.items()}
     differences = paired({name: of_users(result) for name, result in results.items()})
     return {
         name: {
@@ -129,17 +129,20 @@ def of_users(result: Reliability) -> pl.DataFrame:
     return result.per_user.select(pl.col("user").alias("user_id"), *OF_PROBABILITIES)
 
 
-def sizes(models: Mapping[str, Calibrated], split: Split) -> dict[str, dict[str, float]]:
+def sizes(
+    results: Mapping[str, Reliability], mean_size: float, split: Split
+) -> dict[str, dict[str, float]]:
     """Mean absolute error, and root of the mean square, of sums of probabilities and of guesses."""
     history, size = split.test.history, split.test.target.lengths.double()
     mean_of_user = history.lengths() / history.num_baskets().clamp(min=1)
     guesses = {
-        "mean of all": torch.full_like(size, models[OURS].calibration.size),
+        "mean of all": torch.full_like(size, mean_size),
         "mean of the user": mean_of_user.double(),
         "latest basket": history.last(1).lengths().double(),
     }
-    for name, model in models.items():
-        guesses[name] = reliability(model, split.test).per_user["size"].to_torch()
+    for name, result in results.items():
+        if name != SOFTMAX:  # whose sum is the mean of all
+            guesses[name] = result.per_user["size"].to_torch()
     errors = {name: guess - size for name, guess in guesses.items()}
     return {
         name: {"absolute": float(e.abs().mean()), "root of square": float(e.square().mean().sqrt())}
@@ -156,7 +159,7 @@ def lengths(model: Calibrated, split: Split) -> dict[str, float]:
         of_user = history.lengths() / history.num_baskets().clamp(min=1)
         hits = batch.target.contains(items, logits.shape[1]).cumsum(1)
         ways = {
-            "highest expected F1": basket_length(chances[:, :100], size),
+            "highest expected F1": basket_length(chances[:, :MOST_ITEMS], size),
             "expected size": size.round().long().clamp(min=1),
             "mean size of the user": of_user.round().long().clamp(min=1),
             "5 items": torch.full((len(size),), 5),

@@ -24,12 +24,11 @@ from recsys.batch.examples import Part
 from recsys.batch.ragged import Ragged
 from recsys.evaluation.statistics import mean_intervals
 from recsys.retrieval.lists import top_k
-from recsys.scoring.calibration import basket_length, scored
+from recsys.scoring.calibration import MOST_ITEMS, basket_length, scored
 from recsys.scoring.scorer import Scorer
 from recsys.types import Scores
 
 NUM_GROUPS = 10
-MOST_ITEMS = 100  # of a basket that probabilities make
 _CELLS = torch.linspace(-16, 16, 3201, dtype=torch.float64)  # log odds
 METRICS = ("brier", "log_loss", "size_error", "f1")
 

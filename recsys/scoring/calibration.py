@@ -46,6 +46,8 @@ SMOOTH = 1e-6
 LARGEST = 1e30
 """Of any number of a file: more, times a score, may be none."""
 NUM_FACTS = 3
+MOST_ITEMS = 100
+"""Of a basket that probabilities make."""
 _USERS_AT_ONCE = 256  # whose curves are in double precision
 
 

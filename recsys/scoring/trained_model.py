@@ -23,7 +23,13 @@ from recsys.log.frames import AnyFrame
 from recsys.log.vocabulary import Vocabulary
 from recsys.ranges import at_least, integers
 from recsys.retrieval.lists import TopK, check_length
-from recsys.scoring.calibration import Calibrated, Calibration, basket_length, probabilities_of
+from recsys.scoring.calibration import (
+    MOST_ITEMS,
+    Calibrated,
+    Calibration,
+    basket_length,
+    probabilities_of,
+)
 from recsys.scoring.completion import Companions, Completing
 from recsys.scoring.explanations import NO_PARTS, explainable, largest, named, parts_of_pairs
 from recsys.scoring.filters import Filter, Filters, check_known_users, filters, given_items
@@ -38,8 +44,6 @@ from recsys.summary import Summarised
 
 Rerank: TypeAlias = Reranking | Sequence[Reranking]
 """One way to rerank, or several, one after the other."""
-MOST_ITEMS = 100
-"""Of a basket that is predicted."""
 LISTS_AT_ONCE = 2**16
 """Users whose lists are one frame, where those of all are asked for."""
 
