@@ -41,7 +41,9 @@ from recsys.batch.bounds import check_tensor
 from recsys.batch.examples import Part, Prefixes
 from recsys.batch.graphs import NodeBatch
 from recsys.batch.histories import BasketBatch
+from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
+from recsys.evaluation.metrics import ideal_dcg
 from recsys.models.factors.count_vae import CountVAE
 from recsys.models.graphs.dynamic_graph import (
     MAX_EVENTS,
@@ -194,22 +196,36 @@ class Ranking:
 
     Attributes:
         softmax: the softmax cross-entropy of the targets, and not the multi-label soft margin.
+        ndcg_at: k; a target weighs 1 / IDCG@k, what it adds to its basket's nDCG@k where it comes
+            first. The softmax is then the share of each item in the nDCG that all of them can
+            gain, and its order the one of the highest expected nDCG@k (Ravikumar et al., "On NDCG
+            Consistency of Listwise Ranking Methods", AISTATS 2011). Personal frequency counts
+            baskets by these weights, too. None: each basket weighs 1, whatever its size.
         num_targets: so many of a training user's last baskets, each as the target of those before
             it; None: all but the first.
         latest_popularity: the bias starts at the share of training users whose last basket holds an
             item, not at the share of all baskets that do.
 
     Raises:
-        ConfigError: `num_targets` or `num_examples` is out of its range.
+        ConfigError: `ndcg_at`, `num_targets` or `num_examples` is out of its range, or `ndcg_at`
+            without `softmax`.
     """
 
     softmax: bool = False
+    ndcg_at: int | None = None
     num_targets: int | None = 1
     num_examples: int | None = None
     latest_popularity: bool = False
 
     def __post_init__(self) -> None:
-        at_least(1, num_targets=self.num_targets, num_examples=self.num_examples)
+        at_least(
+            1, ndcg_at=self.ndcg_at, num_targets=self.num_targets, num_examples=self.num_examples
+        )
+        if self.ndcg_at is not None and not self.softmax:
+            raise ConfigError(
+                f"ndcg_at={self.ndcg_at} weighs the targets of softmax=true, which is false; set "
+                "that, or ndcg_at=null"
+            )
 
     def targets_of(self, users: BasketBatch) -> int | None:
         """How many of each training user's last baskets are targets; None: all."""
@@ -269,7 +285,6 @@ class GLOIE(Divisible):
         self.max_events = graph.max_events
         self.use_global = self.uses_every_weight = join.use_global
         self.ranking = ranking
-        self.ranking_loss = softmax_cross_entropy if ranking.softmax else multilabel_soft_margin
         layers = DynamicGraph(embedding_dim, num_layers=graph.num_layers, num_heads=graph.num_heads)
         self.local = LocalEmbedding(num_items, layers) if join.use_local else None
         joined = join.attention and join.use_global and join.use_local
@@ -282,6 +297,7 @@ class GLOIE(Divisible):
             PersonalFrequency(
                 num_items,
                 calendar=frequency.calendar is not False,
+                ndcg_at=ranking.ndcg_at,
                 num_more=len(alike.localities),
                 item_dim=frequency.item_dim,
             )
@@ -326,10 +342,20 @@ class GLOIE(Divisible):
 
     def loss(self, part: Part, progress: Progress) -> Tensor:
         if not self.use_global:
-            return ranks.mean(self.ranking_loss(self._score(part.history, None), part.target))
+            return ranks.mean(self._ranking_loss(self._score(part.history, None), part.target))
         hidden, evidence = self.vae.reconstruct(part.history, progress)
-        ranking = self.ranking_loss(self._score(part.history, hidden), part.target)
+        ranking = self._ranking_loss(self._score(part.history, hidden), part.target)
         return ranks.mean(ranking + self.elbo_weight * evidence)
+
+    def _ranking_loss(self, scores_Bn: Scores, targets: Ragged) -> Tensor:
+        """(B,)."""
+        if not self.ranking.softmax:
+            return multilabel_soft_margin(scores_Bn, targets)
+        loss_B = softmax_cross_entropy(scores_Bn, targets)
+        if self.ranking.ndcg_at is None:
+            return loss_B
+        gains_B = targets.lengths / ideal_dcg(targets.lengths.clamp(min=1), self.ranking.ndcg_at)
+        return loss_B * gains_B.to(loss_B.dtype)
 
     def score(self, batch: BasketBatch) -> Scores:
         batches = in_pieces(batch.latest(self.max_events), self.vae.items.embedding_dim)
@@ -507,6 +533,8 @@ class PersonalFrequency(nn.Module):
         num_items: n.
         calendar: the log of its frequency decayed by days, and the days since the last, too; in a
             log without dates all days are 0.
+        ndcg_at: the decayed frequencies of baskets that weigh 1 / IDCG@k of their size too, k being
+            this; None: without.
         num_more: further inputs, in deviations already.
         item_dim: of the items' vectors v_i; 0: without.
         hidden_dim: of the perceptron's two hidden layers.
@@ -525,6 +553,7 @@ class PersonalFrequency(nn.Module):
         num_items: int,
         *,
         calendar: bool = False,
+        ndcg_at: int | None = None,
         num_more: int = 0,
         item_dim: int = 0,
         hidden_dim: int = 64,
@@ -532,7 +561,9 @@ class PersonalFrequency(nn.Module):
     ) -> None:
         super().__init__()
         self.calendar = calendar
-        num_features = len(self.DECAYS) + 5 + calendar * (len(self.DAYS) + 1)
+        self.ndcg_at = ndcg_at
+        num_decays = len(self.DECAYS) * (1 if ndcg_at is None else 2)
+        num_features = num_decays + 5 + calendar * (len(self.DAYS) + 1)
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("std", torch.ones(num_features))
         self.register_buffer("days_between", torch.tensor(7.0))
@@ -589,6 +620,11 @@ class PersonalFrequency(nn.Module):
             (lengths_B / baskets_B.clamp(min=1)).log()[users_N],
             (nodes.node_offsets.diff() / lengths_B)[users_N],
         ]
+        if self.ndcg_at is not None:
+            baskets_E, begins = nodes.basket_rows()
+            gains_E = 1 / ideal_dcg(begins.diff(), self.ndcg_at).to(age_E.dtype)[baskets_E]
+            weights_EK = gains_E[:, None] * decays_K ** age_E[:, None]
+            columns += _log(self._sum(nodes, weights_EK)).T
         if self.calendar:
             columns += self._calendar(nodes)
         return torch.stack(columns, 1)

@@ -52,8 +52,17 @@ def ndcg(hits: Hits, num_targets: Counts) -> PerUser:
     Järvelin & Kekäläinen (2002) with binary gain: a list that opens with all targets reaches 1.
     """
     discount = 1 / torch.log2(_places(hits) + 1)
-    ideal = discount.cumsum(0)[num_targets.clamp(max=hits.shape[1]) - 1]
-    return _sum(hits, discount) / ideal
+    return _sum(hits, discount) / ideal_dcg(num_targets, hits.shape[1])
+
+
+def ideal_dcg(num_targets: Counts, k: int) -> PerUser:
+    """Sum of 1 / log2(place + 1) over places 1 .. min(k, T), what a list of targets alone reaches.
+
+    >>> ideal_dcg(torch.tensor([1, 2]), 10)
+    tensor([1.0000, 1.6309], dtype=torch.float64)
+    """
+    places = torch.arange(1, k + 1, dtype=torch.float64, device=num_targets.device)
+    return (1 / torch.log2(places + 1)).cumsum(0)[num_targets.clamp(max=k) - 1]
 
 
 def phr(hits: Hits, num_targets: Counts) -> PerUser:

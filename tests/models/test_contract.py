@@ -191,7 +191,9 @@ class TestGLOIEWithEveryExtra(TestGLOIE):
     def config(self, split: Split) -> dict[str, Any]:
         return {
             **super().config(split),
-            "ranking": part("Ranking", softmax=True, num_targets=None, latest_popularity=True),
+            "ranking": part(
+                "Ranking", softmax=True, ndcg_at=5, num_targets=None, latest_popularity=True
+            ),
             "alike": part("Alike", localities=[1, 5]),
             "frequency": part("Frequency", personal=True, calendar=True, item_dim=3),
         }

@@ -1,8 +1,9 @@
 """GLOIE against a loop over users and items, its features by hand, and its one item table."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from recsys.batch.graphs import NodeBatch
 from recsys.batch.histories import BasketBatch
 from recsys.batch.ragged import Ragged
 from recsys.errors import ConfigError
+from recsys.evaluation.metrics import ndcg
 from recsys.evaluation.ranking import Protocol
 from recsys.models import GLOIE
 from recsys.models.factors.count_vae import CountVAE
@@ -207,6 +209,20 @@ def test_calendar_features_worked_by_hand() -> None:
     torch.testing.assert_close(features[:, -1], torch.tensor([1.0, 21.0, 8.0]).log())
 
 
+def test_frequencies_by_what_a_basket_weighs_in_ndcg_worked_by_hand() -> None:
+    """Baskets of three items, two and one: at k = 2 these weigh 1 / IDCG@2, so much and 1."""
+    history = [[0, 1, 2], [0, 1], [0]]
+    nodes = NodeBatch.of(BasketBatch.from_lists([history], N))
+    features = PersonalFrequency(N, ndcg_at=2).features(nodes)
+    assert features.shape[1] == len(PersonalFrequency(N, ndcg_at=2).mean)
+    g = 1 / (1 + 1 / math.log2(3))
+    frequencies = [
+        [g * d**2 + g * d + 1, g * d**2 + g * d, g * d**2] for d in (0.3, 0.6, 0.8, 0.9, 0.97, 1.0)
+    ]
+    torch.testing.assert_close(features[:, -6:], torch.tensor(frequencies).log().T)
+    torch.testing.assert_close(features[:, :-6], PersonalFrequency(N).features(nodes))
+
+
 def test_a_frequency_that_has_decayed_to_nothing_stays_finite() -> None:
     nodes = NodeBatch.of(BasketBatch.from_lists([[[0], *[[1]] * 200]], N))
     features = PersonalFrequency(N).features(nodes)
@@ -278,6 +294,8 @@ def test_a_feature_that_no_training_history_varies_in_is_not_blown_up(
         ),
         ({"item_dim": 4}, "item_dim=4 adds to personal=true, which is false; .*, or item_dim=0"),
         ({"personal": True, "item_dim": -1}, "item_dim=-1: expected at least 0"),
+        ({"ndcg_at": 10}, "ndcg_at=10 weighs the targets of softmax=true, .*, or ndcg_at=null"),
+        ({"softmax": True, "ndcg_at": 0}, "ndcg_at=0: expected at least 1"),
         ({"num_targets": 0}, "num_targets=0: expected at least 1"),
         ({"num_examples": 0}, "num_examples=0: expected at least 1"),
         ({"localities": [1, 0]}, "localities=0: expected above 0"),
@@ -366,6 +384,53 @@ def test_the_loss_is_the_ranking_loss_and_a_share_of_the_autoencoders() -> None:
             else torch.nn.functional.multilabel_soft_margin_loss(scores, labels)
         )
         torch.testing.assert_close(model.loss(part, START), expected)
+
+
+def loss_of(scores: Tensor, targets: Ragged, **options: Any) -> Tensor:
+    """The loss of a model with these scores."""
+    model = model_of(use_global=False, **options)
+    model._score = lambda batch, hidden: scores  # type: ignore[method-assign]
+    return model.loss(Part("train", BasketBatch.from_lists([[]] * len(scores), N), targets), START)
+
+
+def test_targets_weigh_what_they_add_to_ndcg() -> None:
+    torch.manual_seed(0)
+    scores, sets = torch.randn(3, N), [[1], [0, 4], [0, 2, 5, 6]]
+    expected = sum(
+        -scores[row].log_softmax(0)[items].sum()
+        / sum(1 / math.log2(place + 2) for place in range(min(3, len(items))))
+        for row, items in enumerate(sets)
+    )
+    loss = loss_of(scores, Ragged.from_lists(sets), softmax=True, ndcg_at=3)
+    torch.testing.assert_close(loss, expected / 3)
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.sets(st.integers(0, N - 1), min_size=1), min_size=1, max_size=6),
+    st.integers(1, N),
+)
+def test_the_order_of_the_least_loss_is_that_of_the_best_expected_ndcg(
+    sets: list[set[int]], k: int
+) -> None:
+    """Users with one history and these next baskets, each as likely: no other order gains more."""
+    targets = Ragged.from_lists([sorted(items) for items in sets])
+    ideal = [sum(1 / math.log2(place + 2) for place in range(min(k, len(s)))) for s in sets]
+    gains = torch.tensor(
+        [sum(1 / ideal[i] for i, s in enumerate(sets) if item in s) for item in range(N)]
+    )
+    scores = (gains + 1e-6).log().repeat(len(sets), 1).requires_grad_()
+    loss_of(scores, targets, softmax=True, ndcg_at=k).backward()
+    assert scores.grad is not None
+    torch.testing.assert_close(scores.grad.sum(0), torch.zeros(N), atol=1e-4, rtol=0)
+
+    def expected_ndcg(order: Sequence[int]) -> float:
+        found = targets.contains(torch.tensor([order[:k]] * len(sets)), N)
+        return float(ndcg(found, targets.lengths).mean())
+
+    best = max(map(expected_ndcg, permutations(range(N), k)))
+    order = gains.argsort(descending=True).tolist()
+    assert expected_ndcg(order) == pytest.approx(best)
 
 
 def test_without_global_embeddings_the_autoencoder_is_not_trained() -> None:
