@@ -29,7 +29,7 @@ from recsys.log.event_log import ITEM, USER, EventLog
 from recsys.ranges import Number
 from recsys.reading import read_config, read_json, read_table, reading
 from recsys.report import runs_page, tables
-from recsys.report.screen import console, say, short, show, table_of
+from recsys.report.screen import WideTable, console, say, short, show, table_of
 from recsys.run import ranking, synthesis
 from recsys.run.alike import UNLIKE, check_alike, unlike_training
 from recsys.run.calibrating import calibrate_run, table_of_figures
@@ -233,7 +233,7 @@ def calibrate(given: Namespace) -> None:
             raise RunError(f"{different}: train on the log as it is now, and calibrate that run")
         task = ranking.task_of(split, protocol, config["retrieval"], "index")
         whole = calibrate_run(given.run, config, task, given.trusted, device)
-    show(table_of(table_of_figures(whole), title=f"{log.name} (test)"))
+    show(table_of(table_of_figures(whole), title=f"{log.name} (test)", kind=WideTable))
     sizes = ", ".join(f"{short(error)} by the {guess}" for guess, error in whole["sizes"].items())
     if sizes:
         say(f"size_error of guesses: {sizes}")

@@ -53,9 +53,15 @@ def short(value: float) -> str:
     return f"{value:.4f}".removeprefix("0") if value < 1 else f"{value:.4f}"
 
 
-def table_of(frame: pl.DataFrame, *, title: str | None = None) -> Table:
-    """A polars frame as a table, numbers to four digits and – where there is none."""
-    table = Table(title=None if title is None else literal(title, "table.title"))
+def table_of(
+    frame: pl.DataFrame, *, title: str | None = None, kind: type[Table] = Table
+) -> Table:
+    """A polars frame as a table, numbers to four digits and – where there is none.
+
+    Args:
+        kind: `WideTable` for columns of numbers, which read badly where they are cut.
+    """
+    table = kind(title=None if title is None else literal(title, "table.title"))
     for name, dtype in frame.schema.items():
         table.add_column(literal(name), justify="right" if dtype.is_numeric() else "left")
     none = ["–" if dtype.is_numeric() else "" for dtype in frame.dtypes]

@@ -110,6 +110,8 @@ class Calibration:
             raise ValueError("knots, slopes and weights are of different lengths")
         if not (made.slopes > 0).all() or (made.knots.diff() < 0).any():
             raise ValueError("the curve does not rise")
+        if size <= 0:
+            raise ValueError(f"size={size:g}: the mean number of targets is above 0")
         return made
 
 

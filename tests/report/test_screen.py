@@ -50,3 +50,18 @@ def test_a_table_of_many_columns_goes_on_below(monkeypatch: pytest.MonkeyPatch) 
     assert sum("hazard_gradient_penalty" in line for line in lines) == 3
     assert sum("back, test" in line for line in lines) == 1
     assert sum(line.count("0.1234 0.1 to 0.2") for line in lines) == 2 * len(METRICS)
+
+
+def test_columns_of_several_words_are_not_cut_where_the_kind_of_table_is_wide(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ["brier", "log_loss", "size_error", "calibration_error"]
+    names += [f"{way} a half: ndcg@10" for way in ("without", "with")]
+    frame = pl.DataFrame({"model": ["GLOIE", "decayed_personal"], **{n: [0.5, 1.5] for n in names}})
+    out = StringIO()
+    monkeypatch.setattr(screen, "console", Console(file=out, width=80))
+    screen.show(screen.table_of(frame, kind=screen.WideTable))
+    text = out.getvalue()
+    assert "…" not in text
+    assert all(name in text for name in [*names, "decayed_personal"])
+    assert max(map(len, text.splitlines())) <= 80
