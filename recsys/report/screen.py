@@ -53,9 +53,7 @@ def short(value: float) -> str:
     return f"{value:.4f}".removeprefix("0") if value < 1 else f"{value:.4f}"
 
 
-def table_of(
-    frame: pl.DataFrame, *, title: str | None = None, kind: type[Table] = Table
-) -> Table:
+def table_of(frame: pl.DataFrame, *, title: str | None = None, kind: type[Table] = Table) -> Table:
     """A polars frame as a table, numbers to four digits and – where there is none.
 
     Args:
