@@ -19,8 +19,8 @@ and elsewhere s_ui = w^T g_ui + b_i, which is all that a user without a history 
 ranking loss of the next basket plus the autoencoder's negative evidence lower bound of the history.
 Beyond the paper, each an option: what training users who are alike take, with a gate that says how
 much it counts for a user; a scorer of personal frequency and recency, to which an item may respond
-in its own way; training on more than the last basket of a user; and a bias that starts at the
-popularity of the latest baskets.
+in its own way; a ranking loss for the order of the best nDCG@k; training on more than the last
+basket of a user; and a bias that starts at the popularity of the latest baskets.
 
 Shapes: B users, n items, U training users, E events, N nodes (a user's distinct items), D
 dimensions, F features, K decays or localities. A suffix gives those of a tensor: `scores_Bn` is
@@ -354,8 +354,7 @@ class GLOIE(Divisible):
         loss_B = softmax_cross_entropy(scores_Bn, targets)
         if self.ranking.ndcg_at is None:
             return loss_B
-        gains_B = targets.lengths / ideal_dcg(targets.lengths.clamp(min=1), self.ranking.ndcg_at)
-        return loss_B * gains_B.to(loss_B.dtype)
+        return loss_B * targets.lengths * _gains(targets.lengths, self.ranking.ndcg_at)
 
     def score(self, batch: BasketBatch) -> Scores:
         batches = in_pieces(batch.latest(self.max_events), self.vae.items.embedding_dim)
@@ -622,7 +621,7 @@ class PersonalFrequency(nn.Module):
         ]
         if self.ndcg_at is not None:
             baskets_E, begins = nodes.basket_rows()
-            gains_E = 1 / ideal_dcg(begins.diff(), self.ndcg_at).to(age_E.dtype)[baskets_E]
+            gains_E = _gains(begins.diff(), self.ndcg_at)[baskets_E]
             weights_EK = gains_E[:, None] * decays_K ** age_E[:, None]
             columns += _log(self._sum(nodes, weights_EK)).T
         if self.calendar:
@@ -666,6 +665,12 @@ def _copy_moments(module: AlikeUsers | PersonalFrequency, features: Tensor) -> N
     std = features.std(0, correction=0)
     module.mean.copy_(features.mean(0))
     module.std.copy_(std.where(std > 1e-3, 1.0))  # what never varied here is not blown up
+
+
+def _gains(sizes: Tensor, k: int) -> Tensor:
+    """(R,): 1 / IDCG@k of baskets of sizes (R,) int64; of an empty one as of one item."""
+    of_size = 1 / ideal_dcg(torch.arange(1, k + 1), k)  # in float64, which not every device has
+    return of_size.float().to(sizes.device)[sizes.clamp(1, k) - 1]
 
 
 def _raise(x: Tensor, power: int | float) -> Tensor:
