@@ -1,4 +1,4 @@
-"""Draw the README's picture from the records: nDCG@10 of next baskets, three logs, six models.
+"""Draw the README's picture from the records: nDCG@10 of next baskets, three logs, seven models.
 
     python -m benchmarks.picture          docs/assets/next_baskets.svg
 
@@ -27,6 +27,7 @@ METRIC = "ndcg@10"
 LOGS = {"dc": "DC, 9,010 users", "tafeng": "Ta-Feng, 9,841 users", "tms": "TMS, 15,726 users"}
 MODELS = {
     "gloie_plus/{log}_any": "GLOIE, one setting",
+    "count_vae_personal/{log}": "count VAE beside personal frequency",
     "up_cf/{log}": "UP-CF",
     "tifuknn/{log}": "TIFUKNN",
     "decayed_personal/{log}": "personal frequency, decayed",
@@ -66,7 +67,7 @@ def _point(per_user: Path) -> Point:
 @mpl.rc_context(STYLE)
 def drawn(points_of: dict[str, dict[str, Point]]) -> str:
     """The picture as SVG."""
-    figure = Figure(figsize=(8.4, 2.3), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(8.4, 2.6), layout="constrained", facecolor="white")
     panels = figure.subplots(1, len(points_of), sharey=True)
     for axes, (log, of_models) in zip(panels, points_of.items(), strict=True):
         _panel(axes, LOGS[log], of_models)
