@@ -196,11 +196,11 @@ class Ranking:
 
     Attributes:
         softmax: the softmax cross-entropy of the targets, and not the multi-label soft margin.
-        ndcg_at: k; a target weighs 1 / IDCG@k, what it adds to its basket's nDCG@k where it comes
-            first. The softmax is then the share of each item in the nDCG that all of them can
-            gain, and its order the one of the highest expected nDCG@k (Ravikumar et al., "On NDCG
-            Consistency of Listwise Ranking Methods", AISTATS 2011). Personal frequency counts
-            baskets by these weights, too. None: each basket weighs 1, whatever its size.
+        ndcg_at: k; each target weighs 1 / IDCG@k of its basket, what a hit at the first place adds
+            to nDCG@k. The order of the scores is then the one of the highest expected nDCG@k
+            (Ravikumar et al., "On NDCG Consistency of Listwise Ranking Methods", AISTATS 2011).
+            Personal frequency reads frequencies with these weights, too. None: every basket has the
+            same weight.
         num_targets: so many of a training user's last baskets, each as the target of those before
             it; None: all but the first.
         latest_popularity: the bias starts at the share of training users whose last basket holds an
@@ -285,6 +285,7 @@ class GLOIE(Divisible):
         self.max_events = graph.max_events
         self.use_global = self.uses_every_weight = join.use_global
         self.ranking = ranking
+        self.ndcg_at = ranking.ndcg_at and min(ranking.ndcg_at, num_items)
         layers = DynamicGraph(embedding_dim, num_layers=graph.num_layers, num_heads=graph.num_heads)
         self.local = LocalEmbedding(num_items, layers) if join.use_local else None
         joined = join.attention and join.use_global and join.use_local
@@ -297,7 +298,7 @@ class GLOIE(Divisible):
             PersonalFrequency(
                 num_items,
                 calendar=frequency.calendar is not False,
-                ndcg_at=ranking.ndcg_at,
+                ndcg_at=self.ndcg_at,
                 num_more=len(alike.localities),
                 item_dim=frequency.item_dim,
             )
@@ -352,9 +353,9 @@ class GLOIE(Divisible):
         if not self.ranking.softmax:
             return multilabel_soft_margin(scores_Bn, targets)
         loss_B = softmax_cross_entropy(scores_Bn, targets)
-        if self.ranking.ndcg_at is None:
+        if self.ndcg_at is None:
             return loss_B
-        return loss_B * targets.lengths * _gains(targets.lengths, self.ranking.ndcg_at)
+        return loss_B * targets.lengths * _gains(targets.lengths, self.ndcg_at)
 
     def score(self, batch: BasketBatch) -> Scores:
         batches = in_pieces(batch.latest(self.max_events), self.vae.items.embedding_dim)
@@ -532,8 +533,8 @@ class PersonalFrequency(nn.Module):
         num_items: n.
         calendar: the log of its frequency decayed by days, and the days since the last, too; in a
             log without dates all days are 0.
-        ndcg_at: the decayed frequencies of baskets that weigh 1 / IDCG@k of their size too, k being
-            this; None: without.
+        ndcg_at: k; for each decay also the frequency in which a basket counts 1 / IDCG@k of its
+            size, which of a basket that `latest` cut is what is left; None: without these.
         num_more: further inputs, in deviations already.
         item_dim: of the items' vectors v_i; 0: without.
         hidden_dim: of the perceptron's two hidden layers.
@@ -668,7 +669,7 @@ def _copy_moments(module: AlikeUsers | PersonalFrequency, features: Tensor) -> N
 
 
 def _gains(sizes: Tensor, k: int) -> Tensor:
-    """(R,): 1 / IDCG@k of baskets of sizes (R,) int64; of an empty one as of one item."""
+    """(R,): 1 / IDCG@k of baskets of sizes (R,) int64; an empty one counts as one of one item."""
     of_size = 1 / ideal_dcg(torch.arange(1, k + 1), k)  # in float64, which not every device has
     return of_size.float().to(sizes.device)[sizes.clamp(1, k) - 1]
 

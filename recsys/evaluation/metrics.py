@@ -58,6 +58,8 @@ def ndcg(hits: Hits, num_targets: Counts) -> PerUser:
 def ideal_dcg(num_targets: Counts, k: int) -> PerUser:
     """Sum of 1 / log2(place + 1) over places 1 .. min(k, T), what a list of targets alone reaches.
 
+    Every T is at least 1.
+
     >>> ideal_dcg(torch.tensor([1, 2]), 10)
     tensor([1.0000, 1.6309], dtype=torch.float64)
     """

@@ -60,7 +60,7 @@ class Calibration:
         slopes: (S,) of the lines, above 0.
         weights: (F,) of a user's facts.
         intercept: b.
-        size: the mean number of targets of a user.
+        size: the mean number of targets of a user, above 0.
         basket_weight: how much what is often bought together counts beside the logits, where some
             of the basket is known already (`recsys.scoring.completion`); None: nobody's says.
     """
@@ -111,7 +111,7 @@ class Calibration:
         if not (made.slopes > 0).all() or (made.knots.diff() < 0).any():
             raise ValueError("the curve does not rise")
         if size <= 0:
-            raise ValueError(f"size={size:g}: the mean number of targets is above 0")
+            raise ValueError(f"size={size:g}: the mean number of targets must be above 0")
         return made
 
 

@@ -142,7 +142,8 @@ def test_a_calibration_is_kept_with_its_model(tmp_path: Path) -> None:
         ({"weights": [True, 0, 0]}, "no list of numbers"),
         ({"intercept": float("nan")}, "no finite number"),
         ({"basket_weight": "1"}, "no list of numbers"),
-        ({"size": -1.5}, "size=-1.5: the mean number of targets is above 0"),
+        ({"size": -1.5}, "size=-1.5: the mean number of targets must be above 0"),
+        ({"size": 0.0}, "size=0: the mean number of targets must be above 0"),
         ({"intercept": -1e308}, r"intercept holds 1e\+308, above 1e\+30"),
     ],
 )
