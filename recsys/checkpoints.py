@@ -182,6 +182,7 @@ def write_divided(path: Path, checkpoint: Mapping[str, Any]) -> None:
         }
         write_text(path, json.dumps(index | {"sha256": _digest(index)}, indent=1))
         remove_others(path, index["files"])
+    ranks.wait()  # or a rank would read the index before this one, whose files are being removed
 
 
 def remove_others(path: Path, files: Collection[str] = ()) -> None:
