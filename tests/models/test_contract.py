@@ -129,7 +129,7 @@ class TestCountVAE(ModelContract):
 
 
 class TestDNNTSP(ModelContract):
-    """On more users: what it adds to an item's own score is learnt from targets alone."""
+    """On more users and baskets: what it adds to an item's own score is learnt of targets alone."""
 
     finds_new_items = False
     ranks_newcomers = True
@@ -140,7 +140,7 @@ class TestDNNTSP(ModelContract):
     @pytest.fixture(scope="class")
     @classmethod
     def split(cls) -> Split:
-        return last_basket(checkerboard(num_users=240, num_baskets=12))
+        return last_basket(checkerboard(num_users=240, num_baskets=14))
 
     def config(self, split: Split) -> dict[str, Any]:
         return {
