@@ -67,11 +67,11 @@ def _matmul(left: Tensor, right: Tensor) -> Tensor:
     if right.layout == torch.strided:
         return left @ right
     if left.is_cpu and torch.backends.mkl.is_available():
-        # MKL writes the dense product at once, which takes half the time. On some processors it
-        # rounds a row's last columns otherwise than its first; products of floats are exact in
-        # double precision, so that columns that are equal there stay so here.
-        zeros = left.values().new_zeros(left.shape[0], right.shape[1], dtype=torch.float64)
-        return torch.addmm(zeros, left.double(), right.double()).to(left.dtype)
+        # MKL writes the dense product at once, where torch makes a sparse one first. In single
+        # precision it rounds the last columns otherwise than the others on some processors;
+        # products of floats are exact in double, so columns that are equal stay so.
+        product = left.values().new_zeros(left.shape[0], right.shape[1], dtype=torch.float64)
+        return product.addmm_(left.double(), right.double()).to(left.dtype)
     return torch.sparse.mm(_coalesced(left), right.to_sparse_coo()).to_dense()
 
 
